@@ -1,0 +1,24 @@
+//! midc: the compiler for training curricula.
+//!
+//! ```text
+//! text ─ syntax ─▶ ast ─ sema ─▶ curriculum (typed, spanned) ─ plan ─▶ plan (plain numbers, serde, hashed)
+//!                                                                        ├─▶ runtime: data ▸ model ▸ backend ▸ checkpoints, metrics
+//!                                                                        └─▶ emit, plot, report
+//! ```
+//!
+//! Dependencies point down only; `tests/layering.rs` enforces the list:
+//! `main → cli → runtime → plan → sema → {schema, curve, rope} → syntax → diag → source`,
+//! where `runtime` uses `plan`, `curve` and `rope` and never `syntax` or `sema`, and `fmt` uses
+//! only `syntax`.
+
+pub mod cli;
+pub mod curve;
+pub mod diag;
+pub mod fmt;
+pub mod plan;
+pub mod rope;
+pub mod runtime;
+pub mod schema;
+pub mod sema;
+pub mod source;
+pub mod syntax;

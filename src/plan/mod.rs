@@ -1,0 +1,437 @@
+//! The execution plan: every number of a run, resolved, plain and hashed. What `midc plan` prints
+//! and what the runtime and the emitters read; they never see the syntax tree.
+//!
+//! The clock of a stage is the tokens seen since the stage began. A step uses the values that hold
+//! at the tokens seen before it.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::curve::{Blend, Curve};
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Plan {
+    /// Format version, 1.
+    pub v: u32,
+    /// File stem of the curriculum.
+    pub curriculum: String,
+    /// `blake3:` and the hex hash of everything below that decides the outcome of the run.
+    pub hash: String,
+    /// Parameter values after `--set`, as written.
+    pub params: BTreeMap<String, String>,
+    /// Starting points.
+    pub models: Vec<ModelPlan>,
+    /// Stages in an order in which each comes after what it starts from.
+    pub stages: Vec<StagePlan>,
+    /// Weight averages.
+    pub soups: Vec<SoupPlan>,
+    /// Sources that some stage draws from.
+    pub sources: Vec<SourcePlan>,
+    /// Sums over all stages.
+    pub totals: Totals,
+}
+
+/// A starting point: a checkpoint on disk or a fresh architecture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelPlan {
+    /// Its name.
+    pub name: String,
+    /// Hugging Face directory or `.gguf` file; relative to the curriculum's directory.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub checkpoint: Option<String>,
+    /// Architecture to initialise at random.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub init: Option<Architecture>,
+    /// `tokenizer.json`; beside the checkpoint when absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tokenizer: Option<String>,
+    /// Native context length in tokens.
+    pub context: Option<u64>,
+    /// RoPE of the checkpoint.
+    pub rope: Option<RopePlan>,
+    /// Learning rate where the checkpoint stopped.
+    pub lr: Option<f64>,
+    /// Tokens the checkpoint has seen.
+    pub seen_tokens: Option<u64>,
+}
+
+/// Dimensions of a decoder, with the names of a Hugging Face `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Architecture {
+    /// `llama`, `qwen3` or `olmo2`.
+    pub model_type: String,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads.
+    pub num_key_value_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Whether the output layer shares the embedding.
+    pub tie_word_embeddings: bool,
+    /// Epsilon of RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+}
+
+/// One stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StagePlan {
+    /// `anneal[42]` for a member of a fan-out.
+    pub name: String,
+    /// What it starts from: a model, stage, soup, or `stage.checkpoint`.
+    pub from: String,
+    /// What kind of thing `from` is.
+    pub from_kind: FromKind,
+    /// Declared length in tokens.
+    pub tokens: u64,
+    /// Optimizer steps: the fewest that reach `tokens`.
+    pub steps: u64,
+    /// Tokens the last step goes past `tokens`.
+    pub overshoot_tokens: u64,
+    /// Tokens seen by the lineage before this stage, the starting checkpoint's included where known.
+    pub start_tokens: u64,
+    /// Learning rate over the tokens of the stage.
+    pub lr: LrPlan,
+    /// Tokens per step.
+    pub batch_tokens: BatchPlan,
+    /// Context length: the value holds from `at` (tokens into the stage).
+    pub context: Vec<ContextPoint>,
+    /// Steps of equal shape.
+    pub phases: Vec<Phase>,
+    /// Position encoding; `null` leaves the model's own.
+    pub rope: Option<RopePlan>,
+    /// What the stage reads.
+    pub mix: Vec<MixPlan>,
+    /// Whether attention stops at document boundaries inside a row.
+    pub attention: Attention,
+    /// How documents fill rows.
+    pub packing: Packing,
+    /// Optimizer constants.
+    pub optimizer: OptimizerPlan,
+    /// What is carried over from `from` besides the weights.
+    pub state: State,
+    /// Arithmetic; `null` lets the device choose.
+    pub precision: Option<Precision>,
+    /// Seed of the data order.
+    pub data_seed: u64,
+    /// Seed of fresh weights.
+    pub init_seed: u64,
+    /// Checkpoint every so many steps, besides the end.
+    pub save_every: Option<u64>,
+    /// How many periodic checkpoints stay.
+    pub keep: Option<u64>,
+    /// Named checkpoints.
+    pub checkpoints: Vec<CheckpointPlan>,
+    /// Measurements during the stage.
+    pub evals: Vec<EvalPlan>,
+    /// Conditions at its end.
+    pub gates: Vec<GatePlan>,
+    /// Fields whose value is marked `@assumed`.
+    pub assumed: Vec<String>,
+    /// Fields taken over from `from`.
+    pub inherited: Vec<String>,
+}
+
+/// What a stage starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FromKind {
+    /// A `model`.
+    Model,
+    /// The end of a stage.
+    Stage,
+    /// A named checkpoint of a stage.
+    Checkpoint,
+    /// A `soup`.
+    Soup,
+}
+
+/// The learning-rate curve with its landmarks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LrPlan {
+    /// At the first step.
+    pub start: f64,
+    /// At the end of the stage.
+    pub end: f64,
+    /// The maximum.
+    pub peak: f64,
+    /// The curve: `segments`.
+    #[serde(flatten)]
+    pub curve: Curve,
+}
+
+/// Batch size in tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BatchPlan {
+    /// At the first step.
+    pub start: u64,
+    /// At the last step.
+    pub end: u64,
+    /// The largest.
+    pub max: u64,
+}
+
+/// The context length from a point on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContextPoint {
+    /// Tokens into the stage.
+    pub at: u64,
+    /// Tokens per row.
+    pub value: u64,
+}
+
+/// A run of steps with the same number of rows of the same length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Phase {
+    /// First step, counted from 0 in the stage.
+    pub step: u64,
+    /// Tokens of the stage seen before that step.
+    pub tokens: u64,
+    /// Rows per step.
+    pub sequences: u64,
+    /// Tokens per row.
+    pub context: u64,
+}
+
+/// A RoPE method with everything a model needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RopePlan {
+    /// The spelling: `rope`, `abf`, `pi`, `ntk`, `dynamic_ntk`, `ntk_by_parts`, `yarn`, `llama3`, `longrope`.
+    pub method: String,
+    /// Base of the frequencies before scaling.
+    pub theta: f64,
+    /// Stretch relative to `original`.
+    pub factor: Option<f64>,
+    /// Context length before any stretching.
+    pub original: Option<u64>,
+    /// Multiplies q and k.
+    pub attention_factor: f64,
+    /// `head_dim / 2` angular frequencies; empty while the head dimension is unknown.
+    pub inv_freq: Vec<f64>,
+    /// Parameters of the method beyond those above, for `config.json`.
+    pub scaling: crate::rope::RopeScaling,
+}
+
+/// One source in a stage's mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MixPlan {
+    /// The source.
+    pub source: String,
+    /// Token-weighted over the stage.
+    pub weight_mean: f64,
+    /// At the first step.
+    pub weight_start: f64,
+    /// At the end.
+    pub weight_end: f64,
+    /// Tokens the stage draws.
+    pub tokens: u64,
+    /// `tokens` over the source's size, this stage alone; `null` when the size is not known.
+    pub epochs: Option<f64>,
+    /// The weight over the tokens of the stage.
+    pub weight: Blend,
+}
+
+/// Attention within a packed row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Attention {
+    /// Every earlier token of the row.
+    Causal,
+    /// Earlier tokens of the same document.
+    Documents,
+}
+
+/// How documents fill rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Packing {
+    /// Documents end to end, cut at row length.
+    Concat,
+    /// Whole documents where they fit.
+    BestFit,
+}
+
+/// What travels from the previous stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Weights and optimizer moments.
+    Keep,
+    /// Weights only.
+    WeightsOnly,
+}
+
+/// Arithmetic of the forward and backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// bf16 inputs, f32 sums and master weights.
+    Bf16,
+    /// f32 throughout.
+    F32,
+}
+
+/// AdamW constants (Loshchilov & Hutter, arXiv:1711.05101).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OptimizerPlan {
+    /// Decay rates of the moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay; not applied to norms.
+    pub weight_decay: f64,
+    /// Largest global gradient norm.
+    pub clip: Option<f64>,
+    /// Weight of log²Z in the loss.
+    pub z_loss: Option<f64>,
+}
+
+/// A named checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckpointPlan {
+    /// Its name.
+    pub name: String,
+    /// Tokens into the stage.
+    pub tokens: u64,
+    /// After so many steps.
+    pub step: u64,
+    /// Never pruned.
+    pub forever: bool,
+}
+
+/// A measurement during a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EvalPlan {
+    /// Its name.
+    pub name: String,
+    /// Every so many steps; at the end of the stage when absent.
+    pub every_steps: Option<u64>,
+    /// Share of each source's documents held out for the loss.
+    pub heldout: Option<f64>,
+    /// Lengths for needle in a haystack.
+    pub needle: Vec<u64>,
+    /// Multiple-choice task file.
+    pub choice: Option<String>,
+}
+
+/// A condition at the end of a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GatePlan {
+    /// As written.
+    pub text: String,
+    /// `needle`, `loss`, `choice`.
+    pub measure: String,
+    /// The argument of the measure: a length, a source or mix, a task.
+    pub argument: String,
+    /// `<=`, `>=`, `<`, `>`, `==`.
+    pub op: String,
+    /// The bound, a number or a share of the value at `from`.
+    pub bound: f64,
+    /// Whether the bound is a share of the same measure at the start of the stage.
+    pub relative_to_from: bool,
+}
+
+/// A weight average.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SoupPlan {
+    /// Its name.
+    pub name: String,
+    /// `average`, `ema`, …
+    pub method: String,
+    /// Stages or checkpoints that go in.
+    pub ingredients: Vec<String>,
+    /// Their weights, summing to 1.
+    pub weights: Vec<f64>,
+}
+
+/// A body of text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SourcePlan {
+    /// Its name.
+    pub name: String,
+    /// `web`, `code`, …
+    pub kind: String,
+    /// Declared size in tokens.
+    pub tokens: Option<u64>,
+    /// Drawn by all stages together.
+    pub drawn_tokens: u64,
+    /// `drawn_tokens` over the size; `null` when the size is not known.
+    pub epochs: Option<f64>,
+    /// Paths or globs, relative to the curriculum's directory.
+    pub path: Vec<String>,
+    /// Field name or template; `null` reads `text`, then `messages`.
+    pub text: Option<String>,
+    /// Predicate as written, in the canonical form.
+    #[serde(rename = "where")]
+    pub filter: Option<String>,
+    /// Largest number of passes.
+    pub max_epochs: Option<f64>,
+    /// `shuffled`, `as_written`, `ascending(field)`, `descending(field)`.
+    pub order: String,
+    /// Fields the loss is taken on; empty means all.
+    pub loss_on: Vec<String>,
+    /// Fill-in-the-middle rate and style.
+    pub fim: Option<FimPlan>,
+    /// Drop exact duplicates.
+    pub dedup: bool,
+    /// Globs of files to decontaminate against.
+    pub exclude: Vec<String>,
+}
+
+/// Fill in the middle (Bavarian et al., arXiv:2207.14255).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FimPlan {
+    /// Share of documents transformed.
+    pub rate: f64,
+    /// `psm` or `spm`.
+    pub style: String,
+}
+
+/// Sums.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Totals {
+    /// Tokens of all stages.
+    pub tokens: u64,
+    /// Steps of all stages.
+    pub steps: u64,
+    /// Training FLOPs; `null` while an architecture is unknown.
+    pub flops: Option<f64>,
+}
+
+/// Where one step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepPoint {
+    /// Step in the stage, from 0.
+    pub step: u64,
+    /// Tokens of the stage seen before it.
+    pub tokens: u64,
+    /// Rows.
+    pub sequences: u64,
+    /// Tokens per row.
+    pub context: u64,
+}
+
+impl StagePlan {
+    /// The shape of step `step` (0-based); the last phase goes on past the end.
+    ///
+    /// # Panics
+    /// Never for a plan made by the compiler: it has at least one phase, which starts at step 0.
+    pub fn step_point(&self, step: u64) -> StepPoint {
+        let at = self.phases.partition_point(|p| p.step <= step).saturating_sub(1);
+        let p = self.phases[at];
+        let tokens = p.tokens + (step - p.step) * p.sequences * p.context;
+        StepPoint { step, tokens, sequences: p.sequences, context: p.context }
+    }
+}

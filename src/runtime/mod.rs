@@ -1,0 +1,5 @@
+//! Training: data, model, optimizer, checkpoints, metrics, over a `Backend`.
+//!
+//! Reads the plan; knows neither the syntax tree nor the checker.
+
+pub mod batch;

@@ -1,0 +1,3 @@
+//! Text to syntax tree. Knows nothing of training.
+
+pub mod ast;
