@@ -1,8 +1,61 @@
 //! The command line, one file per subcommand.
 
+mod check;
+mod data;
+mod doctor;
+mod eval;
+mod exec;
+mod explain;
+mod fmt;
+mod plan;
+
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The compiler for training curricula: check, plan and run mid-training recipes.
+#[derive(Debug, Parser)]
+#[command(name = "midc", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Args),
+    Plan(plan::Args),
+    Exec(exec::Args),
+    Data(data::Args),
+    Eval(eval::Args),
+    Fmt(fmt::Args),
+    Explain(explain::Args),
+    Doctor(doctor::Args),
+}
+
+/// Exit code of a run that found what it looks for: diagnostics at deny level, a failed gate.
+pub(crate) const FOUND: u8 = 1;
+/// Exit code of wrong usage and of failures of the machine: files, devices, memory.
+pub(crate) const FAILED: u8 = 2;
 
 /// Parse the arguments and run the subcommand.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Check(args) => check::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Exec(args) => exec::run(args),
+        Command::Data(args) => data::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Fmt(args) => fmt::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Doctor(args) => doctor::run(args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(report) => {
+            eprintln!("{report:?}");
+            ExitCode::from(FAILED)
+        }
+    }
 }

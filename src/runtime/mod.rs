@@ -3,3 +3,4 @@
 //! Reads the plan; knows neither the syntax tree nor the checker.
 
 pub mod batch;
+pub mod model;

@@ -1,0 +1,3 @@
+//! The decoder: configuration, weights, forward and backward pass.
+
+pub mod tensor;
