@@ -3,4 +3,6 @@
 //! Reads the plan; knows neither the syntax tree nor the checker.
 
 pub mod batch;
+pub mod journal;
 pub mod model;
+pub mod run_dir;

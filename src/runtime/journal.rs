@@ -1,0 +1,204 @@
+//! `metrics.jsonl` and `evals.jsonl`: append-only files of one JSON object a line that can be cut
+//! back to a checkpoint, so that a resumed run writes what the uninterrupted run would have.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::runtime::run_dir::{RunDirError, write_whole};
+
+/// One optimizer step, as written to `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The stage.
+    pub stage: String,
+    /// Step in the stage, from 0.
+    pub step: u64,
+    /// Tokens of the stage seen before the step.
+    pub tokens: u64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Tokens in the step.
+    pub batch_tokens: u64,
+    /// Tokens per row.
+    pub context: u64,
+    /// Mean negative log-likelihood over predicted positions, nats.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub loss: f64,
+    /// The same for the rows of each source; absent sources had no row in the step.
+    pub loss_by_source: BTreeMap<String, f64>,
+    /// Global gradient norm before clipping.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub grad_norm: f64,
+    /// Tokens of the step over its wall time.
+    pub tokens_per_second: f64,
+    /// Model FLOPs over the peak of the device; `null` where no peak is known.
+    pub mfu: Option<f64>,
+    /// Planned weights at the step.
+    pub mix: BTreeMap<String, f64>,
+    /// Rows of the step by source.
+    pub rows: BTreeMap<String, u64>,
+    /// Whether the update was skipped because loss or gradient was not finite.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub skipped: bool,
+}
+
+/// One measurement, as written to `evals.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalRecord {
+    /// The stage.
+    pub stage: String,
+    /// Steps of the stage done when it was taken.
+    pub step: u64,
+    /// Tokens of the stage seen.
+    pub tokens: u64,
+    /// Name of the `eval` block.
+    pub eval: String,
+    /// `loss`, `needle` or `choice`.
+    pub measure: String,
+    /// Source, length or task it speaks of.
+    pub subject: String,
+    /// The value: nats, or a share.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub value: f64,
+    /// Positions, needles or questions it was taken over.
+    pub count: u64,
+}
+
+/// JSON has no NaN; serde_json writes `null` for it.
+fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// What places a record in the run.
+pub trait Placed: Serialize + for<'a> Deserialize<'a> {
+    /// Stage, and steps of it that must be done for the record to exist.
+    fn place(&self) -> (&str, u64);
+}
+
+impl Placed for StepRecord {
+    fn place(&self) -> (&str, u64) {
+        (&self.stage, self.step + 1)
+    }
+}
+
+impl Placed for EvalRecord {
+    fn place(&self) -> (&str, u64) {
+        (&self.stage, self.step)
+    }
+}
+
+/// An open journal.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Open for appending, keeping of what is there the leading records for which `keep(stage,
+    /// steps)` holds. A half-written last line, as a kill leaves it, is dropped.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn open<R: Placed>(path: &Path, keep: impl Fn(&str, u64) -> bool) -> Result<Self, RunDirError> {
+        if path.exists() {
+            let file = File::open(path).map_err(RunDirError::io("read", path))?;
+            let mut kept = Vec::new();
+            for line in BufReader::new(file).split(b'\n') {
+                let mut line = line.map_err(RunDirError::io("read", path))?;
+                let Ok(record) = serde_json::from_slice::<R>(&line) else { break };
+                let (stage, steps) = record.place();
+                if keep(stage, steps) {
+                    line.push(b'\n');
+                    kept.extend_from_slice(&line);
+                }
+            }
+            write_whole(path, &kept)?;
+        }
+        let file =
+            OpenOptions::new().create(true).append(true).open(path).map_err(RunDirError::io("open", path))?;
+        Ok(Self { path: path.to_path_buf(), file })
+    }
+
+    /// Append one record as one write.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`], on a full disk for example.
+    pub fn append<R: Placed>(&mut self, record: &R) -> Result<(), RunDirError> {
+        let write = || -> std::io::Result<Vec<u8>> {
+            let mut line = serde_json::to_vec(record)?;
+            line.push(b'\n');
+            Ok(line)
+        };
+        let line = write().map_err(RunDirError::io("write", &self.path))?;
+        self.file.write_all(&line).map_err(RunDirError::io("write", &self.path))
+    }
+
+    /// Force what was appended to the disk; called before a checkpoint that implies it.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn sync(&self) -> Result<(), RunDirError> {
+        self.file.sync_data().map_err(RunDirError::io("write", &self.path))
+    }
+}
+
+/// Read all whole records of a journal; none if the file does not exist.
+///
+/// # Errors
+/// [`RunDirError::Io`].
+pub fn read<R: Placed>(path: &Path) -> Result<Vec<R>, RunDirError> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let file = File::open(path).map_err(RunDirError::io("read", path))?;
+    let mut records = Vec::new();
+    for line in BufReader::new(file).split(b'\n') {
+        let line = line.map_err(RunDirError::io("read", path))?;
+        match serde_json::from_slice(&line) {
+            Ok(record) => records.push(record),
+            Err(_) => break,
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(stage: &str, step: u64) -> EvalRecord {
+        EvalRecord {
+            stage: stage.into(),
+            step,
+            tokens: step * 10,
+            eval: "e".into(),
+            measure: "loss".into(),
+            subject: "web".into(),
+            value: 1.5,
+            count: 3,
+        }
+    }
+
+    #[test]
+    fn reopening_cuts_back_and_drops_a_torn_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("evals.jsonl");
+        let mut journal = Journal::open::<EvalRecord>(&path, |_, _| true).unwrap();
+        for step in 0..5 {
+            journal.append(&record("a", step)).unwrap();
+        }
+        drop(journal);
+        let mut torn = std::fs::read(&path).unwrap();
+        torn.truncate(torn.len() - 7);
+        std::fs::write(&path, torn).unwrap();
+        let mut journal = Journal::open::<EvalRecord>(&path, |_, steps| steps <= 2).unwrap();
+        journal.append(&record("a", 3)).unwrap();
+        let steps: Vec<u64> = read::<EvalRecord>(&path).unwrap().iter().map(|r| r.step).collect();
+        assert_eq!(steps, [0, 1, 2, 3]);
+    }
+}

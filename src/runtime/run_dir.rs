@@ -1,0 +1,216 @@
+//! The run directory: what it holds, who owns it, and how files come to be there whole.
+//!
+//! ```text
+//! RUN_DIR/plan.json  metrics.jsonl  evals.jsonl  log.txt  lock  checkpoints/STAGE/step-N/
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use crate::plan::Plan;
+
+/// Why a run directory cannot be used.
+#[derive(Debug, Error, Diagnostic)]
+pub enum RunDirError {
+    /// Another run is there.
+    #[error("`{}` already holds a run of `{curriculum}`", dir.display())]
+    #[diagnostic(
+        code(midc::run_dir::occupied),
+        help("continue it with `--resume`, or name a new directory with `--run-dir DIR`")
+    )]
+    Occupied {
+        /// The directory.
+        dir: PathBuf,
+        /// The curriculum of the run that is there.
+        curriculum: String,
+    },
+    /// `--resume` with another plan.
+    #[error("`{}` holds a run of another plan: {found} there, {wanted} now", dir.display())]
+    #[diagnostic(
+        code(midc::run_dir::other_plan),
+        help(
+            "`midc plan FILE --diff {}/plan.json` shows what changed; undo it, or start a new run with `--run-dir DIR`",
+            dir.display()
+        )
+    )]
+    OtherPlan {
+        /// The directory.
+        dir: PathBuf,
+        /// Hash of the plan that is there.
+        found: String,
+        /// Hash of the plan to be run.
+        wanted: String,
+    },
+    /// Something else than a run is there.
+    #[error("`{}` is not empty and holds no run", dir.display())]
+    #[diagnostic(code(midc::run_dir::foreign), help("name an empty or new directory with `--run-dir DIR`"))]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The plan that is there cannot be read.
+    #[error("`{}` is not a plan", path.display())]
+    #[diagnostic(
+        code(midc::run_dir::damaged_plan),
+        help(
+            "the file was written by another version of midc or damaged; start a new run with `--run-dir DIR`"
+        )
+    )]
+    DamagedPlan {
+        /// The file.
+        path: PathBuf,
+        /// What serde says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Another process runs in it.
+    #[error("another process is running in `{}`", dir.display())]
+    #[diagnostic(code(midc::run_dir::locked), help("wait for it to end, or stop it"))]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The machine said no.
+    #[error("cannot {action} `{}`", path.display())]
+    #[diagnostic(code(midc::run_dir::io))]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl RunDirError {
+    /// An [`RunDirError::Io`] maker for `map_err`.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// A locked run directory. The lock goes with the value, also when the process is killed.
+#[derive(Debug)]
+pub struct RunDir {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// Names this module writes; anything else in a directory without a plan makes it foreign.
+const OURS: &[&str] = &["lock", "plan.json.tmp", "log.txt", "checkpoints", "metrics.jsonl", "evals.jsonl"];
+
+impl RunDir {
+    /// Take `root` for a run of `plan`: a new or empty directory, or with `resume` one that holds a
+    /// run of the same plan. Resuming where nothing was started yet starts.
+    ///
+    /// # Errors
+    /// [`RunDirError`]; the directory is then as it was.
+    pub fn open(root: &Path, plan: &Plan, resume: bool) -> Result<Self, RunDirError> {
+        fs::create_dir_all(root).map_err(RunDirError::io("create the run directory", root))?;
+        let plan_path = root.join("plan.json");
+        if !plan_path.exists() && !is_empty_or_ours(root)? {
+            return Err(RunDirError::Foreign { dir: root.to_path_buf() });
+        }
+        let lock = lock(root)?;
+        if plan_path.exists() {
+            let text = fs::read(&plan_path).map_err(RunDirError::io("read", &plan_path))?;
+            let there: Plan = serde_json::from_slice(&text)
+                .map_err(|source| RunDirError::DamagedPlan { path: plan_path.clone(), source })?;
+            if !resume {
+                let curriculum = there.curriculum;
+                return Err(RunDirError::Occupied { dir: root.to_path_buf(), curriculum });
+            }
+            if there.hash != plan.hash {
+                let (found, wanted) = (there.hash, plan.hash.clone());
+                return Err(RunDirError::OtherPlan { dir: root.to_path_buf(), found, wanted });
+            }
+        } else {
+            let text = serde_json::to_vec_pretty(plan).map_err(|e| RunDirError::Io {
+                action: "write",
+                path: plan_path.clone(),
+                source: e.into(),
+            })?;
+            write_whole(&plan_path, &text)?;
+        }
+        Ok(Self { root: root.to_path_buf(), _lock: lock })
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `checkpoints/NAME` of a stage or soup.
+    pub fn checkpoints(&self, name: &str) -> PathBuf {
+        self.root.join("checkpoints").join(name)
+    }
+
+    /// `metrics.jsonl`.
+    pub fn metrics(&self) -> PathBuf {
+        self.root.join("metrics.jsonl")
+    }
+
+    /// `evals.jsonl`.
+    pub fn evals(&self) -> PathBuf {
+        self.root.join("evals.jsonl")
+    }
+
+    /// Add a line to `log.txt`; a log that cannot be written is no reason to stop training.
+    pub fn log(&self, line: &str) {
+        let log = OpenOptions::new().create(true).append(true).open(self.root.join("log.txt"));
+        if let Ok(mut log) = log {
+            let _ = writeln!(log, "{line}");
+        }
+    }
+}
+
+fn is_empty_or_ours(root: &Path) -> Result<bool, RunDirError> {
+    let entries = fs::read_dir(root).map_err(RunDirError::io("list", root))?;
+    Ok(entries.flatten().all(|e| OURS.iter().any(|n| e.file_name() == *n)))
+}
+
+fn lock(root: &Path) -> Result<File, RunDirError> {
+    let path = root.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(RunDirError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(RunDirError::Locked { dir: root.to_path_buf() }),
+        Err(fs::TryLockError::Error(e)) => Err(RunDirError::io("lock", &path)(e)),
+    }
+}
+
+/// Write `path` so that it is seen whole or not at all, also after a kill or a power cut.
+///
+/// # Errors
+/// [`RunDirError::Io`]; nothing is left under the final name.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let aside = PathBuf::from(name);
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)?;
+        if let Some(parent) = path.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    };
+    write().map_err(|e| {
+        let _ = fs::remove_file(&aside);
+        RunDirError::io("write", path)(e)
+    })
+}
