@@ -1,0 +1,27 @@
+# Sourced by the scripts that compare with Python: finds or makes the virtual environment and sets
+# PYTHON. $MIDC_VENV names one; otherwise .venv in the repository is made on first use.
+# usage: . tests/support/python.sh MODULE=PIP_NAME…   (exit 0 with "skipped: …" when it cannot)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+venv=${MIDC_VENV:-$root/.venv}
+PYTHON=$venv/bin/python
+
+skip() {
+    echo "skipped: $(basename "$0"): $1" >&2
+    # Under CI a silent skip would look like a pass; MIDC_REQUIRE_PYTHON=1 makes it a failure.
+    [ "${MIDC_REQUIRE_PYTHON:-0}" = 1 ] && exit 1
+    exit 0
+}
+
+if [ ! -x "$PYTHON" ]; then
+    command -v python3 >/dev/null || skip "no python3"
+    python3 -m venv "$venv" || skip "cannot make a virtual environment in $venv"
+fi
+missing=()
+for pair in "$@"; do
+    "$PYTHON" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('${pair%%=*}') is None)" \
+        || missing+=("${pair#*=}")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing into $venv: ${missing[*]}" >&2
+    "$PYTHON" -m pip install --quiet "${missing[@]}" || skip "cannot install ${missing[*]}"
+fi
