@@ -6,3 +6,4 @@ pub mod batch;
 pub mod journal;
 pub mod model;
 pub mod run_dir;
+pub mod tensorboard;
