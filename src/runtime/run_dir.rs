@@ -1,7 +1,7 @@
 //! The run directory: what it holds, who owns it, and how files come to be there whole.
 //!
 //! ```text
-//! RUN_DIR/plan.json  metrics.jsonl  evals.jsonl  log.txt  lock  checkpoints/STAGE/step-N/
+//! RUN_DIR/plan.json  metrics.jsonl  evals.jsonl  tensorboard/  log.txt  lock  checkpoints/STAGE/step-N/
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -104,7 +104,8 @@ pub struct RunDir {
 }
 
 /// Names this module writes; anything else in a directory without a plan makes it foreign.
-const OURS: &[&str] = &["lock", "plan.json.tmp", "log.txt", "checkpoints", "metrics.jsonl", "evals.jsonl"];
+const OURS: &[&str] =
+    &["lock", "plan.json.tmp", "log.txt", "checkpoints", "metrics.jsonl", "evals.jsonl", "tensorboard"];
 
 impl RunDir {
     /// Take `root` for a run of `plan`: a new or empty directory, or with `resume` one that holds a
