@@ -1,9 +1,12 @@
 //! Diagnostics as data: what is wrong, where, and how to mend it. Renderers live in `render/`.
 
-mod codes;
+pub mod codes;
+mod levels;
 pub mod render;
+pub mod suggest;
 
 pub use codes::{CODES, Code, CodeInfo};
+pub use levels::{LintLevels, UnknownLint};
 
 use crate::source::Span;
 

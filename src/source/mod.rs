@@ -2,8 +2,10 @@
 //! Knows nothing of the language.
 
 mod line_index;
+mod memory;
 
 pub use line_index::{LineIndex, Position};
+pub use memory::MemoryFiles;
 
 use serde::{Deserialize, Serialize};
 

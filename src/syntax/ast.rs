@@ -7,13 +7,17 @@ use crate::source::Span;
 /// An exact number. Overflow of the numerator or denominator is a diagnostic, never a wrap.
 pub type Rational = Ratio<i128>;
 
-/// One parsed file. Broken entries are absent (each has its own diagnostic).
+/// One parsed file. Of an entry that could not be read there is a diagnostic, its place in
+/// [`File::broken`], and what could be saved: its key, name or kind over an [`ExprKind::Error`], so
+/// that nobody reports it as missing or unknown as well.
 #[derive(Clone, Debug, PartialEq)]
 pub struct File {
     /// Items in order.
     pub items: Vec<Item>,
     /// Every `#` comment, in order; the formatter puts them back.
     pub comments: Vec<Comment>,
+    /// Entries, items and heads that could not be read as they stand.
+    pub broken: Vec<Span>,
     /// The whole text.
     pub span: Span,
 }
@@ -141,6 +145,11 @@ pub struct Block {
     pub each: Option<Each>,
     /// What is inside, in order.
     pub entries: Vec<Entry>,
+    /// Whether something inside could not even be saved as an entry with an error for a value, so
+    /// that a field may seem to be missing that is not.
+    pub incomplete: bool,
+    /// The opening brace.
+    pub brace: Span,
     /// From the keyword to the closing brace.
     pub span: Span,
 }

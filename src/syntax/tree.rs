@@ -1,0 +1,486 @@
+//! Pieces to file: keeps the open blocks, hands each entry to the grammar, and decides which block
+//! a missing brace belongs to. No recursion, so depth costs nothing.
+
+use std::ops::Range;
+
+use super::ast::{
+    Attr, Block, Comment, Each, Entry, EntryKind, Expr, ExprKind, File, Ident, Item, ItemKind, Preface, Str,
+};
+use super::build::{Builder, Head};
+use super::grammar::{Mismatch, Rule, matching};
+use super::layout::{Chunk, Fault, Layout, MAX_BRACKETS, Piece};
+use super::mismatch::{Context, explain};
+use crate::diag::{Applicability, Diagnostic, Level, codes};
+use crate::source::{FileId, Span};
+
+/// Blocks nested deeper than this are reported and left out.
+const MAX_BLOCKS: usize = 16;
+/// Kinds of block that only stand at the top level, so that a missing brace can be told.
+const TOP_LEVEL_BLOCKS: [&str; 6] = ["model", "source", "mix", "stage", "budget", "lints"];
+/// Words that begin an item and never an entry, when a name or string follows.
+const TOP_LEVEL_WORDS: [&str; 7] = ["use", "param", "let", "soup", "source", "mix", "model"];
+
+/// A block whose `}` has not come yet.
+struct Open {
+    preface: Preface,
+    kind: Ident,
+    name: Option<Ident>,
+    each: Option<Each>,
+    entries: Vec<Entry>,
+    start: usize,
+    brace: usize,
+    indent: Option<usize>,
+    incomplete: bool,
+    /// The head could not be read: the block is checked for syntax and then left out.
+    headless: bool,
+}
+
+struct Tree<'t> {
+    text: &'t str,
+    file: FileId,
+    items: Vec<Item>,
+    comments: Vec<Comment>,
+    broken: Vec<Span>,
+    diagnostics: Vec<Diagnostic>,
+    stack: Vec<Open>,
+    /// Blocks open beyond [`MAX_BLOCKS`].
+    skipped: usize,
+    preface: Preface,
+}
+
+/// Parse a file; see [`super::parse`].
+pub(super) fn parse(file: FileId, text: &str) -> (File, Vec<Diagnostic>) {
+    let mut tree = Tree {
+        text,
+        file,
+        items: Vec::new(),
+        comments: Vec::new(),
+        broken: Vec::new(),
+        diagnostics: Vec::new(),
+        stack: Vec::new(),
+        skipped: 0,
+        preface: Preface::default(),
+    };
+    for piece in Layout::new(text) {
+        tree.piece(piece);
+    }
+    tree.end();
+    tree.diagnostics.sort_by_key(|diagnostic| diagnostic.primary.span.start);
+    let span = Span::new(file, 0, text.len());
+    (File { items: tree.items, comments: tree.comments, broken: tree.broken, span }, tree.diagnostics)
+}
+
+impl<'t> Tree<'t> {
+    fn span(&self, range: Range<usize>) -> Span {
+        Span::new(self.file, range.start, range.end)
+    }
+
+    fn slice(&self, range: &Range<usize>) -> &'t str {
+        &self.text[range.clone()]
+    }
+
+    fn piece(&mut self, piece: Piece) {
+        match piece {
+            Piece::Comment(range) => {
+                let text = self.slice(&range).to_owned();
+                self.comments.push(Comment { text, span: self.span(range) });
+            }
+            Piece::Doc(range) => {
+                let text = self.slice(&range).trim_start_matches('#');
+                let text = text.strip_prefix(' ').unwrap_or(text).to_owned();
+                self.preface.docs.push(Str { text, span: self.span(range) });
+            }
+            Piece::Attribute(chunk) => self.attribute(&chunk),
+            Piece::Entry(chunk) => {
+                self.close_forgotten(&chunk, false);
+                if self.skipped > 0 {
+                    self.preface = Preface::default();
+                } else if self.stack.is_empty() {
+                    self.item(chunk);
+                } else {
+                    self.entry(chunk);
+                }
+            }
+            Piece::Open(chunk, brace) => {
+                self.close_forgotten(&chunk, true);
+                self.open(chunk, brace);
+            }
+            Piece::Close(at, indent) => self.close(at, indent),
+        }
+    }
+
+    /// Match a chunk, unless its brackets are at fault; report what is wrong.
+    fn build<T>(
+        &mut self,
+        chunk: &Chunk,
+        rule: Rule,
+        context: Context,
+        make: impl FnOnce(&mut Builder, pest::iterators::Pair<'t, Rule>) -> Option<T>,
+    ) -> Option<T> {
+        if let Some(fault) = chunk.faults.first() {
+            let diagnostic = self.fault(fault);
+            self.diagnostics.push(diagnostic);
+            return None;
+        }
+        let text = self.slice(&chunk.range);
+        match matching(rule, text) {
+            Ok(pair) => {
+                let whole = self.span(chunk.range.clone());
+                let mut builder =
+                    Builder { file: self.file, base: chunk.range.start, whole, diagnostics: Vec::new() };
+                let made = make(&mut builder, pair);
+                self.diagnostics.append(&mut builder.diagnostics);
+                made
+            }
+            Err(Mismatch::At(at)) => {
+                self.diagnostics.push(explain(text, at, self.file, chunk.range.start, context));
+                None
+            }
+            Err(Mismatch::TooLong) => {
+                let span = self.span(chunk.range.clone());
+                self.diagnostics.push(Diagnostic::error(
+                    codes::TOO_LONG,
+                    span,
+                    "an entry too long to read",
+                    format!("{} bytes in one entry", text.len()),
+                ));
+                None
+            }
+        }
+    }
+
+    /// Match a chunk for what can be saved of it, reporting nothing.
+    fn salvage(&self, chunk: &Chunk, rule: Rule) -> Option<(Builder, Vec<pest::iterators::Pair<'t, Rule>>)> {
+        let text = self.slice(&chunk.range);
+        let pair = matching(rule, text).ok()?;
+        let whole = self.span(chunk.range.clone());
+        let builder = Builder { file: self.file, base: chunk.range.start, whole, diagnostics: Vec::new() };
+        Some((builder, pair.into_inner().collect()))
+    }
+
+    fn fault(&self, fault: &Fault) -> Diagnostic {
+        let at = |start: usize| self.span(start..start + 1);
+        match *fault {
+            Fault::Unclosed { open, end } => {
+                let bracket = &self.text[open..=open];
+                let closer = if bracket == "(" { ")" } else { "]" };
+                let end = end.max(open + 1);
+                let fix_at = self.span(end..end);
+                Diagnostic::error(
+                    codes::UNBALANCED,
+                    at(open),
+                    format!("`{bracket}` is never closed"),
+                    "opened here",
+                )
+                .fix(
+                    format!("insert `{closer}`"),
+                    Applicability::MaybeIncorrect,
+                    fix_at,
+                    closer,
+                )
+            }
+            Fault::Mismatched { open, close } => {
+                let (opener, closer) = (&self.text[open..=open], &self.text[close..=close]);
+                let meant = if opener == "(" { ")" } else { "]" };
+                Diagnostic::error(
+                    codes::UNBALANCED,
+                    at(close),
+                    format!("`{opener}` is closed by `{closer}`"),
+                    format!("`{meant}` would close it"),
+                )
+                .label(at(open), "opened here")
+                .fix(
+                    format!("write `{meant}`"),
+                    Applicability::MaybeIncorrect,
+                    at(close),
+                    meant,
+                )
+            }
+            Fault::UnclosedString { open, end } => Diagnostic::error(
+                codes::UNCLOSED_STRING,
+                self.span(open..end),
+                "a string is never closed",
+                "a string ends on the line it starts on",
+            )
+            .fix("insert `\"`", Applicability::MaybeIncorrect, self.span(end..end), "\""),
+            Fault::TooDeep { at: bracket } => Diagnostic::error(
+                codes::TOO_DEEP,
+                at(bracket),
+                "brackets nested too deeply",
+                "one bracket too many",
+            )
+            .note(format!("at most {MAX_BRACKETS} brackets may be open at once")),
+        }
+    }
+
+    fn attribute(&mut self, chunk: &Chunk) {
+        match self.build(chunk, Rule::attribute, Context::Attribute, Builder::attribute) {
+            Some(attr) => self.preface.attrs.push(attr),
+            None => self.broken.push(self.span(chunk.range.clone())),
+        }
+    }
+
+    fn item(&mut self, chunk: Chunk) {
+        let span = self.span(chunk.range.clone());
+        let errors = self.diagnostics.len();
+        let made = self.build(&chunk, Rule::item, Context::Item, Builder::item);
+        if self.diagnostics.len() > errors && made.is_none() {
+            self.broken.push(span);
+        }
+        let preface = std::mem::take(&mut self.preface);
+        if let Some(kind) = made.or_else(|| self.saved_item(&chunk)) {
+            self.items.push(Item { preface, kind, span });
+        }
+    }
+
+    fn saved_item(&self, chunk: &Chunk) -> Option<ItemKind> {
+        let (builder, words) = self.salvage(chunk, Rule::salvage_item)?;
+        let mut words = words.into_iter().map(|word| builder.ident(&word));
+        let (kind, name, ty) = (words.next()?, words.next()?, words.next());
+        let value = Expr { kind: ExprKind::Error, span: self.span(chunk.range.clone()) };
+        Some(match kind.text.as_str() {
+            "param" => ItemKind::Param { name, ty, value },
+            "let" => ItemKind::Let { name, value },
+            "use" | "assert" => return None,
+            _ => ItemKind::Bind { kind, name, value },
+        })
+    }
+
+    fn entry(&mut self, chunk: Chunk) {
+        let span = self.span(chunk.range.clone());
+        let errors = self.diagnostics.len();
+        let made = self.build(&chunk, Rule::entry, Context::Entry, Builder::entry);
+        let whole = made.is_some() && self.diagnostics.len() == errors;
+        if !whole {
+            self.broken.push(span);
+        }
+        let preface = std::mem::take(&mut self.preface);
+        let made = made.or_else(|| {
+            let (mut builder, parts) = self.salvage(&chunk, Rule::salvage_field)?;
+            let key = builder.path(parts.into_iter().next()?);
+            let value = Expr { kind: ExprKind::Error, span };
+            Some(EntryKind::Field { key, value })
+        });
+        let Some(block) = self.stack.last_mut() else { return };
+        match made {
+            Some(kind) => block.entries.push(Entry { preface, kind, span }),
+            None => block.incomplete = true,
+        }
+    }
+
+    fn open(&mut self, chunk: Chunk, brace: usize) {
+        if self.skipped > 0 || self.stack.len() >= MAX_BLOCKS {
+            if self.skipped == 0 {
+                let at = self.span(brace..brace + 1);
+                self.broken.push(self.span(chunk.range.start..brace + 1));
+                self.diagnostics.push(
+                    Diagnostic::error(codes::TOO_DEEP, at, "blocks nested too deeply", "one block too many")
+                        .note(format!("at most {MAX_BLOCKS} blocks may be open at once")),
+                );
+            }
+            self.skipped += 1;
+            self.preface = Preface::default();
+            return;
+        }
+        let head = if chunk.range.is_empty() {
+            let at = self.span(brace..brace + 1);
+            self.diagnostics.push(
+                Diagnostic::error(
+                    codes::UNEXPECTED,
+                    at,
+                    "a block without a head",
+                    "nothing before it says what it is",
+                )
+                .help("a block is `kind name { … }`, with the brace on the line of its name"),
+            );
+            None
+        } else {
+            self.build(&chunk, Rule::head, Context::Head, Builder::head)
+        };
+        let failed = head.is_none();
+        if failed {
+            self.broken.push(self.span(chunk.range.start..brace + 1));
+        }
+        let head = head.or_else(|| {
+            let (builder, words) = self.salvage(&chunk, Rule::salvage_head)?;
+            let mut words = words.into_iter().map(|word| builder.ident(&word));
+            Some(Head { kind: words.next()?, name: words.next(), each: None })
+        });
+        let headless = head.is_none();
+        let head = head.unwrap_or_else(|| Head {
+            kind: Ident { text: String::new(), span: self.span(brace..brace) },
+            name: None,
+            each: None,
+        });
+        self.stack.push(Open {
+            preface: std::mem::take(&mut self.preface),
+            kind: head.kind,
+            name: head.name,
+            each: head.each,
+            entries: Vec::new(),
+            start: chunk.range.start,
+            brace,
+            indent: chunk.indent,
+            incomplete: failed,
+            headless,
+        });
+    }
+
+    fn close(&mut self, at: usize, indent: Option<usize>) {
+        if self.skipped > 0 {
+            self.skipped -= 1;
+            return;
+        }
+        // A brace that stands under the head of an outer block closes that one: the inner block's
+        // own brace is the missing one.
+        if let Some(indent) = indent
+            && self.stack.last().is_some_and(|top| top.indent.is_some_and(|i| i > indent))
+            && let Some(owner) = self.stack.iter().rposition(|open| open.indent == Some(indent))
+        {
+            while self.stack.len() > owner + 1 {
+                let place = self.span(at..at + 1);
+                self.forgotten(at, Some((place, "this brace stands under an outer block")));
+            }
+        }
+        match self.stack.pop() {
+            Some(open) => self.finish(open, at + 1),
+            None => {
+                let span = self.span(at..at + 1);
+                self.orphans();
+                self.broken.push(span);
+                self.diagnostics.push(
+                    Diagnostic::error(codes::UNBALANCED, span, "`}` closes nothing", "no block is open here")
+                        .fix("remove it", Applicability::MaybeIncorrect, span, ""),
+                );
+            }
+        }
+    }
+
+    /// Before a piece that can only stand at the top level: close the blocks that should have been.
+    fn close_forgotten(&mut self, chunk: &Chunk, opens: bool) {
+        let (Some(indent), false) = (chunk.indent, self.stack.is_empty()) else { return };
+        let mut words = self.slice(&chunk.range).split([' ', '\t']).filter(|w| !w.is_empty());
+        let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let named = second.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '"'));
+        let top_level =
+            if opens { TOP_LEVEL_BLOCKS.contains(&first) } else { TOP_LEVEL_WORDS.contains(&first) && named };
+        if !top_level {
+            return;
+        }
+        let here = self.span(chunk.range.start..chunk.range.start + first.len());
+        let preface = std::mem::take(&mut self.preface);
+        while self.stack.last().is_some_and(|open| open.indent.is_some_and(|i| i >= indent)) {
+            self.skipped = 0;
+            let start = preface.docs.first().map(|d| d.span.start as usize);
+            let start = start.or(preface.attrs.first().map(|a| a.span.start as usize));
+            let start = start.unwrap_or(chunk.range.start).min(chunk.range.start);
+            self.forgotten(start, Some((here, "begins something that stands outside a block")));
+        }
+        self.preface = preface;
+    }
+
+    /// Close the innermost block at `at` and report that its brace is missing.
+    fn forgotten(&mut self, at: usize, sign: Option<(Span, &str)>) {
+        let Some(open) = self.stack.pop() else { return };
+        let head = self.span(open.start..open.brace + 1);
+        let what = match (&open.name, open.kind.text.as_str()) {
+            (Some(name), kind) => format!("the block `{kind} {}`", name.text),
+            (None, "") => "a block".to_owned(),
+            (None, kind) => format!("the block `{kind}`"),
+        };
+        let end = open.entries.last().map_or(open.brace + 1, |entry| entry.span.end as usize).min(at);
+        let mut diagnostic = Diagnostic::error(
+            codes::UNCLOSED_BLOCK,
+            head,
+            format!("{what} is never closed"),
+            "no `}` for this brace",
+        )
+        .fix(
+            "insert `}`",
+            Applicability::MaybeIncorrect,
+            self.span(end..end),
+            format!("\n{}}}", " ".repeat(open.indent.unwrap_or(0))),
+        );
+        if let Some((span, text)) = sign {
+            diagnostic = diagnostic.label(span, text);
+        }
+        self.diagnostics.push(diagnostic);
+        self.broken.push(self.span(open.start..end));
+        self.finish(open, end);
+    }
+
+    fn finish(&mut self, open: Open, end: usize) {
+        self.orphans();
+        if open.headless {
+            if let Some(parent) = self.stack.last_mut() {
+                parent.incomplete = true;
+            }
+            return;
+        }
+        let span = self.span(open.start..end.max(open.brace + 1));
+        let block = Block {
+            kind: open.kind,
+            name: open.name,
+            each: open.each,
+            entries: open.entries,
+            incomplete: open.incomplete,
+            brace: self.span(open.brace..open.brace + 1),
+            span,
+        };
+        match self.stack.last_mut() {
+            Some(parent) => {
+                let kind = EntryKind::Block(block);
+                parent.entries.push(Entry { preface: open.preface, kind, span });
+            }
+            None => {
+                self.items.push(Item { preface: open.preface, kind: ItemKind::Block(block), span });
+            }
+        }
+    }
+
+    /// Report docs and attributes that precede nothing.
+    fn orphans(&mut self) {
+        let preface = std::mem::take(&mut self.preface);
+        if let (Some(first), Some(last)) = (preface.docs.first(), preface.docs.last()) {
+            let span = first.span.to(last.span);
+            self.broken.push(span);
+            self.diagnostics.push(
+                Diagnostic::lint(
+                    codes::ORPHAN_DOC,
+                    "orphan_doc",
+                    Level::Warn,
+                    span,
+                    "a doc comment with nothing after it",
+                    "documents nothing",
+                )
+                .fix(
+                    "make it a plain comment",
+                    Applicability::MachineApplicable,
+                    Span { end: first.span.start + 2, ..first.span },
+                    "#",
+                ),
+            );
+        }
+        for Attr { name, span, .. } in preface.attrs {
+            self.broken.push(span);
+            self.diagnostics.push(
+                Diagnostic::error(
+                    codes::ORPHAN_ATTRIBUTE,
+                    span,
+                    format!("`@{}` with nothing after it", name.text),
+                    "stands before an item or a field",
+                )
+                .fix("remove it", Applicability::MaybeIncorrect, span, ""),
+            );
+        }
+    }
+
+    fn end(&mut self) {
+        self.skipped = 0;
+        let end = self.text.len();
+        while !self.stack.is_empty() {
+            self.forgotten(end, None);
+        }
+        self.orphans();
+    }
+}
