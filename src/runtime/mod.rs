@@ -2,8 +2,12 @@
 //!
 //! Reads the plan; knows neither the syntax tree nor the checker.
 
+pub mod backend;
 pub mod batch;
+pub mod engine;
 pub mod journal;
 pub mod model;
+pub mod optim;
+pub mod random;
 pub mod run_dir;
 pub mod tensorboard;

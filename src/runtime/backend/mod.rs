@@ -1,0 +1,381 @@
+//! The operations a training step needs, over opaque buffers.
+//!
+//! A backend knows shapes and arithmetic; it knows neither the order of operations in a decoder nor
+//! the names of weights. `reference` is the oracle, `cpu` the fast path; a device backend fits behind
+//! the same trait because no operation hands a value back to the host except [`Backend::read`],
+//! [`Backend::squared_norm`] and [`Backend::finish`].
+
+pub mod reference;
+
+use crate::runtime::engine::EngineError;
+
+/// Where a norm reads and writes: `rows` rows of `stride` values, of each the `segments` segments of
+/// `width` values that begin at `offset`. Every segment is normalised on its own with the same
+/// weight of `width` values.
+///
+/// A norm over the residual stream has one segment as wide as the row; OLMo 2's q norm one segment
+/// within the qkv row; Qwen3's one segment per head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormShape {
+    /// Tokens.
+    pub rows: usize,
+    /// Values from one row to the next.
+    pub stride: usize,
+    /// First value within the row.
+    pub offset: usize,
+    /// Segments per row.
+    pub segments: usize,
+    /// Values per segment.
+    pub width: usize,
+}
+
+impl NormShape {
+    /// The norm of whole rows.
+    pub fn whole(rows: usize, width: usize) -> Self {
+        NormShape { rows, stride: width, offset: 0, segments: 1, width }
+    }
+}
+
+/// Rows of queries, keys and values in one matrix: `rows · context` rows of
+/// `(heads + 2 · kv_heads) · head_dim` values, queries first, then keys, then values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub rows: usize,
+    /// Tokens per sequence.
+    pub context: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; head `h` of the queries reads key head `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
+    /// Values per head.
+    pub head_dim: usize,
+    /// Multiplies the scores.
+    pub scale: f64,
+}
+
+impl AttentionShape {
+    /// Tokens of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.rows * self.context
+    }
+
+    /// Values per row of the qkv matrix.
+    pub fn qkv_width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Values per row of the output.
+    pub fn out_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+}
+
+/// Shape and constants of the loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossShape {
+    /// Tokens.
+    pub tokens: usize,
+    /// Width of the hidden state.
+    pub width: usize,
+    /// Rows of the output matrix.
+    pub vocab: usize,
+    /// Multiplies every gradient: 1 over the number of predicted positions of the whole batch.
+    pub gradient_scale: f64,
+    /// Weight of log²Z.
+    pub z_loss: f64,
+}
+
+/// Constants of one AdamW update (Loshchilov & Hutter, arXiv:1711.05101, algorithm 2, with the
+/// learning rate multiplied into the decay as in PyTorch).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay rates of the moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the corrected second moment.
+    pub eps: f64,
+    /// Decoupled decay of this tensor.
+    pub weight_decay: f64,
+    /// `1 − βᵢ^step`.
+    pub corrections: [f64; 2],
+    /// Multiplies the gradient first: the clipping factor.
+    pub gradient_scale: f64,
+}
+
+/// The arithmetic of a training step.
+///
+/// Matrices are row-major. `Wide` values carry weights, gradients of weights, the residual stream and
+/// statistics; `Narrow` values go between the operations of a layer and may have fewer bits. A buffer
+/// may be longer than an operation needs; the operation uses its front.
+///
+/// Operations return at once and may fail later: the first failure is reported by
+/// [`finish`](Backend::finish).
+pub trait Backend: Send {
+    /// Buffer of wide values.
+    type Wide: Send;
+    /// Buffer of narrow values.
+    type Narrow: Send;
+    /// Buffer of u32.
+    type Index: Send;
+
+    /// Bytes of one wide value.
+    const WIDE_BYTES: usize;
+    /// Bytes of one narrow value.
+    const NARROW_BYTES: usize;
+
+    /// For logs: the device, the precision, the instruction set.
+    fn describe(&self) -> String;
+
+    /// A buffer of zeros.
+    fn wide(&self, len: usize) -> Result<Self::Wide, EngineError>;
+    /// A buffer of zeros.
+    fn narrow(&self, len: usize) -> Result<Self::Narrow, EngineError>;
+    /// A buffer of zeros.
+    fn index(&self, len: usize) -> Result<Self::Index, EngineError>;
+    /// Copy `values` to `to[at..]`.
+    fn write(&self, values: &[f32], to: &mut Self::Wide, at: usize);
+    /// Copy `from[at..]` to `values`.
+    fn read(&self, from: &Self::Wide, at: usize, values: &mut [f32]);
+    /// Copy `values` to the front of `to`.
+    fn write_index(&self, values: &[u32], to: &mut Self::Index);
+    /// Set `buffer[..len]` to zero.
+    fn zero(&self, len: usize, buffer: &mut Self::Wide);
+    /// Wait for everything asked for so far; the first failure of any of it.
+    fn finish(&self) -> Result<(), EngineError>;
+    /// Scratch memory in bytes.
+    fn scratch_bytes(&self) -> u64;
+
+    /// `to = from`, rounded.
+    fn narrow_copy(&self, len: usize, from: &Self::Wide, to: &mut Self::Narrow);
+    /// `to += from`, then `copy = to`, rounded.
+    fn add_narrow(&self, len: usize, from: &Self::Narrow, to: &mut Self::Wide, copy: &mut Self::Narrow);
+
+    /// `out[t] = table[ids[t]]` for `tokens` rows of `width`.
+    fn embed(&self, tokens: usize, width: usize, table: &Self::Wide, ids: &Self::Index, out: &mut Self::Wide);
+    /// `grad_table[ids[t]] += grad[t]`.
+    fn embed_backward(
+        &self,
+        tokens: usize,
+        width: usize,
+        grad: &Self::Wide,
+        ids: &Self::Index,
+        grad_table: &mut Self::Wide,
+    );
+
+    /// `y = x · wᵀ`: x is `[rows, inputs]`, w is `[outputs, inputs]`.
+    fn linear(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        x: &Self::Narrow,
+        w: &Self::Wide,
+        y: &mut Self::Narrow,
+    );
+    /// `y = residual + x · wᵀ`.
+    #[allow(clippy::too_many_arguments)]
+    fn linear_residual(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        x: &Self::Narrow,
+        w: &Self::Wide,
+        residual: &Self::Wide,
+        y: &mut Self::Wide,
+    );
+    /// `grad_x = grad_y · w`.
+    fn linear_input_grad(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        grad_y: &Self::Narrow,
+        w: &Self::Wide,
+        grad_x: &mut Self::Narrow,
+    );
+    /// `grad_w = grad_yᵀ · x`, or `+=` when `accumulate`.
+    #[allow(clippy::too_many_arguments)]
+    fn linear_weight_grad(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        grad_y: &Self::Narrow,
+        x: &Self::Narrow,
+        accumulate: bool,
+        grad_w: &mut Self::Wide,
+    );
+
+    /// RMSNorm (arXiv:1910.07467) of the stream: `y = x · rstd · w`, `rstd = (mean(x²) + eps)^(−1/2)`,
+    /// one per segment. The shape must be of whole rows.
+    fn norm(
+        &self,
+        shape: NormShape,
+        eps: f64,
+        x: &Self::Wide,
+        w: &Self::Wide,
+        y: &mut Self::Narrow,
+        rstd: &mut Self::Wide,
+    );
+    /// Backward of [`norm`](Backend::norm): adds the gradient of x to `grad`, writes `copy = grad`
+    /// rounded, adds the gradient of w to `grad_w`.
+    #[allow(clippy::too_many_arguments)]
+    fn norm_backward(
+        &self,
+        shape: NormShape,
+        x: &Self::Wide,
+        w: &Self::Wide,
+        rstd: &Self::Wide,
+        grad_y: &Self::Narrow,
+        grad: &mut Self::Wide,
+        copy: &mut Self::Narrow,
+        grad_w: &mut Self::Wide,
+    );
+    /// `y = residual + norm(x)` over whole rows.
+    #[allow(clippy::too_many_arguments)]
+    fn norm_residual(
+        &self,
+        shape: NormShape,
+        eps: f64,
+        x: &Self::Narrow,
+        w: &Self::Wide,
+        residual: &Self::Wide,
+        y: &mut Self::Wide,
+        rstd: &mut Self::Wide,
+    );
+    /// Backward of [`norm_residual`](Backend::norm_residual): writes the gradient of x, adds that of w.
+    #[allow(clippy::too_many_arguments)]
+    fn norm_residual_backward(
+        &self,
+        shape: NormShape,
+        x: &Self::Narrow,
+        w: &Self::Wide,
+        rstd: &Self::Wide,
+        grad_y: &Self::Wide,
+        grad_x: &mut Self::Narrow,
+        grad_w: &mut Self::Wide,
+    );
+    /// The norm of segments of `x` into the same segments of `y`; the rest of `y` is left alone.
+    fn norm_segments(
+        &self,
+        shape: NormShape,
+        eps: f64,
+        x: &Self::Narrow,
+        w: &Self::Wide,
+        y: &mut Self::Narrow,
+        rstd: &mut Self::Wide,
+    );
+    /// Backward of [`norm_segments`](Backend::norm_segments): turns the gradient of y in `grad` into
+    /// that of x, in place, and adds that of w to `grad_w`.
+    fn norm_segments_backward(
+        &self,
+        shape: NormShape,
+        x: &Self::Narrow,
+        w: &Self::Wide,
+        rstd: &Self::Wide,
+        grad: &mut Self::Narrow,
+        grad_w: &mut Self::Wide,
+    );
+    /// Copy `width` values at `offset` of each of `rows` rows of `stride` values.
+    fn copy_columns(
+        &self,
+        rows: usize,
+        stride: usize,
+        offset: usize,
+        width: usize,
+        from: &Self::Narrow,
+        to: &mut Self::Narrow,
+    );
+
+    /// Rotate queries and keys in place (RoPE, arXiv:2104.09864, halves as in transformers):
+    /// value `i` and `i + head_dim/2` of a head turn by the angle of `positions[t]`. `cos` and `sin`
+    /// are `[positions, head_dim/2]` and carry the attention factor. `backward` applies the transpose.
+    fn rope(
+        &self,
+        shape: AttentionShape,
+        positions: &Self::Index,
+        cos: &Self::Wide,
+        sin: &Self::Wide,
+        backward: bool,
+        qkv: &mut Self::Narrow,
+    );
+
+    /// Causal attention of each token over the tokens from `attend_from[t]` of its row to itself.
+    /// `attend_from` never decreases within a row and never exceeds the position. Writes the output
+    /// `[tokens, heads · head_dim]` and the natural log of each softmax's denominator,
+    /// `[rows, heads, context]`. Nothing of size context × context is held.
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        qkv: &Self::Narrow,
+        attend_from: &Self::Index,
+        out: &mut Self::Narrow,
+        log_sum: &mut Self::Wide,
+    );
+    /// Backward of [`attention`](Backend::attention).
+    #[allow(clippy::too_many_arguments)]
+    fn attention_backward(
+        &self,
+        shape: AttentionShape,
+        qkv: &Self::Narrow,
+        out: &Self::Narrow,
+        log_sum: &Self::Wide,
+        attend_from: &Self::Index,
+        grad_out: &Self::Narrow,
+        grad_qkv: &mut Self::Narrow,
+    );
+
+    /// `y = silu(gate) · up` for rows of `[gate, up]`, `width` values each (SwiGLU, arXiv:2002.05202).
+    fn swiglu(&self, rows: usize, width: usize, gate_up: &Self::Narrow, y: &mut Self::Narrow);
+    /// Backward of [`swiglu`](Backend::swiglu): turns `gate_up` into its gradient in place and
+    /// computes `y` again.
+    fn swiglu_backward(
+        &self,
+        rows: usize,
+        width: usize,
+        grad_y: &Self::Narrow,
+        gate_up: &mut Self::Narrow,
+        y: &mut Self::Narrow,
+    );
+
+    /// Negative log-likelihood of each target under `softmax(x · wᵀ)`, 0 for
+    /// [`IGNORE`](crate::runtime::batch::IGNORE). Logits exist a block at a time.
+    fn loss(
+        &self,
+        shape: LossShape,
+        x: &Self::Narrow,
+        w: &Self::Wide,
+        targets: &Self::Index,
+        nll: &mut Self::Wide,
+    );
+    /// [`loss`](Backend::loss) with the gradients of `gradient_scale · Σ (nll + z_loss · log²Z)`:
+    /// writes that of x; writes that of w, or adds it when `accumulate`.
+    #[allow(clippy::too_many_arguments)]
+    fn loss_backward(
+        &self,
+        shape: LossShape,
+        x: &Self::Narrow,
+        w: &Self::Wide,
+        targets: &Self::Index,
+        nll: &mut Self::Wide,
+        grad_x: &mut Self::Narrow,
+        accumulate: bool,
+        grad_w: &mut Self::Wide,
+    );
+
+    /// Sum of squares of `buffer[..len]`.
+    fn squared_norm(&self, len: usize, buffer: &Self::Wide) -> f64;
+    /// One update of `weight[..len]` and its moments.
+    fn adamw(
+        &self,
+        len: usize,
+        constants: AdamW,
+        grad: &Self::Wide,
+        weight: &mut Self::Wide,
+        first: &mut Self::Wide,
+        second: &mut Self::Wide,
+    );
+}

@@ -1,0 +1,272 @@
+//! The training engine as the run loop sees it: weights in, batches in, losses and weights out.
+//!
+//! Knows nothing of plans, data or checkpoints; which backend does the arithmetic is chosen once, by
+//! [`engine`].
+
+use crate::plan::Architecture;
+use crate::runtime::backend::reference::Reference;
+use crate::runtime::batch::Batch;
+use crate::runtime::model::decoder::Decoder;
+use crate::runtime::model::tensor::StateDict;
+
+pub use crate::runtime::model::init::init_weights;
+pub use crate::runtime::model::rope_table::RopeTable;
+
+/// What one optimizer step is told besides its data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hyper {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay rates of the moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay. Applied to every matrix, embeddings included (PyTorch's default
+    /// grouping); never to the weight of a norm.
+    pub weight_decay: f64,
+    /// Largest global gradient norm.
+    pub clip: Option<f64>,
+    /// Weight of the mean of log²Z in the objective; not part of the reported loss.
+    pub z_loss: Option<f64>,
+    /// Counts from 1 since the moments were zero, for the bias correction.
+    pub optimizer_step: u64,
+}
+
+/// Loss of one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowLoss {
+    /// Sum over the predicted positions, in nats.
+    pub nll: f64,
+    /// How many positions were predicted.
+    pub predicted: u32,
+}
+
+/// What one optimizer step did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// Mean over all predicted positions, in nats.
+    pub loss: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// One for each row of the batch.
+    pub rows: Vec<RowLoss>,
+    /// False when the loss or the gradient was not finite: the weights and moments are then as before.
+    pub finite: bool,
+}
+
+/// Loss and gradients of a batch, for comparisons with other implementations.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    /// Mean over all predicted positions, in nats.
+    pub loss: f64,
+    /// Under the names of the weights.
+    pub gradients: StateDict,
+}
+
+/// First and second moments of AdamW under the names of the weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments {
+    /// Running mean of the gradient.
+    pub first: StateDict,
+    /// Running mean of its square.
+    pub second: StateDict,
+}
+
+/// What the engine holds and how it chose to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryReport {
+    /// Weights, and gradients and moments once training has begun.
+    pub parameters_bytes: u64,
+    /// Activations and scratch for the largest batch so far.
+    pub activations_bytes: u64,
+    /// Rows that go through the model at once.
+    pub rows_at_once: usize,
+    /// Layers whose activations are kept for the backward pass.
+    pub layers_kept: usize,
+    /// Layers that are computed again in the backward pass.
+    pub layers_recomputed: usize,
+}
+
+/// One model in training.
+///
+/// All methods leave weights and moments unchanged when they return an error.
+pub trait Engine: Send {
+    /// One forward and backward pass over `batch` and one update.
+    fn train_step(
+        &mut self,
+        batch: &Batch,
+        rope: &RopeTable,
+        hyper: &Hyper,
+    ) -> Result<StepReport, EngineError>;
+
+    /// Loss of every row, without an update.
+    fn losses(&mut self, batch: &Batch, rope: &RopeTable) -> Result<Vec<RowLoss>, EngineError>;
+
+    /// `[rows, T]` negative log-likelihood of each target in nats; 0 where there is no target.
+    fn token_losses(&mut self, batch: &Batch, rope: &RopeTable) -> Result<Vec<f32>, EngineError>;
+
+    /// Loss and gradients of the mean loss, without an update.
+    fn gradients(&mut self, batch: &Batch, rope: &RopeTable) -> Result<Gradients, EngineError>;
+
+    /// A copy of the weights under their Hugging Face names.
+    fn weights(&self) -> StateDict;
+
+    /// Replace the weights and forget the moments.
+    fn load_weights(&mut self, weights: &StateDict) -> Result<(), EngineError>;
+
+    /// A copy of the moments; `None` before the first step.
+    fn moments(&self) -> Option<Moments>;
+
+    /// Replace the moments.
+    fn load_moments(&mut self, moments: &Moments) -> Result<(), EngineError>;
+
+    /// Set the moments to zero, as for a stage that takes over weights only.
+    fn clear_moments(&mut self);
+
+    /// Dimensions of the model.
+    fn architecture(&self) -> &Architecture;
+
+    /// What is held, and how activations are kept.
+    fn memory(&self) -> MemoryReport;
+
+    /// `cpu f32`, `cpu bf16 (avx512bf16)`, …: for logs.
+    fn describe(&self) -> String;
+}
+
+/// Which arithmetic to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// f32 on all cores.
+    CpuF32,
+    /// bf16 products with f32 sums and f32 master weights, on all cores.
+    CpuBf16,
+    /// Plain f64 loops: the oracle of the tests, slow.
+    Reference,
+}
+
+/// Limits of an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Worker threads; all cores when absent. Results do not depend on it.
+    pub threads: Option<usize>,
+    /// Bytes the engine may hold; layers are recomputed, then rows split, to stay below.
+    pub memory: Option<u64>,
+}
+
+/// Why the engine refused or failed.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum EngineError {
+    /// A dimension the engine cannot run.
+    #[error("cannot run this architecture: {reason}")]
+    #[diagnostic(code(engine::architecture))]
+    Architecture {
+        /// What is wrong.
+        reason: String,
+        /// What would be right.
+        #[help]
+        help: Option<String>,
+    },
+    /// A weight is missing.
+    #[error("the checkpoint has no tensor `{name}`")]
+    #[diagnostic(
+        code(engine::weight_missing),
+        help("the architecture in `config.json` must be that of the weights")
+    )]
+    WeightMissing {
+        /// Its Hugging Face name.
+        name: String,
+    },
+    /// A weight of another shape.
+    #[error("tensor `{name}` has shape {found:?}, the architecture needs {expected:?}")]
+    #[diagnostic(
+        code(engine::weight_shape),
+        help("the architecture in `config.json` must be that of the weights")
+    )]
+    WeightShape {
+        /// Its Hugging Face name.
+        name: String,
+        /// From the architecture.
+        expected: Vec<usize>,
+        /// In the checkpoint.
+        found: Vec<usize>,
+    },
+    /// A batch that breaks the rules of [`Batch`].
+    #[error("malformed batch: {reason}")]
+    #[diagnostic(code(engine::batch))]
+    Batch {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A token outside the vocabulary.
+    #[error("token id {id} is outside the vocabulary of {vocab_size}")]
+    #[diagnostic(
+        code(engine::token_range),
+        help("the tokenizer has more tokens than the model's embedding has rows")
+    )]
+    TokenRange {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+    /// The smallest possible step does not fit the budget.
+    #[error("one row of {context} tokens needs {needed} bytes, the memory budget is {budget}")]
+    #[diagnostic(code(engine::memory), help("raise `--memory` or shorten the context"))]
+    Budget {
+        /// Tokens of a row.
+        context: usize,
+        /// Bytes with every layer recomputed and one row at a time.
+        needed: u64,
+        /// Bytes allowed.
+        budget: u64,
+    },
+    /// An allocation failed.
+    #[error("cannot allocate {bytes} bytes on {device}")]
+    #[diagnostic(code(engine::allocation), help("set `--memory` below what the machine has free"))]
+    Allocation {
+        /// Of the failed request.
+        bytes: u64,
+        /// `the host`, or the device's name.
+        device: String,
+    },
+    /// The worker threads could not be started.
+    #[error("cannot start {threads} worker threads")]
+    #[diagnostic(code(engine::threads))]
+    Threads {
+        /// As asked.
+        threads: usize,
+        /// From the operating system.
+        #[source]
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// A device failed.
+    #[error("{device} failed: {reason}")]
+    #[diagnostic(code(engine::device))]
+    Device {
+        /// Its name.
+        device: String,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// An engine with the given weights.
+///
+/// # Errors
+/// When the architecture is not one of Llama, Qwen3 and OLMo 2, when a weight is missing or of
+/// another shape, when memory or threads cannot be had.
+pub fn engine(
+    kind: EngineKind,
+    architecture: &Architecture,
+    weights: &StateDict,
+    options: EngineOptions,
+) -> Result<Box<dyn Engine>, EngineError> {
+    Ok(match kind {
+        EngineKind::Reference => {
+            Box::new(Decoder::new(Reference::<f64>::default(), architecture, weights, options.memory)?)
+        }
+        EngineKind::CpuF32 | EngineKind::CpuBf16 => {
+            Box::new(Decoder::new(Reference::<f32>::default(), architecture, weights, options.memory)?)
+        }
+    })
+}

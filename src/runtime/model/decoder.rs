@@ -1,0 +1,425 @@
+//! A decoder in training: weights, gradients, moments and the order of a step.
+//!
+//! Everything is written once over [`Backend`]; knows nothing of where batches come from.
+
+use crate::plan::Architecture;
+use crate::runtime::backend::{Backend, LossShape};
+use crate::runtime::batch::{Batch, IGNORE};
+use crate::runtime::engine::{
+    Engine, EngineError, Gradients, Hyper, MemoryReport, Moments, RowLoss, StepReport,
+};
+use crate::runtime::model::forward::Pass;
+use crate::runtime::model::parameters::{self, Parameters, Slot};
+use crate::runtime::model::rope_table::RopeTable;
+use crate::runtime::model::tensor::StateDict;
+use crate::runtime::model::workspace::{Schedule, Widths, Workspace, schedule};
+use crate::runtime::optim::adamw;
+
+/// A decoder on one backend.
+pub(crate) struct Decoder<B: Backend> {
+    backend: B,
+    architecture: Architecture,
+    widths: Widths,
+    budget: Option<u64>,
+    pub(super) slots: Parameters<Slot>,
+    pub(super) weights: Parameters<B::Wide>,
+    /// Since the first backward pass.
+    pub(super) gradients: Option<Parameters<B::Wide>>,
+    /// Since the first update.
+    moments: Option<[Parameters<B::Wide>; 2]>,
+    pub(super) workspace: Option<Workspace<B>>,
+    schedule: Schedule,
+}
+
+/// What a pass is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Purpose {
+    Loss,
+    /// Gradients of the mean loss with this weight of log²Z.
+    Gradients {
+        z_loss: f64,
+    },
+}
+
+impl<B: Backend> Decoder<B> {
+    /// A decoder with the given weights.
+    pub(crate) fn new(
+        backend: B,
+        architecture: &Architecture,
+        weights: &StateDict,
+        budget: Option<u64>,
+    ) -> Result<Self, EngineError> {
+        let widths = Widths::of(architecture)?;
+        let slots = parameters::slots(architecture)?;
+        parameters::check(&slots, weights)?;
+        let mut buffers = slots.try_map(|slot| backend.wide(slot.len))?;
+        parameters::write(&backend, &slots, weights, &mut buffers)?;
+        backend.finish()?;
+        Ok(Decoder {
+            backend,
+            architecture: architecture.clone(),
+            widths,
+            budget,
+            slots,
+            weights: buffers,
+            gradients: None,
+            moments: None,
+            workspace: None,
+            schedule: Schedule { rows: 1, recomputed: 0 },
+        })
+    }
+
+    fn parameter_bytes(&self, copies: u64) -> u64 {
+        let values: usize = self.slots.iter().map(|s| s.len).sum();
+        copies * (values * B::WIDE_BYTES) as u64
+    }
+
+    /// Check a batch against the model and the table, before anything is changed.
+    fn check(&self, batch: &Batch, rope: &RopeTable) -> Result<(), EngineError> {
+        let refuse = |reason: String| Err(EngineError::Batch { reason });
+        let (rows, context) = (batch.rows(), batch.context);
+        if rows == 0 || context == 0 {
+            return refuse(format!("{rows} rows of {context} tokens"));
+        }
+        let lengths = [&batch.tokens, &batch.targets, &batch.attend_from, &batch.positions];
+        if let Some(wrong) = lengths.iter().find(|v| v.len() != rows * context) {
+            return refuse(format!("{} values for {rows} rows of {context}", wrong.len()));
+        }
+        if rope.half() != self.widths.head_dim / 2 {
+            return refuse(format!("{} RoPE frequencies for heads of {}", rope.half(), self.widths.head_dim));
+        }
+        let vocab_size = self.architecture.vocab_size;
+        let targets = batch.targets.iter().filter(|t| **t != IGNORE);
+        if let Some(&id) = batch.tokens.iter().chain(targets).find(|t| **t as usize >= vocab_size) {
+            return Err(EngineError::TokenRange { id, vocab_size });
+        }
+        if let Some(p) = batch.positions.iter().find(|p| **p as usize >= rope.positions()) {
+            return refuse(format!("position {p} beyond the RoPE table of {}", rope.positions()));
+        }
+        for row in batch.attend_from.chunks_exact(context) {
+            let mut last = 0;
+            for (t, &from) in row.iter().enumerate() {
+                if from < last || from as usize > t {
+                    return refuse(format!("position {t} attends from {from}, the one before from {last}"));
+                }
+                last = from;
+            }
+        }
+        Ok(())
+    }
+
+    /// Make buffers for this shape, or keep those there are.
+    fn prepare(&mut self, batch: &Batch, rope: &RopeTable, training: bool) -> Result<Schedule, EngineError> {
+        let layers = self.architecture.num_hidden_layers;
+        let schedule = self.schedule_for(batch, training)?;
+        if training && self.gradients.is_none() {
+            self.gradients = Some(self.slots.try_map(|slot| self.backend.wide(slot.len))?);
+        }
+        let tokens = schedule.rows * batch.context;
+        let enough = self.workspace.as_ref().is_some_and(|w| {
+            w.tokens >= tokens
+                && w.positions >= rope.positions()
+                && (!training || (w.gradients.is_some() && w.recomputed == schedule.recomputed))
+        });
+        if !enough {
+            let positions = self.workspace.as_ref().map_or(0, |w| w.positions).max(rope.positions());
+            // Free the old one first: both together may not fit.
+            self.workspace = None;
+            self.workspace = Some(Workspace::new(
+                &self.backend,
+                &self.widths,
+                layers,
+                tokens,
+                positions,
+                schedule.recomputed,
+                training,
+            )?);
+        }
+        self.schedule = schedule;
+        Ok(schedule)
+    }
+
+    fn schedule_for(&self, batch: &Batch, training: bool) -> Result<Schedule, EngineError> {
+        let layers = self.architecture.num_hidden_layers;
+        let held = self.parameter_bytes(if training { 4 } else { 1 });
+        let (rows, context) = (batch.rows(), batch.context);
+        schedule::<B>(&self.widths, layers, rows, context, training, held, self.budget)
+    }
+
+    /// Run the batch; per-token losses, and gradients left in `self.gradients`.
+    fn run(&mut self, batch: &Batch, rope: &RopeTable, purpose: Purpose) -> Result<Vec<f32>, EngineError> {
+        let training = purpose != Purpose::Loss;
+        let schedule = self.prepare(batch, rope, training)?;
+        let context = batch.context;
+        let mut nll = vec![0.0; batch.tokens.len()];
+        let predicted = batch.predicted() as f64;
+        let group = schedule.rows * context;
+        for (i, losses) in nll.chunks_mut(group).enumerate() {
+            let tokens = i * group..i * group + losses.len();
+            self.upload(batch, rope, tokens, i == 0);
+            self.pass(losses.len() / context, context, purpose, predicted, i > 0);
+            if let Some(workspace) = &self.workspace {
+                self.backend.read(&workspace.nll, 0, losses);
+            }
+        }
+        self.backend.finish()?;
+        Ok(nll)
+    }
+
+    fn upload(&mut self, batch: &Batch, rope: &RopeTable, tokens: std::ops::Range<usize>, first: bool) {
+        let Some(w) = &mut self.workspace else { return };
+        self.backend.write_index(&batch.tokens[tokens.clone()], &mut w.ids);
+        self.backend.write_index(&batch.targets[tokens.clone()], &mut w.targets);
+        self.backend.write_index(&batch.attend_from[tokens.clone()], &mut w.attend_from);
+        self.backend.write_index(&batch.positions[tokens], &mut w.position);
+        if first {
+            self.backend.write(rope.cos(), &mut w.cos, 0);
+            self.backend.write(rope.sin(), &mut w.sin, 0);
+        }
+    }
+
+    /// Forward and, if asked, backward over the rows in the workspace.
+    fn pass(&mut self, rows: usize, context: usize, purpose: Purpose, predicted: f64, accumulate: bool) {
+        let Some(ws) = &mut self.workspace else { return };
+        let (b, weights, widths) = (&self.backend, &self.weights, &self.widths);
+        let pass = Pass {
+            backend: b,
+            widths,
+            eps: self.architecture.rms_norm_eps,
+            shape: widths.attention(rows, context),
+            attend_from: &ws.attend_from,
+            position: &ws.position,
+            cos: &ws.cos,
+            sin: &ws.sin,
+        };
+        let tokens = pass.tokens();
+        let layers = weights.layers.len();
+        let streams = ws.streams.len();
+        let index = |layer: usize| {
+            if layer < ws.recomputed { 0 } else { layer - ws.recomputed + usize::from(ws.recomputed > 0) }
+        };
+
+        b.embed(tokens, widths.hidden, &weights.embedding, &ws.ids, &mut ws.streams[0]);
+        for layer in 0..layers {
+            let (input, output) = pair(&mut ws.streams, layer % streams, (layer + 1) % streams);
+            let saved = &mut ws.saved[index(layer)];
+            let p = &weights.layers[layer];
+            pass.layer(p, input, saved, &mut ws.hidden, &mut ws.activated, output, false);
+        }
+        let norm = pass.stream_norm();
+        let last = &ws.streams[layers % streams];
+        b.norm(norm, pass.eps, last, &weights.norm, &mut ws.hidden, &mut ws.final_rstd);
+        let mut shape = LossShape {
+            tokens,
+            width: widths.hidden,
+            vocab: self.architecture.vocab_size,
+            gradient_scale: 0.0,
+            z_loss: 0.0,
+        };
+        let (Purpose::Gradients { z_loss }, Some(g), Some(grads)) =
+            (purpose, &mut ws.gradients, &mut self.gradients)
+        else {
+            b.loss(shape, &ws.hidden, weights.output(), &ws.targets, &mut ws.nll);
+            return;
+        };
+
+        shape.gradient_scale = 1.0 / predicted;
+        shape.z_loss = z_loss;
+        if !accumulate {
+            for (slot, grad) in self.slots.iter().zip(grads.iter_mut()).filter(|(s, _)| !s.decay) {
+                b.zero(slot.len, grad);
+            }
+            if grads.head.is_some() {
+                b.zero(self.slots.embedding.len, &mut grads.embedding);
+            }
+        }
+        let (nll, grad_w) = (&mut ws.nll, grads.output_mut());
+        b.loss_backward(
+            shape,
+            &ws.hidden,
+            weights.output(),
+            &ws.targets,
+            nll,
+            &mut g.hidden,
+            accumulate,
+            grad_w,
+        );
+        b.zero(tokens * widths.hidden, &mut g.stream);
+        let (stream, copy) = (&mut g.stream, &mut g.stream_narrow);
+        b.norm_backward(norm, last, &weights.norm, &ws.final_rstd, &g.hidden, stream, copy, &mut grads.norm);
+        for layer in (0..layers).rev() {
+            let (input, output) = pair(&mut ws.streams, layer, layer + 1);
+            let saved = &mut ws.saved[index(layer)];
+            let p = &weights.layers[layer];
+            // The last of the layers that share their activations still finds its own there.
+            if layer + 1 < ws.recomputed {
+                pass.layer(p, input, saved, &mut ws.hidden, &mut ws.activated, output, true);
+            }
+            pass.layer_backward(
+                p,
+                input,
+                saved,
+                &mut ws.hidden,
+                &mut ws.activated,
+                g,
+                &mut grads.layers[layer],
+                accumulate,
+            );
+        }
+        b.embed_backward(tokens, widths.hidden, &g.stream, &ws.ids, &mut grads.embedding);
+    }
+
+    fn update(&mut self, hyper: &Hyper, scale: f64) -> Result<(), EngineError> {
+        if self.moments.is_none() {
+            self.moments = Some(self.zero_moments()?);
+        }
+        let (Some([first, second]), Some(grads)) = (&mut self.moments, &self.gradients) else {
+            return Ok(());
+        };
+        let buffers = self.weights.iter_mut().zip(first.iter_mut().zip(second.iter_mut()));
+        for ((slot, grad), (weight, (m, v))) in self.slots.iter().zip(grads.iter()).zip(buffers) {
+            let constants = adamw::constants(hyper, slot.decay, scale);
+            self.backend.adamw(slot.len, constants, grad, weight, m, v);
+        }
+        self.backend.finish()
+    }
+
+    fn zero_moments(&self) -> Result<[Parameters<B::Wide>; 2], EngineError> {
+        let zeros = || self.slots.try_map(|slot| self.backend.wide(slot.len));
+        Ok([zeros()?, zeros()?])
+    }
+}
+
+/// Two elements, the first to read.
+fn pair<T>(values: &mut [T], from: usize, to: usize) -> (&T, &mut T) {
+    if from < to {
+        let (a, b) = values.split_at_mut(to);
+        (&a[from], &mut b[0])
+    } else {
+        let (a, b) = values.split_at_mut(from);
+        (&b[0], &mut a[to])
+    }
+}
+
+fn row_losses(batch: &Batch, nll: &[f32]) -> Vec<RowLoss> {
+    nll.chunks_exact(batch.context)
+        .zip(batch.targets.chunks_exact(batch.context))
+        .map(|(nll, targets)| RowLoss {
+            nll: nll.iter().map(|x| f64::from(*x)).sum(),
+            predicted: targets.iter().filter(|t| **t != IGNORE).count() as u32,
+        })
+        .collect()
+}
+
+impl<B: Backend> Engine for Decoder<B> {
+    fn train_step(
+        &mut self,
+        batch: &Batch,
+        rope: &RopeTable,
+        hyper: &Hyper,
+    ) -> Result<StepReport, EngineError> {
+        self.check(batch, rope)?;
+        let predicted = batch.predicted();
+        if predicted == 0 {
+            return Err(EngineError::Batch { reason: "no position has a target".into() });
+        }
+        let z_loss = hyper.z_loss.unwrap_or(0.0);
+        let nll = self.run(batch, rope, Purpose::Gradients { z_loss })?;
+        let rows = row_losses(batch, &nll);
+        let loss = rows.iter().map(|r| r.nll).sum::<f64>() / predicted as f64;
+        let norm = self.gradients.as_ref().map_or(0.0, |grads| {
+            let squares = self.slots.iter().zip(grads.iter());
+            squares.map(|(slot, g)| self.backend.squared_norm(slot.len, g)).sum::<f64>().sqrt()
+        });
+        let finite = loss.is_finite() && norm.is_finite();
+        if finite {
+            self.update(hyper, adamw::clip_factor(norm, hyper.clip))?;
+        }
+        Ok(StepReport { loss, grad_norm: norm, rows, finite })
+    }
+
+    fn losses(&mut self, batch: &Batch, rope: &RopeTable) -> Result<Vec<RowLoss>, EngineError> {
+        self.check(batch, rope)?;
+        let nll = self.run(batch, rope, Purpose::Loss)?;
+        Ok(row_losses(batch, &nll))
+    }
+
+    fn token_losses(&mut self, batch: &Batch, rope: &RopeTable) -> Result<Vec<f32>, EngineError> {
+        self.check(batch, rope)?;
+        self.run(batch, rope, Purpose::Loss)
+    }
+
+    fn gradients(&mut self, batch: &Batch, rope: &RopeTable) -> Result<Gradients, EngineError> {
+        self.check(batch, rope)?;
+        if batch.predicted() == 0 {
+            return Err(EngineError::Batch { reason: "no position has a target".into() });
+        }
+        let nll = self.run(batch, rope, Purpose::Gradients { z_loss: 0.0 })?;
+        let rows = row_losses(batch, &nll);
+        let loss = rows.iter().map(|r| r.nll).sum::<f64>() / batch.predicted() as f64;
+        let gradients = match &self.gradients {
+            Some(grads) => parameters::read(&self.backend, &self.slots, grads),
+            None => StateDict::new(),
+        };
+        Ok(Gradients { loss, gradients })
+    }
+
+    fn weights(&self) -> StateDict {
+        parameters::read(&self.backend, &self.slots, &self.weights)
+    }
+
+    fn load_weights(&mut self, weights: &StateDict) -> Result<(), EngineError> {
+        parameters::write(&self.backend, &self.slots, weights, &mut self.weights)?;
+        self.clear_moments();
+        self.backend.finish()
+    }
+
+    fn moments(&self) -> Option<Moments> {
+        let [first, second] = self.moments.as_ref()?;
+        let read = |from| parameters::read(&self.backend, &self.slots, from);
+        Some(Moments { first: read(first), second: read(second) })
+    }
+
+    fn load_moments(&mut self, moments: &Moments) -> Result<(), EngineError> {
+        parameters::check(&self.slots, &moments.first)?;
+        parameters::check(&self.slots, &moments.second)?;
+        let [mut first, mut second] = match self.moments.take() {
+            Some(buffers) => buffers,
+            None => self.zero_moments()?,
+        };
+        parameters::write(&self.backend, &self.slots, &moments.first, &mut first)?;
+        parameters::write(&self.backend, &self.slots, &moments.second, &mut second)?;
+        self.moments = Some([first, second]);
+        self.backend.finish()
+    }
+
+    fn clear_moments(&mut self) {
+        if let Some(moments) = &mut self.moments {
+            for half in moments {
+                for (slot, buffer) in self.slots.iter().zip(half.iter_mut()) {
+                    self.backend.zero(slot.len, buffer);
+                }
+            }
+        }
+    }
+
+    fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    fn memory(&self) -> MemoryReport {
+        let copies = 1 + u64::from(self.gradients.is_some()) + 2 * u64::from(self.moments.is_some());
+        let layers = self.architecture.num_hidden_layers;
+        MemoryReport {
+            parameters_bytes: self.parameter_bytes(copies),
+            activations_bytes: self.workspace.as_ref().map_or(0, |w| w.bytes) + self.backend.scratch_bytes(),
+            rows_at_once: self.schedule.rows,
+            layers_kept: layers - self.schedule.recomputed,
+            layers_recomputed: self.schedule.recomputed,
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.backend.describe()
+    }
+}

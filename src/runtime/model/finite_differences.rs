@@ -1,0 +1,186 @@
+//! Every gradient of every block against central differences of the f64 reference.
+
+use super::decoder::Decoder;
+use super::rope_table::RopeTable;
+use crate::plan::Architecture;
+use crate::runtime::backend::reference::Reference;
+use crate::runtime::batch::{Batch, IGNORE};
+use crate::runtime::engine::{Engine, init_weights};
+use crate::runtime::random::philox;
+
+type Oracle = Decoder<Reference<f64>>;
+
+fn architecture(model_type: &str, heads: usize, kv_heads: usize, tied: bool) -> Architecture {
+    Architecture {
+        model_type: model_type.into(),
+        num_hidden_layers: 2,
+        hidden_size: 12,
+        num_attention_heads: heads,
+        num_key_value_heads: kv_heads,
+        head_dim: 4,
+        intermediate_size: 10,
+        vocab_size: 11,
+        tie_word_embeddings: tied,
+        rms_norm_eps: 1e-5,
+        initializer_range: 0.4,
+    }
+}
+
+/// Two rows of 7 tokens; documents of 3, 1 and 3 tokens when `documents`.
+fn batch(documents: bool) -> Batch {
+    let context = 7;
+    let starts: [u32; 7] = if documents { [0, 0, 0, 3, 4, 4, 4] } else { [0; 7] };
+    let tokens: Vec<u32> = (0..2 * context as u32).map(|i| philox(5, [i, 0, 0, 0])[0] % 11).collect();
+    let mut targets = Vec::new();
+    for row in tokens.chunks_exact(context) {
+        targets.extend_from_slice(&row[1..]);
+        targets.push(IGNORE);
+    }
+    targets[4] = IGNORE;
+    let attend_from: Vec<u32> = starts.iter().chain(&starts).copied().collect();
+    let positions = (0..2 * context as u32).map(|i| i % context as u32 - attend_from[i as usize]).collect();
+    Batch { context, tokens, targets, attend_from, positions, source: vec![0, 0] }
+}
+
+fn oracle(a: &Architecture) -> Oracle {
+    let mut weights = init_weights(a, 3).unwrap();
+    for (n, tensor) in weights.values_mut().enumerate().filter(|(_, t)| t.shape.len() == 1) {
+        for (i, x) in tensor.data.iter_mut().enumerate() {
+            *x += philox(9, [i as u32, n as u32, 0, 0])[0] as f32 / u32::MAX as f32 - 0.5;
+        }
+    }
+    Decoder::new(Reference::default(), a, &weights, None).unwrap()
+}
+
+/// Mean loss in full precision.
+fn loss(model: &mut Oracle, batch: &Batch, rope: &RopeTable) -> f64 {
+    model.losses(batch, rope).unwrap();
+    let nll = &model.workspace.as_ref().unwrap().nll;
+    nll[..batch.tokens.len()].iter().sum::<f64>() / batch.predicted() as f64
+}
+
+fn check(a: &Architecture, documents: bool) {
+    let batch = batch(documents);
+    let rope = RopeTable::new(&[1.0, 0.1], 1.2, 7);
+    let mut model = oracle(a);
+    model.gradients(&batch, &rope).unwrap();
+    let gradients = model.gradients.clone().unwrap();
+    let slots = model.slots.clone();
+    let step = 1e-5;
+    for (n, slot) in slots.iter().enumerate() {
+        let gradient = gradients.iter().nth(n).unwrap();
+        for i in 0..slot.len {
+            let mut at = |offset: f64| {
+                model.weights.iter_mut().nth(n).unwrap()[i] += offset;
+                let loss = loss(&mut model, &batch, &rope);
+                model.weights.iter_mut().nth(n).unwrap()[i] -= offset;
+                loss
+            };
+            let expected = (at(step) - at(-step)) / (2.0 * step);
+            assert!(
+                (gradient[i] - expected).abs() <= 1e-8 + 1e-6 * expected.abs(),
+                "{} documents={documents} {} [{i}]: {} instead of {expected}",
+                a.model_type,
+                slot.pieces[0].name,
+                gradient[i],
+            );
+        }
+    }
+}
+
+#[test]
+fn llama_multi_head() {
+    check(&architecture("llama", 2, 2, true), false);
+}
+
+#[test]
+fn llama_groups_of_three_with_documents() {
+    check(&architecture("llama", 3, 1, false), true);
+}
+
+#[test]
+fn llama_groups_of_four() {
+    check(&architecture("llama", 4, 1, true), true);
+}
+
+#[test]
+fn qwen3_normalises_each_head() {
+    check(&architecture("qwen3", 4, 2, true), true);
+}
+
+#[test]
+fn olmo2_normalises_behind_the_blocks() {
+    check(&architecture("olmo2", 2, 1, false), true);
+}
+
+#[test]
+fn recomputed_layers_give_the_same_gradients() {
+    for model_type in ["llama", "qwen3", "olmo2"] {
+        let a = Architecture { num_hidden_layers: 4, ..architecture(model_type, 4, 2, true) };
+        let (batch, rope) = (batch(true), RopeTable::new(&[1.0, 0.1], 1.0, 7));
+        let mut model = oracle(&a);
+        let kept = model.gradients(&batch, &rope).unwrap();
+        let full = model.memory();
+        assert_eq!(full.layers_recomputed, 0);
+        // Just too little for what was used: parameters count four times while training.
+        let budget = full.parameters_bytes * 2 + full.activations_bytes - 1;
+        let mut tight =
+            Decoder::new(Reference::<f64>::default(), &a, &model.weights(), Some(budget)).unwrap();
+        tight.weights = model.weights.clone();
+        let recomputed = tight.gradients(&batch, &rope).unwrap();
+        assert!(tight.memory().layers_recomputed >= 2, "{:?}", tight.memory());
+        assert_eq!(kept.loss, recomputed.loss);
+        assert_eq!(kept.gradients, recomputed.gradients);
+    }
+}
+
+#[test]
+fn a_batch_in_parts_gives_the_same_gradients() {
+    let a = architecture("llama", 4, 2, true);
+    let (batch, rope) = (batch(true), RopeTable::new(&[1.0, 0.1], 1.0, 7));
+    let mut model = oracle(&a);
+    let whole = model.gradients(&batch, &rope).unwrap();
+    let held = model.memory().parameters_bytes * 2;
+    let (mut budget, mut parts) = (held + model.memory().activations_bytes, None);
+    while parts.is_none() {
+        budget -= 8;
+        let mut tight =
+            Decoder::new(Reference::<f64>::default(), &a, &model.weights(), Some(budget)).unwrap();
+        tight.weights = model.weights.clone();
+        let gradients = tight.gradients(&batch, &rope).unwrap();
+        parts = (tight.memory().rows_at_once == 1).then_some(gradients);
+    }
+    let parts = parts.unwrap();
+    assert!((whole.loss - parts.loss).abs() < 1e-6);
+    for (name, tensor) in &whole.gradients {
+        for (x, y) in tensor.data.iter().zip(&parts.gradients[name].data) {
+            assert!((x - y).abs() < 1e-6, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_step_with_a_broken_loss_changes_nothing() {
+    let a = architecture("llama", 4, 2, true);
+    let (batch, rope) = (batch(false), RopeTable::new(&[1.0, 0.1], 1.0, 7));
+    let mut model = oracle(&a);
+    let hyper = crate::runtime::engine::Hyper {
+        lr: 0.1,
+        betas: [0.9, 0.95],
+        eps: 1e-8,
+        weight_decay: 0.1,
+        clip: Some(1.0),
+        z_loss: None,
+        optimizer_step: 1,
+    };
+    let before = loss(&mut model, &batch, &rope);
+    let report = model.train_step(&batch, &rope, &hyper).unwrap();
+    assert!(report.finite && (report.loss - before).abs() < 1e-6);
+    assert!(loss(&mut model, &batch, &rope) < before);
+    let weights = model.weights();
+    model.weights.norm[0] = f64::INFINITY;
+    let broken = model.weights();
+    assert!(!model.train_step(&batch, &rope, &hyper).unwrap().finite);
+    assert_eq!(model.weights(), broken);
+    assert_ne!(weights, broken);
+}

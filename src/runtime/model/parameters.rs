@@ -1,0 +1,312 @@
+//! Which weights a decoder has, how they lie in the backend's buffers, and their Hugging Face names.
+//!
+//! Knows names and shapes; does no arithmetic.
+
+use crate::plan::Architecture;
+use crate::runtime::backend::Backend;
+use crate::runtime::engine::EngineError;
+use crate::runtime::model::tensor::{StateDict, Tensor};
+
+/// Where the norms of a decoder layer stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormPlace {
+    /// Before attention and before the feed-forward layer (Llama, Qwen3).
+    Before,
+    /// After them, before the residual is added (OLMo 2, arXiv:2501.00656).
+    After,
+}
+
+/// What is normalised in queries and keys before RoPE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QkNorm {
+    /// Nothing (Llama).
+    None,
+    /// Each head on its own (Qwen3).
+    Head,
+    /// All heads together (OLMo 2).
+    Projection,
+}
+
+/// The two ways in which the supported architectures differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Family {
+    pub(crate) norm_place: NormPlace,
+    pub(crate) qk_norm: QkNorm,
+}
+
+impl Family {
+    /// By `model_type`, after checking that the dimensions fit together.
+    pub(crate) fn of(a: &Architecture) -> Result<Self, EngineError> {
+        let refuse = |reason: String, help: Option<String>| Err(EngineError::Architecture { reason, help });
+        for (name, value) in [
+            ("num_hidden_layers", a.num_hidden_layers),
+            ("hidden_size", a.hidden_size),
+            ("num_attention_heads", a.num_attention_heads),
+            ("num_key_value_heads", a.num_key_value_heads),
+            ("head_dim", a.head_dim),
+            ("intermediate_size", a.intermediate_size),
+            ("vocab_size", a.vocab_size),
+        ] {
+            if value == 0 {
+                return refuse(format!("{name} is 0"), None);
+            }
+        }
+        if a.num_attention_heads % a.num_key_value_heads != 0 {
+            return refuse(
+                format!(
+                    "{} query heads cannot share {} key and value heads evenly",
+                    a.num_attention_heads, a.num_key_value_heads
+                ),
+                Some("num_attention_heads must be a multiple of num_key_value_heads".into()),
+            );
+        }
+        if a.head_dim % 2 != 0 {
+            return refuse(format!("head_dim {} is odd; RoPE turns pairs", a.head_dim), None);
+        }
+        match a.model_type.as_str() {
+            "llama" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::None }),
+            "qwen3" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::Head }),
+            "olmo2" => Ok(Family { norm_place: NormPlace::After, qk_norm: QkNorm::Projection }),
+            other => {
+                refuse(format!("unknown model_type `{other}`"), Some("supported: llama, qwen3, olmo2".into()))
+            }
+        }
+    }
+}
+
+/// One value of `T` for each weight buffer of a layer.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerParameters<T> {
+    /// `[(heads + 2·kv_heads)·head_dim, hidden]`: q, k, v one below the other.
+    pub(crate) qkv: T,
+    /// `[hidden, heads·head_dim]`.
+    pub(crate) out: T,
+    /// `[2·intermediate, hidden]`: gate above up.
+    pub(crate) gate_up: T,
+    /// `[hidden, intermediate]`.
+    pub(crate) down: T,
+    /// Norm of the attention block, before or after it.
+    pub(crate) attention_norm: T,
+    /// Norm of the feed-forward block.
+    pub(crate) feed_forward_norm: T,
+    /// Norms of queries and keys.
+    pub(crate) qk_norm: Option<[T; 2]>,
+}
+
+/// One value of `T` for each weight buffer of a decoder: the weights, their gradients, each moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Parameters<T> {
+    /// `[vocab, hidden]`.
+    pub(crate) embedding: T,
+    pub(crate) layers: Vec<LayerParameters<T>>,
+    /// `[hidden]`.
+    pub(crate) norm: T,
+    /// `[vocab, hidden]`; `None` when the embedding serves.
+    pub(crate) head: Option<T>,
+}
+
+impl<T> Parameters<T> {
+    /// All values in a fixed order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.embedding)
+            .chain(self.layers.iter().flat_map(|l| {
+                [&l.qkv, &l.out, &l.gate_up, &l.down, &l.attention_norm, &l.feed_forward_norm]
+                    .into_iter()
+                    .chain(l.qk_norm.iter().flatten())
+            }))
+            .chain([&self.norm])
+            .chain(&self.head)
+    }
+
+    /// All values in the order of [`iter`](Self::iter).
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        std::iter::once(&mut self.embedding)
+            .chain(self.layers.iter_mut().flat_map(|l| {
+                [
+                    &mut l.qkv,
+                    &mut l.out,
+                    &mut l.gate_up,
+                    &mut l.down,
+                    &mut l.attention_norm,
+                    &mut l.feed_forward_norm,
+                ]
+                .into_iter()
+                .chain(l.qk_norm.iter_mut().flatten())
+            }))
+            .chain([&mut self.norm])
+            .chain(&mut self.head)
+    }
+
+    /// The same structure with each value replaced, in the order of [`iter`](Self::iter).
+    pub(crate) fn try_map<U, E>(&self, mut f: impl FnMut(&T) -> Result<U, E>) -> Result<Parameters<U>, E> {
+        Ok(Parameters {
+            embedding: f(&self.embedding)?,
+            layers: self
+                .layers
+                .iter()
+                .map(|l| {
+                    Ok(LayerParameters {
+                        qkv: f(&l.qkv)?,
+                        out: f(&l.out)?,
+                        gate_up: f(&l.gate_up)?,
+                        down: f(&l.down)?,
+                        attention_norm: f(&l.attention_norm)?,
+                        feed_forward_norm: f(&l.feed_forward_norm)?,
+                        qk_norm: match &l.qk_norm {
+                            Some([q, k]) => Some([f(q)?, f(k)?]),
+                            None => None,
+                        },
+                    })
+                })
+                .collect::<Result<_, E>>()?,
+            norm: f(&self.norm)?,
+            head: self.head.as_ref().map(f).transpose()?,
+        })
+    }
+
+    /// The matrix that turns hidden states into logits.
+    pub(crate) fn output(&self) -> &T {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The same, for its gradient.
+    pub(crate) fn output_mut(&mut self) -> &mut T {
+        self.head.as_mut().unwrap_or(&mut self.embedding)
+    }
+}
+
+/// One Hugging Face tensor within a buffer.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    /// First value in the buffer.
+    pub(crate) at: usize,
+}
+
+impl Piece {
+    /// Number of values.
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// What one buffer holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    /// Number of values.
+    pub(crate) len: usize,
+    /// Whether weight decay applies: to matrices, not to norms.
+    pub(crate) decay: bool,
+    /// The tensors in it, end to end.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+fn slot(decay: bool, tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Slot {
+    let mut slot = Slot { len: 0, decay, pieces: Vec::new() };
+    for (name, shape) in tensors {
+        let piece = Piece { name, shape, at: slot.len };
+        slot.len += piece.len();
+        slot.pieces.push(piece);
+    }
+    slot
+}
+
+/// The buffers of an architecture.
+pub(crate) fn slots(a: &Architecture) -> Result<Parameters<Slot>, EngineError> {
+    let family = Family::of(a)?;
+    let (d, ffn) = (a.hidden_size, a.intermediate_size);
+    let (q, kv) = (a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim);
+    let norm = |name: String, width: usize| slot(false, [(name, vec![width])]);
+    let layers = (0..a.num_hidden_layers)
+        .map(|i| {
+            let named = |part: &str| format!("model.layers.{i}.{part}.weight");
+            let matrix = |part: &str, out: usize, inner: usize| (named(part), vec![out, inner]);
+            let (first, second) = match family.norm_place {
+                NormPlace::Before => ("input_layernorm", "post_attention_layernorm"),
+                NormPlace::After => ("post_attention_layernorm", "post_feedforward_layernorm"),
+            };
+            let qk_widths = match family.qk_norm {
+                QkNorm::None => None,
+                QkNorm::Head => Some([a.head_dim, a.head_dim]),
+                QkNorm::Projection => Some([q, kv]),
+            };
+            LayerParameters {
+                qkv: slot(
+                    true,
+                    [
+                        matrix("self_attn.q_proj", q, d),
+                        matrix("self_attn.k_proj", kv, d),
+                        matrix("self_attn.v_proj", kv, d),
+                    ],
+                ),
+                out: slot(true, [matrix("self_attn.o_proj", d, q)]),
+                gate_up: slot(true, [matrix("mlp.gate_proj", ffn, d), matrix("mlp.up_proj", ffn, d)]),
+                down: slot(true, [matrix("mlp.down_proj", d, ffn)]),
+                attention_norm: norm(named(first), d),
+                feed_forward_norm: norm(named(second), d),
+                qk_norm: qk_widths
+                    .map(|[q, k]| [norm(named("self_attn.q_norm"), q), norm(named("self_attn.k_norm"), k)]),
+            }
+        })
+        .collect();
+    let table = |name: &str| slot(true, [(name.to_string(), vec![a.vocab_size, d])]);
+    Ok(Parameters {
+        embedding: table("model.embed_tokens.weight"),
+        layers,
+        norm: norm("model.norm.weight".into(), d),
+        head: (!a.tie_word_embeddings).then(|| table("lm_head.weight")),
+    })
+}
+
+/// Check that `state` has every tensor in the right shape. Further tensors are ignored: a checkpoint
+/// with tied embeddings may carry `lm_head.weight` as well.
+pub(crate) fn check(slots: &Parameters<Slot>, state: &StateDict) -> Result<(), EngineError> {
+    for piece in slots.iter().flat_map(|s| &s.pieces) {
+        let tensor =
+            state.get(&piece.name).ok_or_else(|| EngineError::WeightMissing { name: piece.name.clone() })?;
+        if tensor.shape != piece.shape || tensor.data.len() != piece.len() {
+            return Err(EngineError::WeightShape {
+                name: piece.name.clone(),
+                expected: piece.shape.clone(),
+                found: tensor.shape.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Copy checked tensors into their buffers.
+pub(crate) fn write<B: Backend>(
+    backend: &B,
+    slots: &Parameters<Slot>,
+    state: &StateDict,
+    to: &mut Parameters<B::Wide>,
+) -> Result<(), EngineError> {
+    check(slots, state)?;
+    for (slot, buffer) in slots.iter().zip(to.iter_mut()) {
+        for piece in &slot.pieces {
+            if let Some(tensor) = state.get(&piece.name) {
+                backend.write(&tensor.data, buffer, piece.at);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copy buffers out under the names of their tensors.
+pub(crate) fn read<B: Backend>(
+    backend: &B,
+    slots: &Parameters<Slot>,
+    from: &Parameters<B::Wide>,
+) -> StateDict {
+    let mut state = StateDict::new();
+    for (slot, buffer) in slots.iter().zip(from.iter()) {
+        for piece in &slot.pieces {
+            let mut data = vec![0.0; piece.len()];
+            backend.read(buffer, piece.at, &mut data);
+            state.insert(piece.name.clone(), Tensor { shape: piece.shape.clone(), data });
+        }
+    }
+    state
+}
