@@ -6,6 +6,7 @@ mod doctor;
 mod eval;
 mod exec;
 mod explain;
+mod files;
 mod fmt;
 mod plan;
 

@@ -1,0 +1,99 @@
+//! Source excerpts for people, drawn by ariadne; the only file that names it.
+
+use std::collections::HashMap;
+
+use ariadne::{Cache, CharSet, Color, Config, IndexType, Report, ReportKind, Source};
+
+use super::{fix_advice, level_word};
+use crate::diag::{Diagnostic, Label, Level};
+use crate::source::{FileId, Files, Span};
+
+/// A span as ariadne wants it.
+type Place = (FileId, std::ops::Range<usize>);
+
+pub(super) fn render(diagnostics: &[Diagnostic], files: &dyn Files, color: bool) -> String {
+    let mut cache = Sources { files, read: HashMap::new() };
+    let mut out = Vec::new();
+    for diagnostic in diagnostics {
+        let before = out.len();
+        if report(diagnostic, files, color).write(&mut cache, &mut out).is_err() {
+            // Writing to memory does not fail; should drawing ever do, the message still counts.
+            out.truncate(before);
+            out.extend_from_slice(super::concise::render(std::slice::from_ref(diagnostic), files).as_bytes());
+        }
+        out.push(b'\n');
+    }
+    // Trailing blanks only make the output hard to compare.
+    let text = String::from_utf8_lossy(&out);
+    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+fn report<'a>(diagnostic: &Diagnostic, files: &dyn Files, color: bool) -> Report<'a, Place> {
+    let (main, second) = match diagnostic.level {
+        Level::Deny => (Color::Red, Color::Blue),
+        Level::Warn | Level::Allow => (Color::Yellow, Color::Blue),
+    };
+    let config =
+        Config::new().with_color(color).with_index_type(IndexType::Byte).with_char_set(CharSet::Unicode);
+    let kind = ReportKind::Custom(level_word(diagnostic.level), main);
+    let mut report = Report::build(kind, place(diagnostic.primary.span, files))
+        .with_config(config)
+        .with_code(diagnostic.code)
+        .with_message(&diagnostic.message)
+        .with_label(label(&diagnostic.primary, files, main, 1));
+    for other in &diagnostic.labels {
+        report.add_label(label(other, files, second, 0));
+    }
+    for note in &diagnostic.notes {
+        report.add_note(note);
+    }
+    for help in &diagnostic.help {
+        report.add_help(help);
+    }
+    for fix in &diagnostic.fixes {
+        report.add_help(fix_advice(fix));
+    }
+    if let Some(lint) = diagnostic.lint {
+        report.add_note(format!("lint `{lint}`; `midc explain {lint}` says why it matters"));
+    }
+    report.finish()
+}
+
+fn label(label: &Label, files: &dyn Files, color: Color, priority: i32) -> ariadne::Label<Place> {
+    let drawn = ariadne::Label::new(place(label.span, files)).with_color(color).with_priority(priority);
+    if label.text.is_empty() { drawn } else { drawn.with_message(&label.text) }
+}
+
+/// The span, clamped to the text and to whole characters.
+fn place(span: Span, files: &dyn Files) -> Place {
+    let text = files.text(span.file);
+    let clamp = |offset: u32| {
+        let mut offset = (offset as usize).min(text.len());
+        while !text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        offset
+    };
+    let (start, end) = (clamp(span.start), clamp(span.end));
+    (span.file, start..end.max(start))
+}
+
+struct Sources<'f> {
+    files: &'f dyn Files,
+    read: HashMap<FileId, Source<&'f str>>,
+}
+
+impl<'f> Cache<FileId> for Sources<'f> {
+    type Storage = &'f str;
+
+    fn fetch(&mut self, id: &FileId) -> Result<&Source<&'f str>, impl std::fmt::Debug> {
+        let files = self.files;
+        Ok::<_, std::convert::Infallible>(
+            self.read.entry(*id).or_insert_with(|| Source::from(files.text(*id))),
+        )
+    }
+
+    fn display<'a>(&self, id: &'a FileId) -> Option<impl std::fmt::Display + 'a> {
+        Some(self.files.name(*id).to_owned())
+    }
+}
