@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::RopeScaling;
 
-/// What a configuration file says of RoPE.
+/// A base and the scaling over it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HfRope {
+pub struct Rope {
     /// Base.
     pub theta: f64,
     /// Scaling over it.
@@ -19,7 +19,7 @@ pub struct HfRope {
 /// A setting that is missing, malformed or not supported.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("`{key}` is {value}: {problem}")]
-pub struct HfRopeError {
+pub struct RopeConfigError {
     /// The key, with its parents: `rope_scaling.factor`.
     pub key: String,
     /// What is there, as JSON; `missing` when nothing is.
@@ -145,7 +145,7 @@ const DEFAULT_THETA: f64 = 10_000.0;
 /// # Errors
 /// A method or a setting that midc does not have (`partial_rotary_factor`, per-layer dictionaries),
 /// a number that is none, or parameters out of range.
-pub fn from_hf(config: &Map<String, Value>) -> Result<HfRope, HfRopeError> {
+pub fn from_hf(config: &Map<String, Value>) -> Result<Rope, RopeConfigError> {
     let present = |key: &str| config.get(key).filter(|v| !v.is_null());
     let (name, dict) = ["rope_scaling", "rope_parameters"]
         .into_iter()
@@ -244,12 +244,12 @@ pub fn from_hf(config: &Map<String, Value>) -> Result<HfRope, HfRopeError> {
             return Err(wrong(&dict.path(key), &json!(other), problem));
         }
     };
-    super::check(None, theta, &scaling).map_err(|error| HfRopeError {
+    super::check(None, theta, &scaling).map_err(|error| RopeConfigError {
         key: name.into(),
         value: dict_text(entries, theta),
         problem: error.to_string(),
     })?;
-    Ok(HfRope { theta, scaling })
+    Ok(Rope { theta, scaling })
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -267,8 +267,8 @@ fn dict_text(entries: &Map<String, Value>, theta: f64) -> String {
     }
 }
 
-fn wrong(key: &str, value: &Value, problem: &str) -> HfRopeError {
-    HfRopeError { key: key.into(), value: value.to_string(), problem: problem.into() }
+fn wrong(key: &str, value: &Value, problem: &str) -> RopeConfigError {
+    RopeConfigError { key: key.into(), value: value.to_string(), problem: problem.into() }
 }
 
 /// A dictionary and the key it stands under.
@@ -286,9 +286,9 @@ impl<'a> Dict<'a> {
         self.entries.get(key).filter(|v| !v.is_null())
     }
 
-    fn error(&self, key: &str, problem: &str) -> HfRopeError {
+    fn error(&self, key: &str, problem: &str) -> RopeConfigError {
         let value = self.entries.get(key).map_or_else(|| "missing".into(), Value::to_string);
-        HfRopeError { key: self.path(key), value, problem: problem.into() }
+        RopeConfigError { key: self.path(key), value, problem: problem.into() }
     }
 
     fn read<T>(
@@ -296,16 +296,16 @@ impl<'a> Dict<'a> {
         key: &str,
         what: &str,
         read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>, HfRopeError> {
+    ) -> Result<Option<T>, RopeConfigError> {
         self.get(key).map(|v| read(v).ok_or_else(|| self.error(key, what))).transpose()
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>, HfRopeError> {
+    fn number(&self, key: &str) -> Result<Option<f64>, RopeConfigError> {
         self.read(key, "expected a number", Value::as_f64)
     }
 
     /// Some files write lengths as `8192.0`.
-    fn length(&self, key: &str) -> Result<Option<u64>, HfRopeError> {
+    fn length(&self, key: &str) -> Result<Option<u64>, RopeConfigError> {
         self.read(key, "expected a whole number of tokens", |v| {
             v.as_u64().or_else(|| {
                 v.as_f64().filter(|f| f.fract() == 0.0 && (0.0..1e15).contains(f)).map(|f| f as u64)
@@ -313,15 +313,15 @@ impl<'a> Dict<'a> {
         })
     }
 
-    fn flag(&self, key: &str) -> Result<Option<bool>, HfRopeError> {
+    fn flag(&self, key: &str) -> Result<Option<bool>, RopeConfigError> {
         self.read(key, "expected true or false", Value::as_bool)
     }
 
-    fn text(&self, key: &str) -> Result<Option<&'a str>, HfRopeError> {
+    fn text(&self, key: &str) -> Result<Option<&'a str>, RopeConfigError> {
         self.read(key, "expected a string", Value::as_str)
     }
 
-    fn numbers(&self, key: &str) -> Result<Vec<f64>, HfRopeError> {
+    fn numbers(&self, key: &str) -> Result<Vec<f64>, RopeConfigError> {
         self.read(key, "expected a list of numbers", |v| {
             v.as_array()?.iter().map(Value::as_f64).collect::<Option<Vec<_>>>()
         })?

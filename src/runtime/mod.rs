@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod batch;
+pub mod checkpoint;
 pub mod engine;
 pub mod journal;
 pub mod model;

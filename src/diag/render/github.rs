@@ -18,9 +18,12 @@ pub(super) fn render(diagnostics: &[Diagnostic], files: &dyn Files) -> String {
             None => diagnostic.code.to_string(),
         };
         let mut message = diagnostic.message.clone();
-        for line in diagnostic.notes.iter().map(|n| format!("note: {n}")).chain(
-            diagnostic.help.iter().map(|h| format!("help: {h}")),
-        ) {
+        for line in diagnostic
+            .notes
+            .iter()
+            .map(|n| format!("note: {n}"))
+            .chain(diagnostic.help.iter().map(|h| format!("help: {h}")))
+        {
             message.push('\n');
             message.push_str(&line);
         }

@@ -59,7 +59,8 @@ pub fn count(diagnostics: &[Diagnostic]) -> (usize, usize) {
 pub fn summary(diagnostics: &[Diagnostic]) -> Option<String> {
     let (errors, warnings) = count(diagnostics);
     let part = |n: usize, word: &str| (n > 0).then(|| format!("{n} {word}{}", if n == 1 { "" } else { "s" }));
-    let parts: Vec<String> = [part(errors, "error"), part(warnings, "warning")].into_iter().flatten().collect();
+    let parts: Vec<String> =
+        [part(errors, "error"), part(warnings, "warning")].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 

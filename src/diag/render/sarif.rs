@@ -57,12 +57,8 @@ fn result(diagnostic: &Diagnostic, rule: Option<usize>, places: &mut Places<'_>)
         message.push('\n');
         message.push_str(line);
     }
-    let related: Vec<Value> = diagnostic
-        .labels
-        .iter()
-        .enumerate()
-        .map(|(id, label)| location(label, Some(id), places))
-        .collect();
+    let related: Vec<Value> =
+        diagnostic.labels.iter().enumerate().map(|(id, label)| location(label, Some(id), places)).collect();
     let fixes: Vec<Value> = diagnostic.fixes.iter().map(|f| fix(f, places)).collect();
     let mut value = json!({
         "ruleId": diagnostic.code.to_string(),

@@ -1,12 +1,24 @@
 //! The decoder: configuration, weights, forward and backward pass.
 
 mod backward;
+pub mod config;
 pub(crate) mod decoder;
+pub mod dtype;
 #[cfg(test)]
 mod finite_differences;
 mod forward;
+pub(in crate::runtime) mod hf;
 pub mod init;
+mod layout;
+mod load;
 mod parameters;
 pub mod rope_table;
+pub(in crate::runtime) mod safetensors;
 pub mod tensor;
 mod workspace;
+
+pub use config::{ConfigError, ModelConfig};
+pub use dtype::Dtype;
+pub use layout::layout;
+pub use load::{LoadError, Loaded, TokenizerSource, load};
+pub use safetensors::SafetensorsError;

@@ -1,0 +1,150 @@
+//! Checkpoints: directories that transformers loads as they are, with the state of training beside.
+//!
+//! ```text
+//! checkpoints/STAGE/step-N/  config.json  model.safetensors  tokenizer.json …  generation_config.json
+//!                            state/optimizer.safetensors  state/master.safetensors  state/trainer.json
+//!                            checksums.json
+//! ```
+//!
+//! A directory named `step-N` is whole: it is written under another name beside it (`.tmp-…`), synced
+//! and renamed. Every file's length and BLAKE3 hash stand in `checksums.json`, and reading checks
+//! them, so that a damaged checkpoint is named and never trained from.
+//!
+//! Knows nothing of what the trainer's state means: it is a JSON value here.
+
+mod checksums;
+mod read;
+mod series;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use miette::Diagnostic;
+use serde_json::Value;
+use thiserror::Error;
+
+pub use read::{read, verify};
+pub use series::{Entry, Latest, clean, latest_valid, list, prune, step_dir};
+pub use write::write;
+
+use super::model::tensor::StateDict;
+use super::model::{Dtype, LoadError, ModelConfig, TokenizerSource};
+
+/// What goes into a checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointContents<'a> {
+    /// The model; RoPE and context as this checkpoint is to be used.
+    pub config: &'a ModelConfig,
+    /// Every tensor of the model, f32.
+    pub weights: &'a StateDict,
+    /// How `model.safetensors` stores them. Below f32 and with an optimizer state, the exact weights
+    /// go into `state/master.safetensors` too, so that a run continues bit for bit.
+    pub dtype: Dtype,
+    /// Files to lay beside the weights.
+    pub tokenizer: &'a TokenizerSource,
+    /// AdamW's moments.
+    pub optimizer: Option<&'a OptimizerState>,
+    /// Whatever the trainer needs to go on: step, tokens, cursors, random counters, hashes.
+    pub trainer: Option<&'a Value>,
+}
+
+/// AdamW's running moments, one tensor per trained tensor under the same name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OptimizerState {
+    /// m, the mean of the gradients.
+    pub first: StateDict,
+    /// v, the mean of their squares.
+    pub second: StateDict,
+}
+
+/// A checkpoint read back.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The model.
+    pub config: ModelConfig,
+    /// Its weights: the exact ones where the checkpoint has them.
+    pub weights: StateDict,
+    /// How `model.safetensors` stores them.
+    pub dtype: Dtype,
+    /// Files beside the weights.
+    pub tokenizer: TokenizerSource,
+    /// AdamW's moments, unless weights only were written.
+    pub optimizer: Option<OptimizerState>,
+    /// The trainer's state, if it was written.
+    pub trainer: Option<Value>,
+}
+
+/// A checkpoint that could not be written or read.
+#[derive(Debug, Error, Diagnostic)]
+pub enum CheckpointError {
+    /// The disk is full.
+    #[error("no space left for checkpoint `{}`: it needs about {needed} bytes", dir.display())]
+    #[diagnostic(
+        code(midc::checkpoint::full),
+        help(
+            "make room on the disk or set `keep` to keep fewer checkpoints, then continue with `--resume`; \
+             nothing was left under that name"
+        )
+    )]
+    Full {
+        /// The checkpoint.
+        dir: PathBuf,
+        /// Its size.
+        needed: u64,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The machine said no.
+    #[error("cannot {action} `{}`", path.display())]
+    #[diagnostic(code(midc::checkpoint::io))]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file is not as it was written.
+    #[error("checkpoint `{}` is damaged: `{file}` {problem}", dir.display())]
+    #[diagnostic(
+        code(midc::checkpoint::damaged),
+        help("an earlier checkpoint of the run can be used instead; `--resume` does so by itself")
+    )]
+    Damaged {
+        /// The checkpoint.
+        dir: PathBuf,
+        /// The file in it.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The model in it.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl CheckpointError {
+    /// An [`CheckpointError::Io`] maker for `map_err`.
+    fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// Names inside a checkpoint.
+mod names {
+    pub(super) const CONFIG: &str = "config.json";
+    pub(super) const GENERATION: &str = "generation_config.json";
+    pub(super) const WEIGHTS: &str = "model.safetensors";
+    pub(super) const OPTIMIZER: &str = "state/optimizer.safetensors";
+    pub(super) const MASTER: &str = "state/master.safetensors";
+    pub(super) const TRAINER: &str = "state/trainer.json";
+    pub(super) const CHECKSUMS: &str = "checksums.json";
+    /// Prefix of what is not finished, or about to go.
+    pub(super) const ASIDE: &str = ".tmp-";
+}

@@ -1,0 +1,83 @@
+//! Reading a checkpoint back, with every file checked against its checksum.
+
+use std::path::Path;
+
+use super::checksums::Checksums;
+use super::{Checkpoint, CheckpointError, OptimizerState, names};
+use crate::runtime::model::safetensors::Safetensors;
+use crate::runtime::model::tensor::StateDict;
+use crate::runtime::model::{Dtype, LoadError, Loaded, load};
+
+/// Compare every file of the checkpoint with its checksum.
+///
+/// # Errors
+/// [`CheckpointError::Damaged`] names the first that differs.
+pub fn verify(dir: &Path) -> Result<(), CheckpointError> {
+    Checksums::check(dir).map(drop)
+}
+
+/// Read a checkpoint written by [`super::write`].
+///
+/// # Errors
+/// A damaged or unreadable file, by name.
+pub fn read(dir: &Path) -> Result<Checkpoint, CheckpointError> {
+    let sums = Checksums::check(dir)?;
+    let Loaded { config, mut weights, tokenizer } = load(dir)?;
+    let has = |name: &str| sums.files.contains_key(name);
+    let open = |name: &str| Safetensors::open(&dir.join(name)).map_err(LoadError::from);
+
+    if has(names::MASTER) {
+        let exact = open(names::MASTER)?;
+        for (name, tensor) in &mut weights {
+            *tensor = matching(dir, names::MASTER, &exact, name, &tensor.shape)?;
+        }
+    }
+    let optimizer = if has(names::OPTIMIZER) {
+        let file = open(names::OPTIMIZER)?;
+        let moment = |prefix: &str| {
+            file.names()
+                .filter_map(|name| Some((name, name.strip_prefix(prefix)?)))
+                .map(|(name, tensor)| {
+                    let shape = weights.get(tensor).map(|t| t.shape.as_slice()).unwrap_or_default();
+                    Ok((tensor.to_owned(), matching(dir, names::OPTIMIZER, &file, name, shape)?))
+                })
+                .collect::<Result<StateDict, CheckpointError>>()
+        };
+        Some(OptimizerState { first: moment("m.")?, second: moment("v.")? })
+    } else {
+        None
+    };
+    let trainer = if has(names::TRAINER) {
+        let path = dir.join(names::TRAINER);
+        let text = std::fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+        let value = serde_json::from_slice(&text).map_err(|error| CheckpointError::Damaged {
+            dir: dir.to_owned(),
+            file: names::TRAINER.into(),
+            problem: format!("is not JSON: {error}"),
+        })?;
+        Some(value)
+    } else {
+        None
+    };
+    let dtype = config.dtype.unwrap_or(Dtype::F32);
+    Ok(Checkpoint { config, weights, dtype, tokenizer, optimizer, trainer })
+}
+
+/// A tensor of the state, which must have the shape of the weight it belongs to.
+fn matching(
+    dir: &Path,
+    file: &str,
+    from: &Safetensors,
+    name: &str,
+    shape: &[usize],
+) -> Result<crate::runtime::model::tensor::Tensor, CheckpointError> {
+    let tensor = from.read(name).map_err(LoadError::from)?;
+    if tensor.shape == shape {
+        return Ok(tensor);
+    }
+    Err(CheckpointError::Damaged {
+        dir: dir.to_owned(),
+        file: file.to_owned(),
+        problem: format!("has tensor `{name}` of shape {:?}; the weight's is {shape:?}", tensor.shape),
+    })
+}

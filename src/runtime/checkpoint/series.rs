@@ -1,0 +1,119 @@
+//! The checkpoints of one stage: `checkpoints/STAGE/step-N`. Finding, falling back, pruning.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::write::aside;
+use super::{CheckpointError, names, verify};
+
+/// A checkpoint of a series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Steps done when it was written.
+    pub step: u64,
+    /// The directory.
+    pub path: PathBuf,
+}
+
+/// What [`latest_valid`] found.
+#[derive(Debug)]
+pub struct Latest {
+    /// The last checkpoint whose files all have their checksums.
+    pub entry: Option<Entry>,
+    /// Later ones that are damaged, latest first, for the user to be told.
+    pub damaged: Vec<CheckpointError>,
+}
+
+/// The directory of the checkpoint after `step` steps.
+pub fn step_dir(series: &Path, step: u64) -> PathBuf {
+    series.join(format!("step-{step}"))
+}
+
+/// The checkpoints of a series, earliest first; none if the directory is not there.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn list(series: &Path) -> Result<Vec<Entry>, CheckpointError> {
+    let mut entries = Vec::new();
+    for name in children(series)? {
+        if let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok()) {
+            let path = series.join(&name);
+            // `step-007` is somebody else's.
+            if path == step_dir(series, step) && path.is_dir() {
+                entries.push(Entry { step, path });
+            }
+        }
+    }
+    entries.sort_by_key(|e| e.step);
+    Ok(entries)
+}
+
+/// The last checkpoint of a series that is not damaged, and those passed over.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn latest_valid(series: &Path) -> Result<Latest, CheckpointError> {
+    let mut damaged = Vec::new();
+    for entry in list(series)?.into_iter().rev() {
+        match verify(&entry.path) {
+            Ok(()) => return Ok(Latest { entry: Some(entry), damaged }),
+            Err(error) => damaged.push(error),
+        }
+    }
+    Ok(Latest { entry: None, damaged })
+}
+
+/// Remove what a killed process left unfinished. Call it with the run's lock held. Returns what was
+/// removed.
+///
+/// # Errors
+/// The directory cannot be listed or something in it cannot be removed.
+pub fn clean(series: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let mut removed = Vec::new();
+    for name in children(series)? {
+        if name.starts_with(names::ASIDE) {
+            let path = series.join(name);
+            fs::remove_dir_all(&path).map_err(CheckpointError::io("remove", &path))?;
+            removed.push(path);
+        }
+    }
+    Ok(removed)
+}
+
+/// Keep the latest `keep` of the checkpoints whose step is not in `protected`, and all that are:
+/// stage edges, named checkpoints, those another stage starts from. Returns what was removed.
+///
+/// # Errors
+/// The directory cannot be listed or something in it cannot be removed.
+pub fn prune(series: &Path, keep: u64, protected: &[u64]) -> Result<Vec<PathBuf>, CheckpointError> {
+    let mut periodic = list(series)?;
+    periodic.retain(|e| !protected.contains(&e.step));
+    let surplus = periodic.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+    let mut removed = Vec::new();
+    for entry in periodic.into_iter().take(surplus) {
+        // Renamed first, so that a kill in the midst leaves no half checkpoint under its name.
+        let going = aside(&entry.path, "old");
+        fs::rename(&entry.path, &going).map_err(CheckpointError::io("remove", &entry.path))?;
+        fs::remove_dir_all(&going).map_err(CheckpointError::io("remove", &going))?;
+        removed.push(entry.path);
+    }
+    Ok(removed)
+}
+
+/// Names in a directory, sorted; none if it is not there.
+fn children(dir: &Path) -> Result<Vec<String>, CheckpointError> {
+    let listing = match fs::read_dir(dir) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(CheckpointError::io("list", dir)(error)),
+    };
+    let mut children = Vec::new();
+    for entry in listing {
+        let entry = entry.map_err(CheckpointError::io("list", dir))?;
+        if let Ok(name) = entry.file_name().into_string() {
+            children.push(name);
+        }
+    }
+    children.sort();
+    Ok(children)
+}

@@ -1,0 +1,242 @@
+//! Checkpoints come back as they were written, or not at all.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::*;
+use crate::plan::Architecture;
+use crate::rope::{Rope, RopeScaling};
+use crate::runtime::model::layout;
+use crate::runtime::model::tensor::{StateDict, Tensor};
+
+fn architecture() -> Architecture {
+    Architecture {
+        model_type: "llama".into(),
+        num_hidden_layers: 2,
+        hidden_size: 8,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 4,
+        intermediate_size: 12,
+        vocab_size: 16,
+        tie_word_embeddings: true,
+        rms_norm_eps: 1e-5,
+        initializer_range: 0.02,
+    }
+}
+
+/// Numbers that bf16 cannot hold, different in every tensor.
+fn state(architecture: &Architecture, seed: f32) -> StateDict {
+    let mut next = seed;
+    let mut fill = |n: usize| {
+        (0..n)
+            .map(|_| {
+                next = (next * 1.7 + 0.123).rem_euclid(1.0);
+                next - 0.5
+            })
+            .collect()
+    };
+    layout(architecture)
+        .unwrap()
+        .into_iter()
+        .map(|(name, shape)| {
+            let data = fill(shape.iter().product());
+            (name, Tensor { shape, data })
+        })
+        .collect()
+}
+
+struct Run {
+    config: ModelConfig,
+    weights: StateDict,
+    optimizer: OptimizerState,
+    tokenizer: TokenizerSource,
+    trainer: Value,
+}
+
+impl Run {
+    fn new() -> Self {
+        let a = architecture();
+        let scaling = RopeScaling::Pi { factor: 2.0 };
+        let mut config = ModelConfig::fresh(a.clone(), Rope { theta: 1e4, scaling }, 256);
+        config.eos = vec![2, 3];
+        let mut tokenizer = TokenizerSource::default();
+        tokenizer.files.insert("tokenizer.json".into(), b"{}".to_vec());
+        Self {
+            config,
+            weights: state(&a, 0.1),
+            optimizer: OptimizerState { first: state(&a, 0.2), second: state(&a, 0.3) },
+            tokenizer,
+            trainer: json!({ "step": 7, "loss": 0.1 + 0.2 }),
+        }
+    }
+
+    fn contents(&self, dtype: Dtype) -> CheckpointContents<'_> {
+        CheckpointContents {
+            config: &self.config,
+            weights: &self.weights,
+            dtype,
+            tokenizer: &self.tokenizer,
+            optimizer: Some(&self.optimizer),
+            trainer: Some(&self.trainer),
+        }
+    }
+
+    fn write(&self, series: &Path, step: u64) {
+        write(&self.contents(Dtype::F32), &step_dir(series, step)).unwrap();
+    }
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn comes_back_bit_for_bit() {
+    let run = Run::new();
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("checkpoints/stage[1]/step-7");
+        write(&run.contents(dtype), &dir).unwrap();
+        let back = read(&dir).unwrap();
+        assert_eq!(back.weights, run.weights, "{dtype:?}");
+        assert_eq!(back.optimizer.as_ref(), Some(&run.optimizer));
+        assert_eq!(back.trainer.as_ref(), Some(&run.trainer));
+        assert_eq!(back.tokenizer.files, run.tokenizer.files);
+        assert_eq!(back.dtype, dtype);
+        assert_eq!(back.config.architecture, run.config.architecture);
+        assert_eq!(back.config.rope, run.config.rope);
+        assert_eq!((back.config.eos, back.config.context), (vec![2, 3], 256));
+        assert_eq!(names_in(dir.parent().unwrap()), ["step-7"]);
+        assert_eq!(dir.join(names::MASTER).exists(), dtype == Dtype::Bf16);
+        // What transformers and midc find without the state is rounded.
+        let model = crate::runtime::model::load(&dir).unwrap();
+        assert_eq!(model.weights == run.weights, dtype == Dtype::F32);
+    }
+}
+
+#[test]
+fn weights_alone() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("soup");
+    write(&CheckpointContents { optimizer: None, trainer: None, ..run.contents(Dtype::Bf16) }, &dir).unwrap();
+    assert!(!dir.join("state").exists());
+    let back = read(&dir).unwrap();
+    assert_eq!((back.optimizer, back.trainer), (None, None));
+    let generation = fs::read_to_string(dir.join(names::GENERATION)).unwrap();
+    assert!(generation.contains("eos_token_id"), "{generation}");
+}
+
+#[test]
+fn an_existing_checkpoint_is_replaced() {
+    let mut run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    run.write(root.path(), 5);
+    run.trainer = json!("new");
+    run.write(root.path(), 5);
+    assert_eq!(read(&step_dir(root.path(), 5)).unwrap().trainer, Some(json!("new")));
+    assert_eq!(names_in(root.path()), ["step-5"]);
+}
+
+/// Any change of any byte of any file is found, and the file named.
+#[test]
+fn damage_is_found_and_named() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    run.write(root.path(), 1);
+    let dir = step_dir(root.path(), 1);
+    for file in [
+        names::CONFIG,
+        names::WEIGHTS,
+        names::OPTIMIZER,
+        names::TRAINER,
+        names::GENERATION,
+        names::CHECKSUMS,
+        "tokenizer.json",
+    ] {
+        let path = dir.join(file);
+        let whole = fs::read(&path).unwrap();
+        let stride = (whole.len() / 40).max(1);
+        for at in (0..whole.len()).step_by(stride) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            fs::write(&path, &flipped).unwrap();
+            let message = read(&dir).expect_err("damage goes unnoticed").to_string();
+            // A flip inside checksums.json accuses the file whose sum it changed.
+            assert!(message.contains(file) || file == names::CHECKSUMS, "{file}: {message}");
+            fs::write(&path, &whole[..at]).unwrap();
+            assert!(read(&dir).unwrap_err().to_string().contains(file));
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(read(&dir).unwrap_err().to_string().contains(file));
+        fs::write(&path, &whole).unwrap();
+    }
+    read(&dir).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    let series = root.path().join("stage");
+    assert!(latest_valid(&series).unwrap().entry.is_none());
+    for step in [2, 10, 9] {
+        run.write(&series, step);
+    }
+    assert_eq!(list(&series).unwrap().iter().map(|e| e.step).collect::<Vec<_>>(), [2, 9, 10]);
+    fs::write(step_dir(&series, 10).join(names::WEIGHTS), b"short").unwrap();
+    let latest = latest_valid(&series).unwrap();
+    assert_eq!(latest.entry.unwrap().step, 9);
+    assert_eq!(latest.damaged.len(), 1);
+    let message = latest.damaged[0].to_string();
+    assert!(message.contains("step-10") && message.contains("model.safetensors"), "{message}");
+}
+
+#[test]
+fn leftovers_of_a_kill_are_cleaned() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    run.write(root.path(), 3);
+    let left = root.path().join(".tmp-new-123-step-4/state");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("x"), b"half").unwrap();
+    assert_eq!(list(root.path()).unwrap().len(), 1);
+    assert_eq!(clean(root.path()).unwrap().len(), 1);
+    assert_eq!(names_in(root.path()), ["step-3"]);
+    assert!(clean(&root.path().join("nowhere")).unwrap().is_empty());
+}
+
+#[test]
+fn pruning_keeps_the_latest_and_the_protected() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    for step in 1..=6 {
+        run.write(root.path(), step);
+    }
+    let removed = prune(root.path(), 2, &[1, 6]).unwrap();
+    assert_eq!(removed, [step_dir(root.path(), 2), step_dir(root.path(), 3)]);
+    assert_eq!(names_in(root.path()), ["step-1", "step-4", "step-5", "step-6"]);
+}
+
+/// `/dev/full` answers every write as a full disk does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_nothing() {
+    let mut run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    run.write(root.path(), 3);
+    run.tokenizer.files.insert("/dev/full".into(), vec![0; 1 << 21]);
+    for step in [3, 4] {
+        let error = write(&run.contents(Dtype::F32), &step_dir(root.path(), step)).unwrap_err();
+        assert!(matches!(error, CheckpointError::Full { .. }), "{error:?}");
+        assert!(error.to_string().starts_with("no space left for checkpoint `"), "{error}");
+        assert_eq!(names_in(root.path()), ["step-3"]);
+    }
+    read(&step_dir(root.path(), 3)).unwrap();
+}

@@ -1,0 +1,194 @@
+//! Writing a checkpoint: whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::checksums::{Checksums, Summing};
+use super::{CheckpointContents, CheckpointError, names};
+use crate::runtime::model::tensor::{StateDict, Tensor};
+use crate::runtime::model::{Dtype, ModelConfig, safetensors};
+
+/// Write `contents` as the directory `dir`. What stood there before is replaced when the new one is
+/// complete. Parent directories are made.
+///
+/// # Errors
+/// A full disk or another failure of the machine; `dir` is then as it was.
+pub fn write(contents: &CheckpointContents<'_>, dir: &Path) -> Result<(), CheckpointError> {
+    let aside = aside(dir, "new");
+    let result = write_aside(contents, &aside).and_then(|()| put_in_place(&aside, dir));
+    result.map_err(|error| {
+        // Best effort: what cannot be removed now is removed at the next start.
+        let _ = fs::remove_dir_all(&aside);
+        match error {
+            CheckpointError::Io { source, .. } if is_full(&source) => {
+                CheckpointError::Full { dir: dir.to_owned(), needed: size(contents), source }
+            }
+            other => other,
+        }
+    })
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// A name in the same directory that no reader takes for a checkpoint.
+pub(super) fn aside(dir: &Path, purpose: &str) -> PathBuf {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    dir.with_file_name(format!("{}{purpose}-{}-{name}", names::ASIDE, std::process::id()))
+}
+
+/// Bytes of the large files.
+fn size(contents: &CheckpointContents<'_>) -> u64 {
+    let count = |state: &StateDict| state.values().map(|t| t.data.len() as u64).sum::<u64>();
+    let weights = count(contents.weights);
+    let state = contents.optimizer.map_or(0, |o| 4 * (count(&o.first) + count(&o.second)));
+    let master = if has_master(contents) { 4 * weights } else { 0 };
+    weights * contents.dtype.size() as u64 + state + master
+}
+
+fn has_master(contents: &CheckpointContents<'_>) -> bool {
+    contents.optimizer.is_some() && contents.dtype != Dtype::F32
+}
+
+fn write_aside(contents: &CheckpointContents<'_>, aside: &Path) -> Result<(), CheckpointError> {
+    let made = |path: &Path| fs::create_dir_all(path).map_err(CheckpointError::io("create", path));
+    if aside.exists() {
+        fs::remove_dir_all(aside).map_err(CheckpointError::io("remove", aside))?;
+    }
+    made(aside)?;
+    let mut files = Files { root: aside, sums: Checksums { v: 1, ..Checksums::default() } };
+
+    let config = ModelConfig { dtype: Some(contents.dtype), ..contents.config.clone() };
+    files.json(names::CONFIG, &config.to_keys())?;
+    for (name, content) in &contents.tokenizer.files {
+        files.write(name, |out| out.write_all(content))?;
+    }
+    files.json(names::GENERATION, &generation(contents))?;
+    files.tensors(names::WEIGHTS, tensors(contents.weights), contents.dtype)?;
+
+    if contents.optimizer.is_some() || contents.trainer.is_some() {
+        made(&aside.join("state"))?;
+    }
+    if let Some(optimizer) = contents.optimizer {
+        let moment = |prefix: &str, state: &StateDict| {
+            state.keys().map(|name| format!("{prefix}.{name}")).collect::<Vec<_>>()
+        };
+        let (first, second) = (moment("m", &optimizer.first), moment("v", &optimizer.second));
+        let all =
+            first.iter().zip(optimizer.first.values()).chain(second.iter().zip(optimizer.second.values()));
+        files.tensors(names::OPTIMIZER, all.map(|(name, tensor)| (name.as_str(), tensor)), Dtype::F32)?;
+    }
+    if has_master(contents) {
+        files.tensors(names::MASTER, tensors(contents.weights), Dtype::F32)?;
+    }
+    if let Some(trainer) = contents.trainer {
+        files.json(names::TRAINER, trainer)?;
+    }
+    files.finish()
+}
+
+fn tensors(state: &StateDict) -> impl Iterator<Item = (&str, &Tensor)> + Clone {
+    state.iter().map(|(name, tensor)| (name.as_str(), tensor))
+}
+
+/// What came with the model, or the special tokens, so that generation stops where it should.
+fn generation(contents: &CheckpointContents<'_>) -> Map<String, Value> {
+    if let Some(generation) = &contents.tokenizer.generation {
+        return generation.clone();
+    }
+    let keys = contents.config.to_keys();
+    let mut generation = Map::new();
+    generation.insert("_from_model_config".into(), json!(true));
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        if let Some(value) = keys.get(key).filter(|v| !v.is_null()) {
+            generation.insert(key.into(), value.clone());
+        }
+    }
+    generation
+}
+
+/// The files of one checkpoint under way.
+struct Files<'a> {
+    root: &'a Path,
+    sums: Checksums,
+}
+
+impl Files<'_> {
+    fn write(
+        &mut self,
+        name: &str,
+        content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), CheckpointError> {
+        let path = self.root.join(name);
+        let write = || {
+            let mut out = Summing::new(BufWriter::with_capacity(1 << 20, File::create(&path)?));
+            content(&mut out)?;
+            let (buffer, sum) = out.finish();
+            let file = buffer.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.sync_all()?;
+            Ok(sum)
+        };
+        let sum = write().map_err(CheckpointError::io("write", &path))?;
+        self.sums.files.insert(name.to_owned(), sum);
+        Ok(())
+    }
+
+    fn json(&mut self, name: &str, value: &impl serde::Serialize) -> Result<(), CheckpointError> {
+        self.write(name, |out| {
+            serde_json::to_writer_pretty(&mut *out, value)?;
+            out.write_all(b"\n")
+        })
+    }
+
+    fn tensors<'t>(
+        &mut self,
+        name: &str,
+        tensors: impl Iterator<Item = (&'t str, &'t Tensor)> + Clone,
+        dtype: Dtype,
+    ) -> Result<(), CheckpointError> {
+        self.write(name, |mut out| safetensors::write(&mut out, tensors, dtype))
+    }
+
+    /// The checksums go last; then the directories' own entries are synced.
+    fn finish(mut self) -> Result<(), CheckpointError> {
+        let sums = std::mem::take(&mut self.sums);
+        self.json(names::CHECKSUMS, &sums)?;
+        let state = self.root.join("state");
+        if state.is_dir() {
+            sync_dir(&state)?;
+        }
+        sync_dir(self.root)
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), CheckpointError> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(CheckpointError::io("sync", dir))
+}
+
+/// Give a finished directory its name. A directory cannot be renamed over a full one, so that one
+/// steps aside first; killed in between, the run has the checkpoint before and does the steps again.
+fn put_in_place(aside_path: &Path, dir: &Path) -> Result<(), CheckpointError> {
+    let old = aside(dir, "old");
+    if dir.exists() {
+        fs::rename(dir, &old).map_err(CheckpointError::io("replace", dir))?;
+    }
+    if let Err(error) = fs::rename(aside_path, dir) {
+        let _ = fs::rename(&old, dir);
+        return Err(CheckpointError::io("rename", aside_path)(error));
+    }
+    if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+        sync_dir(parent)?;
+        // The series directory may be new as well.
+        if let Some(above) = parent.parent().filter(|p| !p.as_os_str().is_empty()) {
+            sync_dir(above)?;
+        }
+    }
+    if old.exists() {
+        fs::remove_dir_all(&old).map_err(CheckpointError::io("remove", &old))?;
+    }
+    Ok(())
+}

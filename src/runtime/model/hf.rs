@@ -1,0 +1,170 @@
+//! A Hugging Face directory: `config.json`, safetensors in one file or in shards, tokenizer files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::config::ModelConfig;
+use super::layout::layout;
+use super::load::{LoadError, Loaded, TokenizerSource};
+use super::safetensors::Safetensors;
+use super::tensor::StateDict;
+
+/// Files that make up a tokenizer, where they are there.
+const TOKENIZER_FILES: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
+/// Load a directory.
+///
+/// # Errors
+/// See [`super::load`].
+pub(super) fn load(dir: &Path) -> Result<Loaded, LoadError> {
+    let config_file = dir.join("config.json");
+    if !config_file.exists() {
+        return Err(LoadError::NoCheckpoint {
+            path: dir.to_owned(),
+            problem: "the directory has no `config.json`".into(),
+        });
+    }
+    let mut config = ModelConfig::read(&config_file)?;
+    let shards = Shards::open(dir)?;
+    let weights = shards.read(&config)?;
+    if config.dtype.is_none() {
+        config.dtype = shards.files.values().find_map(|f| f.dtype("model.embed_tokens.weight"));
+    }
+    Ok(Loaded { config, weights, tokenizer: tokenizer(dir)? })
+}
+
+/// The tokenizer files in a directory.
+///
+/// # Errors
+/// One that is there and cannot be read.
+pub(in crate::runtime) fn tokenizer(dir: &Path) -> Result<TokenizerSource, LoadError> {
+    let mut source = TokenizerSource::default();
+    for name in TOKENIZER_FILES {
+        if let Some(content) = read_if_there(&dir.join(name))? {
+            source.files.insert((*name).to_owned(), content);
+        }
+    }
+    let file = dir.join("generation_config.json");
+    if let Some(content) = read_if_there(&file)? {
+        source.generation = Some(
+            serde_json::from_slice(&content)
+                .map_err(|error| LoadError::Json { file, problem: format!("not a JSON object: {error}") })?,
+        );
+    }
+    Ok(source)
+}
+
+fn read_if_there(file: &Path) -> Result<Option<Vec<u8>>, LoadError> {
+    match std::fs::read(file) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LoadError::Read { file: file.to_owned(), source }),
+    }
+}
+
+/// The weight files of a directory and which tensor lies in which.
+struct Shards {
+    /// What to name when a tensor is in none: the file, or the index.
+    listing: PathBuf,
+    files: BTreeMap<PathBuf, Safetensors>,
+    place: BTreeMap<String, PathBuf>,
+}
+
+/// `model.safetensors.index.json`.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Shards {
+    fn open(dir: &Path) -> Result<Self, LoadError> {
+        let single = dir.join("model.safetensors");
+        let index_file = dir.join("model.safetensors.index.json");
+        if single.exists() {
+            let file = Safetensors::open(&single)?;
+            let place = file.names().map(|name| (name.to_owned(), single.clone())).collect();
+            return Ok(Self { listing: single.clone(), files: BTreeMap::from([(single, file)]), place });
+        }
+        let Some(content) = read_if_there(&index_file)? else {
+            let problem = if dir.join("pytorch_model.bin").exists() {
+                "its weights are in PyTorch's pickle format, which can run code; \
+                 load it with transformers and save it again as safetensors"
+            } else {
+                "the directory has neither `model.safetensors` nor `model.safetensors.index.json`"
+            };
+            return Err(LoadError::NoCheckpoint { path: dir.to_owned(), problem: problem.into() });
+        };
+        let json = |problem: String| LoadError::Json { file: index_file.clone(), problem };
+        let index: Index =
+            serde_json::from_slice(&content).map_err(|error| json(format!("not a weight index: {error}")))?;
+
+        let mut files = BTreeMap::new();
+        let mut place = BTreeMap::new();
+        for (tensor, name) in index.weight_map {
+            // Only names, so that an index cannot make midc read elsewhere.
+            if name.contains(['/', '\\']) || name.starts_with('.') {
+                return Err(json(format!("tensor `{tensor}` lies in `{name}`, which is not a file name")));
+            }
+            let path = dir.join(name);
+            if !files.contains_key(&path) {
+                files.insert(path.clone(), Safetensors::open(&path)?);
+            }
+            place.insert(tensor, path);
+        }
+        for (path, file) in &files {
+            for tensor in file.names() {
+                if place.get(tensor) != Some(path) {
+                    let problem = format!("tensor `{tensor}` of `{}` is not listed here", path.display());
+                    return Err(json(problem));
+                }
+            }
+        }
+        Ok(Self { listing: index_file, files, place })
+    }
+
+    fn read(&self, config: &ModelConfig) -> Result<StateDict, LoadError> {
+        let mut weights = StateDict::new();
+        for (tensor, expected) in layout(&config.architecture)? {
+            let missing = || LoadError::Missing {
+                path: self.listing.clone(),
+                tensor: tensor.clone(),
+                shape: expected.clone(),
+            };
+            let path = self.place.get(&tensor).ok_or_else(missing)?;
+            let file = self.files.get(path).ok_or_else(missing)?;
+            let Some(found) = file.shape(&tensor) else {
+                return Err(LoadError::Missing { path: path.clone(), tensor, shape: expected });
+            };
+            if found != expected {
+                let found = found.to_vec();
+                return Err(LoadError::Shape { path: path.clone(), tensor, expected, found });
+            }
+            let read = file.read(&tensor)?;
+            weights.insert(tensor, read);
+        }
+        for (tensor, path) in &self.place {
+            if !weights.contains_key(tensor) && !ignored(tensor, config) {
+                return Err(LoadError::Extra { path: path.clone(), tensor: tensor.clone() });
+            }
+        }
+        Ok(weights)
+    }
+}
+
+/// Tensors that some files have and transformers ignores as well: the frequencies that Llama files
+/// of 2023 saved, and a copy of the embedding under the output layer's name.
+fn ignored(tensor: &str, config: &ModelConfig) -> bool {
+    tensor.ends_with("rotary_emb.inv_freq")
+        || (tensor == "lm_head.weight" && config.architecture.tie_word_embeddings)
+}
