@@ -1,11 +1,117 @@
-//! `midc check`.
+//! `midc check`: diagnostics of curriculum files, and their fixes.
 
+use std::collections::HashSet;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+
+use super::files::DiskFiles;
+use super::input::InputArgs;
+use super::{FOUND, write};
+use crate::diag::render::{Format, render, summary};
+use crate::diag::{Diagnostic, Level, LintLevels, fix};
+use crate::source::{FileId, Files as _};
+use crate::syntax;
+
+/// Most rounds of fixing; each round that changes anything removes at least one diagnostic.
+const MAX_ROUNDS: usize = 16;
 
 /// Report what is wrong in curriculum files
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Files to check; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// How to write diagnostics
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Apply the fixes that are sure, then check again
+    #[arg(long)]
+    fix: bool,
+    #[command(flatten)]
+    input: InputArgs,
+}
 
-pub(crate) fn run(_args: Args) -> miette::Result<ExitCode> {
-    Err(miette::miette!("`midc check` is not part of this build"))
+impl clap::ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Concise, Self::Json, Self::Sarif, Self::Github]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        let name = Self::ALL.iter().find(|(format, _)| format == self).map(|(_, name)| *name)?;
+        Some(clap::builder::PossibleValue::new(name))
+    }
+}
+
+/// A file given on the command line that could not be read.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("cannot read `{path}`: {why}")]
+#[diagnostic(code(midc::read))]
+pub(crate) struct ReadError {
+    pub(crate) path: String,
+    pub(crate) why: String,
+}
+
+pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    let levels = args.input.levels()?;
+    let (mut files, mut diagnostics) = check(&args.files, &levels)?;
+    let mut fixed = 0;
+    if args.fix {
+        for _ in 0..MAX_ROUNDS {
+            let applied = apply(&files, &diagnostics)?;
+            if applied == 0 {
+                break;
+            }
+            fixed += applied;
+            (files, diagnostics) = check(&args.files, &levels)?;
+        }
+    }
+    let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let text = render(args.format, &diagnostics, &files, color);
+    // A closed pipe is no mistake of the file.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if fixed > 0 {
+        eprintln!("applied {fixed} fix{}", if fixed == 1 { "" } else { "es" });
+    }
+    if args.format == Format::Text
+        && let Some(summary) = summary(&diagnostics)
+    {
+        eprintln!("{summary}");
+    }
+    let failed = diagnostics.iter().any(|d| d.level == Level::Deny);
+    Ok(if failed { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
+}
+
+/// Check every file. What two of them import is reported once.
+fn check(paths: &[String], levels: &LintLevels) -> Result<(DiskFiles, Vec<Diagnostic>), ReadError> {
+    let mut files = DiskFiles::new();
+    let mut all = Vec::new();
+    let mut seen = HashSet::new();
+    for path in paths {
+        let loaded = if path == "-" { files.load_stdin() } else { files.load(path, None) };
+        let file = loaded.map_err(|why| ReadError { path: path.clone(), why })?;
+        let (_, diagnostics) = syntax::parse(file, files.text(file));
+        all.extend(
+            diagnostics.into_iter().filter(|d| seen.insert((d.code, d.primary.span, d.message.clone()))),
+        );
+    }
+    levels.apply(&mut all);
+    Ok((files, all))
+}
+
+/// Write the sure fixes of `diagnostics` into their files; how many there were.
+fn apply(files: &DiskFiles, diagnostics: &[Diagnostic]) -> miette::Result<usize> {
+    let touched: std::collections::BTreeSet<FileId> = diagnostics
+        .iter()
+        .flat_map(|d| d.fixes.iter().flat_map(|f| f.edits.iter().map(|e| e.span.file)))
+        .collect();
+    let mut applied = 0;
+    for file in touched {
+        // Standard input has no place to write to.
+        let Some(path) = files.path(file).filter(|path| path.is_file()) else { continue };
+        if let Some(fixed) = fix::apply(diagnostics, file, files.text(file)) {
+            write::replace(path, &fixed.text)?;
+            applied += fixed.applied;
+        }
+    }
+    Ok(applied)
 }

@@ -28,6 +28,19 @@ impl DiskFiles {
         Self::default()
     }
 
+    /// Load standard input, shown as `<stdin>`; its imports are relative to the working directory.
+    pub(crate) fn load_stdin(&mut self) -> Result<FileId, String> {
+        let path = PathBuf::from("<stdin>");
+        if let Some(id) = self.ids.get(&path) {
+            return Ok(*id);
+        }
+        let text = std::io::read_to_string(std::io::stdin()).map_err(|error| sentence(&error))?;
+        let id = FileId(self.files.len() as u32);
+        self.files.push(Loaded { path: path.clone(), name: "<stdin>".to_owned(), text });
+        self.ids.insert(path, id);
+        Ok(id)
+    }
+
     /// Where a loaded file really is.
     pub(crate) fn path(&self, file: FileId) -> Option<&Path> {
         self.files.get(file.0 as usize).map(|loaded| loaded.path.as_path())

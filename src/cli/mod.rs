@@ -8,7 +8,9 @@ mod exec;
 mod explain;
 mod files;
 mod fmt;
+mod input;
 mod plan;
+mod write;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! Diagnostics as data: what is wrong, where, and how to mend it. Renderers live in `render/`.
 
 pub mod codes;
+pub mod fix;
 mod levels;
 pub mod render;
 pub mod suggest;

@@ -142,6 +142,18 @@ impl<'t> Layout<'t> {
     /// Scan from `start` to the end of the entry (or of the bracket that opens at `start`). Leaves
     /// `self.at` on whatever ended it.
     fn chunk(&mut self, start: usize, stop: Stop, line_of: usize) -> Chunk {
+        let comments = self.comments.len();
+        let chunk = self.scan(start, stop, line_of, false);
+        if !chunk.faults.iter().any(|fault| matches!(fault, Fault::Unclosed { .. })) {
+            return chunk;
+        }
+        // A bracket is missing for certain, so signs of a new entry that well-formed text could
+        // show inside brackets as well now count.
+        self.comments.truncate(comments);
+        self.scan(start, stop, line_of, true)
+    }
+
+    fn scan(&mut self, start: usize, stop: Stop, line_of: usize, strict: bool) -> Chunk {
         let mut open: Vec<(u8, usize)> = Vec::new();
         let mut faults = Vec::new();
         let indent = self.indent(line_of);
@@ -159,7 +171,7 @@ impl<'t> Layout<'t> {
                     None => break,
                 },
                 b'\n' => {
-                    if self.starts_entry(at + 1, indent) {
+                    if self.starts_entry(at + 1, indent, strict) {
                         break;
                     }
                     at += 1;
@@ -257,18 +269,22 @@ impl<'t> Layout<'t> {
         let last_joins = joins(last_word)
             && last_word.len() < end - start
             && at < self.text.len()
-            && !self.starts_entry(line_start(self.text, at), usize::MAX);
+            && !self.starts_entry(line_start(self.text, at), usize::MAX, false);
         (next_joins || last_joins).then_some((at, comments))
     }
 
     /// Whether the line that starts at `line` plainly begins an entry or item: not indented deeper
-    /// than `indent`, and `key =`, `kind name …`, `kind {`, `@attribute`.
-    fn starts_entry(&self, line: usize, indent: usize) -> bool {
+    /// than `indent`, and `key =`, `kind name …`, `kind {`, `@attribute`; `strict` also takes `key:`
+    /// and a doc comment.
+    fn starts_entry(&self, line: usize, indent: usize, strict: bool) -> bool {
         let at = self.skip_blanks(line);
         if at - line > indent {
             return false;
         }
         if self.byte(at) == Some(b'@') {
+            return true;
+        }
+        if strict && self.byte(at) == Some(b'#') && self.byte(at + 1) == Some(b'#') {
             return true;
         }
         let first = if at < self.text.len() { self.word(at) } else { "" };
@@ -283,6 +299,7 @@ impl<'t> Layout<'t> {
         match self.byte(at) {
             Some(b'=') => self.byte(at + 1) != Some(b'='),
             Some(b'{') => true,
+            Some(b':') => strict,
             Some(b'"') => first == "use",
             Some(_) => {
                 !self.word(at).is_empty()
@@ -447,6 +464,8 @@ mod tests {
     #[test]
     fn an_open_bracket_ends_before_the_next_entry() {
         assert_eq!(cut("  a = f(1\n  b = 2\n"), ["entry a = f(1 !", "entry b = 2"]);
+        assert_eq!(cut("  a = f(1\n  b: 2\n"), ["entry a = f(1 !", "entry b: 2"]);
+        assert_eq!(cut("  a = f(\n  b: 2)\n"), ["entry a = f(⏎  b: 2)"]);
         assert_eq!(cut("a = [1,\n  x = 2\n]\nb = 2"), ["entry a = [1,⏎  x = 2⏎]", "entry b = 2"]);
         assert_eq!(cut("m { a = f(1 }\nb = 2"), ["open m", "entry a = f(1 !", "close", "entry b = 2"]);
     }

@@ -47,6 +47,41 @@ impl Magnitude {
     }
 }
 
+impl Magnitude {
+    /// What a suffix that does not exist may stand for: none, one, or two readings.
+    fn meant_by(suffix: &str) -> &'static [Self] {
+        match suffix {
+            "K" | "KB" | "kB" | "kb" | "Kb" => &[Self::K, Self::Ki],
+            "m" | "MM" | "mm" | "MB" | "Mb" | "mb" | "mil" | "mio" => &[Self::M],
+            "b" | "bn" | "Bn" | "BB" | "g" => &[Self::B],
+            "G" | "GB" | "Gb" => &[Self::B, Self::Gi],
+            "t" | "TB" | "Tb" | "tn" => &[Self::T],
+            "ki" | "KI" | "kI" | "KiB" | "Kib" | "kib" => &[Self::Ki],
+            "mi" | "MI" | "MiB" => &[Self::Mi],
+            "gi" | "GI" | "GiB" | "Bi" | "bi" => &[Self::Gi],
+            "ti" | "TI" | "TiB" => &[Self::Ti],
+            _ => &[],
+        }
+    }
+}
+
+/// The message about a magnitude at `span` that does not exist; a fix replaces `replace`.
+fn unknown_magnitude(suffix: &str, span: Span, replace: Span) -> Box<Diagnostic> {
+    let message = format!("unknown magnitude `{suffix}`");
+    let mut diagnostic = Diagnostic::error(codes::UNKNOWN_MAGNITUDE, span, message, "no such magnitude");
+    let meant = Magnitude::meant_by(suffix);
+    for meant in meant {
+        let (suffix, factor) = (meant.suffix(), grouped(meant.factor()));
+        let title = format!("write `{suffix}` (times {factor})");
+        diagnostic = diagnostic.fix(title, Applicability::MaybeIncorrect, replace, suffix);
+    }
+    if meant.is_empty() {
+        diagnostic =
+            diagnostic.help("magnitudes are `k M B T` (powers of 1000) and `Ki Mi Gi Ti` (powers of 1024)");
+    }
+    Box::new(diagnostic)
+}
+
 impl Unit {
     /// All of them.
     pub const ALL: [Self; 6] =
@@ -189,38 +224,7 @@ impl Written<'_> {
                 ));
             }
         }
-        let message = format!("unknown magnitude `{suffix}`");
-        let meant: &[Magnitude] = match suffix {
-            "K" => &[Magnitude::K, Magnitude::Ki],
-            "KB" | "kB" | "kb" | "Kb" => &[Magnitude::K, Magnitude::Ki],
-            "m" | "MM" | "mm" | "MB" | "Mb" | "mb" | "mil" | "mio" => &[Magnitude::M],
-            "b" | "bn" | "Bn" | "BB" | "g" => &[Magnitude::B],
-            "G" | "GB" | "Gb" => &[Magnitude::B, Magnitude::Gi],
-            "t" | "TB" | "Tb" | "tn" => &[Magnitude::T],
-            "ki" | "KI" | "kI" | "KiB" | "Kib" | "kib" => &[Magnitude::Ki],
-            "mi" | "MI" | "MiB" => &[Magnitude::Mi],
-            "gi" | "GI" | "GiB" | "Bi" | "bi" => &[Magnitude::Gi],
-            "ti" | "TI" | "TiB" => &[Magnitude::Ti],
-            _ => &[],
-        };
-        let mut diagnostic = Diagnostic::error(codes::UNKNOWN_MAGNITUDE, span, message, "no such magnitude");
-        for meant in meant {
-            let (suffix, factor) = (meant.suffix(), grouped(meant.factor()));
-            let title = format!("write `{suffix}` (times {factor})");
-            diagnostic = diagnostic.fix(title, Applicability::MaybeIncorrect, span, suffix);
-        }
-        Err(Box::new(match meant {
-            [] => diagnostic
-                .help("magnitudes are `k M B T` (powers of 1000) and `Ki Mi Gi Ti` (powers of 1024)"),
-            [one] => diagnostic.help(format!("did you mean `{}` ({})?", one.suffix(), grouped(one.factor()))),
-            [one, other, ..] => diagnostic.help(format!(
-                "did you mean `{}` ({}) or `{}` ({})?",
-                one.suffix(),
-                grouped(one.factor()),
-                other.suffix(),
-                grouped(other.factor())
-            )),
-        }))
+        Err(unknown_magnitude(suffix, span, span))
     }
 
     fn value(&self, parts: &Parts<'_>) -> Result<Rational, Box<Diagnostic>> {
@@ -325,7 +329,12 @@ impl Written<'_> {
     fn unit(&self, parts: &Parts<'_>, magnitude: Option<Magnitude>) -> Result<Option<Unit>, Box<Diagnostic>> {
         let Some((word, span)) = self.units.first().copied() else { return Ok(None) };
         let number = shorten(self.number);
-        if Magnitude::parse(word).is_some() && magnitude.is_none() && parts.exponent.is_empty() {
+        let plain = magnitude.is_none() && parts.exponent.is_empty();
+        if plain && !Magnitude::meant_by(word).is_empty() {
+            let from_number = Span { start: self.number_span.end, ..span };
+            return Err(unknown_magnitude(word, span, from_number));
+        }
+        if Magnitude::parse(word).is_some() && plain {
             let gap = Span { start: self.number_span.end, end: span.start, ..span };
             let message = format!("the magnitude `{word}` stands apart from its number");
             return Err(Box::new(
@@ -545,6 +554,7 @@ mod tests {
             ("99999999999999999999999999999999999999T", NUMBER_OUT_OF_RANGE, None),
             ("50Btokens", SPACING, Some(" ")),
             ("4 Ki", SPACING, Some("")),
+            ("50 b", UNKNOWN_MAGNITUDE, Some("B")),
             ("1 step", UNKNOWN_UNIT, Some("steps")),
             ("1 furlongs", UNKNOWN_UNIT, None),
             ("5 percent", UNKNOWN_UNIT, Some("%")),

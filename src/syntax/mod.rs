@@ -214,7 +214,7 @@ mod tests {
             messages,
             [
                 "1: a value is missing after `=`",
-                "3: unknown unit `GB`",
+                "3: unknown magnitude `GB`",
                 "4: `(` is never closed",
                 "5: a string is never closed",
                 "7: `:` between a key and its value",
@@ -222,7 +222,10 @@ mod tests {
                 "10: `%` stands apart from its number",
             ]
         );
-        assert_eq!(tree, "let a = !; stage s {tokens = !, lr = !, x = !, context = 4096, y = !}; let z = !");
+        assert_eq!(
+            tree,
+            "let a = !; stage s {tokens = !, lr = !, x = !, context = 4096, batch = !, y = !}; let z = !"
+        );
     }
 
     #[test]

@@ -31,6 +31,8 @@ struct Open {
     brace: usize,
     indent: Option<usize>,
     incomplete: bool,
+    /// Something inside was left out, so the block can only be shown as it was written.
+    left_out: bool,
     /// The head could not be read: the block is checked for syntax and then left out.
     headless: bool,
 }
@@ -272,7 +274,9 @@ impl<'t> Tree<'t> {
         if self.skipped > 0 || self.stack.len() >= MAX_BLOCKS {
             if self.skipped == 0 {
                 let at = self.span(brace..brace + 1);
-                self.broken.push(self.span(chunk.range.start..brace + 1));
+                if let Some(outermost) = self.stack.first_mut() {
+                    outermost.left_out = true;
+                }
                 self.diagnostics.push(
                     Diagnostic::error(codes::TOO_DEEP, at, "blocks nested too deeply", "one block too many")
                         .note(format!("at most {MAX_BLOCKS} blocks may be open at once")),
@@ -322,6 +326,7 @@ impl<'t> Tree<'t> {
             brace,
             indent: chunk.indent,
             incomplete: failed,
+            left_out: false,
             headless,
         });
     }
@@ -411,13 +416,16 @@ impl<'t> Tree<'t> {
 
     fn finish(&mut self, open: Open, end: usize) {
         self.orphans();
+        let span = self.span(open.start..end.max(open.brace + 1));
+        if open.left_out || open.headless {
+            self.broken.push(span);
+        }
         if open.headless {
             if let Some(parent) = self.stack.last_mut() {
                 parent.incomplete = true;
             }
             return;
         }
-        let span = self.span(open.start..end.max(open.brace + 1));
         let block = Block {
             kind: open.kind,
             name: open.name,

@@ -1,7 +1,7 @@
 //! JSON lines, version 1: one object per diagnostic, then a summary. Offsets are bytes, lines and
 //! columns are 1-based, columns count characters.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use super::{Places, count, level_word};
 use crate::diag::{Applicability, Diagnostic, Edit, Label};
@@ -10,78 +10,134 @@ use crate::source::{Files, Span};
 /// The version of this format.
 const VERSION: u32 = 1;
 
+#[derive(Serialize)]
+struct Object<'a> {
+    v: u32,
+    code: String,
+    level: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lint: Option<&'static str>,
+    message: &'a str,
+    file: &'a str,
+    span: Range,
+    labels: Vec<Place<'a>>,
+    notes: &'a [String],
+    help: &'a [String],
+    fixes: Vec<Mend<'a>>,
+}
+
+#[derive(Serialize)]
+struct Range {
+    byte: [u32; 2],
+    start: Point,
+    end: Point,
+}
+
+#[derive(Serialize)]
+struct Point {
+    line: u32,
+    col: u32,
+}
+
+#[derive(Serialize)]
+struct Place<'a> {
+    file: &'a str,
+    span: Range,
+    text: &'a str,
+    primary: bool,
+}
+
+#[derive(Serialize)]
+struct Mend<'a> {
+    title: &'a str,
+    applicability: &'static str,
+    edits: Vec<Change<'a>>,
+}
+
+#[derive(Serialize)]
+struct Change<'a> {
+    byte: [u32; 2],
+    text: &'a str,
+    /// Only where it is another than the diagnostic's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Last {
+    v: u32,
+    summary: Summary,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    errors: usize,
+    warnings: usize,
+}
+
 pub(super) fn render(diagnostics: &[Diagnostic], files: &dyn Files) -> String {
     let mut places = Places::new(files);
     let mut out = String::new();
     for diagnostic in diagnostics {
-        out.push_str(&object(diagnostic, &mut places).to_string());
-        out.push('\n');
+        push_line(&mut out, &object(diagnostic, &mut places));
     }
     let (errors, warnings) = count(diagnostics);
-    let last = json!({ "v": VERSION, "summary": { "errors": errors, "warnings": warnings } });
-    out.push_str(&last.to_string());
-    out.push('\n');
+    push_line(&mut out, &Last { v: VERSION, summary: Summary { errors, warnings } });
     out
 }
 
-fn object(diagnostic: &Diagnostic, places: &mut Places<'_>) -> Value {
-    let mut map = Map::new();
-    map.insert("v".into(), json!(VERSION));
-    map.insert("code".into(), json!(diagnostic.code.to_string()));
-    map.insert("level".into(), json!(level_word(diagnostic.level)));
-    if let Some(lint) = diagnostic.lint {
-        map.insert("lint".into(), json!(lint));
-    }
-    map.insert("message".into(), json!(diagnostic.message));
-    map.insert("file".into(), json!(places.name(diagnostic.primary.span)));
-    map.insert("span".into(), span(diagnostic.primary.span, places));
-    let labels: Vec<Value> = std::iter::once((true, &diagnostic.primary))
+fn push_line(out: &mut String, value: &impl Serialize) {
+    // Strings, numbers and lists always serialise.
+    out.push_str(&serde_json::to_string(value).unwrap_or_default());
+    out.push('\n');
+}
+
+fn object<'a>(diagnostic: &'a Diagnostic, places: &mut Places<'a>) -> Object<'a> {
+    let primary = diagnostic.primary.span;
+    let labels = std::iter::once((true, &diagnostic.primary))
         .chain(diagnostic.labels.iter().map(|l| (false, l)))
         .map(|(primary, l)| label(l, primary, places))
         .collect();
-    map.insert("labels".into(), json!(labels));
-    map.insert("notes".into(), json!(diagnostic.notes));
-    map.insert("help".into(), json!(diagnostic.help));
-    let fixes: Vec<Value> = diagnostic
+    let fixes = diagnostic
         .fixes
         .iter()
-        .map(|fix| {
-            let edits: Vec<Value> =
-                fix.edits.iter().map(|e| edit(e, diagnostic.primary.span, places)).collect();
-            json!({ "title": fix.title, "applicability": applicability(fix.applicability), "edits": edits })
+        .map(|fix| Mend {
+            title: &fix.title,
+            applicability: applicability(fix.applicability),
+            edits: fix.edits.iter().map(|e| change(e, primary, places)).collect(),
         })
         .collect();
-    map.insert("fixes".into(), json!(fixes));
-    Value::Object(map)
-}
-
-fn span(span: Span, places: &mut Places<'_>) -> Value {
-    let (start, end) = (places.start(span), places.end(span));
-    json!({
-        "byte": [span.start, span.end],
-        "start": { "line": start.line, "col": start.col },
-        "end": { "line": end.line, "col": end.col },
-    })
-}
-
-fn label(label: &Label, primary: bool, places: &mut Places<'_>) -> Value {
-    json!({
-        "file": places.name(label.span),
-        "span": span(label.span, places),
-        "text": label.text,
-        "primary": primary,
-    })
-}
-
-/// An edit names its file only where it is another than the diagnostic's.
-fn edit(edit: &Edit, primary: Span, places: &Places<'_>) -> Value {
-    let mut value = json!({ "byte": [edit.span.start, edit.span.end], "text": edit.text });
-    if edit.span.file != primary.file
-        && let Some(map) = value.as_object_mut()
-    {
-        map.insert("file".into(), json!(places.name(edit.span)));
+    Object {
+        v: VERSION,
+        code: diagnostic.code.to_string(),
+        level: level_word(diagnostic.level),
+        lint: diagnostic.lint,
+        message: &diagnostic.message,
+        file: places.name(primary),
+        span: range(primary, places),
+        labels,
+        notes: &diagnostic.notes,
+        help: &diagnostic.help,
+        fixes,
     }
-    value
+}
+
+fn range(span: Span, places: &mut Places<'_>) -> Range {
+    let (start, end) = (places.start(span), places.end(span));
+    Range {
+        byte: [span.start, span.end],
+        start: Point { line: start.line, col: start.col },
+        end: Point { line: end.line, col: end.col },
+    }
+}
+
+fn label<'a>(label: &'a Label, primary: bool, places: &mut Places<'a>) -> Place<'a> {
+    Place { file: places.name(label.span), span: range(label.span, places), text: &label.text, primary }
+}
+
+fn change<'a>(edit: &'a Edit, primary: Span, places: &Places<'a>) -> Change<'a> {
+    let file = (edit.span.file != primary.file).then(|| places.name(edit.span));
+    Change { byte: [edit.span.start, edit.span.end], text: &edit.text, file }
 }
 
 fn applicability(applicability: Applicability) -> &'static str {
