@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod batch;
 pub mod checkpoint;
+pub mod data;
 pub mod engine;
 pub mod journal;
 pub mod model;

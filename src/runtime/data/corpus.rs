@@ -1,0 +1,504 @@
+//! The tokenised sources of a run: which files they are, which of their documents are trained on,
+//! and in which order those stand when they are not shuffled.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::cache::Shard;
+use super::heldout::{Remaining, is_held_out};
+use super::index::{Indexed, Recipe, index};
+use super::readers::Format;
+use super::record::TextOf;
+use super::{DataError, OnBad, Order, Piece, Progress, SourceSummary, Summary, TextTokenizer};
+use crate::plan::{Attention, SourcePlan};
+use crate::runtime::batch::{Batch, IGNORE};
+
+/// How to open a corpus.
+#[derive(Clone, Debug)]
+pub struct OpenOptions<'a> {
+    /// Directory of the curriculum, which paths are relative to.
+    pub base_dir: &'a Path,
+    /// Where tokenised text is kept.
+    pub cache_dir: &'a Path,
+    /// Rows of the model's embedding.
+    pub vocab_size: usize,
+    /// Share of documents held out of training, 0 to 1.
+    pub heldout: f64,
+    /// What to do with records that cannot be read.
+    pub on_bad: OnBad,
+    /// Count equal documents also where they are kept.
+    pub count_duplicates: bool,
+}
+
+/// All sources of a run.
+#[derive(Clone, Debug)]
+pub struct Corpus {
+    sources: Vec<Arc<Source>>,
+    tokenizer: Arc<TextTokenizer>,
+}
+
+/// One tokenised source. Its documents are numbered as written.
+#[derive(Debug)]
+pub struct Source {
+    name: String,
+    max_epochs: Option<f64>,
+    shards: Vec<Indexed>,
+    /// First document of each shard.
+    starts: Vec<u64>,
+    shuffled: bool,
+    /// Document at each place, where the order is by a field.
+    sorted: Option<Vec<u64>>,
+    /// Places that are trained on.
+    places: Remaining,
+    train_documents: u64,
+    train_tokens: u64,
+    heldout: Vec<u64>,
+    fingerprint: String,
+}
+
+impl Corpus {
+    /// Read and tokenise `sources`, or find them in the cache.
+    ///
+    /// # Errors
+    /// Whatever is wrong with paths, records, the tokenizer or the cache directory.
+    pub fn open(
+        sources: &[SourcePlan],
+        tokenizer: TextTokenizer,
+        options: &OpenOptions<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(Self, Summary), DataError> {
+        tokenizer.check_vocabulary(options.vocab_size)?;
+        let mut corpus = Self { sources: Vec::new(), tokenizer: Arc::new(tokenizer) };
+        let mut summary = Summary::default();
+        for plan in sources {
+            let (source, of_source) = Source::open(plan, &corpus.tokenizer, options, progress)?;
+            corpus.sources.push(Arc::new(source));
+            summary.sources.push(of_source);
+        }
+        Ok((corpus, summary))
+    }
+
+    /// The source called `name`.
+    pub fn source(&self, name: &str) -> Option<&Arc<Source>> {
+        self.sources.iter().find(|s| s.name == name)
+    }
+
+    /// In the order of the plan.
+    pub fn sources(&self) -> &[Arc<Source>] {
+        &self.sources
+    }
+
+    /// What made the tokens.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// The held-out documents of `source` end to end in rows of `context` tokens, `max_tokens` at
+    /// most (but one row); `None` when it holds none out. What does not fill a row is left out,
+    /// except that a single row is filled up with end-of-sequence tokens without targets.
+    ///
+    /// # Errors
+    /// There is no such source.
+    pub fn heldout_rows(
+        &self,
+        source: &str,
+        context: usize,
+        max_tokens: u64,
+        attention: Attention,
+    ) -> Result<Option<Batch>, DataError> {
+        let source = self
+            .source(source)
+            .ok_or_else(|| DataError::Request(format!("the corpus has no source `{source}`")))?;
+        let total: u64 = source.heldout.iter().map(|d| source.length(*d)).sum();
+        if total == 0 || context == 0 {
+            return Ok(None);
+        }
+        let rows = (total.min(max_tokens) / context as u64).max(1);
+        let mut rows_left = rows;
+        let mut batch = Batch::empty(context);
+        let mut row = Vec::new();
+        let mut space = context as u64;
+        for &document in &source.heldout {
+            let (mut start, end) = (0, source.length(document));
+            while start < end && rows_left > 0 {
+                let n = (end - start).min(space);
+                row.push(Piece { document, start, end: start + n });
+                start += n;
+                space -= n;
+                if space == 0 {
+                    source.write_row(&row, context, attention, 0, &mut batch);
+                    row.clear();
+                    space = context as u64;
+                    rows_left -= 1;
+                }
+            }
+        }
+        if batch.rows() == 0 {
+            source.write_row(&row, context, attention, 0, &mut batch);
+            // Fill up: nothing predicts these and they predict nothing.
+            let filled = batch.tokens.len();
+            batch.tokens.resize(context, self.tokenizer.eos());
+            batch.targets.resize(context, IGNORE);
+            batch.attend_from.extend(filled as u32..context as u32);
+            batch.positions.extend((filled..context).map(|_| 0));
+        }
+        Ok(Some(batch))
+    }
+}
+
+impl Batch {
+    pub(crate) fn empty(context: usize) -> Self {
+        Self {
+            context,
+            tokens: Vec::new(),
+            targets: Vec::new(),
+            attend_from: Vec::new(),
+            positions: Vec::new(),
+            source: Vec::new(),
+        }
+    }
+}
+
+impl Source {
+    fn open(
+        plan: &SourcePlan,
+        tokenizer: &TextTokenizer,
+        options: &OpenOptions<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(Self, SourceSummary), DataError> {
+        let wrong = |field: &'static str, value: &str, why: &str| DataError::Field {
+            source_name: plan.name.clone(),
+            field,
+            value: value.to_owned(),
+            why: why.to_owned(),
+        };
+        let order = Order::parse(&plan.order).ok_or_else(|| {
+            wrong(
+                "order",
+                &plan.order,
+                "is none of shuffled, as_written, ascending(field), descending(field)",
+            )
+        })?;
+        let text = TextOf::parse(plan.text.as_deref())
+            .map_err(|why| wrong("text", plan.text.as_deref().unwrap_or_default(), &why))?;
+        let sort_by = match &order {
+            Order::Ascending(field) | Order::Descending(field) => Some(field.clone()),
+            Order::Shuffled | Order::AsWritten => None,
+        };
+        let files = files(&plan.name, &plan.path, options.base_dir)?;
+        let recipe =
+            Recipe { tokenizer, vocab_size: options.vocab_size, text, sort_by, on_bad: options.on_bad };
+        let (shards, keys) = index(&plan.name, &files, &recipe, options.cache_dir, progress)?;
+
+        let mut summary = SourceSummary {
+            name: plan.name.clone(),
+            kind: plan.kind.clone(),
+            files: files.len() as u64,
+            declared_tokens: plan.tokens,
+            shards: shards.len() as u64,
+            shards_made: shards.iter().filter(|s| s.made).count() as u64,
+            ..SourceSummary::default()
+        };
+        let mut starts = Vec::with_capacity(shards.len());
+        let (mut documents, mut all_tokens) = (0, 0);
+        for shard in &shards {
+            starts.push(documents);
+            documents += shard.shard.documents();
+            all_tokens += shard.shard.tokens();
+            summary.records += shard.report.records;
+            summary.bytes += shard.report.bytes;
+            summary.dropped.add(&shard.report.dropped);
+            summary.examples.extend(shard.examples());
+        }
+        if summary.bytes > 0 {
+            summary.bytes_per_token = Some(summary.bytes as f64 / all_tokens as f64);
+        }
+        let mut source = Self {
+            name: plan.name.clone(),
+            max_epochs: plan.max_epochs,
+            shards,
+            starts,
+            shuffled: order == Order::Shuffled,
+            sorted: None,
+            places: Remaining::default(),
+            train_documents: 0,
+            train_tokens: 0,
+            heldout: Vec::new(),
+            fingerprint: String::new(),
+        };
+        let duplicates = source.duplicates(documents, plan.dedup || options.count_duplicates);
+        summary.duplicates = duplicates.as_ref().map(|d| d.len() as u64);
+        let dropped = duplicates.filter(|_| plan.dedup).unwrap_or_default();
+        summary.dropped.duplicates = dropped.len() as u64;
+        source.hold_out(documents, options.heldout, &dropped);
+        source.sort(&order, documents);
+
+        let mut removed: Vec<u64> = dropped.iter().chain(&source.heldout).copied().collect();
+        removed.sort_unstable();
+        let is_removed = |d: &u64| removed.binary_search(d).is_ok();
+        let gone: u64 = removed.iter().map(|d| source.length(*d)).sum();
+        summary.count_lengths(
+            (0..documents).filter(|d| dropped.binary_search(d).is_err()).map(|d| source.length(d)),
+        );
+        summary.heldout_documents = source.heldout.len() as u64;
+        summary.heldout_tokens = source.heldout.iter().map(|d| source.length(*d)).sum();
+        source.train_documents = documents - removed.len() as u64;
+        source.train_tokens = all_tokens - gone;
+        // In places rather than documents.
+        let removed_places = match &source.sorted {
+            Some(sorted) => (0u64..).zip(sorted).filter(|(_, d)| is_removed(d)).map(|(p, _)| p).collect(),
+            None => removed.clone(),
+        };
+        source.places = Remaining::without(removed_places);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(keys.as_bytes()).update(format!("{order:?}").as_bytes());
+        for d in &removed {
+            hasher.update(&d.to_le_bytes());
+        }
+        source.fingerprint = hasher.finalize().to_hex()[..16].to_owned();
+        if source.train_documents == 0 {
+            let why = if summary.records == 0 {
+                "its files have no records".to_owned()
+            } else {
+                format!(
+                    "of {} records {} were dropped and {} held out",
+                    summary.records,
+                    summary.dropped.total(),
+                    summary.heldout_documents
+                )
+            };
+            return Err(DataError::Empty { source_name: plan.name.clone(), why });
+        }
+        Ok((source, summary))
+    }
+
+    /// Documents equal to an earlier one, ascending.
+    fn duplicates(&self, documents: u64, wanted: bool) -> Option<Vec<u64>> {
+        if !wanted {
+            return None;
+        }
+        let mut seen = HashSet::with_capacity(documents as usize);
+        Some((0..documents).filter(|d| !seen.insert(self.hash(*d))).collect())
+    }
+
+    /// Choose the held-out documents; at least one of two or more, and never all.
+    fn hold_out(&mut self, documents: u64, share: f64, dropped: &[u64]) {
+        if share <= 0.0 {
+            return;
+        }
+        let kept = || (0..documents).filter(|d| dropped.binary_search(d).is_err());
+        self.heldout = kept().filter(|d| is_held_out(self.hash(*d), share)).collect();
+        let count = kept().count();
+        if self.heldout.is_empty() && count > 1 {
+            // The one that a growing share would take first, with its equals.
+            let least = kept().map(|d| self.hash(d)).min();
+            self.heldout = kept().filter(|d| Some(self.hash(*d)) == least).collect();
+        }
+        if share < 1.0 && self.heldout.len() == count {
+            let most = kept().map(|d| self.hash(d)).max();
+            self.heldout = kept().filter(|d| Some(self.hash(*d)) != most).collect();
+        }
+    }
+
+    fn sort(&mut self, order: &Order, documents: u64) {
+        let descending = match order {
+            Order::Shuffled | Order::AsWritten => return,
+            Order::Ascending(_) => false,
+            Order::Descending(_) => true,
+        };
+        let mut keyed: Vec<(f64, u64)> = (0..documents)
+            .map(|d| {
+                let (shard, local) = self.find(d);
+                (shard.key(local), d)
+            })
+            .collect();
+        // Stable, so ties stay as written; documents without a key come last either way.
+        keyed.sort_by(|(a, _), (b, _)| match (a.is_nan(), b.is_nan()) {
+            (false, false) if descending => b.total_cmp(a),
+            (false, false) => a.total_cmp(b),
+            (a, b) => a.cmp(&b),
+        });
+        self.sorted = Some(keyed.into_iter().map(|(_, d)| d).collect());
+    }
+
+    fn find(&self, document: u64) -> (&Shard, u64) {
+        let at = self.starts.partition_point(|s| *s <= document) - 1;
+        (&self.shards[at].shard, document - self.starts[at])
+    }
+
+    fn hash(&self, document: u64) -> u128 {
+        let (shard, local) = self.find(document);
+        shard.hash(local)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tokens that are trained on in one epoch.
+    pub fn train_tokens(&self) -> u64 {
+        self.train_tokens
+    }
+
+    /// Documents that are trained on in one epoch.
+    pub fn train_documents(&self) -> u64 {
+        self.train_documents
+    }
+
+    /// Documents held out.
+    pub fn heldout_documents(&self) -> u64 {
+        self.heldout.len() as u64
+    }
+
+    /// Largest number of passes.
+    pub fn max_epochs(&self) -> Option<f64> {
+        self.max_epochs
+    }
+
+    pub(crate) fn shuffled(&self) -> bool {
+        self.shuffled
+    }
+
+    /// Changes when the documents trained on, their tokens or their numbers change.
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The document that stands at `place` of those trained on.
+    pub(crate) fn document_at(&self, place: u64) -> u64 {
+        let place = self.places.place(place);
+        self.sorted.as_ref().map_or(place, |sorted| sorted[place as usize])
+    }
+
+    /// Tokens of `document`, its end-of-sequence token included.
+    pub fn length(&self, document: u64) -> u64 {
+        let (shard, local) = self.find(document);
+        let range = shard.range(local);
+        range.end - range.start
+    }
+
+    /// Tokens of `document`.
+    pub fn tokens(&self, document: u64) -> Vec<u32> {
+        let (shard, local) = self.find(document);
+        let mut out = Vec::new();
+        shard.read(shard.range(local), &mut out);
+        out
+    }
+
+    /// Where `document` was read: a file and the line or row in it.
+    pub fn origin(&self, document: u64) -> (&Path, u64) {
+        let at = self.starts.partition_point(|s| *s <= document) - 1;
+        let (file, record) = self.shards[at].shard.origin(document - self.starts[at]);
+        (self.shards[at].files.get(file).map_or(Path::new(""), PathBuf::as_path), record)
+    }
+
+    /// Append a row made of `pieces` to `batch`; `index` is the source's number in the mixture.
+    pub(crate) fn write_row(
+        &self,
+        pieces: &[Piece],
+        context: usize,
+        attention: Attention,
+        index: u32,
+        batch: &mut Batch,
+    ) {
+        let start = batch.tokens.len();
+        for piece in pieces {
+            let (shard, local) = self.find(piece.document);
+            let base = shard.range(local).start;
+            let at = (batch.tokens.len() - start) as u32;
+            let n = (piece.end - piece.start) as u32;
+            shard.read(base + piece.start..base + piece.end, &mut batch.tokens);
+            match attention {
+                Attention::Causal => {
+                    batch.attend_from.extend((0..n).map(|_| 0));
+                    batch.positions.extend(at..at + n);
+                }
+                Attention::Documents => {
+                    batch.attend_from.extend((0..n).map(|_| at));
+                    batch.positions.extend(0..n);
+                }
+            }
+        }
+        let end = batch.tokens.len();
+        debug_assert!(end - start <= context);
+        batch.targets.extend_from_slice(&batch.tokens[(start + 1).min(end)..end]);
+        if end > start {
+            batch.targets.push(IGNORE);
+        }
+        if attention == Attention::Documents {
+            // Nothing in a document says what the next one is.
+            let mut at = start;
+            for piece in pieces {
+                at += (piece.end - piece.start) as usize;
+                batch.targets[at - 1] = IGNORE;
+            }
+        }
+        let mut at = start;
+        for piece in pieces {
+            let (shard, local) = self.find(piece.document);
+            let base = shard.range(local).start;
+            if shard.has_mask() {
+                for t in piece.start..piece.end {
+                    let predicted_by = at + (t - piece.start) as usize;
+                    if predicted_by > start && !shard.has_loss(base + t) {
+                        batch.targets[predicted_by - 1] = IGNORE;
+                    }
+                }
+            }
+            at += (piece.end - piece.start) as usize;
+        }
+        batch.source.push(index);
+    }
+}
+
+/// The files that `patterns` name, each once, in name order per pattern.
+fn files(source: &str, patterns: &[String], base: &Path) -> Result<Vec<(PathBuf, Format)>, DataError> {
+    let mut out: Vec<(PathBuf, Format)> = Vec::new();
+    for pattern in patterns {
+        let plain = base.join(pattern);
+        let found = if plain.is_file() {
+            let format = Format::of(&plain).ok_or(DataError::Format { path: plain.clone() })?;
+            vec![(plain, format)]
+        } else {
+            let directory = plain.is_dir();
+            let base_glob = glob::Pattern::escape(&base.to_string_lossy());
+            let escaped = if directory { glob::Pattern::escape(pattern) } else { pattern.clone() };
+            let mut full = Path::new(&base_glob).join(escaped).to_string_lossy().into_owned();
+            if directory {
+                full.push_str("/**/*");
+            }
+            let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
+            let paths = glob::glob_with(&full, options).map_err(|e| DataError::Glob {
+                source_name: source.to_owned(),
+                pattern: pattern.clone(),
+                why: e.to_string(),
+            })?;
+            let mut found = Vec::new();
+            for path in paths {
+                let path = path.map_err(|e| {
+                    let path = e.path().to_owned();
+                    DataError::Io { what: "read", path, source: e.into() }
+                })?;
+                if path.is_file()
+                    && let Some(format) = Format::of(&path)
+                {
+                    found.push((path, format));
+                }
+            }
+            found
+        };
+        if found.is_empty() {
+            return Err(DataError::Missing {
+                source_name: source.to_owned(),
+                pattern: pattern.clone(),
+                base: base.to_owned(),
+            });
+        }
+        out.extend(found);
+    }
+    let mut seen = HashSet::new();
+    out.retain(|(path, _)| seen.insert(path.clone()));
+    Ok(out)
+}

@@ -1,0 +1,458 @@
+//! Tokenise the files of a source into shards of the cache. Streams: a thread reads, all cores
+//! parse and tokenise, and the results are written in file order, so that a shard's bytes are a
+//! function of its input. Work already done is found by the hash of that input.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::cache::{Document, Shard, Unusable, VERSION, Writer};
+use super::readers::{self, Body, Format, Item, Stretch};
+use super::record::{TextOf, field};
+use super::summary::{Dropped, Example};
+use super::{DataError, Progress, TextTokenizer};
+
+/// Plain line files are tokenised in stretches of about this size: what a kill can lose.
+const STRETCH: u64 = 128 << 20;
+/// Smaller files share a shard up to this size.
+const GROUP_BYTES: u64 = 64 << 20;
+const GROUP_FILES: usize = 1 << 14;
+/// Bytes of records handed to the cores at once.
+const BATCH: usize = 4 << 20;
+/// Dropped records kept as examples, per shard.
+const EXAMPLES: usize = 20;
+
+/// What to do with a record that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBad {
+    /// Stop with its file and number.
+    #[default]
+    Fail,
+    /// Leave it out and count it.
+    Skip,
+}
+
+/// How records become documents.
+#[derive(Debug)]
+pub(crate) struct Recipe<'a> {
+    pub(crate) tokenizer: &'a TextTokenizer,
+    pub(crate) vocab_size: usize,
+    pub(crate) text: TextOf,
+    /// Field the order is by.
+    pub(crate) sort_by: Option<String>,
+    pub(crate) on_bad: OnBad,
+}
+
+/// Input of one shard.
+#[derive(Clone, Debug)]
+struct Group {
+    stretches: Vec<Stretch>,
+    key: blake3::Hash,
+    bytes: u64,
+}
+
+/// What is kept in a shard about what is not in it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ShardReport {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) dropped: Dropped,
+    pub(crate) examples: Vec<ShardExample>,
+}
+
+/// A dropped record; the file by its number in the shard, whose name may change.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ShardExample {
+    pub(crate) file: usize,
+    pub(crate) record: u64,
+    pub(crate) what: String,
+    /// Whether it is broken rather than unwanted.
+    pub(crate) bad: bool,
+}
+
+/// A tokenised shard and where its records came from.
+#[derive(Debug)]
+pub(crate) struct Indexed {
+    pub(crate) shard: Shard,
+    pub(crate) report: ShardReport,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) made: bool,
+}
+
+impl Indexed {
+    pub(crate) fn examples(&self) -> impl Iterator<Item = Example> {
+        self.report.examples.iter().map(|e| Example {
+            file: self.files.get(e.file).map_or_else(String::new, |p| p.display().to_string()),
+            record: e.record,
+            what: e.what.clone(),
+        })
+    }
+}
+
+/// The shards of `files`, in order; those the cache lacks are made. Also the hash of all keys.
+pub(crate) fn index(
+    name: &str,
+    files: &[(PathBuf, Format)],
+    recipe: &Recipe<'_>,
+    cache_dir: &Path,
+    progress: &dyn Progress,
+) -> Result<(Vec<Indexed>, blake3::Hash), DataError> {
+    std::fs::create_dir_all(cache_dir).map_err(DataError::io("create", cache_dir))?;
+    let groups = survey(name, files, recipe, progress)?;
+    let mut all = blake3::Hasher::new();
+    for group in &groups {
+        all.update(group.key.as_bytes());
+    }
+    let mut shards: Vec<Option<Indexed>> = Vec::new();
+    for group in &groups {
+        let path = shard_path(cache_dir, &group.key);
+        shards.push(match Shard::open(&path, &group.key) {
+            Ok(shard) => Some(accept(group, shard, recipe, false)?),
+            Err(Unusable::Absent) => None,
+            Err(Unusable::Bad(why)) => {
+                progress.note(&format!("the cache file `{}` is made anew: {why}", path.display()));
+                std::fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
+                None
+            }
+            Err(Unusable::Failed(error)) => return Err(error),
+        });
+    }
+    let todo: u64 = groups.iter().zip(&shards).filter(|(_, s)| s.is_none()).map(|(g, _)| g.bytes).sum();
+    if todo > 0 {
+        progress.begin(&format!("tokenising {name}"), todo);
+    }
+    let mut out = Vec::with_capacity(groups.len());
+    for (group, shard) in groups.iter().zip(shards) {
+        out.push(match shard {
+            Some(shard) => shard,
+            None => {
+                let path = shard_path(cache_dir, &group.key);
+                make(&path, group, recipe, progress)?;
+                let shard = Shard::open(&path, &group.key).map_err(|e| match e {
+                    Unusable::Failed(error) => error,
+                    Unusable::Bad(why) => DataError::Damaged { path: path.clone(), what: why.into() },
+                    Unusable::Absent => DataError::Damaged { path: path.clone(), what: "it vanished".into() },
+                })?;
+                accept(group, shard, recipe, true)?
+            }
+        });
+    }
+    if todo > 0 {
+        progress.end();
+    }
+    Ok((out, all.finalize()))
+}
+
+fn shard_path(cache_dir: &Path, key: &blake3::Hash) -> PathBuf {
+    cache_dir.join(format!("{}.tokens", &key.to_hex()[..32]))
+}
+
+/// A shard made while bad records were skipped is still an error where they are fatal.
+fn accept(group: &Group, shard: Shard, recipe: &Recipe<'_>, made: bool) -> Result<Indexed, DataError> {
+    let report: ShardReport = serde_json::from_slice(shard.report()).unwrap_or_default();
+    let files: Vec<PathBuf> = group.stretches.iter().map(|s| s.path.clone()).collect();
+    if recipe.on_bad == OnBad::Fail
+        && let Some(bad) = report.examples.iter().find(|e| e.bad)
+    {
+        let path = files.get(bad.file).cloned().unwrap_or_default();
+        return Err(DataError::BadRecord { path, record: bad.record, what: bad.what.clone() });
+    }
+    Ok(Indexed { shard, report, files, made })
+}
+
+/// Hash the files and divide them into shards.
+fn survey(
+    name: &str,
+    files: &[(PathBuf, Format)],
+    recipe: &Recipe<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<Group>, DataError> {
+    let mut total = 0;
+    for (path, _) in files {
+        total += std::fs::metadata(path).map_err(DataError::io("read", path))?.len();
+    }
+    if total > STRETCH {
+        progress.begin(&format!("hashing {name}"), total);
+    }
+    let pieces: Vec<Vec<(Stretch, blake3::Hash, u64)>> =
+        files.par_iter().map(|(path, format)| hash(path, *format, progress)).collect::<Result<_, _>>()?;
+    if total > STRETCH {
+        progress.end();
+    }
+    let recipe_digest = recipe.digest();
+    let mut groups = Vec::new();
+    let mut open: Vec<(Stretch, blake3::Hash, u64)> = Vec::new();
+    let close = |open: &mut Vec<(Stretch, blake3::Hash, u64)>, groups: &mut Vec<Group>| {
+        if open.is_empty() {
+            return;
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("midc token cache v1");
+        hasher.update(&VERSION.to_le_bytes()).update(recipe_digest.as_bytes());
+        for (stretch, content, _) in open.iter() {
+            let tokens = matches!(stretch.format, Format::Tokens | Format::Megatron);
+            hasher.update(stretch.format.name().as_bytes());
+            hasher.update(&(if tokens { recipe.vocab_size as u64 } else { 0 }).to_le_bytes());
+            hasher.update(&stretch.records_before.to_le_bytes());
+            hasher.update(content.as_bytes());
+        }
+        groups.push(Group {
+            key: hasher.finalize(),
+            bytes: open.iter().map(|(_, _, n)| n).sum(),
+            stretches: std::mem::take(open).into_iter().map(|(s, _, _)| s).collect(),
+        });
+    };
+    for piece in pieces.into_iter().flatten() {
+        let bytes: u64 = open.iter().map(|(_, _, n)| n).sum();
+        if bytes + piece.2 > GROUP_BYTES || open.len() >= GROUP_FILES {
+            close(&mut open, &mut groups);
+        }
+        open.push(piece);
+    }
+    close(&mut open, &mut groups);
+    Ok(groups)
+}
+
+/// Hash a file, in stretches where its format has ranges.
+fn hash(
+    path: &Path,
+    format: Format,
+    progress: &dyn Progress,
+) -> Result<Vec<(Stretch, blake3::Hash, u64)>, DataError> {
+    use std::io::Read;
+    let mut out = Vec::new();
+    let mut hasher = blake3::Hasher::new();
+    let (mut start, mut at, mut lines, mut lines_before) = (0u64, 0u64, 0u64, 0u64);
+    let mut paths = vec![path.to_owned()];
+    if format == Format::Megatron {
+        paths.push(path.with_extension("idx"));
+    }
+    let stretch = |range, records_before| Stretch { path: path.to_owned(), format, range, records_before };
+    let mut buffer = vec![0u8; 1 << 20];
+    for path in &paths {
+        let mut file = std::fs::File::open(path).map_err(DataError::io("open", path))?;
+        loop {
+            let n = file.read(&mut buffer).map_err(DataError::io("read", path))?;
+            if n == 0 {
+                break;
+            }
+            progress.advance(n as u64);
+            let mut rest = &buffer[..n];
+            if format.has_ranges() {
+                if at + n as u64 - start > STRETCH
+                    && let Some(cut) = rest.iter().rposition(|b| *b == b'\n')
+                {
+                    let (head, tail) = rest.split_at(cut + 1);
+                    hasher.update(head);
+                    lines += newlines(head);
+                    at += head.len() as u64;
+                    out.push((stretch(Some((start, at)), lines_before), hasher.finalize(), at - start));
+                    hasher.reset();
+                    (start, lines_before, rest) = (at, lines, tail);
+                }
+                lines += newlines(rest);
+            }
+            hasher.update(rest);
+            at += rest.len() as u64;
+        }
+    }
+    if start == 0 {
+        out.push((stretch(None, 0), hasher.finalize(), at));
+    } else if at > start {
+        out.push((stretch(Some((start, at)), lines_before), hasher.finalize(), at - start));
+    }
+    Ok(out)
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|b| **b == b'\n').count() as u64
+}
+
+/// Tokenise `group` into the shard at `path`.
+fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress) -> Result<(), DataError> {
+    let width = if recipe.vocab_size <= 1 << 16 { 2 } else { 4 };
+    let Some(mut writer) = Writer::create(path, width, false, recipe.sort_by.is_some())? else {
+        return Ok(());
+    };
+    let mut report = ShardReport::default();
+    std::thread::scope(|scope| -> Result<(), DataError> {
+        let (send, batches) = sync_channel(2);
+        let eos = recipe.tokenizer.eos();
+        scope.spawn(move || {
+            let mut batch: Vec<(usize, Item)> = Vec::new();
+            let mut bytes = 0;
+            for (file, stretch) in group.stretches.iter().enumerate() {
+                let items = match readers::open(stretch, recipe.vocab_size, eos) {
+                    Ok(items) => items,
+                    Err(error) => return drop(send.send(Err(error))),
+                };
+                for item in items {
+                    let item = match item {
+                        Ok(item) => item,
+                        Err(error) => return drop(send.send(Err(error))),
+                    };
+                    bytes += item.body.bytes() + 64;
+                    batch.push((file, item));
+                    if bytes >= BATCH {
+                        bytes = 0;
+                        // A receiver that is gone has failed already.
+                        if send.send(Ok(std::mem::take(&mut batch))).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+            drop(send.send(Ok(batch)));
+        });
+        // Progress is of bytes on disk; records say only their own size.
+        let mut told = 0;
+        for batch in batches {
+            let batch = batch?;
+            let bytes: u64 = batch.iter().map(|(_, item)| item.body.bytes() as u64).sum();
+            let outcomes: Vec<(usize, u64, Outcome)> = batch
+                .into_par_iter()
+                .map(|(file, item)| (file, item.record, recipe.document(item.body)))
+                .collect();
+            for (file, record, outcome) in outcomes {
+                report.records += 1;
+                let path = || group.stretches[file].path.clone();
+                match outcome {
+                    Outcome::Document { tokens, hash, key, bytes } => {
+                        report.bytes += bytes;
+                        let origin = (file as u64) << 40 | record & ((1 << 40) - 1);
+                        writer.push(&tokens, &[], Document { hash, origin, key })?;
+                    }
+                    Outcome::Dropped { why, what, bad } => {
+                        if bad && recipe.on_bad == OnBad::Fail {
+                            return Err(DataError::BadRecord { path: path(), record, what });
+                        }
+                        why(&mut report.dropped);
+                        if !what.is_empty() && report.examples.len() < EXAMPLES {
+                            report.examples.push(ShardExample { file, record, what, bad });
+                        }
+                    }
+                    Outcome::Failed(why) => return Err(DataError::Tokenize { path: path(), record, why }),
+                }
+            }
+            let step = bytes.min(group.bytes - told);
+            told += step;
+            progress.advance(step);
+        }
+        progress.advance(group.bytes - told);
+        Ok(())
+    })?;
+    let json = serde_json::to_vec(&report).unwrap_or_default();
+    writer.finish(&group.key, &json)
+}
+
+/// What became of a record.
+enum Outcome {
+    Document { tokens: Vec<u32>, hash: u128, key: f64, bytes: u64 },
+    Dropped { why: fn(&mut Dropped), what: String, bad: bool },
+    Failed(String),
+}
+
+impl Outcome {
+    fn bad(why: fn(&mut Dropped), what: impl Into<String>) -> Self {
+        Self::Dropped { why, what: what.into(), bad: true }
+    }
+
+    fn unwanted(why: fn(&mut Dropped)) -> Self {
+        Self::Dropped { why, what: String::new(), bad: false }
+    }
+}
+
+impl Recipe<'_> {
+    /// Everything that decides what tokens a record gives.
+    fn digest(&self) -> blake3::Hash {
+        let width = if self.vocab_size <= 1 << 16 { 2 } else { 4 };
+        let text = format!("{:?}\n{:?}\n{width}", self.text, self.sort_by);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.tokenizer.digest().as_bytes()).update(text.as_bytes());
+        hasher.finalize()
+    }
+
+    fn document(&self, body: Body) -> Outcome {
+        let record = match body {
+            Body::Tokens(tokens) => return self.tokens(tokens),
+            Body::Text(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => return self.text(&text, &Value::Null),
+                Err(error) => {
+                    let what = format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to());
+                    return Outcome::bad(|d| d.invalid_utf8 += 1, what);
+                }
+            },
+            Body::Row(row) => Value::Object(row),
+            Body::Json(bytes) => {
+                if bytes.iter().all(u8::is_ascii_whitespace) {
+                    return Outcome::bad(|d| d.blank += 1, "a blank line");
+                }
+                if let Err(error) = std::str::from_utf8(&bytes) {
+                    let what = format!("not UTF-8 at byte {}", error.valid_up_to());
+                    return Outcome::bad(|d| d.invalid_utf8 += 1, what);
+                }
+                match serde_json::from_slice(&bytes) {
+                    Ok(value @ Value::Object(_)) => value,
+                    Ok(_) => return Outcome::bad(|d| d.malformed += 1, "not a JSON object"),
+                    Err(error) => {
+                        // serde_json counts lines of its own input, which is one.
+                        let what =
+                            format!("malformed JSON: {error}").replace(" at line 1 column", " at column");
+                        return Outcome::bad(|d| d.malformed += 1, what);
+                    }
+                }
+            }
+        };
+        match self.text.render(&record) {
+            Ok(rendered) => self.text(&rendered.text, &record),
+            Err(what) => Outcome::bad(|d| d.no_text += 1, what),
+        }
+    }
+
+    fn text(&self, text: &str, record: &Value) -> Outcome {
+        if text.is_empty() {
+            return Outcome::unwanted(|d| d.empty += 1);
+        }
+        let mut tokens = match self.tokenizer.encode_document(text) {
+            Ok(tokens) => tokens,
+            Err(why) => return Outcome::Failed(why),
+        };
+        let eos = self.tokenizer.eos();
+        if tokens.last() != Some(&eos) {
+            tokens.push(eos);
+        }
+        let key = self.sort_by.as_ref().map_or(f64::NAN, |name| number(field(record, name)));
+        Outcome::Document { tokens, hash: content_hash(text.as_bytes()), key, bytes: text.len() as u64 }
+    }
+
+    fn tokens(&self, mut tokens: Vec<u32>) -> Outcome {
+        let eos = self.tokenizer.eos();
+        if tokens.is_empty() || tokens == [eos] {
+            return Outcome::unwanted(|d| d.empty += 1);
+        }
+        if tokens.last() != Some(&eos) {
+            tokens.push(eos);
+        }
+        let bytes: Vec<u8> = tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
+        Outcome::Document { hash: content_hash(&bytes), tokens, key: f64::NAN, bytes: 0 }
+    }
+}
+
+/// The first half of blake3.
+fn content_hash(bytes: &[u8]) -> u128 {
+    let mut out = [0; 16];
+    out.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
+    u128::from_be_bytes(out)
+}
+
+fn number(value: &Value) -> f64 {
+    match value {
+        Value::Number(n) => n.as_f64().unwrap_or(f64::NAN),
+        Value::Bool(b) => f64::from(u8::from(*b)),
+        Value::String(s) => s.trim().parse().unwrap_or(f64::NAN),
+        _ => f64::NAN,
+    }
+}

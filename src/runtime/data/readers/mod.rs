@@ -1,0 +1,181 @@
+//! Files to raw records, one reader per file of this directory. A reader streams, holds one record
+//! at a time and does no parsing that could be done on another thread; hostile bytes are errors.
+//! Readers know nothing of tokenizers or templates.
+
+mod jsonl;
+mod megatron;
+mod npy;
+mod text;
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::DataError;
+
+/// The longest record in bytes. Nothing real comes near; a file without line ends stops here.
+const MAX_RECORD: u64 = 1 << 30;
+
+/// One record, unparsed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Line of a text format, row of a table, document of a token file; from 1.
+    pub record: u64,
+    /// Its content.
+    pub body: Body,
+}
+
+/// The content of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// A line that should be a JSON object.
+    Json(Vec<u8>),
+    /// Plain text that should be UTF-8.
+    Text(Vec<u8>),
+    /// A row of a table.
+    Row(serde_json::Map<String, serde_json::Value>),
+    /// Token ids, made with the tokenizer of the model.
+    Tokens(Vec<u32>),
+}
+
+impl Body {
+    /// Size in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Json(b) | Self::Text(b) => b.len(),
+            Self::Row(row) => row.values().map(|v| v.as_str().map_or(16, str::len)).sum(),
+            Self::Tokens(t) => 4 * t.len(),
+        }
+    }
+}
+
+/// The records of a file, in order.
+pub type Items = Box<dyn Iterator<Item = Result<Item, DataError>> + Send>;
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A JSON object per line.
+    Jsonl(Compression),
+    /// One document.
+    Text(Compression),
+    /// Raw tokens: NumPy `.npy`, headerless `.npy` (OLMo), `.bin` (nanoGPT, llm.c).
+    Tokens,
+    /// Tokens in `.bin` with their document bounds in `.idx`.
+    Megatron,
+}
+
+/// How a file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not.
+    None,
+    /// gzip, of any number of members.
+    Gzip,
+    /// Zstandard, of any number of frames.
+    Zstd,
+}
+
+impl Format {
+    /// By the name of the file; `None` for those no reader takes (archives, pictures).
+    pub fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let (name, compression) = match name.rsplit_once('.') {
+            Some((stem, "gz")) => (stem, Compression::Gzip),
+            Some((stem, "zst" | "zstd")) => (stem, Compression::Zstd),
+            _ => (name.as_str(), Compression::None),
+        };
+        let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
+        match extension {
+            "jsonl" | "ndjson" | "json" => Some(Self::Jsonl(compression)),
+            "npy" | "bin" if compression != Compression::None => None,
+            "npy" => Some(Self::Tokens),
+            "bin" if path.with_extension("idx").is_file() => Some(Self::Megatron),
+            "bin" => Some(Self::Tokens),
+            "zip" | "tar" | "tgz" | "7z" | "xz" | "bz2" | "parquet" | "arrow" | "feather" | "idx" | "pdf"
+            | "png" | "jpg" | "jpeg" | "gif" | "safetensors" | "gguf" | "pt" | "pth" | "so" | "o" | "a"
+            | "exe" | "dll" | "db" | "sqlite" => None,
+            _ => Some(Self::Text(compression)),
+        }
+    }
+
+    /// Whether the file can be read from the middle, at a line start.
+    pub(crate) fn has_ranges(self) -> bool {
+        self == Self::Jsonl(Compression::None)
+    }
+
+    /// A name for messages and cache keys.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Jsonl(_) => "jsonl",
+            Self::Text(_) => "text",
+            Self::Tokens => "tokens",
+            Self::Megatron => "megatron",
+        }
+    }
+}
+
+/// A stretch of a file: all of it, or the lines in some bytes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The file.
+    pub path: PathBuf,
+    /// What it holds.
+    pub format: Format,
+    /// First byte and one past the last, at line starts; for formats that have ranges.
+    pub range: Option<(u64, u64)>,
+    /// Records before it.
+    pub records_before: u64,
+}
+
+/// The records of `stretch`. `vocab_size` and `eos` interpret token files.
+///
+/// # Errors
+/// The file cannot be opened or its header is damaged.
+pub fn open(stretch: &Stretch, vocab_size: usize, eos: u32) -> Result<Items, DataError> {
+    let path = &stretch.path;
+    match stretch.format {
+        Format::Jsonl(compression) => {
+            Ok(Box::new(jsonl::Lines::new(path, stretch.records_before, bytes(stretch, compression)?)))
+        }
+        Format::Text(compression) => text::whole(path, bytes(stretch, compression)?),
+        Format::Tokens => npy::open(path, vocab_size, eos),
+        Format::Megatron => megatron::open(path, vocab_size),
+    }
+}
+
+fn bytes(stretch: &Stretch, compression: Compression) -> Result<Box<dyn Read + Send>, DataError> {
+    let path = &stretch.path;
+    let mut file = File::open(path).map_err(DataError::io("open", path))?;
+    if let Some((start, end)) = stretch.range {
+        file.seek(SeekFrom::Start(start)).map_err(DataError::io("read", path))?;
+        return Ok(Box::new(file.take(end - start)));
+    }
+    Ok(match compression {
+        Compression::None => Box::new(file),
+        Compression::Gzip => {
+            Box::new(flate2::read::MultiGzDecoder::new(BufReader::with_capacity(1 << 18, file)))
+        }
+        Compression::Zstd => {
+            let mut decoder = zstd::Decoder::new(file).map_err(DataError::io("read", path))?;
+            // `zstd --long=31` makes windows above the default limit.
+            decoder.window_log_max(31).map_err(DataError::io("read", path))?;
+            Box::new(decoder)
+        }
+    })
+}
+
+/// What a failed read means: compressed data that ends early or does not decode is damage, the
+/// rest is the machine.
+fn read_error(path: &Path, error: std::io::Error) -> DataError {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    match error.kind() {
+        UnexpectedEof | InvalidData | InvalidInput | Other => {
+            DataError::Damaged { path: path.to_owned(), what: error.to_string() }
+        }
+        _ => DataError::io("read", path)(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

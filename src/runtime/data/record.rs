@@ -1,0 +1,223 @@
+//! From a record to the text of a document. Knows JSON values, not files.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+/// Which text of a record is the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TextOf {
+    /// The field `text`, else `messages` (or `conversations`).
+    Auto,
+    /// A field; dots reach into objects.
+    Field(String),
+    /// Literal text and fields in turn.
+    Template(Vec<Part>),
+}
+
+/// A part of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Literal(String),
+    Field(String),
+}
+
+/// The text of a document and which bytes of it came from which field (or role of a dialogue).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rendered {
+    pub(crate) text: String,
+    pub(crate) spans: Vec<(String, Range<usize>)>,
+}
+
+impl TextOf {
+    /// Read `SourcePlan::text`: a field name, or a template if it has braces (`{{` and `}}` are
+    /// literal ones).
+    pub(crate) fn parse(text: Option<&str>) -> Result<Self, String> {
+        let Some(text) = text else { return Ok(Self::Auto) };
+        if !text.contains(['{', '}']) {
+            let name = text.trim();
+            return if name.is_empty() { Err("is empty".into()) } else { Ok(Self::Field(name.into())) };
+        }
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '{' | '}' if chars.peek() == Some(&c) => {
+                    chars.next();
+                    literal.push(c);
+                }
+                '{' => {
+                    let mut name = String::new();
+                    loop {
+                        match chars.next() {
+                            Some('}') => break,
+                            Some(c) if c != '{' => name.push(c),
+                            _ => return Err("has a `{` that is not closed".into()),
+                        }
+                    }
+                    if name.trim().is_empty() {
+                        return Err("has a field without a name".into());
+                    }
+                    if !literal.is_empty() {
+                        parts.push(Part::Literal(std::mem::take(&mut literal)));
+                    }
+                    parts.push(Part::Field(name.trim().to_owned()));
+                }
+                '}' => return Err("has a `}` without a `{`; a literal one is `}}`".into()),
+                c => literal.push(c),
+            }
+        }
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        Ok(Self::Template(parts))
+    }
+
+    /// The document of `record`.
+    pub(crate) fn render(&self, record: &Value) -> Result<Rendered, String> {
+        let mut out = Rendered::default();
+        match self {
+            Self::Auto => {
+                let name = ["text", "messages", "conversations"]
+                    .into_iter()
+                    .find(|name| !record[*name].is_null())
+                    .ok_or("has neither `text` nor `messages`; say which with the source's `text`")?;
+                out.field(name, &record[name])?;
+            }
+            Self::Field(name) => out.field(name, field(record, name))?,
+            Self::Template(parts) => {
+                for part in parts {
+                    match part {
+                        Part::Literal(text) => out.text.push_str(text),
+                        Part::Field(name) => out.field(name, field(record, name))?,
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The field `path` of `record`: by its whole name, else by its dotted parts. Null when absent.
+pub(crate) fn field<'a>(record: &'a Value, path: &str) -> &'a Value {
+    let whole = &record[path];
+    if !whole.is_null() {
+        return whole;
+    }
+    path.split('.').fold(record, |value, name| match name.parse::<usize>() {
+        Ok(i) if value.is_array() => &value[i],
+        _ => &value[name],
+    })
+}
+
+impl Rendered {
+    fn field(&mut self, name: &str, value: &Value) -> Result<(), String> {
+        let start = self.text.len();
+        match value {
+            Value::String(text) => self.text.push_str(text),
+            Value::Number(n) => self.text.push_str(&n.to_string()),
+            Value::Bool(b) => self.text.push_str(if *b { "true" } else { "false" }),
+            Value::Null => return Err(format!("has no field `{name}`")),
+            Value::Array(turns) => self.dialogue(name, turns)?,
+            Value::Object(_) => return Err(format!("field `{name}` is an object, not text")),
+        }
+        self.spans.push((name.to_owned(), start..self.text.len()));
+        Ok(())
+    }
+
+    /// Turns as lines `role: content`. Strings in the array are turns without a role.
+    fn dialogue(&mut self, name: &str, turns: &[Value]) -> Result<(), String> {
+        for (i, turn) in turns.iter().enumerate() {
+            if i > 0 {
+                self.text.push('\n');
+            }
+            if let Value::String(text) = turn {
+                self.text.push_str(text);
+                continue;
+            }
+            let role = turn["role"].as_str().or(turn["from"].as_str());
+            let role = role.ok_or_else(|| format!("turn {} of `{name}` has no `role`", i + 1))?;
+            self.text.push_str(role);
+            self.text.push_str(": ");
+            let start = self.text.len();
+            let content = if turn["content"].is_null() { &turn["value"] } else { &turn["content"] };
+            match content {
+                Value::String(text) => self.text.push_str(text),
+                // Parts of a multi-modal turn: the text of those that have some.
+                Value::Array(parts) => {
+                    for part in parts {
+                        self.text.push_str(part["text"].as_str().unwrap_or_default());
+                    }
+                }
+                // A turn of nothing but tool calls.
+                Value::Null => {}
+                _ => return Err(format!("the content of turn {} of `{name}` is not text", i + 1)),
+            }
+            self.spans.push((role.to_owned(), start..self.text.len()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn render(text: Option<&str>, record: Value) -> Result<String, String> {
+        TextOf::parse(text)?.render(&record).map(|r| r.text)
+    }
+
+    #[test]
+    fn fields_templates_and_dialogues() {
+        let chat =
+            json!({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]});
+        for (text, record, expect) in [
+            (None, json!({"text": "a", "messages": []}), "a"),
+            (None, chat.clone(), "user: hi\nassistant: ho"),
+            (None, json!({"conversations": [{"from": "human", "value": "x"}]}), "human: x"),
+            (Some("body"), json!({"body": "b"}), "b"),
+            (Some("a.b"), json!({"a": {"b": "deep"}}), "deep"),
+            (Some("a.b"), json!({"a.b": "flat"}), "flat"),
+            (Some("{q}\n{a}"), json!({"q": "1+1", "a": 2}), "1+1\n2"),
+            (Some("{{{q}}}"), json!({"q": true}), "{true}"),
+            (Some("messages"), chat, "user: hi\nassistant: ho"),
+            (
+                None,
+                json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "p"}]}]}),
+                "user: p",
+            ),
+        ] {
+            assert_eq!(render(text, record).unwrap(), expect, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        for (text, record, expect) in [
+            (None, json!({"body": "b"}), "neither `text` nor `messages`"),
+            (Some("body"), json!({"text": "b"}), "no field `body`"),
+            (Some("{q}"), json!({}), "no field `q`"),
+            (Some("{q"), json!({}), "not closed"),
+            (Some("q}"), json!({}), "without a `{`"),
+            (Some("{}"), json!({}), "without a name"),
+            (None, json!([1]), "neither"),
+            (None, json!(null), "neither"),
+            (None, json!({"text": {"a": 1}}), "is an object"),
+            (None, json!({"messages": [1]}), "no `role`"),
+        ] {
+            let error = render(text, record).unwrap_err();
+            assert!(error.contains(expect), "{error}");
+        }
+    }
+
+    #[test]
+    fn spans_say_where_fields_lie() {
+        let got =
+            TextOf::parse(Some("Q: {q} A: {a}")).unwrap().render(&json!({"q": "x", "a": "yz"})).unwrap();
+        assert_eq!(got.spans, [("q".into(), 3..4), ("a".into(), 8..10)]);
+        assert_eq!(&got.text[8..10], "yz");
+    }
+}

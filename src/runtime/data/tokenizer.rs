@@ -1,0 +1,299 @@
+//! Text to token ids through a Hugging Face `tokenizer.json`. The only file that names the
+//! tokenizers crate.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::DataError;
+
+/// Longer texts are cut at line starts and encoded in parts, in parallel by the caller's threads,
+/// where [`TextTokenizer::cuts_at_lines`] holds.
+const PART_BYTES: usize = 1 << 20;
+
+/// Names of added tokens that end a document, tried in this order when no configuration says.
+const EOS_NAMES: [&str; 8] = [
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end▁of▁sentence|>",
+    "[EOS]",
+];
+
+/// A tokenizer with what is known about it.
+#[derive(Clone)]
+pub struct TextTokenizer {
+    inner: Tokenizer,
+    path: PathBuf,
+    eos: u32,
+    largest: u32,
+    digest: blake3::Hash,
+    cuts_at_lines: bool,
+}
+
+impl std::fmt::Debug for TextTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextTokenizer")
+            .field("path", &self.path)
+            .field("eos", &self.eos)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TextTokenizer {
+    /// Load `path`, a `tokenizer.json` or the directory it lies in.
+    ///
+    /// The end-of-sequence token is, in this order: `eos_token` of `tokenizer_config.json` beside
+    /// it; `eos_token_id` of `config.json` (the first of a list); `eos_token` of
+    /// `special_tokens_map.json`; the first of `<|endoftext|>`, `<|end_of_text|>`, `</s>`,
+    /// `<eos>`, `<|eot_id|>`, `<|im_end|>`, `<|end▁of▁sentence|>`, `[EOS]` that is in the vocabulary.
+    ///
+    /// # Errors
+    /// The file cannot be read or understood, or no such token is found.
+    pub fn open(path: &Path) -> Result<Self, DataError> {
+        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let bytes = std::fs::read(&path).map_err(DataError::io("read", &path))?;
+        let dir = path.parent().unwrap_or(Path::new("")).to_owned();
+        let json = |name: &str| -> Value {
+            let bytes = std::fs::read(dir.join(name)).unwrap_or_default();
+            serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+        };
+        let named = |config: &Value| -> Option<String> {
+            let token = &config["eos_token"];
+            Some(token.as_str().or(token["content"].as_str())?.to_owned())
+        };
+        let by_id = |config: &Value| -> Option<u32> {
+            let id = [&config["eos_token_id"], &config["text_config"]["eos_token_id"]];
+            id.into_iter().find_map(|v| v.as_u64().or(v[0].as_u64())).and_then(|id| u32::try_from(id).ok())
+        };
+        Self::from_bytes(&path, &bytes, |inner| {
+            let id = |name: String| inner.token_to_id(&name);
+            named(&json("tokenizer_config.json"))
+                .and_then(id)
+                .or_else(|| by_id(&json("config.json")).filter(|id| inner.id_to_token(*id).is_some()))
+                .or_else(|| named(&json("special_tokens_map.json")).and_then(id))
+        })
+    }
+
+    /// From the text of a `tokenizer.json` that `path` names in messages, with the id of its
+    /// end-of-sequence token where known.
+    ///
+    /// # Errors
+    /// The text cannot be understood, or there is no end-of-sequence token.
+    pub fn from_json(path: &Path, json: &[u8], eos: Option<u32>) -> Result<Self, DataError> {
+        Self::from_bytes(path, json, |inner| eos.filter(|id| inner.id_to_token(*id).is_some()))
+    }
+
+    fn from_bytes(
+        path: &Path,
+        bytes: &[u8],
+        eos: impl FnOnce(&Tokenizer) -> Option<u32>,
+    ) -> Result<Self, DataError> {
+        let broken =
+            |why: tokenizers::Error| DataError::Tokenizer { path: path.to_owned(), why: why.to_string() };
+        let mut inner = Tokenizer::from_bytes(bytes).map_err(broken)?;
+        // Documents are cut by packing and never padded.
+        inner.with_truncation(None).map_err(broken)?;
+        inner.with_padding(None);
+        let eos = eos(&inner)
+            .or_else(|| EOS_NAMES.iter().find_map(|name| inner.token_to_id(name)))
+            .ok_or_else(|| DataError::NoEos { path: path.to_owned() })?;
+        let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(bytes).update(&eos.to_le_bytes());
+        let mut tokenizer = Self {
+            inner,
+            path: path.to_owned(),
+            eos,
+            largest,
+            digest: hasher.finalize(),
+            cuts_at_lines: false,
+        };
+        tokenizer.cuts_at_lines = tokenizer.probe_cuts();
+        Ok(tokenizer)
+    }
+
+    /// Whether a line start before a letter or digit is always a token boundary, so that long
+    /// texts can be encoded in parts: true of byte-level pre-tokenizers, false of those that put a
+    /// space before the text.
+    fn probe_cuts(&self) -> bool {
+        const PROBES: [(&str, &str); 6] = [
+            ("alpha beta\n", "gamma delta"),
+            ("trailing space  \n\n", "Next line"),
+            ("1 2 3\n", "4 5 6"),
+            ("}\n", "fn main() {}\n"),
+            ("\t.\r\n", "x\ty"),
+            ("été\n", "abc"),
+        ];
+        PROBES.iter().all(|(a, b)| {
+            let (whole, head, tail) = (self.encode(&format!("{a}{b}")), self.encode(a), self.encode(b));
+            matches!((whole, head, tail), (Ok(w), Ok(h), Ok(t)) if w[..] == [&h[..], &t[..]].concat())
+        })
+    }
+
+    /// Where it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The token that ends a document.
+    pub fn eos(&self) -> u32 {
+        self.eos
+    }
+
+    /// The largest id.
+    pub fn largest(&self) -> u32 {
+        self.largest
+    }
+
+    /// Identifies the tokenizer's behaviour.
+    pub(crate) fn digest(&self) -> blake3::Hash {
+        self.digest
+    }
+
+    /// The id of a token by its text.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// That every id has a row in an embedding of `vocab_size` rows (which may have more).
+    ///
+    /// # Errors
+    /// Names both sizes.
+    pub fn check_vocabulary(&self, vocab_size: usize) -> Result<(), DataError> {
+        if self.largest as usize >= vocab_size {
+            return Err(DataError::Vocabulary { path: self.path.clone(), largest: self.largest, vocab_size });
+        }
+        Ok(())
+    }
+
+    /// Token ids of `text` without special tokens around it. Special tokens spelled out in the
+    /// text become those tokens, as in transformers.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| e.to_string())?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of `text` with the special tokens the tokenizer adds, as
+    /// `tokenizer(text).input_ids` in transformers.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub fn encode_as_configured(&self, text: &str) -> Result<Vec<u32>, String> {
+        let encoding = self.inner.encode_fast(text, true).map_err(|e| e.to_string())?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of `text` and the bytes each covers.
+    pub(crate) fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), String> {
+        let encoding = self.inner.encode(text, false).map_err(|e| e.to_string())?;
+        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+    }
+
+    /// As [`TextTokenizer::encode`], long texts in parallel parts where that makes no difference.
+    pub(crate) fn encode_document(&self, text: &str) -> Result<Vec<u32>, String> {
+        if text.len() <= 2 * PART_BYTES || !self.cuts_at_lines {
+            return self.encode(text);
+        }
+        use rayon::prelude::*;
+        let parts: Vec<Vec<u32>> =
+            parts(text).into_par_iter().map(|part| self.encode(part)).collect::<Result<_, _>>()?;
+        Ok(parts.concat())
+    }
+
+    /// The text of `ids`, special tokens included.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, String> {
+        self.inner.decode(ids, false).map_err(|e| e.to_string())
+    }
+}
+
+/// Cut `text` after about every [`PART_BYTES`] where a line that starts with an ASCII letter or
+/// digit begins.
+fn parts(text: &str) -> Vec<&str> {
+    let bytes = text.as_bytes();
+    let mut parts = Vec::new();
+    let mut start = 0;
+    while bytes.len() - start > 2 * PART_BYTES {
+        let from = start + PART_BYTES;
+        let cut = bytes[from..].windows(2).position(|w| w[0] == b'\n' && w[1].is_ascii_alphanumeric());
+        let Some(cut) = cut else { break };
+        parts.push(&text[start..from + cut + 1]);
+        start = from + cut + 1;
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> TextTokenizer {
+        TextTokenizer::open(Path::new("examples/data")).unwrap()
+    }
+
+    /// Ids from `transformers.AutoTokenizer.from_pretrained("examples/data")`.
+    #[test]
+    fn agrees_with_transformers() {
+        let t = example();
+        let ids = t.encode("Hello 2024 wörld\n<|endoftext|>").unwrap();
+        assert_eq!(ids, [46, 309, 547, 227, 24, 22, 24, 26, 285, 134, 121, 88, 487, 205, 0]);
+        assert_eq!((t.eos(), t.largest()), (0, 4095));
+        assert_eq!(t.decode(&ids).unwrap(), "Hello 2024 wörld\n<|endoftext|>");
+    }
+
+    #[test]
+    fn long_texts_in_parts_are_the_same() {
+        let t = example();
+        assert!(t.cuts_at_lines);
+        let line = "Some words, 12 numbers; and a line.\n\n  indented\nnext\n";
+        let text = line.repeat(3 * PART_BYTES / line.len());
+        assert!(parts(&text).len() > 1);
+        assert_eq!(parts(&text).concat(), text);
+        assert_eq!(t.encode_document(&text).unwrap(), t.encode(&text).unwrap());
+        assert_eq!(parts(&"\n".repeat(4 * PART_BYTES)).len(), 1);
+    }
+
+    #[test]
+    fn the_end_token_is_found_in_the_documented_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        std::fs::copy("examples/data/tokenizer.json", dir.path().join("tokenizer.json")).unwrap();
+        let eos = || TextTokenizer::open(dir.path()).unwrap().eos();
+        assert_eq!(eos(), 0);
+        write("special_tokens_map.json", r#"{"eos_token": {"content": "<|im_start|>"}}"#);
+        assert_eq!(eos(), 1);
+        write("config.json", r#"{"eos_token_id": [2, 0]}"#);
+        assert_eq!(eos(), 2);
+        write("config.json", r#"{"eos_token_id": 99999}"#);
+        assert_eq!(eos(), 1);
+        write("tokenizer_config.json", r#"{"eos_token": "<|im_end|>"}"#);
+        assert_eq!(eos(), 2);
+        write("tokenizer_config.json", "{ not json");
+        assert_eq!(eos(), 1);
+    }
+
+    #[test]
+    fn a_small_embedding_is_refused() {
+        let error = example().check_vocabulary(4095).unwrap_err().to_string();
+        assert!(error.contains("4095") && error.contains("vocab_size"), "{error}");
+        example().check_vocabulary(4096).unwrap();
+    }
+
+    #[test]
+    fn hostile_files_are_errors() {
+        for bad in ["", "{}", "[1]", "\u{0}", r#"{"model":{"type":"BPE","vocab":{"a":-1},"merges":[]}}"#] {
+            assert!(TextTokenizer::from_json(Path::new("t.json"), bad.as_bytes(), None).is_err(), "{bad}");
+        }
+    }
+}

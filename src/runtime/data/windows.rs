@@ -1,0 +1,69 @@
+//! A plain file for `midc eval`: its documents in non-overlapping windows, tokenised as
+//! transformers would.
+
+use std::path::Path;
+
+use super::readers::{self, Body, Format, Stretch};
+use super::record::TextOf;
+use super::{DataError, TextTokenizer};
+
+/// Consecutive tokens of one document; every one but the first is predicted from those before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Which document of the file, from 0.
+    pub document: u64,
+    /// `context` of them, or what is left at the end of the document.
+    pub tokens: Vec<u32>,
+}
+
+/// The windows of `context` tokens of every document of `path`. Special tokens are added only if
+/// the tokenizer adds them by itself. `text` is a field or template, as in a source.
+///
+/// # Errors
+/// The file or, item by item, one of its records cannot be read.
+pub fn file_windows<'a>(
+    path: &Path,
+    text: Option<&str>,
+    tokenizer: &'a TextTokenizer,
+    vocab_size: usize,
+    context: usize,
+) -> Result<impl Iterator<Item = Result<Window, DataError>> + use<'a>, DataError> {
+    tokenizer.check_vocabulary(vocab_size)?;
+    let format = Format::of(path).ok_or_else(|| DataError::Format { path: path.to_owned() })?;
+    let text_of = TextOf::parse(text).map_err(|why| DataError::Field {
+        source_name: path.display().to_string(),
+        field: "text",
+        value: text.unwrap_or_default().to_owned(),
+        why,
+    })?;
+    let stretch = Stretch { path: path.to_owned(), format, range: None, records_before: 0 };
+    let items = readers::open(&stretch, vocab_size, tokenizer.eos())?;
+    let path = path.to_owned();
+    let documents = items.map(move |item| -> Result<Vec<u32>, DataError> {
+        let item = item?;
+        let record = item.record;
+        let bad = |what: String| DataError::BadRecord { path: path.clone(), record, what };
+        let text = match item.body {
+            Body::Tokens(tokens) => return Ok(tokens),
+            Body::Text(bytes) => String::from_utf8(bytes).map_err(|e| bad(e.to_string()))?,
+            Body::Row(row) => text_of.render(&serde_json::Value::Object(row)).map_err(bad)?.text,
+            Body::Json(bytes) => {
+                let value = serde_json::from_slice(&bytes).map_err(|e| {
+                    bad(format!("malformed JSON: {e}").replace(" at line 1 column", " at column"))
+                })?;
+                text_of.render(&value).map_err(bad)?.text
+            }
+        };
+        let fail = |why| DataError::Tokenize { path: path.clone(), record, why };
+        tokenizer.encode_as_configured(&text).map_err(fail)
+    });
+    let context = context.max(1);
+    let windows = (0u64..).zip(documents).flat_map(move |(document, tokens)| match tokens {
+        Ok(tokens) => {
+            let window = |t: &[u32]| Ok(Window { document, tokens: t.to_vec() });
+            tokens.chunks(context).map(window).collect::<Vec<_>>()
+        }
+        Err(error) => vec![Err(error)],
+    });
+    Ok(windows)
+}

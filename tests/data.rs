@@ -1,0 +1,455 @@
+//! The data side from files to batches: what is read, in which order, how often, and that a stop
+//! anywhere does not show.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use midc::curve::Blend;
+use midc::plan::*;
+use midc::runtime::batch::{Batch, IGNORE};
+use midc::runtime::data::*;
+use proptest::prelude::*;
+
+fn tokenizer() -> TextTokenizer {
+    TextTokenizer::open(Path::new("examples/data")).unwrap()
+}
+
+fn source(name: &str, path: &str) -> SourcePlan {
+    SourcePlan {
+        name: name.into(),
+        kind: "web".into(),
+        tokens: None,
+        drawn_tokens: 0,
+        epochs: None,
+        path: vec![path.into()],
+        text: None,
+        filter: None,
+        max_epochs: None,
+        order: "shuffled".into(),
+        loss_on: Vec::new(),
+        fim: None,
+        dedup: false,
+        exclude: Vec::new(),
+    }
+}
+
+fn options<'a>(base_dir: &'a Path, cache_dir: &'a Path) -> OpenOptions<'a> {
+    OpenOptions {
+        base_dir,
+        cache_dir,
+        vocab_size: 4096,
+        heldout: 0.0,
+        on_bad: OnBad::Fail,
+        count_duplicates: true,
+    }
+}
+
+/// A stage of `steps` steps of `rows` rows of `context` tokens.
+fn stage(name: &str, mix: &[(&str, f64)], shape: (u64, u64, u64)) -> StagePlan {
+    let (steps, sequences, context) = shape;
+    let mix: Vec<_> = mix
+        .iter()
+        .map(|(source, weight)| {
+            serde_json::json!({
+                "source": source, "weight_mean": weight, "weight_start": weight, "weight_end": weight,
+                "tokens": (weight * (steps * sequences * context) as f64) as u64, "epochs": null,
+                "weight": Blend::constant(*weight),
+            })
+        })
+        .collect();
+    serde_json::from_value(serde_json::json!({
+        "name": name, "from": "m", "from_kind": "model", "tokens": steps * sequences * context,
+        "steps": steps, "overshoot_tokens": 0, "start_tokens": 0,
+        "lr": {"start": 1.0, "end": 1.0, "peak": 1.0, "segments": []},
+        "batch_tokens": {"start": sequences * context, "end": sequences * context, "max": sequences * context},
+        "context": [{"at": 0, "value": context}],
+        "phases": [{"step": 0, "tokens": 0, "sequences": sequences, "context": context}],
+        "rope": null, "mix": mix, "attention": "causal", "packing": "concat",
+        "optimizer": {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0, "z_loss": null},
+        "state": "keep", "precision": null, "data_seed": 42, "init_seed": 1, "save_every": null, "keep": null,
+        "checkpoints": [], "evals": [], "gates": [], "assumed": [], "inherited": [],
+    }))
+    .unwrap()
+}
+
+fn weights(stage: &StagePlan) -> Vec<f64> {
+    stage.mix.iter().map(|m| m.weight.value(0)).collect()
+}
+
+fn run(stage: &StagePlan, corpus: &Corpus, state: SamplerState) -> (Vec<Batch>, SamplerState) {
+    let mut sampler = StageSampler::new(stage, corpus, state).unwrap();
+    let first = sampler.step();
+    let batches =
+        (first..stage.steps).map(|s| sampler.next(stage.step_point(s), &weights(stage)).unwrap()).collect();
+    (batches, sampler.state())
+}
+
+/// A corpus of sources of numbered documents, `counts[i]` documents in source `s{i}`.
+fn numbered(dir: &Path, counts: &[usize]) -> (Corpus, Summary) {
+    let plans: Vec<SourcePlan> = counts
+        .iter()
+        .enumerate()
+        .map(|(i, n)| {
+            let lines: Vec<String> = (0..*n)
+                .map(|d| format!(r#"{{"text": "document {d} of {i} {}"}}"#, "and so on ".repeat(d % 7)))
+                .collect();
+            std::fs::write(dir.join(format!("{i}.jsonl")), lines.join("\n")).unwrap();
+            source(&format!("s{i}"), &format!("{i}.jsonl"))
+        })
+        .collect();
+    Corpus::open(&plans, tokenizer(), &options(dir, &dir.join("cache")), &Quiet).unwrap()
+}
+
+#[test]
+fn the_example_corpus_is_read() {
+    let cache = tempfile::tempdir().unwrap();
+    let base = Path::new("examples/data");
+    let plans: Vec<_> = ["prose", "code", "math", "qa", "long"]
+        .map(|n| source(n, &format!("{n}.train.jsonl")))
+        .into_iter()
+        .collect();
+    let open = || Corpus::open(&plans, tokenizer(), &options(base, cache.path()), &Quiet).unwrap();
+    let (corpus, summary) = open();
+    let documents: Vec<u64> = summary.sources.iter().map(|s| s.documents).collect();
+    assert_eq!(documents, [30, 66, 607, 647, 12]);
+    for s in &summary.sources {
+        assert_eq!((s.dropped.total(), s.shards_made), (0, 1), "{}", s.name);
+        let ratio = s.bytes_per_token.unwrap();
+        assert!((2.0..5.0).contains(&ratio), "{}: {ratio}", s.name);
+    }
+    let text = corpus.tokenizer().decode(&corpus.source("qa").unwrap().tokens(0)).unwrap();
+    assert_eq!(
+        text,
+        "user: Lithuania: geographic coordinates? (Geography)\nassistant: 56 00 N, 24 00 E<|endoftext|>"
+    );
+    let (_, again) = open();
+    assert!(again.sources.iter().all(|s| s.shards_made == 0));
+}
+
+#[test]
+fn a_row_is_the_packed_stream_of_its_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let (corpus, _) = numbered(dir.path(), &[40]);
+    let (batches, _) = run(&stage("a", &[("s0", 1.0)], (6, 2, 32)), &corpus, SamplerState::default());
+    let stream: Vec<u32> = batches.iter().flat_map(|b| b.tokens.clone()).collect();
+    // Documents end with token 0; all but the last one of the stream are whole.
+    let read: Vec<&[u32]> = stream.split_inclusive(|t| *t == 0).filter(|d| d.ends_with(&[0])).collect();
+    let source = corpus.source("s0").unwrap();
+    let all: Vec<Vec<u32>> = (0..40).map(|d| source.tokens(d)).collect();
+    let unique: HashSet<&[u32]> = read.iter().copied().collect();
+    assert_eq!(unique.len(), read.len());
+    assert!(read.iter().all(|d| all.iter().any(|a| a == d)));
+    for batch in &batches {
+        for row in 0..2 {
+            let at = row * 32..(row + 1) * 32;
+            assert_eq!(batch.targets[at.clone()][..31], batch.tokens[at.clone()][1..]);
+            assert_eq!(batch.targets[at.end - 1], IGNORE);
+            assert!(batch.positions[at.clone()].iter().copied().eq(0..32));
+            assert!(batch.attend_from[at].iter().all(|a| *a == 0));
+        }
+    }
+}
+
+#[test]
+fn document_attention_restarts_and_predicts_nothing_across() {
+    let dir = tempfile::tempdir().unwrap();
+    let (corpus, _) = numbered(dir.path(), &[40]);
+    for packing in [Packing::Concat, Packing::BestFit] {
+        let mut stage = stage("a", &[("s0", 1.0)], (8, 2, 32));
+        (stage.attention, stage.packing) = (Attention::Documents, packing);
+        for batch in run(&stage, &corpus, SamplerState::default()).0 {
+            for row in 0..2 {
+                let mut start = 0;
+                for i in 0..32u32 {
+                    let at = row * 32 + i as usize;
+                    if batch.positions[at] == 0 {
+                        start = i;
+                    }
+                    assert_eq!((batch.attend_from[at], batch.positions[at]), (start, i - start));
+                    let ends = i == 31 || batch.positions[at + 1] == 0;
+                    assert_eq!(batch.targets[at] == IGNORE, ends);
+                    if batch.tokens[at] == 0 {
+                        assert!(ends);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn stages_of_a_lineage_read_no_document_twice_within_an_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let (corpus, summary) = numbered(dir.path(), &[200]);
+    let rows = summary.sources[0].tokens / 32;
+    let mut state = SamplerState::default();
+    let mut stream = Vec::new();
+    for (i, share) in [3u64, 2, 4].into_iter().enumerate() {
+        let mut stage = stage(&format!("stage{i}"), &[("s0", 1.0)], (rows / share / 2, 1, 32));
+        stage.data_seed = i as u64;
+        let (batches, after) = run(&stage, &corpus, state);
+        stream.extend(batches.into_iter().flat_map(|b| b.tokens));
+        state = serde_json::from_str(&serde_json::to_string(&after).unwrap()).unwrap();
+    }
+    let read: Vec<&[u32]> = stream.split_inclusive(|t| *t == 0).filter(|d| d.ends_with(&[0])).collect();
+    assert!(read.len() > 80);
+    assert_eq!(read.iter().collect::<HashSet<_>>().len(), read.len());
+    assert_eq!(state.sources["s0"].drawn, stream.len() as u64);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    /// Going on from the state of any step gives the batches of an uninterrupted run, and every
+    /// prefix has each source within one sequence of its share.
+    #[test]
+    fn a_stop_does_not_show(stop in 0u64..30, best_fit: bool, documents: bool, share in 0.0..1.0f64) {
+        let dir = tempfile::tempdir().unwrap();
+        let (corpus, _) = numbered(dir.path(), &[30, 50, 7]);
+        let mix = [("s0", share / 2.0), ("s1", share / 2.0), ("s2", 1.0 - share)];
+        let mut stage = stage("a", &mix, (30, 3, 40));
+        if best_fit { stage.packing = Packing::BestFit }
+        if documents { stage.attention = Attention::Documents }
+        let (whole, end) = run(&stage, &corpus, SamplerState::default());
+        let mut first = stage.clone();
+        first.steps = stop;
+        let (mut parts, state) = run(&first, &corpus, SamplerState::default());
+        let json = serde_json::to_string(&state).unwrap();
+        let (rest, end_of_parts) = run(&stage, &corpus, serde_json::from_str(&json).unwrap());
+        parts.extend(rest);
+        prop_assert_eq!(&whole, &parts);
+        prop_assert_eq!(end, end_of_parts);
+        let mut have = [0f64; 3];
+        for (n, s) in (1u64..).zip(whole.iter().flat_map(|b| &b.source)) {
+            have[*s as usize] += 1.0;
+            for (have, (_, weight)) in have.iter().zip(mix) {
+                prop_assert!((have - weight * n as f64).abs() < 1.0 + 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn max_epochs_is_enforced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, summary) = numbered(dir.path(), &[60]);
+    let mut plan = source("s0", "0.jsonl");
+    plan.max_epochs = Some(1.5);
+    let (corpus, _) =
+        Corpus::open(&[plan], tokenizer(), &options(dir.path(), &dir.path().join("cache")), &Quiet).unwrap();
+    let rows = (summary.sources[0].tokens as f64 * 1.5 / 16.0) as u64;
+    let fits = stage("a", &[("s0", 1.0)], (rows, 1, 16));
+    let (_, state) = run(&fits, &corpus, SamplerState::default());
+    let too_long = stage("a", &[("s0", 1.0)], (rows + 2, 1, 16));
+    let error = StageSampler::new(&too_long, &corpus, SamplerState::default()).unwrap_err();
+    assert!(matches!(error, DataError::Exhausted { .. }), "{error}");
+    // The lineage counts, not the stage.
+    let next = stage("b", &[("s0", 1.0)], (2, 1, 16));
+    let error = StageSampler::new(&next, &corpus, state).unwrap_err().to_string();
+    assert!(error.contains("`s0`") && error.contains("1.5 epochs"), "{error}");
+}
+
+#[test]
+fn held_out_documents_are_never_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    numbered(dir.path(), &[300]);
+    let plan = source("s0", "0.jsonl");
+    let cache = dir.path().join("cache");
+    let options = OpenOptions { heldout: 0.1, ..options(dir.path(), &cache) };
+    let (corpus, summary) = Corpus::open(&[plan], tokenizer(), &options, &Quiet).unwrap();
+    let s = &summary.sources[0];
+    assert!((10..60).contains(&s.heldout_documents), "{}", s.heldout_documents);
+    assert_eq!(s.documents, 300);
+    let source = corpus.source("s0").unwrap();
+    assert_eq!(source.train_documents() + s.heldout_documents, 300);
+    assert_eq!(source.train_tokens() + s.heldout_tokens, s.tokens);
+    let held = corpus.heldout_rows("s0", 16, u64::MAX, Attention::Causal).unwrap().unwrap();
+    let heldout: Vec<&[u32]> = held.tokens.split_inclusive(|t| *t == 0).collect();
+    let steps = source.train_tokens() / 32;
+    let (batches, _) = run(&stage("a", &[("s0", 1.0)], (2 * steps, 1, 32)), &corpus, SamplerState::default());
+    let stream: Vec<u32> = batches.into_iter().flat_map(|b| b.tokens).collect();
+    let trained: HashSet<&[u32]> = stream.split_inclusive(|t| *t == 0).collect();
+    assert!(heldout[..heldout.len() - 1].iter().all(|d| !trained.contains(d)));
+}
+
+#[test]
+fn a_single_heldout_row_is_filled_up() {
+    let dir = tempfile::tempdir().unwrap();
+    numbered(dir.path(), &[3]);
+    let cache = dir.path().join("cache");
+    let options = OpenOptions { heldout: 0.001, ..options(dir.path(), &cache) };
+    let (corpus, _) = Corpus::open(&[source("s0", "0.jsonl")], tokenizer(), &options, &Quiet).unwrap();
+    let batch = corpus.heldout_rows("s0", 256, 1 << 20, Attention::Documents).unwrap().unwrap();
+    assert_eq!((batch.rows(), batch.tokens.len(), batch.targets.len()), (1, 256, 256));
+    assert_eq!((batch.positions.len(), batch.attend_from.len()), (256, 256));
+    let n = batch.predicted();
+    assert!(n > 5 && n < 64 && batch.targets[n..].iter().all(|t| *t == IGNORE));
+}
+
+#[test]
+fn orders_by_a_field_are_kept_in_every_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |text: &str, key: &str| format!(r#"{{"text": "{text}", "difficulty": {key}}}"#);
+    let lines = [row("c", "3"), row("none", "null"), row("a", "1.5"), row("b", "\"2\""), row("a too", "1.5")]
+        .join("\n");
+    std::fs::write(dir.path().join("0.jsonl"), lines).unwrap();
+    let read = |order: &str| {
+        let plan = SourcePlan { order: order.into(), ..source("s0", "0.jsonl") };
+        let cache = dir.path().join("cache");
+        let (corpus, s) = Corpus::open(&[plan], tokenizer(), &options(dir.path(), &cache), &Quiet).unwrap();
+        let tokens = s.sources[0].tokens;
+        let (batches, _) = run(&stage("a", &[("s0", 1.0)], (2, 1, tokens)), &corpus, SamplerState::default());
+        batches.iter().map(|b| corpus.tokenizer().decode(&b.tokens).unwrap()).collect::<Vec<_>>()
+    };
+    let expect = |order: &[&str]| {
+        let epoch = format!("{}<|endoftext|>", order.join("<|endoftext|>"));
+        vec![epoch.clone(), epoch]
+    };
+    assert_eq!(read("as_written"), expect(&["c", "none", "a", "b", "a too"]));
+    assert_eq!(read("ascending(difficulty)"), expect(&["a", "a too", "b", "c", "none"]));
+    assert_eq!(read("descending(difficulty)"), expect(&["c", "b", "a", "a too", "none"]));
+}
+
+#[test]
+fn bad_records_are_named_or_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = r#"{"text": "good"}"#;
+    let mut bytes =
+        format!("{good}\n{{\"text\": \n\n{good}\n[1]\n{{\"body\": 1}}\n{{\"text\": \"\"}}\n").into_bytes();
+    bytes.extend_from_slice(b"{\"text\": \"\xff\xfe\"}\n");
+    std::fs::write(dir.path().join("0.jsonl"), bytes).unwrap();
+    let cache = dir.path().join("cache");
+    let open = |on_bad| {
+        let options = OpenOptions { on_bad, ..options(dir.path(), &cache) };
+        Corpus::open(&[source("s0", "0.jsonl")], tokenizer(), &options, &Quiet)
+    };
+    let fails = |error: DataError| {
+        let text = error.to_string();
+        assert!(text.contains("0.jsonl`, record 2: malformed JSON"), "{text}");
+    };
+    fails(open(OnBad::Fail).unwrap_err());
+    let (_, summary) = open(OnBad::Skip).unwrap();
+    let s = &summary.sources[0];
+    let expect =
+        Dropped { blank: 1, malformed: 2, invalid_utf8: 1, no_text: 1, empty: 1, ..Dropped::default() };
+    assert_eq!((s.records, s.documents, s.dropped), (8, 2, expect));
+    let records: Vec<u64> = s.examples.iter().map(|e| e.record).collect();
+    assert_eq!(records, [2, 3, 5, 6, 8]);
+    // Also when the shard comes from the cache.
+    fails(open(OnBad::Fail).unwrap_err());
+}
+
+#[test]
+fn duplicates_are_counted_and_dropped_across_files() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, texts) in [("a", ["x", "y"]), ("b", ["y", "z"])] {
+        let lines: Vec<String> = texts.iter().map(|t| format!(r#"{{"text": "{t}"}}"#)).collect();
+        std::fs::write(dir.path().join(format!("{name}.jsonl")), lines.join("\n")).unwrap();
+    }
+    let cache = dir.path().join("cache");
+    for (dedup, documents) in [(false, 4), (true, 3)] {
+        let plan = SourcePlan { dedup, ..source("s", "*.jsonl") };
+        let (corpus, summary) =
+            Corpus::open(&[plan], tokenizer(), &options(dir.path(), &cache), &Quiet).unwrap();
+        let s = &summary.sources[0];
+        assert_eq!((s.documents, s.duplicates), (documents, Some(1)));
+        assert_eq!(corpus.source("s").unwrap().train_documents(), documents);
+        assert_eq!(s.dropped.duplicates, u64::from(dedup));
+    }
+}
+
+#[test]
+fn a_damaged_cache_is_made_anew_with_a_note() {
+    struct Notes(std::sync::Mutex<Vec<String>>);
+    impl Progress for Notes {
+        fn begin(&self, _: &str, _: u64) {}
+        fn advance(&self, _: u64) {}
+        fn end(&self) {}
+        fn note(&self, text: &str) {
+            self.0.lock().unwrap().push(text.into());
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (corpus, before) = numbered(dir.path(), &[20]);
+    drop(corpus);
+    let cache = dir.path().join("cache");
+    let shard = std::fs::read_dir(&cache).unwrap().map(|e| e.unwrap().path()).next().unwrap();
+    let good = std::fs::read(&shard).unwrap();
+    for damage in 0..3 {
+        let mut bytes = good.clone();
+        match damage {
+            0 => bytes.truncate(good.len() / 2),
+            1 => bytes[good.len() / 2] ^= 4,
+            _ => bytes[16] ^= 1,
+        }
+        std::fs::write(&shard, bytes).unwrap();
+        // What a killed writer leaves behind is no hindrance.
+        std::fs::write(shard.with_extension("partial"), b"half").unwrap();
+        let notes = Notes(Vec::new().into());
+        let (_, after) =
+            Corpus::open(&[source("s0", "0.jsonl")], tokenizer(), &options(dir.path(), &cache), &notes)
+                .unwrap();
+        assert_eq!((after.sources[0].tokens, after.sources[0].shards_made), (before.sources[0].tokens, 1));
+        let notes = notes.0.into_inner().unwrap();
+        assert!(notes.len() == 1 && notes[0].contains(&shard.display().to_string()), "{notes:?}");
+        assert_eq!(std::fs::read(&shard).unwrap(), good);
+    }
+}
+
+#[test]
+fn changed_files_and_foreign_states_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (corpus, _) = numbered(dir.path(), &[20]);
+    let a = stage("a", &[("s0", 1.0)], (3, 1, 16));
+    let (_, state) = run(&a, &corpus, SamplerState::default());
+    let (other, _) = numbered(dir.path(), &[21]);
+    let error = StageSampler::new(&a, &other, state.clone()).unwrap_err();
+    assert!(error.to_string().contains("other documents"), "{error}");
+    let mut broken = state.clone();
+    broken.sources.get_mut("s0").unwrap().cursor.legs[0].taken = 1000;
+    assert!(StageSampler::new(&a, &corpus, broken).is_err());
+    let mut broken = state;
+    broken.sources.get_mut("s0").unwrap().packer.pending = vec![Piece { document: 3, start: 9, end: 4 }];
+    assert!(StageSampler::new(&a, &corpus, broken).is_err());
+}
+
+#[test]
+fn missing_files_and_foreign_formats_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.zip"), "PK").unwrap();
+    std::fs::write(dir.path().join("empty.jsonl"), "").unwrap();
+    for (path, expect) in [
+        ("no/*.jsonl", "matches no file"),
+        ("a.zip", "of no format"),
+        ("empty.jsonl", "has no documents"),
+        ("[", "not a valid glob"),
+    ] {
+        let cache = dir.path().join("cache");
+        let error = Corpus::open(&[source("s", path)], tokenizer(), &options(dir.path(), &cache), &Quiet)
+            .unwrap_err();
+        assert!(error.to_string().contains(expect), "{error}");
+    }
+    let error = Corpus::open(
+        &[],
+        tokenizer(),
+        &OpenOptions { vocab_size: 100, ..options(dir.path(), dir.path()) },
+        &Quiet,
+    );
+    assert!(error.unwrap_err().to_string().contains("100 embeddings"));
+}
+
+#[test]
+fn windows_cover_each_document_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("eval.jsonl");
+    std::fs::write(&path, "{\"text\": \"one two three four five six seven eight\"}\n{\"text\": \"nine\"}\n")
+        .unwrap();
+    let tokenizer = tokenizer();
+    let windows: Vec<Window> =
+        file_windows(&path, None, &tokenizer, 4096, 4).unwrap().collect::<Result<_, _>>().unwrap();
+    for (document, text) in [(0, "one two three four five six seven eight"), (1, "nine")] {
+        let of_document: Vec<&Window> = windows.iter().filter(|w| w.document == document).collect();
+        assert!(of_document.iter().rev().skip(1).all(|w| w.tokens.len() == 4));
+        let tokens: Vec<u32> = of_document.iter().flat_map(|w| w.tokens.clone()).collect();
+        assert_eq!(tokens, tokenizer.encode(text).unwrap());
+    }
+}
