@@ -5,6 +5,8 @@
 //! the same trait because no operation hands a value back to the host except [`Backend::read`],
 //! [`Backend::squared_norm`] and [`Backend::finish`].
 
+pub mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::runtime::engine::EngineError;

@@ -1,0 +1,189 @@
+//! The two element types of the kernels and how sixteen of them move through a register.
+
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use super::micro::{self, Tile};
+
+/// f32 or bf16.
+///
+/// # Safety
+/// The unsafe methods need the processor features of `has_f32` (kernels of bf16: `has_bf16`) and
+/// pointers valid for the elements the mask or count names.
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// Consecutive values of the summed dimension in one step.
+    const GROUP: usize;
+
+    /// Zero.
+    const ZERO: Self;
+
+    /// Sixteen values as f32; lanes outside `mask` are 0 and not read.
+    unsafe fn load(from: *const Self, mask: __mmask16) -> __m512;
+    /// Round sixteen f32 and store the lanes of `mask`.
+    unsafe fn store(to: *mut Self, value: __m512, mask: __mmask16);
+    /// Bits of sixteen values of `from`, one to a lane.
+    unsafe fn lanes(from: *const Self, mask: __mmask16) -> __m512i;
+    /// Sixteen f32 rounded, one to a lane.
+    unsafe fn lanes_of(value: __m512) -> __m512i;
+    /// One step of sixteen columns from the lanes of `GROUP` consecutive rows.
+    unsafe fn step(first: __m512i, second: __m512i) -> __m512i;
+    /// Sixteen steps from `count ≤ 16·GROUP` consecutive values of one row.
+    unsafe fn row_steps(from: *const Self, count: usize) -> __m512i;
+    /// As `row_steps`, rounding from f32.
+    unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i;
+    /// `micro::row` of this type.
+    unsafe fn row_kernel(rows: usize, steps: usize, a: *const Self, lda: usize, b: *const u8, c: Tile);
+    /// `micro::column` of this type.
+    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile);
+}
+
+/// The first `count` of sixteen lanes.
+pub(super) fn first(count: usize) -> __mmask16 {
+    if count >= 16 { !0 } else { (1u16 << count) - 1 }
+}
+
+/// The first `count` of 32 lanes.
+fn first32(count: usize) -> __mmask32 {
+    if count >= 32 { !0 } else { (1u32 << count) - 1 }
+}
+
+impl Element for f32 {
+    const GROUP: usize = 1;
+    const ZERO: f32 = 0.0;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(from: *const f32, mask: __mmask16) -> __m512 {
+        // SAFETY: by the caller.
+        unsafe { _mm512_maskz_loadu_ps(mask, from) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store(to: *mut f32, value: __m512, mask: __mmask16) {
+        // SAFETY: by the caller.
+        unsafe { _mm512_mask_storeu_ps(to, mask, value) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn lanes(from: *const f32, mask: __mmask16) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, from)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn lanes_of(value: __m512) -> __m512i {
+        _mm512_castps_si512(value)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn step(first: __m512i, _second: __m512i) -> __m512i {
+        first
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_steps(from: *const f32, count: usize) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { f32::lanes(from, first(count)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { f32::lanes(from, first(count)) }
+    }
+
+    unsafe fn row_kernel(rows: usize, steps: usize, a: *const f32, lda: usize, b: *const u8, c: Tile) {
+        // SAFETY: by the caller.
+        unsafe { micro::single::row(rows, steps, a.cast(), lda * size_of::<f32>(), b, c) }
+    }
+
+    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile) {
+        // SAFETY: by the caller.
+        unsafe { micro::single::column(rows, steps, a, b, c) }
+    }
+}
+
+impl Element for bf16 {
+    const GROUP: usize = 2;
+    const ZERO: bf16 = bf16::ZERO;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(from: *const bf16, mask: __mmask16) -> __m512 {
+        // SAFETY: by the caller.
+        let lanes = unsafe { bf16::lanes(from, mask) };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(lanes))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store(to: *mut bf16, value: __m512, mask: __mmask16) {
+        // SAFETY: by the caller.
+        unsafe {
+            let lanes = bf16::lanes_of(value);
+            _mm256_mask_storeu_epi16(to.cast(), mask, _mm512_cvtepi32_epi16(lanes));
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn lanes(from: *const bf16, mask: __mmask16) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast())) }
+    }
+
+    /// Round to nearest, ties to even; NaN stays NaN.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn lanes_of(value: __m512) -> __m512i {
+        let bits = _mm512_castps_si512(value);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
+        let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+        _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn step(first: __m512i, second: __m512i) -> __m512i {
+        _mm512_or_si512(first, _mm512_slli_epi32::<16>(second))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_steps(from: *const bf16, count: usize) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { _mm512_maskz_loadu_epi16(first32(count), from.cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i {
+        // SAFETY: by the caller; a masked load does not touch what the mask leaves out.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(first(count), from);
+            let high = _mm512_maskz_loadu_ps(first(count.saturating_sub(16)), from.wrapping_add(16));
+            let low = _mm512_cvtepi32_epi16(bf16::lanes_of(low));
+            let high = _mm512_cvtepi32_epi16(bf16::lanes_of(high));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        }
+    }
+
+    unsafe fn row_kernel(rows: usize, steps: usize, a: *const bf16, lda: usize, b: *const u8, c: Tile) {
+        // SAFETY: by the caller.
+        unsafe { micro::pairs::row(rows, steps, a.cast(), lda * size_of::<bf16>(), b, c) }
+    }
+
+    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile) {
+        // SAFETY: by the caller.
+        unsafe { micro::pairs::column(rows, steps, a, b, c) }
+    }
+}

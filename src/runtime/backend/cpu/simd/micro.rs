@@ -1,0 +1,187 @@
+//! The micro-kernel: a register tile of C, once with f32 steps and once with pairs of bf16.
+
+use std::arch::x86_64::*;
+
+/// Where a tile of C goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tile {
+    /// First value; f32, or bf16 for [`Write::Rounded`].
+    pub(super) to: *mut u8,
+    /// Values from one row to the next.
+    pub(super) stride: usize,
+    /// Columns, 32 at most.
+    pub(super) columns: usize,
+    /// How.
+    pub(super) write: Write,
+}
+
+/// How a tile is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// `c = tile` in f32.
+    Set,
+    /// `c += tile` in f32.
+    Add,
+    /// `c = tile` in bf16.
+    Rounded,
+}
+
+/// Rows of the largest row tile: 14 · 2 accumulators, two registers of B, one broadcast of A, which
+/// leaves one of 32.
+pub(super) const ROWS: usize = 14;
+/// Rows of a column tile; divides a panel.
+pub(super) const COLUMNS: usize = 8;
+
+macro_rules! kernels {
+    ($name:ident, $features:literal, $fma:path, $store:path) => {
+        pub(super) mod $name {
+            use super::*;
+
+            /// `c (+)= a · b` for up to 14 rows of A in rows, `lda` bytes apart, each of `steps` steps.
+            ///
+            /// # Safety
+            /// Needs the features; `a` holds the rows, `b` one panel of `steps` steps, `c` its tile.
+            pub(in super::super) unsafe fn row(
+                rows: usize,
+                steps: usize,
+                a: *const u8,
+                lda: usize,
+                b: *const u8,
+                c: Tile,
+            ) {
+                // SAFETY: by the caller.
+                unsafe {
+                    match rows {
+                        1 => tile::<1, false>(steps, a, lda, b, c),
+                        2 => tile::<2, false>(steps, a, lda, b, c),
+                        3 => tile::<3, false>(steps, a, lda, b, c),
+                        4 => tile::<4, false>(steps, a, lda, b, c),
+                        5 => tile::<5, false>(steps, a, lda, b, c),
+                        6 => tile::<6, false>(steps, a, lda, b, c),
+                        7 => tile::<7, false>(steps, a, lda, b, c),
+                        8 => tile::<8, false>(steps, a, lda, b, c),
+                        9 => tile::<9, false>(steps, a, lda, b, c),
+                        10 => tile::<10, false>(steps, a, lda, b, c),
+                        11 => tile::<11, false>(steps, a, lda, b, c),
+                        12 => tile::<12, false>(steps, a, lda, b, c),
+                        13 => tile::<13, false>(steps, a, lda, b, c),
+                        _ => tile::<ROWS, false>(steps, a, lda, b, c),
+                    }
+                }
+            }
+
+            /// `c (+)= aᵀ · b` for up to 8 columns of a packed panel of A, from the one `a` points to.
+            ///
+            /// # Safety
+            /// As for `row`; `a` points into the first step of a panel of `steps` steps.
+            pub(in super::super) unsafe fn column(
+                rows: usize,
+                steps: usize,
+                a: *const u8,
+                b: *const u8,
+                c: Tile,
+            ) {
+                // SAFETY: by the caller.
+                unsafe {
+                    match rows {
+                        1 => tile::<1, true>(steps, a, 4, b, c),
+                        2 => tile::<2, true>(steps, a, 4, b, c),
+                        3 => tile::<3, true>(steps, a, 4, b, c),
+                        4 => tile::<4, true>(steps, a, 4, b, c),
+                        5 => tile::<5, true>(steps, a, 4, b, c),
+                        6 => tile::<6, true>(steps, a, 4, b, c),
+                        7 => tile::<7, true>(steps, a, 4, b, c),
+                        _ => tile::<COLUMNS, true>(steps, a, 4, b, c),
+                    }
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn tile<const R: usize, const PACKED: bool>(
+                steps: usize,
+                a: *const u8,
+                lda: usize,
+                b: *const u8,
+                c: Tile,
+            ) {
+                let next = if PACKED { 128 } else { 4 };
+                let mut sum = [[_mm512_setzero_ps(); 2]; R];
+                let (mut a, mut b) = (a, b);
+                for _ in 0..steps {
+                    // SAFETY: the caller vouches for `steps` steps of A and of B.
+                    unsafe {
+                        let low = _mm512_load_si512(b.cast());
+                        let high = _mm512_load_si512(b.add(64).cast());
+                        for (i, sum) in sum.iter_mut().enumerate() {
+                            let x = _mm512_set1_epi32(a.add(i * lda).cast::<i32>().read_unaligned());
+                            sum[0] = $fma(sum[0], x, low);
+                            sum[1] = $fma(sum[1], x, high);
+                        }
+                        a = a.add(next);
+                        b = b.add(128);
+                    }
+                }
+                let masks = [super::super::element::first(c.columns), {
+                    super::super::element::first(c.columns.saturating_sub(16))
+                }];
+                for (i, sum) in sum.iter().enumerate() {
+                    for (half, value) in sum.iter().enumerate() {
+                        let at = i * c.stride + 16 * half;
+                        // SAFETY: the caller vouches for the tile; masked lanes are not touched, and
+                        // `wrapping_add` may point past it when all lanes are masked.
+                        unsafe {
+                            match c.write {
+                                Write::Set => {
+                                    let to = c.to.cast::<f32>().wrapping_add(at);
+                                    _mm512_mask_storeu_ps(to, masks[half], *value);
+                                }
+                                Write::Add => {
+                                    let to = c.to.cast::<f32>().wrapping_add(at);
+                                    let old = _mm512_maskz_loadu_ps(masks[half], to);
+                                    _mm512_mask_storeu_ps(to, masks[half], _mm512_add_ps(old, *value));
+                                }
+                                Write::Rounded => {
+                                    let to = c.to.cast::<u16>().wrapping_add(at);
+                                    $store(to, *value, masks[half]);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+kernels!(single, "avx512f,avx512bw,avx512vl,avx512dq", fma_single, store_none);
+kernels!(pairs, "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16", fma_pairs, store_rounded);
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn fma_single(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
+    _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+fn fma_pairs(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
+    // SAFETY: both types are 512 bits without invariants.
+    let (a, b) =
+        unsafe { (std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b)) };
+    _mm512_dpbf16_ps(sum, a, b)
+}
+
+/// f32 tiles are never rounded; callers choose `Write::Set` for them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn store_none(_to: *mut u16, _value: __m512, _mask: __mmask16) {}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn store_rounded(to: *mut u16, value: __m512, mask: __mmask16) {
+    // SAFETY: `__m256bh` and `__m256i` are 256 bits without invariants; the caller vouches for `to`.
+    unsafe {
+        let bits = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(value));
+        _mm256_mask_storeu_epi16(to.cast(), mask, bits);
+    }
+}

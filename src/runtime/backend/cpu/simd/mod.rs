@@ -1,0 +1,98 @@
+//! AVX-512 kernels of the CPU backend, in f32 and in bf16 with f32 sums: plain functions over
+//! slices, parallel over the caller's rayon pool. They know no decoder and no backend trait.
+//!
+//! Everything rests on one micro-kernel (`micro`): a tile of up to 14 rows by 32 columns that
+//! multiplies broadcast *steps* of A by *steps* of a packed panel of B. A step is four bytes of A
+//! (one f32, or two consecutive bf16) and 128 bytes of B (32 columns of the same), so f32 and bf16
+//! share all blocking, packing and attention code and differ in one instruction.
+//!
+//! Each output value is summed by one task in one order: results do not depend on the number of
+//! threads.
+
+#![cfg(target_arch = "x86_64")]
+
+pub(crate) mod attention;
+mod element;
+mod exp;
+pub(crate) mod gemm;
+mod micro;
+mod pack;
+
+pub(crate) use element::Element;
+
+/// Whether this processor runs the f32 kernels.
+pub(crate) fn has_f32() -> bool {
+    std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("avx512vl")
+        && std::arch::is_x86_feature_detected!("avx512dq")
+}
+
+/// Whether this processor runs the bf16 kernels.
+pub(crate) fn has_bf16() -> bool {
+    has_f32() && std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+/// Columns of a panel of B.
+const PANEL: usize = 32;
+
+/// One step of a panel: four bytes for each of its 32 columns.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Step([u32; PANEL]);
+
+/// Packed operands, kept between calls so that the steady state allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Workspace {
+    a: Vec<Step>,
+    b: Vec<Step>,
+    c: Vec<Step>,
+    d: Vec<Step>,
+}
+
+impl Workspace {
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> u64 {
+        let steps = self.a.capacity() + self.b.capacity() + self.c.capacity() + self.d.capacity();
+        (steps * size_of::<Step>()) as u64
+    }
+}
+
+/// The first `steps` steps of `buffer`, grown if it is short; their content is arbitrary.
+fn room(buffer: &mut Vec<Step>, steps: usize) -> &mut [Step] {
+    if buffer.len() < steps {
+        buffer.resize(steps, Step([0; PANEL]));
+    }
+    &mut buffer[..steps]
+}
+
+/// A pointer that tasks may share because each writes other elements.
+struct Shared<T>(*mut T);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
+// SAFETY: the pointer is only used under the rule above, which each use site states.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    fn new(slice: &mut [T]) -> Self {
+        Self(slice.as_mut_ptr())
+    }
+
+    /// The pointer `offset` elements on.
+    ///
+    /// # Safety
+    /// `offset` is within the slice this was made of.
+    unsafe fn at(self, offset: usize) -> *mut T {
+        // SAFETY: by the caller.
+        unsafe { self.0.add(offset) }
+    }
+}

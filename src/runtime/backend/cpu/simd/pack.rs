@@ -1,0 +1,154 @@
+//! Packing of operands into panels of 32 columns by steps (see `mod`).
+//!
+//! A panel of B holds, step after step, the 32 columns side by side; rows and columns beyond the
+//! matrix are zero. The same panels serve as A of a transposed product.
+
+use std::arch::x86_64::*;
+
+use super::element::{Element, first};
+use super::{PANEL, Step};
+
+/// Steps that `k` values of the summed dimension take.
+pub(super) fn steps<E: Element>(k: usize) -> usize {
+    k.div_ceil(E::GROUP)
+}
+
+/// Panels that `n` columns take.
+pub(super) fn panels(n: usize) -> usize {
+    n.div_ceil(PANEL)
+}
+
+/// What can be packed as `E`: `E` itself, or f32 rounded to it.
+///
+/// # Safety
+/// As for the methods of [`Element`].
+pub(crate) trait PackAs<E: Element>: Copy + Send + Sync {
+    /// `Element::lanes`.
+    unsafe fn lanes(from: *const Self, mask: __mmask16) -> __m512i;
+    /// `Element::row_steps`.
+    unsafe fn row_steps(from: *const Self, count: usize) -> __m512i;
+}
+
+impl<E: Element> PackAs<E> for E {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn lanes(from: *const E, mask: __mmask16) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { <E as Element>::lanes(from, mask) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_steps(from: *const E, count: usize) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { <E as Element>::row_steps(from, count) }
+    }
+}
+
+impl PackAs<half::bf16> for f32 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn lanes(from: *const f32, mask: __mmask16) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { half::bf16::lanes_of(_mm512_maskz_loadu_ps(mask, from)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_steps(from: *const f32, count: usize) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { half::bf16::row_steps_of(from, count) }
+    }
+}
+
+/// Pack one panel of B = `from`, a row-major `[k, ld]` matrix, of its `columns ≤ 32` columns from the
+/// pointer on.
+///
+/// # Safety
+/// Needs the features of `has_f32`; `from` holds `k` rows `ld` apart with `columns` values each.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) unsafe fn rows<E: Element, S: PackAs<E>>(
+    from: *const S,
+    ld: usize,
+    k: usize,
+    columns: usize,
+    to: &mut [Step],
+) {
+    let masks = [first(columns), first(columns.saturating_sub(16))];
+    for (p, step) in to.iter_mut().enumerate().take(steps::<E>(k)) {
+        let out = step.0.as_mut_ptr();
+        for (half, mask) in masks.into_iter().enumerate() {
+            // SAFETY: the rows of this step are below `k`; masked lanes are not read.
+            unsafe {
+                let row = from.wrapping_add(p * E::GROUP * ld + 16 * half);
+                let low = S::lanes(row, mask);
+                let odd = E::GROUP == 2 && p * 2 + 1 < k;
+                let high = S::lanes(row.wrapping_add(ld), if odd { mask } else { 0 });
+                _mm512_store_si512(out.add(16 * half).cast(), E::step(low, high));
+            }
+        }
+    }
+}
+
+/// Pack one panel of B = `from`ᵀ, `from` being row-major `[columns, ld]` with `k` values to a row.
+///
+/// # Safety
+/// Needs the features of `has_f32`; `from` holds `columns ≤ 32` rows `ld` apart with `k` values each.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) unsafe fn columns<E: Element, S: PackAs<E>>(
+    from: *const S,
+    ld: usize,
+    k: usize,
+    columns: usize,
+    to: &mut [Step],
+) {
+    let total = steps::<E>(k);
+    for at in (0..total).step_by(16) {
+        let values = (k - at * E::GROUP).min(16 * E::GROUP);
+        for half in 0..2 {
+            let mut block = [_mm512_setzero_si512(); 16];
+            for (j, line) in block.iter_mut().enumerate() {
+                let column = 16 * half + j;
+                if column < columns {
+                    // SAFETY: the row is below `columns`, its values below `k`.
+                    *line = unsafe { S::row_steps(from.add(column * ld + at * E::GROUP), values) };
+                }
+            }
+            transpose(&mut block);
+            for (p, line) in block.iter().enumerate().take((total - at).min(16)) {
+                // SAFETY: a step has 32 aligned values.
+                unsafe { _mm512_store_si512(to[at + p].0.as_mut_ptr().add(16 * half).cast(), *line) };
+            }
+        }
+    }
+}
+
+/// Transpose sixteen registers of sixteen u32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn transpose(m: &mut [__m512i; 16]) {
+    let mut t = [_mm512_setzero_si512(); 16];
+    for i in 0..8 {
+        t[2 * i] = _mm512_unpacklo_epi32(m[2 * i], m[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(m[2 * i], m[2 * i + 1]);
+    }
+    for i in 0..4 {
+        m[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        m[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        m[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        m[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    // Now m[4i + c] holds, in its 128-bit lane l, column 4l + c of rows 4i..4i+4.
+    for c in 0..4 {
+        t[c] = _mm512_shuffle_i32x4::<0x88>(m[c], m[4 + c]);
+        t[4 + c] = _mm512_shuffle_i32x4::<0xdd>(m[c], m[4 + c]);
+        t[8 + c] = _mm512_shuffle_i32x4::<0x88>(m[8 + c], m[12 + c]);
+        t[12 + c] = _mm512_shuffle_i32x4::<0xdd>(m[8 + c], m[12 + c]);
+    }
+    for c in 0..4 {
+        m[c] = _mm512_shuffle_i32x4::<0x88>(t[c], t[8 + c]);
+        m[8 + c] = _mm512_shuffle_i32x4::<0xdd>(t[c], t[8 + c]);
+        m[4 + c] = _mm512_shuffle_i32x4::<0x88>(t[4 + c], t[12 + c]);
+        m[12 + c] = _mm512_shuffle_i32x4::<0xdd>(t[4 + c], t[12 + c]);
+    }
+}
