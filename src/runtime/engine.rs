@@ -4,6 +4,7 @@
 //! [`engine`].
 
 use crate::plan::Architecture;
+use crate::runtime::backend::cpu::Cpu;
 use crate::runtime::backend::reference::Reference;
 use crate::runtime::batch::Batch;
 use crate::runtime::model::decoder::Decoder;
@@ -265,8 +266,13 @@ pub fn engine(
         EngineKind::Reference => {
             Box::new(Decoder::new(Reference::<f64>::default(), architecture, weights, options.memory)?)
         }
-        EngineKind::CpuF32 | EngineKind::CpuBf16 => {
-            Box::new(Decoder::new(Reference::<f32>::default(), architecture, weights, options.memory)?)
+        EngineKind::CpuF32 => {
+            let cpu = Cpu::<f32>::new(options.threads)?;
+            Box::new(Decoder::new(cpu, architecture, weights, options.memory)?)
+        }
+        EngineKind::CpuBf16 => {
+            let cpu = Cpu::<half::bf16>::new(options.threads)?;
+            Box::new(Decoder::new(cpu, architecture, weights, options.memory)?)
         }
     })
 }

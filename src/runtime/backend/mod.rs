@@ -5,6 +5,8 @@
 //! the same trait because no operation hands a value back to the host except [`Backend::read`],
 //! [`Backend::squared_norm`] and [`Backend::finish`].
 
+#[cfg(test)]
+mod conformance;
 pub mod cpu;
 pub mod cuda;
 pub mod reference;

@@ -1,4 +1,348 @@
-//! The CPU.
+//! The fast path on a CPU: all cores, vector instructions chosen at run time, narrow values in f32 or
+//! bf16, sums in f32.
+//!
+//! Results do not depend on the number of threads: work is cut into tasks by shape alone.
 
+mod adamw;
+mod attention;
+mod disjoint;
+mod element;
+mod exp;
+mod linear;
+mod loss;
+mod norm;
+mod pointwise;
+mod pool;
+mod product;
 #[allow(dead_code)] // until the backends call it
 pub(crate) mod simd;
+mod vectorise;
+
+pub use element::Element;
+
+use super::{AdamW, AttentionShape, Backend, LossShape, NormShape};
+use crate::runtime::engine::EngineError;
+use pool::Pool;
+
+/// A pool of threads and its scratch memory; `E` is the format of narrow values.
+pub struct Cpu<E> {
+    pool: Pool,
+    widened: linear::Widened,
+    chunk: loss::Chunk<E>,
+}
+
+impl<E: Element> Cpu<E> {
+    /// So many threads, or one for each core.
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn new(threads: Option<usize>) -> Result<Self, EngineError> {
+        Ok(Cpu { pool: Pool::new(threads)?, widened: Default::default(), chunk: Default::default() })
+    }
+}
+
+/// Zeros, or an error where the memory cannot be had.
+fn zeros<T: Copy + Default>(len: usize) -> Result<Vec<T>, EngineError> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| EngineError::Allocation {
+        bytes: (len * size_of::<T>()) as u64,
+        device: "the host".into(),
+    })?;
+    values.resize(len, T::default());
+    Ok(values)
+}
+
+impl<E: Element> Backend for Cpu<E> {
+    type Wide = Vec<f32>;
+    type Narrow = Vec<E>;
+    type Index = Vec<u32>;
+
+    const WIDE_BYTES: usize = 4;
+    const NARROW_BYTES: usize = size_of::<E>();
+
+    fn describe(&self) -> String {
+        let threads = self.pool.threads();
+        let level = format!("{:?}", vectorise::level()).to_lowercase();
+        format!("cpu {} ({level}, {threads} threads)", E::NAME)
+    }
+
+    fn wide(&self, len: usize) -> Result<Vec<f32>, EngineError> {
+        zeros(len)
+    }
+
+    fn narrow(&self, len: usize) -> Result<Vec<E>, EngineError> {
+        zeros(len)
+    }
+
+    fn index(&self, len: usize) -> Result<Vec<u32>, EngineError> {
+        zeros(len)
+    }
+
+    fn write(&self, values: &[f32], to: &mut Vec<f32>, at: usize) {
+        to[at..at + values.len()].copy_from_slice(values);
+    }
+
+    fn read(&self, from: &Vec<f32>, at: usize, values: &mut [f32]) {
+        values.copy_from_slice(&from[at..at + values.len()]);
+    }
+
+    fn write_index(&self, values: &[u32], to: &mut Vec<u32>) {
+        to[..values.len()].copy_from_slice(values);
+    }
+
+    fn zero(&self, len: usize, buffer: &mut Vec<f32>) {
+        self.pool.chunks(&mut buffer[..len], 1 << 16, |_, part| part.fill(0.0));
+    }
+
+    fn finish(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        self.pool.scratch_bytes() + self.widened.bytes() + self.chunk.bytes()
+    }
+
+    fn narrow_copy(&self, len: usize, from: &Vec<f32>, to: &mut Vec<E>) {
+        pointwise::narrow(&self.pool, from, &mut to[..len]);
+    }
+
+    fn add_narrow(&self, len: usize, from: &Vec<E>, to: &mut Vec<f32>, copy: &mut Vec<E>) {
+        pointwise::add_narrow(&self.pool, from, &mut to[..len], &mut copy[..len]);
+    }
+
+    fn embed(&self, tokens: usize, width: usize, table: &Vec<f32>, ids: &Vec<u32>, out: &mut Vec<f32>) {
+        pointwise::embed(&self.pool, width, table, ids, &mut out[..tokens * width]);
+    }
+
+    fn embed_backward(
+        &self,
+        tokens: usize,
+        width: usize,
+        grad: &Vec<f32>,
+        ids: &Vec<u32>,
+        grad_table: &mut Vec<f32>,
+    ) {
+        pointwise::embed_backward(&self.pool, width, grad, &ids[..tokens], grad_table);
+    }
+
+    fn linear(&self, rows: usize, inputs: usize, outputs: usize, x: &Vec<E>, w: &Vec<f32>, y: &mut Vec<E>) {
+        linear::forward(&self.pool, &self.widened, rows, inputs, outputs, x, w, y);
+    }
+
+    fn linear_residual(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        x: &Vec<E>,
+        w: &Vec<f32>,
+        residual: &Vec<f32>,
+        y: &mut Vec<f32>,
+    ) {
+        let y = &mut y[..rows * outputs];
+        pointwise::copy(&self.pool, residual, y);
+        linear::forward_add(&self.pool, &self.widened, rows, inputs, outputs, x, w, y);
+    }
+
+    fn linear_input_grad(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        grad_y: &Vec<E>,
+        w: &Vec<f32>,
+        grad_x: &mut Vec<E>,
+    ) {
+        linear::input_grad(&self.pool, &self.widened, rows, inputs, outputs, grad_y, w, grad_x);
+    }
+
+    fn linear_weight_grad(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        grad_y: &Vec<E>,
+        x: &Vec<E>,
+        accumulate: bool,
+        grad_w: &mut Vec<f32>,
+    ) {
+        let (pool, wide) = (&self.pool, &self.widened);
+        linear::weight_grad(pool, wide, rows, inputs, outputs, grad_y, x, accumulate, grad_w);
+    }
+
+    fn norm(
+        &self,
+        shape: NormShape,
+        eps: f64,
+        x: &Vec<f32>,
+        w: &Vec<f32>,
+        y: &mut Vec<E>,
+        rstd: &mut Vec<f32>,
+    ) {
+        norm::norm(&self.pool, shape, eps, x, w, y, rstd);
+    }
+
+    fn norm_backward(
+        &self,
+        shape: NormShape,
+        x: &Vec<f32>,
+        w: &Vec<f32>,
+        rstd: &Vec<f32>,
+        grad_y: &Vec<E>,
+        grad: &mut Vec<f32>,
+        copy: &mut Vec<E>,
+        grad_w: &mut Vec<f32>,
+    ) {
+        norm::norm_backward(&self.pool, shape, x, w, rstd, grad_y, grad, copy, grad_w);
+    }
+
+    fn norm_residual(
+        &self,
+        shape: NormShape,
+        eps: f64,
+        x: &Vec<E>,
+        w: &Vec<f32>,
+        residual: &Vec<f32>,
+        y: &mut Vec<f32>,
+        rstd: &mut Vec<f32>,
+    ) {
+        norm::norm_residual(&self.pool, shape, eps, x, w, residual, y, rstd);
+    }
+
+    fn norm_residual_backward(
+        &self,
+        shape: NormShape,
+        x: &Vec<E>,
+        w: &Vec<f32>,
+        rstd: &Vec<f32>,
+        grad_y: &Vec<f32>,
+        grad_x: &mut Vec<E>,
+        grad_w: &mut Vec<f32>,
+    ) {
+        norm::norm_residual_backward(&self.pool, shape, x, w, rstd, grad_y, grad_x, grad_w);
+    }
+
+    fn norm_segments(
+        &self,
+        shape: NormShape,
+        eps: f64,
+        x: &Vec<E>,
+        w: &Vec<f32>,
+        y: &mut Vec<E>,
+        rstd: &mut Vec<f32>,
+    ) {
+        norm::norm_segments(&self.pool, shape, eps, x, w, y, rstd);
+    }
+
+    fn norm_segments_backward(
+        &self,
+        shape: NormShape,
+        x: &Vec<E>,
+        w: &Vec<f32>,
+        rstd: &Vec<f32>,
+        grad: &mut Vec<E>,
+        grad_w: &mut Vec<f32>,
+    ) {
+        norm::norm_segments_backward(&self.pool, shape, x, w, rstd, grad, grad_w);
+    }
+
+    fn copy_columns(
+        &self,
+        rows: usize,
+        stride: usize,
+        offset: usize,
+        width: usize,
+        from: &Vec<E>,
+        to: &mut Vec<E>,
+    ) {
+        pointwise::copy_columns(&self.pool, stride, offset, width, from, &mut to[..rows * stride]);
+    }
+
+    fn rope(
+        &self,
+        shape: AttentionShape,
+        positions: &Vec<u32>,
+        cos: &Vec<f32>,
+        sin: &Vec<f32>,
+        backward: bool,
+        qkv: &mut Vec<E>,
+    ) {
+        pointwise::rope(&self.pool, shape, positions, cos, sin, backward, qkv);
+    }
+
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        qkv: &Vec<E>,
+        attend_from: &Vec<u32>,
+        out: &mut Vec<E>,
+        log_sum: &mut Vec<f32>,
+    ) {
+        attention::forward(&self.pool, shape, qkv, attend_from, out, log_sum);
+    }
+
+    fn attention_backward(
+        &self,
+        shape: AttentionShape,
+        qkv: &Vec<E>,
+        out: &Vec<E>,
+        log_sum: &Vec<f32>,
+        attend_from: &Vec<u32>,
+        grad_out: &Vec<E>,
+        grad_qkv: &mut Vec<E>,
+    ) {
+        attention::backward(&self.pool, shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
+    }
+
+    fn swiglu(&self, rows: usize, width: usize, gate_up: &Vec<E>, y: &mut Vec<E>) {
+        pointwise::swiglu(&self.pool, width, gate_up, &mut y[..rows * width]);
+    }
+
+    fn swiglu_backward(
+        &self,
+        rows: usize,
+        width: usize,
+        grad_y: &Vec<E>,
+        gate_up: &mut Vec<E>,
+        y: &mut Vec<E>,
+    ) {
+        let (gate_up, y) = (&mut gate_up[..rows * 2 * width], &mut y[..rows * width]);
+        pointwise::swiglu_backward(&self.pool, width, grad_y, gate_up, y);
+    }
+
+    fn loss(&self, shape: LossShape, x: &Vec<E>, w: &Vec<f32>, targets: &Vec<u32>, nll: &mut Vec<f32>) {
+        loss::loss(&self.pool, &self.widened, &self.chunk, shape, x, w, targets, nll, None);
+    }
+
+    fn loss_backward(
+        &self,
+        shape: LossShape,
+        x: &Vec<E>,
+        w: &Vec<f32>,
+        targets: &Vec<u32>,
+        nll: &mut Vec<f32>,
+        grad_x: &mut Vec<E>,
+        accumulate: bool,
+        grad_w: &mut Vec<f32>,
+    ) {
+        let gradients = loss::Gradients { x: grad_x, w: grad_w, accumulate };
+        loss::loss(&self.pool, &self.widened, &self.chunk, shape, x, w, targets, nll, Some(gradients));
+    }
+
+    fn squared_norm(&self, len: usize, buffer: &Vec<f32>) -> f64 {
+        adamw::squared_norm(&self.pool, &buffer[..len])
+    }
+
+    fn adamw(
+        &self,
+        len: usize,
+        constants: AdamW,
+        grad: &Vec<f32>,
+        weight: &mut Vec<f32>,
+        first: &mut Vec<f32>,
+        second: &mut Vec<f32>,
+    ) {
+        let (weight, first) = (&mut weight[..len], &mut first[..len]);
+        adamw::update(&self.pool, constants, &grad[..len], weight, first, &mut second[..len]);
+    }
+}
