@@ -1,11 +1,259 @@
-//! `midc data`.
+//! `midc data`: read, tokenise and count the sources of a curriculum.
 
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use comfy_table::{CellAlignment, Table, presets};
+use miette::IntoDiagnostic as _;
+
+use super::progress::Bar;
+use crate::plan::Plan;
+use crate::runtime::data::{Corpus, OnBad, OpenOptions, SourceSummary, Summary, TextTokenizer, model_files};
 
 /// Read, tokenise and count the sources
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// A plan, as written by `midc plan --format json`
+    #[arg(long, value_name = "PLAN.json")]
+    plan: PathBuf,
+    /// How to write the counts
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// `tokenizer.json` or its directory, instead of the model's
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+    /// Where tokenised text is kept [default: $MIDC_CACHE, or midc in the user's cache directory]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// What to do with records that cannot be read
+    #[arg(long, value_enum, default_value_t = BadRecords::Skip)]
+    on_bad: BadRecords,
+    /// Only these sources
+    #[arg(long, value_name = "NAME")]
+    source: Vec<String>,
+    /// No progress bars
+    #[arg(long)]
+    quiet: bool,
+}
 
-pub(crate) fn run(_args: Args) -> miette::Result<ExitCode> {
-    Err(miette::miette!("`midc data` is not part of this build"))
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// `--on-bad`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BadRecords {
+    /// Stop at the first
+    Fail,
+    /// Leave them out and count them
+    Skip,
+}
+
+impl From<BadRecords> for OnBad {
+    fn from(value: BadRecords) -> Self {
+        match value {
+            BadRecords::Fail => Self::Fail,
+            BadRecords::Skip => Self::Skip,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+enum DataCommandError {
+    #[error("cannot read the plan `{}`: {why}", path.display())]
+    #[diagnostic(code(midc::data::plan))]
+    Plan { path: PathBuf, why: String },
+    #[error("the plan has no source called `{name}`")]
+    #[diagnostic(code(midc::data::source), help("it has {known}"))]
+    Source { name: String, known: String },
+    #[error("the plan names no tokenizer")]
+    #[diagnostic(code(midc::data::no_tokenizer), help("give one with `--tokenizer`"))]
+    Tokenizer,
+}
+
+/// Where tokenised text is kept: `given`, else `$MIDC_CACHE`, else the user's cache directory.
+pub(crate) fn cache_dir(given: Option<PathBuf>) -> PathBuf {
+    let env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    given
+        .or_else(|| env("MIDC_CACHE"))
+        .or_else(|| env("XDG_CACHE_HOME").map(|dir| dir.join("midc")))
+        .or_else(|| env("HOME").map(|dir| dir.join(".cache/midc")))
+        .unwrap_or_else(|| PathBuf::from(".midc-cache"))
+}
+
+pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    let (plan, base_dir) = read_plan(&args.plan)?;
+    let mut sources = plan.sources.clone();
+    for name in &args.source {
+        if !sources.iter().any(|s| s.name == *name) {
+            let known = sources.iter().map(|s| format!("`{}`", s.name)).collect::<Vec<_>>().join(", ");
+            return Err(DataCommandError::Source { name: name.clone(), known }.into());
+        }
+    }
+    if !args.source.is_empty() {
+        sources.retain(|s| args.source.contains(&s.name));
+    }
+    let of_model = plan.models.iter().find_map(|m| model_files(m, &base_dir));
+    let path = args.tokenizer.clone().or_else(|| of_model.as_ref().map(|m| m.tokenizer.clone()));
+    let tokenizer = TextTokenizer::open(&path.ok_or(DataCommandError::Tokenizer)?)?;
+    let vocab_size = of_model.and_then(|m| m.vocab_size).unwrap_or(tokenizer.largest() as usize + 1);
+    let heldout = plan.stages.iter().flat_map(|s| &s.evals).filter_map(|e| e.heldout).fold(0.0, f64::max);
+    let options = OpenOptions {
+        base_dir: &base_dir,
+        cache_dir: &cache_dir(args.cache.clone()),
+        vocab_size,
+        heldout,
+        on_bad: args.on_bad.into(),
+        count_duplicates: true,
+    };
+    let (_, summary) = Corpus::open(&sources, tokenizer, &options, &Bar::new(args.quiet))?;
+    let text = match args.format {
+        Format::Json => serde_json::to_string_pretty(&summary).into_diagnostic()? + "\n",
+        Format::Text => render(&summary),
+    };
+    // A closed pipe is no mistake of the data.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_plan(path: &Path) -> Result<(Plan, PathBuf), DataCommandError> {
+    let wrong = |why: String| DataCommandError::Plan { path: path.to_owned(), why };
+    let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+    let plan = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
+    Ok((plan, path.parent().map_or_else(PathBuf::new, Path::to_owned)))
+}
+
+/// The table, then what needs a sentence.
+fn render(summary: &Summary) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "source",
+        "kind",
+        "files",
+        "documents",
+        "tokens",
+        "bytes/token",
+        "median",
+        "longest",
+        "held out",
+        "duplicates",
+        "dropped",
+    ]);
+    for s in &summary.sources {
+        table.add_row([
+            s.name.clone(),
+            s.kind.clone(),
+            grouped(s.files),
+            grouped(s.documents),
+            grouped(s.tokens),
+            s.bytes_per_token.map_or_else(String::new, |b| format!("{b:.2}")),
+            grouped(s.median),
+            grouped(s.longest),
+            grouped(s.heldout_documents),
+            s.duplicates.map_or_else(String::new, grouped),
+            grouped(s.dropped.total()),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut out = format!("{}\n", table.trim_fmt());
+    for s in &summary.sources {
+        out.push_str(&histogram(s));
+        out.push_str(&remarks(s));
+    }
+    out
+}
+
+/// Documents by length, a bar per power of two.
+fn histogram(source: &SourceSummary) -> String {
+    let most = source.lengths.iter().copied().max().unwrap_or(0);
+    if most == 0 {
+        return String::new();
+    }
+    let first = source.lengths.iter().position(|n| *n > 0).unwrap_or(0);
+    let mut out = format!("\n{}: documents by length in tokens\n", source.name);
+    for (bucket, count) in source.lengths.iter().enumerate().skip(first) {
+        let upper = 1u64 << bucket;
+        let eighths = (count * 40 * 8).div_ceil(most) as usize;
+        let mut bar = "█".repeat(eighths / 8);
+        bar.push_str(["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8]);
+        out.push_str(&format!("  < {:>11} {:>11}  {bar}\n", grouped(upper), grouped(*count)));
+    }
+    out
+}
+
+fn remarks(source: &SourceSummary) -> String {
+    let mut out = String::new();
+    let d = &source.dropped;
+    let reasons = [
+        ("malformed", d.malformed),
+        ("blank", d.blank),
+        ("not UTF-8", d.invalid_utf8),
+        ("without text", d.no_text),
+        ("empty", d.empty),
+        ("kept out by `where`", d.filtered),
+        ("duplicates", d.duplicates),
+        ("kept out by `exclude`", d.excluded),
+    ];
+    let reasons: Vec<String> =
+        reasons.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{} {what}", grouped(*n))).collect();
+    if !reasons.is_empty() {
+        out.push_str(&format!("{}: dropped {}\n", source.name, reasons.join(", ")));
+    }
+    for example in source.examples.iter().take(5) {
+        out.push_str(&format!("  {}:{}: {}\n", example.file, example.record, example.what));
+    }
+    if source.examples.len() > 5 {
+        out.push_str(&format!("  … ({} listed by `--format json`)\n", source.examples.len()));
+    }
+    if let (Some(ratio), Some(declared)) = (source.contradiction(), source.declared_tokens) {
+        out.push_str(&format!(
+            "warning: `{}` declares {} tokens and has {} ({:.3} times as many)\n",
+            source.name,
+            grouped(declared),
+            grouped(source.tokens),
+            ratio
+        ));
+    }
+    out
+}
+
+/// `1 234 567`.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1 000", "1 234 567"]);
+    }
+
+    #[test]
+    fn remarks_name_what_was_dropped_and_contradicted() {
+        let mut source = SourceSummary { name: "web".into(), tokens: 500, ..SourceSummary::default() };
+        assert_eq!(remarks(&source), "");
+        source.declared_tokens = Some(1000);
+        source.dropped.blank = 2;
+        assert_eq!(
+            remarks(&source),
+            "web: dropped 2 blank\nwarning: `web` declares 1 000 tokens and has 500 (0.500 times as many)\n"
+        );
+    }
 }

@@ -10,6 +10,7 @@ mod files;
 mod fmt;
 mod input;
 mod plan;
+mod progress;
 mod write;
 
 use std::process::ExitCode;

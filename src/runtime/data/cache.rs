@@ -351,7 +351,7 @@ impl Writer {
         if let Some(mask) = &mut self.mask {
             for i in 0..tokens.len() {
                 let at = self.tokens + i as u64;
-                if at % 8 == 0 {
+                if at.is_multiple_of(8) {
                     mask.push(0);
                 }
                 if loss.get(i).copied().unwrap_or(true)

@@ -52,6 +52,9 @@ pub fn quantise(weights: &[f64]) -> Result<Vec<u64>, DataError> {
     Ok(whole)
 }
 
+/// Gives the shape and weights of the step `n` after the present one; `None` past the last.
+pub type Later<'a> = dyn FnMut(u64) -> Result<Option<(StepPoint, Vec<u64>)>, DataError> + 'a;
+
 /// A step to come: its rows and the weights that hold in it.
 #[derive(Clone, Debug)]
 struct Step {
@@ -132,7 +135,7 @@ impl Mixer {
         &mut self,
         point: StepPoint,
         weights: &[u64],
-        later: &mut dyn FnMut(u64) -> Result<Option<(StepPoint, Vec<u64>)>, DataError>,
+        later: &mut Later<'_>,
     ) -> Result<Vec<u32>, DataError> {
         debug_assert_eq!(weights.iter().sum::<u64>(), QUANTUM);
         let first_row = self.ahead.front().map_or(0, |s| s.first_row);
@@ -216,10 +219,7 @@ impl Mixer {
     }
 
     /// Look at twice as many steps, or as many as there are.
-    fn look_further(
-        &mut self,
-        later: &mut dyn FnMut(u64) -> Result<Option<(StepPoint, Vec<u64>)>, DataError>,
-    ) -> Result<(), DataError> {
+    fn look_further(&mut self, later: &mut Later<'_>) -> Result<(), DataError> {
         let known = self.ahead.len() as u64;
         for n in known..2 * known.max(1) {
             let Some((point, weights)) = later(n)? else {

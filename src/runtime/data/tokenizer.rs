@@ -1,12 +1,14 @@
 //! Text to token ids through a Hugging Face `tokenizer.json`. The only file that names the
 //! tokenizers crate.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::DataError;
+use crate::plan::ModelPlan;
 
 /// Longer texts are cut at line starts and encoded in parts, in parallel by the caller's threads,
 /// where [`TextTokenizer::cuts_at_lines`] holds.
@@ -191,9 +193,9 @@ impl TextTokenizer {
     }
 
     /// Token ids of `text` and the bytes each covers.
-    pub(crate) fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), String> {
+    pub(crate) fn encode_with_offsets(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>, String> {
         let encoding = self.inner.encode(text, false).map_err(|e| e.to_string())?;
-        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+        Ok(encoding.get_ids().iter().zip(encoding.get_offsets()).map(|(id, (a, b))| (*id, *a..*b)).collect())
     }
 
     /// As [`TextTokenizer::encode`], long texts in parallel parts where that makes no difference.
@@ -214,6 +216,31 @@ impl TextTokenizer {
     pub fn decode(&self, ids: &[u32]) -> Result<String, String> {
         self.inner.decode(ids, false).map_err(|e| e.to_string())
     }
+}
+
+/// What a model says about its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// `tokenizer.json`.
+    pub tokenizer: PathBuf,
+    /// Rows of the embedding, when the architecture is known.
+    pub vocab_size: Option<usize>,
+}
+
+/// The tokenizer of `model`: the one it names, else that of its checkpoint directory; `None` when
+/// it has neither. Paths are relative to `base_dir`.
+pub fn model_files(model: &ModelPlan, base_dir: &Path) -> Option<ModelFiles> {
+    let checkpoint = model.checkpoint.as_ref().map(|dir| base_dir.join(dir));
+    let named = model.tokenizer.as_ref().map(|path| base_dir.join(path));
+    let tokenizer =
+        named.or_else(|| checkpoint.clone().filter(|dir| dir.join("tokenizer.json").is_file()))?;
+    let config = checkpoint.and_then(|dir| std::fs::read(dir.join("config.json")).ok());
+    let of_config = || {
+        let config: Value = serde_json::from_slice(&config?).ok()?;
+        usize::try_from(config["vocab_size"].as_u64()?).ok()
+    };
+    let vocab_size = model.init.as_ref().map(|init| init.vocab_size).or_else(of_config);
+    Some(ModelFiles { tokenizer, vocab_size })
 }
 
 /// Cut `text` after about every [`PART_BYTES`] where a line that starts with an ASCII letter or

@@ -69,7 +69,7 @@ pub(super) fn open(path: &Path, vocab_size: usize, eos: u32) -> Result<Items, Da
         })?;
         (0, width)
     };
-    if (data.len() - start) % width.bytes() != 0 {
+    if !(data.len() - start).is_multiple_of(width.bytes()) {
         return Err(damaged(format!(
             "{} bytes of tokens are no multiple of {}",
             data.len() - start,
@@ -115,7 +115,7 @@ pub(super) fn map(path: &Path, file: &File) -> Result<Mmap, DataError> {
 fn guess(data: &[u8], vocab_size: usize) -> Option<Width> {
     [Width::U32, Width::U16].into_iter().find(|width| {
         let n = data.len() / width.bytes();
-        data.len() % width.bytes() == 0
+        data.len().is_multiple_of(width.bytes())
             && (0..n.min(SAMPLE)).all(|at| width.get(data, at) < vocab_size as u64)
     })
 }
