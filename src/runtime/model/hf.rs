@@ -28,20 +28,27 @@ const TOKENIZER_FILES: &[&str] = &[
 /// # Errors
 /// See [`super::load`].
 pub(super) fn load(dir: &Path) -> Result<Loaded, LoadError> {
-    let config_file = dir.join("config.json");
-    if !config_file.exists() {
-        return Err(LoadError::NoCheckpoint {
-            path: dir.to_owned(),
-            problem: "the directory has no `config.json`".into(),
-        });
-    }
-    let mut config = ModelConfig::read(&config_file)?;
+    let mut config = config(dir)?;
     let shards = Shards::open(dir)?;
     let weights = shards.read(&config)?;
     if config.dtype.is_none() {
         config.dtype = shards.files.values().find_map(|f| f.dtype("model.embed_tokens.weight"));
     }
     Ok(Loaded { config, weights, tokenizer: tokenizer(dir)? })
+}
+
+/// The configuration in a directory.
+///
+/// # Errors
+/// See [`super::load`].
+pub(super) fn config(dir: &Path) -> Result<ModelConfig, LoadError> {
+    let file = dir.join("config.json");
+    let problem = match (dir.is_dir(), file.exists()) {
+        (true, true) => return Ok(ModelConfig::read(&file)?),
+        (true, false) => "the directory has no `config.json`",
+        (false, _) => "there is no such file or directory",
+    };
+    Err(LoadError::NoCheckpoint { path: dir.to_owned(), problem: problem.into() })
 }
 
 /// The tokenizer files in a directory.
@@ -54,6 +61,9 @@ pub(in crate::runtime) fn tokenizer(dir: &Path) -> Result<TokenizerSource, LoadE
         if let Some(content) = read_if_there(&dir.join(name))? {
             source.files.insert((*name).to_owned(), content);
         }
+    }
+    if !source.files.contains_key("tokenizer.json") {
+        source.problem = Some(format!("`{}` has no `tokenizer.json`", dir.display()));
     }
     let file = dir.join("generation_config.json");
     if let Some(content) = read_if_there(&file)? {

@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::config::{ConfigError, ModelConfig};
-use super::hf;
+use super::gguf::GgufError;
 use super::safetensors::SafetensorsError;
 use super::tensor::StateDict;
+use super::{gguf, hf};
 use crate::runtime::engine::EngineError;
 
 /// A model in memory.
@@ -33,12 +34,19 @@ pub struct TokenizerSource {
     pub files: BTreeMap<String, Vec<u8>>,
     /// `generation_config.json`.
     pub generation: Option<Map<String, Value>>,
+    /// Why there is no `tokenizer.json`, a sentence about where it was looked for.
+    pub problem: Option<String>,
 }
 
 impl TokenizerSource {
     /// The content of `tokenizer.json`.
-    pub fn tokenizer_json(&self) -> Option<&[u8]> {
-        self.files.get("tokenizer.json").map(Vec::as_slice)
+    ///
+    /// # Errors
+    /// There is none; the message says why and what to do.
+    pub fn tokenizer_json(&self) -> Result<&[u8], LoadError> {
+        self.files.get("tokenizer.json").map(Vec::as_slice).ok_or_else(|| LoadError::NoTokenizer {
+            problem: self.problem.clone().unwrap_or_else(|| "the model comes without a tokenizer".into()),
+        })
     }
 }
 
@@ -55,6 +63,16 @@ pub enum LoadError {
         /// The path.
         path: PathBuf,
         /// What is missing.
+        problem: String,
+    },
+    /// The model has no tokenizer midc can use.
+    #[error("no tokenizer: {problem}")]
+    #[diagnostic(
+        code(midc::load::no_tokenizer),
+        help("name a Hugging Face `tokenizer.json` as the model's `tokenizer`")
+    )]
+    NoTokenizer {
+        /// Why.
         problem: String,
     },
     /// A file that should be there cannot be read.
@@ -87,6 +105,10 @@ pub enum LoadError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Safetensors(#[from] SafetensorsError),
+    /// A GGUF file.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Gguf(#[from] GgufError),
     /// A tensor of the model is not there.
     #[error("`{}` has no tensor `{tensor}`, {shape:?} in this model", path.display())]
     #[diagnostic(
@@ -135,10 +157,20 @@ pub enum LoadError {
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     if path.is_dir() {
         hf::load(path)
+    } else if path.is_file() {
+        gguf::load(path)
     } else {
         Err(LoadError::NoCheckpoint {
             path: path.to_owned(),
             problem: "there is no such file or directory".into(),
         })
     }
+}
+
+/// The configuration of a Hugging Face directory or a `.gguf` file, without its weights.
+///
+/// # Errors
+/// Every message names the file and the setting it is about.
+pub fn load_config(path: &Path) -> Result<ModelConfig, LoadError> {
+    if path.is_file() { gguf::config(path) } else { hf::config(path) }
 }

@@ -7,6 +7,7 @@ pub mod dtype;
 #[cfg(test)]
 mod finite_differences;
 mod forward;
+mod gguf;
 pub(in crate::runtime) mod hf;
 pub mod init;
 mod layout;
@@ -19,6 +20,7 @@ mod workspace;
 
 pub use config::{ConfigError, ModelConfig};
 pub use dtype::Dtype;
+pub use gguf::GgufError;
 pub use layout::layout;
-pub use load::{LoadError, Loaded, TokenizerSource, load};
+pub use load::{LoadError, Loaded, TokenizerSource, load, load_config};
 pub use safetensors::SafetensorsError;
