@@ -1,11 +1,218 @@
-//! `midc exec`.
+//! `midc exec`: train, with a progress bar on a terminal and plain lines elsewhere.
 
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-/// Train
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use miette::IntoDiagnostic;
+
+use crate::cli::compile::{self, CompileArgs};
+use crate::cli::device::{Device, DeviceArg};
+use crate::cli::progress::Bar;
+use crate::plan::{Precision, StagePlan};
+use crate::runtime::data::{OnBad, Progress};
+use crate::runtime::exec::{Event, ExecOptions, Observer, Outcome, Summary, exec};
+use crate::runtime::journal::StepRecord;
+
+/// Exit code of a run stopped by ctrl-C or SIGTERM, as shells report it.
+const INTERRUPTED: u8 = 130;
+
+/// Train what a curriculum describes
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    compile: CompileArgs,
+    /// Where the run is kept [default: runs/NAME]
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Where tokenised text is kept between runs
+    #[arg(long, value_name = "DIR", default_value = ".midc-cache")]
+    cache_dir: PathBuf,
+    /// Continue the run in the run directory from its last checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`
+    #[arg(long, default_value = "auto")]
+    device: DeviceArg,
+    /// Arithmetic of stages that name none [default: f32 on the CPU]
+    #[arg(long, value_parser = ["f32", "bf16"])]
+    precision: Option<String>,
+    /// Worker threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Memory for activations, such as 4GiB; layers beyond it are recomputed
+    #[arg(long, value_name = "SIZE", value_parser = compile::bytes)]
+    memory: Option<u64>,
+    /// Stop at a malformed line of a data file instead of counting and skipping it
+    #[arg(long)]
+    strict_data: bool,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    quiet: bool,
+}
 
-pub(crate) fn run(_args: Args) -> miette::Result<ExitCode> {
-    Err(miette::miette!("`midc exec` is not part of this build"))
+pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    let Some(compiled) = compile::plan(&args.compile)? else { return Ok(ExitCode::from(super::FOUND)) };
+    let Device::Cpu = args.device.choose()?;
+    let run_dir = args.run_dir.unwrap_or_else(|| PathBuf::from("runs").join(&compiled.plan.curriculum));
+    let options = ExecOptions {
+        base_dir: compiled.base_dir,
+        run_dir: run_dir.clone(),
+        cache_dir: args.cache_dir,
+        resume: args.resume,
+        precision: if args.precision.as_deref() == Some("bf16") { Precision::Bf16 } else { Precision::F32 },
+        threads: args.threads,
+        memory: args.memory,
+        on_bad: if args.strict_data { OnBad::Fail } else { OnBad::Skip },
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second ctrl-C ends the process at once; the first only asks.
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), Arc::clone(&stop))
+            .into_diagnostic()?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).into_diagnostic()?;
+    }
+    let mut screen = Screen::new(args.quiet);
+    let outcome = exec(&compiled.plan, &options, &stop, &mut screen);
+    screen.clear();
+    match outcome? {
+        Outcome::Finished(summary) => {
+            if !args.quiet {
+                print_summary(&summary);
+                eprintln!("finished; checkpoints are in {}", run_dir.join("checkpoints").display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Stopped { stage, step } => {
+            eprintln!("stopped in stage `{stage}` after step {step}; `--resume` continues from there");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+/// The progress bar of the stage under way.
+struct Screen {
+    quiet: bool,
+    terminal: bool,
+    bar: Option<ProgressBar>,
+    reading: Bar,
+    /// Smoothed tokens per second.
+    rate: f64,
+}
+
+impl Screen {
+    fn new(quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self { quiet, terminal, bar: None, reading: Bar::new(quiet || !terminal), rate: 0.0 }
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) if self.terminal => bar.println(line),
+            _ => eprintln!("{line}"),
+        }
+    }
+
+    fn step(&mut self, stage: &StagePlan, record: &StepRecord) {
+        let rate = record.tokens_per_second;
+        self.rate = if self.rate == 0.0 { rate } else { 0.95 * self.rate + 0.05 * rate };
+        let left = stage.tokens.saturating_sub(record.tokens + record.batch_tokens);
+        let eta = Duration::from_secs_f64(left as f64 / self.rate.max(1e-9));
+        let line = format!(
+            "loss {:.4}  lr {:.2e}  {:.0} tokens/s  eta {}",
+            record.loss,
+            record.lr,
+            self.rate,
+            indicatif::HumanDuration(eta)
+        );
+        if self.terminal {
+            if let Some(bar) = &self.bar {
+                bar.set_position(record.step + 1);
+                bar.set_message(line);
+            }
+        } else if (record.step + 1).is_multiple_of((stage.steps / 20).max(1)) {
+            eprintln!("{} {}/{}  {line}", stage.name, record.step + 1, stage.steps);
+        }
+    }
+}
+
+impl Observer for Screen {
+    fn reading(&self) -> &dyn Progress {
+        &self.reading
+    }
+
+    fn on(&mut self, event: Event<'_>) {
+        if self.quiet {
+            return;
+        }
+        match event {
+            Event::Note(text) => self.say(&format!("note: {text}")),
+            Event::Skipped(stage) => {
+                self.say(&format!("stage `{}` is done ({} steps)", stage.name, stage.steps));
+            }
+            Event::Stage { stage, step } => {
+                self.clear();
+                self.rate = 0.0;
+                self.say(&format!(
+                    "stage `{}`: {} steps, {} tokens, context {}{}",
+                    stage.name,
+                    stage.steps,
+                    stage.tokens,
+                    stage.phases.last().map_or(0, |p| p.context),
+                    if step > 0 { format!(", from step {step}") } else { String::new() }
+                ));
+                if self.terminal {
+                    let bar = ProgressBar::with_draw_target(Some(stage.steps), ProgressDrawTarget::stderr());
+                    bar.set_style(style("{prefix} {wide_bar} {pos}/{len}  {msg}"));
+                    bar.set_prefix(stage.name.clone());
+                    bar.set_position(step);
+                    self.bar = Some(bar);
+                }
+            }
+            Event::Step { stage, record } => self.step(stage, record),
+            Event::Eval(_) | Event::Checkpoint(_) | Event::Finished(_) => {}
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Held-out loss per source before and after each stage.
+fn print_summary(summary: &Summary) {
+    for stage in &summary.stages {
+        if stage.heldout.is_empty() {
+            continue;
+        }
+        let mut table = Table::new();
+        table.load_style(UTF8_HORIZONTAL_ONLY);
+        table.set_header([
+            format!("held-out loss, stage `{}`", stage.stage),
+            "before".to_string(),
+            "after".to_string(),
+            "change".to_string(),
+        ]);
+        for (source, (before, after)) in &stage.heldout {
+            table.add_row([
+                source.clone(),
+                format!("{before:.4}"),
+                format!("{after:.4}"),
+                format!("{:+.4}", after - before),
+            ]);
+        }
+        println!("{table}");
+    }
 }

@@ -1,7 +1,9 @@
 //! The command line, one file per subcommand.
 
 mod check;
+mod compile;
 mod data;
+mod device;
 mod doctor;
 mod eval;
 mod exec;

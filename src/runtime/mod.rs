@@ -7,6 +7,8 @@ pub mod batch;
 pub mod checkpoint;
 pub mod data;
 pub mod engine;
+pub mod eval;
+pub mod exec;
 pub mod journal;
 pub mod model;
 pub mod optim;

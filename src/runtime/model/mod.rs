@@ -16,6 +16,7 @@ mod parameters;
 pub mod rope_table;
 pub(in crate::runtime) mod safetensors;
 pub mod tensor;
+mod tokenizer_files;
 mod workspace;
 
 pub use config::{ConfigError, ModelConfig};

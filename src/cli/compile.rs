@@ -1,0 +1,73 @@
+//! From a curriculum on the command line to its plan: what every command that runs or shows one
+//! shares.
+
+use std::path::{Path, PathBuf};
+
+use miette::{IntoDiagnostic, WrapErr};
+
+use super::input::InputArgs;
+use crate::plan::Plan;
+
+/// A curriculum, or a plan made of one earlier, and how to read it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompileArgs {
+    /// A .curriculum file, or a plan that `midc plan -o plan.json` wrote beside it
+    file: PathBuf,
+    #[command(flatten)]
+    input: InputArgs,
+}
+
+/// A plan and the directory its relative paths start from.
+pub(crate) struct Compiled {
+    pub(crate) plan: Plan,
+    pub(crate) base_dir: PathBuf,
+}
+
+/// The plan of `args`; `None` when there are errors in the curriculum, which are then printed.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn plan(args: &CompileArgs) -> miette::Result<Option<Compiled>> {
+    let base_dir = args.file.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    if args.file.extension().is_some_and(|e| e == "json") {
+        let text = std::fs::read(&args.file)
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot read `{}`", args.file.display()))?;
+        let plan = serde_json::from_slice(&text)
+            .into_diagnostic()
+            .wrap_err_with(|| format!("`{}` is not a plan", args.file.display()))?;
+        return Ok(Some(Compiled { plan, base_dir }));
+    }
+    Err(miette::miette!("not yet"))
+}
+
+/// A size such as `4GiB`, `512MiB` or plain bytes.
+///
+/// # Errors
+/// A sentence on what a size looks like.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let (digits, shift) = units
+        .iter()
+        .find_map(|(unit, shift)| text.strip_suffix(unit).map(|d| (d, *shift)))
+        .unwrap_or((text, 0));
+    let wrong = || format!("`{text}` is no size; write 512MiB, 4GiB or a number of bytes");
+    let number: f64 = digits.trim().parse().map_err(|_| wrong())?;
+    let bytes = number * (1u64 << shift) as f64;
+    if bytes.is_finite() && bytes >= 1.0 && bytes < 2f64.powi(63) { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(bytes("1.5 KiB"), Ok(1536));
+        assert_eq!(bytes("100"), Ok(100));
+        for wrong in ["", "GiB", "4GB", "-1", "0", "1e30TiB", "nan"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Why a run stops before its end.
+
+use std::path::PathBuf;
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use crate::runtime::checkpoint::CheckpointError;
+use crate::runtime::data::DataError;
+use crate::runtime::engine::EngineError;
+use crate::runtime::model::LoadError;
+use crate::runtime::run_dir::RunDirError;
+
+/// Why a run cannot go on. What was finished stays; `--resume` continues from the last checkpoint.
+#[derive(Debug, Error, Diagnostic)]
+pub enum ExecError {
+    /// The run directory.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    RunDir(#[from] RunDirError),
+    /// The data.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Data(#[from] DataError),
+    /// The starting weights.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Load(#[from] LoadError),
+    /// A checkpoint of this run.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The device.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Engine(#[from] EngineError),
+    /// The trainer's part of a checkpoint.
+    #[error("`{}/state/trainer.json` is not the state of a trainer", path.display())]
+    #[diagnostic(
+        code(midc::exec::trainer_state),
+        help("the checkpoint was written by another version of midc; start a new run with `--run-dir DIR`")
+    )]
+    TrainerState {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What serde says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A fresh model without a tokenizer.
+    #[error("model `{model}` names no tokenizer and has no checkpoint that brings one")]
+    #[diagnostic(
+        code(midc::exec::no_tokenizer),
+        help("add `tokenizer = \"path/to/tokenizer.json\"` to the model")
+    )]
+    NoTokenizer {
+        /// The model.
+        model: String,
+    },
+    /// The plan names something that is not in it.
+    #[error("the plan's stage `{stage}` starts from `{from}`, which the plan does not hold")]
+    #[diagnostic(code(midc::exec::broken_plan), help("make the plan again from its curriculum"))]
+    BrokenPlan {
+        /// The stage.
+        stage: String,
+        /// Its `from`.
+        from: String,
+    },
+    /// A stage that should be done has no checkpoint.
+    #[error("stage `{stage}` starts from `{from}`, of which `{}` holds no valid checkpoint", dir.display())]
+    #[diagnostic(
+        code(midc::exec::missing_start),
+        help("run the earlier stage first; `midc exec FILE --resume` does what is missing")
+    )]
+    MissingStart {
+        /// The stage.
+        stage: String,
+        /// Its `from`.
+        from: String,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// Frequencies in the plan differ from those of the model.
+    #[error(
+        "stage `{stage}`: the plan's RoPE frequencies are not those of the model (head dimension {head_dim})"
+    )]
+    #[diagnostic(
+        code(midc::exec::rope),
+        help("make the plan again: the checkpoint it was made from has changed")
+    )]
+    RopeMismatch {
+        /// The stage.
+        stage: String,
+        /// Of the model.
+        head_dim: usize,
+    },
+    /// Training ran away.
+    #[error("stage `{stage}`, step {step}: loss or gradient was not finite {times} times in a row")]
+    #[diagnostic(
+        code(midc::exec::not_finite),
+        help(
+            "the last checkpoint is kept; lower the learning rate or set `optimizer = adamw(…, clip: 1.0)`"
+        )
+    )]
+    NotFinite {
+        /// The stage.
+        stage: String,
+        /// Step in the stage.
+        step: u64,
+        /// How many steps were skipped.
+        times: u32,
+    },
+    /// A source of the stage is not in the corpus.
+    #[error("stage `{stage}` draws from `{source_name}`, which the plan does not hold")]
+    #[diagnostic(code(midc::exec::broken_plan), help("make the plan again from its curriculum"))]
+    UnknownSource {
+        /// The stage.
+        stage: String,
+        /// The source.
+        source_name: String,
+    },
+}

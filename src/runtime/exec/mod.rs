@@ -1,0 +1,185 @@
+//! `midc exec`: walks the stages of a plan, from what the run directory already holds to the end.
+//!
+//! A step is a pure function of the plan, the starting weights and the position in the run, so a
+//! run that was killed continues from its last checkpoint as if nothing had happened; the journals
+//! are cut back to that point first.
+
+mod error;
+mod observer;
+mod stage;
+mod start;
+mod survey;
+
+pub use error::ExecError;
+pub use observer::{Event, Observer};
+pub use survey::Progress;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::plan::{ModelPlan, Plan, Precision, StagePlan};
+use crate::runtime::checkpoint;
+use crate::runtime::data::{Corpus, OnBad};
+use crate::runtime::journal::{self, EvalRecord, Journal, StepRecord};
+use crate::runtime::run_dir::RunDir;
+
+/// How to run a plan, beside what the plan says.
+#[derive(Clone, Debug)]
+pub struct ExecOptions {
+    /// Relative paths of the plan start here: the directory of the curriculum.
+    pub base_dir: PathBuf,
+    /// Where the run is kept.
+    pub run_dir: PathBuf,
+    /// Where tokenised text is kept between runs.
+    pub cache_dir: PathBuf,
+    /// Continue a run that is there.
+    pub resume: bool,
+    /// Arithmetic for stages that leave it to the device.
+    pub precision: Precision,
+    /// Worker threads; all cores when absent.
+    pub threads: Option<usize>,
+    /// Activation memory in bytes; no limit when absent.
+    pub memory: Option<u64>,
+    /// What a malformed line of a data file is.
+    pub on_bad: OnBad,
+}
+
+/// How a run ended, short of an error.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All stages are done.
+    Finished(Summary),
+    /// Asked to stop; a checkpoint holds everything.
+    Stopped {
+        /// The stage it was in.
+        stage: String,
+        /// Steps of it that are done.
+        step: u64,
+    },
+}
+
+/// Held-out losses at the edges of the stages.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// In order of the plan.
+    pub stages: Vec<StageSummary>,
+}
+
+/// One stage's part of [`Summary`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageSummary {
+    /// The stage.
+    pub stage: String,
+    /// Steps done.
+    pub steps: u64,
+    /// Per source: held-out loss before and after the stage, nats per token.
+    pub heldout: BTreeMap<String, (f64, f64)>,
+}
+
+/// Run `plan`. Sets nothing in the environment and writes nothing outside the run directory and
+/// the cache.
+///
+/// # Errors
+/// [`ExecError`]; what was finished is kept and `resume` continues from it.
+pub fn exec(
+    plan: &Plan,
+    options: &ExecOptions,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, ExecError> {
+    let dir = RunDir::open(&options.run_dir, plan, options.resume)?;
+    let mut progress = BTreeMap::new();
+    for stage in &plan.stages {
+        let stage_dir = dir.checkpoints(&stage.name);
+        checkpoint::clean(&stage_dir)?;
+        let latest = checkpoint::latest_valid(&stage_dir)?;
+        for damaged in latest.damaged {
+            let note = format!("passed over a damaged checkpoint: {damaged}");
+            dir.log(&note);
+            observer.on(Event::Note(&note));
+        }
+        let checkpoint = latest.entry.map(|e| (e.step, e.path));
+        progress.insert(stage.name.clone(), Progress { checkpoint });
+    }
+    let done = |stage: &str, steps: u64| {
+        progress.get(stage).is_some_and(|p: &Progress| p.checkpoint.is_some() && steps <= p.steps())
+    };
+    let metrics = Journal::open::<StepRecord>(&dir.metrics(), done)?;
+    let evals = Journal::open::<EvalRecord>(&dir.evals(), done)?;
+    let mut run =
+        Run { plan, options, stop, observer, dir, progress, metrics, evals, corpora: BTreeMap::new() };
+    for stage in &plan.stages {
+        if run.progress.get(&stage.name).is_some_and(|p| p.finished(stage)) {
+            run.observer.on(Event::Skipped(stage));
+            continue;
+        }
+        if let Some(step) = run.stage(stage)? {
+            return Ok(Outcome::Stopped { stage: stage.name.clone(), step });
+        }
+    }
+    run.observer.on(Event::Finished(plan));
+    let records = journal::read::<EvalRecord>(&run.dir.evals())?;
+    Ok(Outcome::Finished(summary(plan, &records)))
+}
+
+/// A run under way.
+struct Run<'a> {
+    plan: &'a Plan,
+    options: &'a ExecOptions,
+    stop: &'a AtomicBool,
+    observer: &'a mut dyn Observer,
+    dir: RunDir,
+    progress: BTreeMap<String, Progress>,
+    metrics: Journal,
+    evals: Journal,
+    /// Tokenised sources by root model: another root may bring another tokenizer.
+    corpora: BTreeMap<String, Arc<Corpus>>,
+}
+
+impl Run<'_> {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn note(&mut self, text: &str) {
+        self.dir.log(text);
+        self.observer.on(Event::Note(text));
+    }
+
+    /// Share of documents no stage may train on: the largest any `eval` asks for, because a
+    /// document held out for one stage must not be read by another.
+    fn heldout(&self) -> f64 {
+        let shares = self.plan.stages.iter().flat_map(|s| &s.evals).filter_map(|e| e.heldout);
+        shares.fold(0.0, f64::max)
+    }
+}
+
+/// The model a stage's weights descend from.
+fn root<'a>(plan: &'a Plan, stage: &'a StagePlan) -> Result<&'a ModelPlan, ExecError> {
+    survey::root(plan, stage)
+}
+
+fn summary(plan: &Plan, records: &[EvalRecord]) -> Summary {
+    let stages = plan
+        .stages
+        .iter()
+        .map(|stage| {
+            let at = |step: u64| {
+                records
+                    .iter()
+                    .filter(move |r| r.stage == stage.name && r.measure == "loss" && r.step == step)
+                    .map(|r| (r.subject.clone(), r.value))
+                    .collect::<BTreeMap<_, _>>()
+            };
+            let (before, after) = (at(0), at(stage.steps));
+            let heldout = before
+                .into_iter()
+                .filter_map(|(source, loss)| after.get(&source).map(|end| (source, (loss, *end))))
+                .collect();
+            StageSummary { stage: stage.name.clone(), steps: stage.steps, heldout }
+        })
+        .collect();
+    Summary { stages }
+}

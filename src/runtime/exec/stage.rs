@@ -1,0 +1,341 @@
+//! One stage: the training loop with its checkpoints and measurements.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::plan::{Precision, RopePlan, StagePlan};
+use crate::rope::{self, Rope};
+use crate::runtime::batch::Batch;
+use crate::runtime::checkpoint::{self, CheckpointContents, OptimizerState};
+use crate::runtime::data::{Corpus, OpenOptions, SourceSummary, StageSampler};
+use crate::runtime::engine::{self, Engine, EngineKind, EngineOptions, Hyper, Moments, RopeTable, RowLoss};
+use crate::runtime::exec::start::{Start, TrainerState, text_tokenizer};
+use crate::runtime::exec::{Event, ExecError, Run, root};
+use crate::runtime::journal::{EvalRecord, StepRecord};
+use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
+
+/// After so many steps in a row without a finite loss and gradient the stage gives up: the weights
+/// no longer change, so more steps cannot help.
+const NOT_FINITE_LIMIT: u32 = 10;
+
+/// Tokens of each source's held-out documents a measurement reads at most.
+const HELDOUT_TOKENS: u64 = 1 << 16;
+
+/// What a stage works with.
+struct Work {
+    engine: Box<dyn Engine>,
+    config: ModelConfig,
+    tokenizer: TokenizerSource,
+    sampler: StageSampler,
+    corpus: Arc<Corpus>,
+    trainer: TrainerState,
+    tables: RopeTables,
+    /// How checkpoints store the weights.
+    dtype: Dtype,
+}
+
+impl Run<'_> {
+    /// Train `stage` from where it is to its end. `Some(step)` when asked to stop before that.
+    pub(super) fn stage(&mut self, stage: &StagePlan) -> Result<Option<u64>, ExecError> {
+        let mut work = self.prepare(stage)?;
+        self.observer.on(Event::Stage { stage, step: work.trainer.step });
+        if work.trainer.step == 0 {
+            self.measure(stage, &mut work, |_| true)?;
+        }
+        let mut not_finite = 0;
+        while work.trainer.step < stage.steps {
+            if self.stopping() {
+                if self.progress.get(&stage.name).is_none_or(|p| p.steps() < work.trainer.step) {
+                    self.save(stage, &work)?;
+                }
+                return Ok(Some(work.trainer.step));
+            }
+            let record = self.step(stage, &mut work)?;
+            not_finite = if record.skipped { not_finite + 1 } else { 0 };
+            if record.skipped {
+                let (name, step) = (&stage.name, record.step);
+                self.note(&format!(
+                    "stage `{name}`, step {step}: loss or gradient not finite, update skipped"
+                ));
+            }
+            self.metrics.append(&record)?;
+            self.observer.on(Event::Step { stage, record: &record });
+            if not_finite >= NOT_FINITE_LIMIT {
+                let stage = stage.name.clone();
+                return Err(ExecError::NotFinite { stage, step: record.step, times: not_finite });
+            }
+            let done = work.trainer.step;
+            let last = done == stage.steps;
+            self.measure(stage, &mut work, |every| {
+                last || every.is_some_and(|n| n > 0 && done.is_multiple_of(n))
+            })?;
+            let periodic = stage.save_every.is_some_and(|n| n > 0 && done.is_multiple_of(n));
+            let named = stage.checkpoints.iter().any(|c| c.step == done);
+            if last || periodic || named {
+                self.save(stage, &work)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn prepare(&mut self, stage: &StagePlan) -> Result<Work, ExecError> {
+        let Start { mut config, tokenizer, weights, optimizer, trainer } = self.start(stage)?;
+        let corpus = self.corpus(stage, &tokenizer, &config)?;
+        let sampler = StageSampler::new(stage, &corpus, trainer.sampler.clone())?;
+        if let Some(rope) = &stage.rope {
+            config.rope = Rope { theta: rope.theta, scaling: rope.scaling.clone() };
+        }
+        // What the stage trains at is what the model is meant for, unless it was meant for more.
+        let longest = stage.phases.iter().map(|p| p.context).max().unwrap_or_default();
+        config.context = config.context.max(longest);
+        let (kind, dtype) = match stage.precision.unwrap_or(self.options.precision) {
+            Precision::F32 => (EngineKind::CpuF32, Dtype::F32),
+            Precision::Bf16 => (EngineKind::CpuBf16, Dtype::Bf16),
+        };
+        let options = EngineOptions { threads: self.options.threads, memory: self.options.memory };
+        let mut engine = engine::engine(kind, &config.architecture, &weights, options)?;
+        if let Some(OptimizerState { first, second }) = optimizer {
+            engine.load_moments(&Moments { first, second })?;
+        }
+        let tables = RopeTables::new(stage, &config)?;
+        Ok(Work { engine, config, tokenizer, sampler, corpus, trainer, tables, dtype })
+    }
+
+    /// The tokenised sources for a stage's lineage, read once per root model.
+    fn corpus(
+        &mut self,
+        stage: &StagePlan,
+        tokenizer: &TokenizerSource,
+        config: &ModelConfig,
+    ) -> Result<Arc<Corpus>, ExecError> {
+        let model = &root(self.plan, stage)?.name;
+        if let Some(corpus) = self.corpora.get(model) {
+            return Ok(Arc::clone(corpus));
+        }
+        let open = OpenOptions {
+            base_dir: &self.options.base_dir,
+            cache_dir: &self.options.cache_dir,
+            vocab_size: config.architecture.vocab_size,
+            heldout: self.heldout(),
+            on_bad: self.options.on_bad,
+            count_duplicates: false,
+        };
+        let tokenizer = text_tokenizer(model, tokenizer, config.eos.first().copied())?;
+        let reading = self.observer.reading();
+        let (corpus, summary) = Corpus::open(&self.plan.sources, tokenizer, &open, reading)?;
+        for source in &summary.sources {
+            if source.dropped.bad() > 0 {
+                self.note(&bad_records(source));
+            }
+        }
+        let corpus = Arc::new(corpus);
+        self.corpora.insert(model.clone(), Arc::clone(&corpus));
+        Ok(corpus)
+    }
+
+    fn step(&mut self, stage: &StagePlan, work: &mut Work) -> Result<StepRecord, ExecError> {
+        let begin = Instant::now();
+        let point = stage.step_point(work.trainer.step);
+        let lr = stage.lr.curve.value(point.tokens);
+        debug_assert!(point.step > 0 || lr == stage.lr.start, "the first step's LR is the plan's");
+        let weights: Vec<f64> = stage.mix.iter().map(|m| m.weight.value(point.tokens)).collect();
+        let batch = work.sampler.next(point, &weights)?;
+        let optimizer = &stage.optimizer;
+        let hyper = Hyper {
+            lr,
+            betas: optimizer.betas,
+            eps: optimizer.eps,
+            weight_decay: optimizer.weight_decay,
+            clip: optimizer.clip,
+            z_loss: optimizer.z_loss,
+            optimizer_step: work.trainer.optimizer_steps + 1,
+        };
+        let table = work.tables.at(point.context);
+        let report = work.engine.train_step(&batch, table, &hyper)?;
+        work.trainer.step += 1;
+        work.trainer.tokens = point.tokens + point.sequences * point.context;
+        // A skipped update leaves the moments as they were, so bias correction must not count it.
+        work.trainer.optimizer_steps += u64::from(report.finite);
+        work.trainer.sampler = work.sampler.state();
+        let batch_tokens = point.sequences * point.context;
+        Ok(StepRecord {
+            stage: stage.name.clone(),
+            step: point.step,
+            tokens: point.tokens,
+            lr,
+            batch_tokens,
+            context: point.context,
+            loss: report.loss,
+            loss_by_source: loss_by_source(stage, &batch, &report.rows),
+            grad_norm: report.grad_norm,
+            tokens_per_second: batch_tokens as f64 / begin.elapsed().as_secs_f64(),
+            mfu: None,
+            mix: names(stage).zip(weights).collect(),
+            rows: rows(stage, &batch),
+            skipped: !report.finite,
+        })
+    }
+
+    /// Take the measurements of the `eval` blocks whose `every` passes `due`.
+    fn measure(
+        &mut self,
+        stage: &StagePlan,
+        work: &mut Work,
+        due: impl Fn(Option<u64>) -> bool,
+    ) -> Result<(), ExecError> {
+        let context = stage.step_point(work.trainer.step.min(stage.steps.saturating_sub(1))).context;
+        for eval in &stage.evals {
+            if eval.heldout.is_none() || !due(eval.every_steps) {
+                continue;
+            }
+            for source in &self.plan.sources {
+                let rows = work.corpus.heldout_rows(
+                    &source.name,
+                    context as usize,
+                    HELDOUT_TOKENS,
+                    stage.attention,
+                )?;
+                let Some(batch) = rows else { continue };
+                let mut total = RowLoss::default();
+                for row in work.engine.losses(&batch, work.tables.at(context))? {
+                    total.nll += row.nll;
+                    total.predicted += row.predicted;
+                }
+                if total.predicted == 0 {
+                    continue;
+                }
+                let record = EvalRecord {
+                    stage: stage.name.clone(),
+                    step: work.trainer.step,
+                    tokens: work.trainer.tokens,
+                    eval: eval.name.clone(),
+                    measure: "loss".into(),
+                    subject: source.name.clone(),
+                    value: total.nll / f64::from(total.predicted),
+                    count: u64::from(total.predicted),
+                };
+                self.evals.append(&record)?;
+                self.observer.on(Event::Eval(&record));
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, stage: &StagePlan, work: &Work) -> Result<(), ExecError> {
+        // The journals must reach the disk before a checkpoint that says their steps are done.
+        self.metrics.sync()?;
+        self.evals.sync()?;
+        let trainer = TrainerState {
+            v: 1,
+            plan_hash: self.plan.hash.clone(),
+            stage: stage.name.clone(),
+            engine: work.engine.describe(),
+            ..work.trainer.clone()
+        };
+        let trainer_json = serde_json::to_value(&trainer)
+            .map_err(|source| ExecError::TrainerState { path: self.dir.checkpoints(&stage.name), source })?;
+        let moments = work.engine.moments().map(|m| OptimizerState { first: m.first, second: m.second });
+        let contents = CheckpointContents {
+            config: &work.config,
+            weights: &work.engine.weights(),
+            dtype: work.dtype,
+            tokenizer: &work.tokenizer,
+            optimizer: moments.as_ref(),
+            trainer: Some(&trainer_json),
+        };
+        let step = trainer.step;
+        let path = checkpoint::step_dir(&self.dir.checkpoints(&stage.name), step);
+        checkpoint::write(&contents, &path)?;
+        if let Some(progress) = self.progress.get_mut(&stage.name) {
+            progress.checkpoint = Some((step, path.clone()));
+        }
+        if let Some(keep) = stage.keep {
+            let edge = std::iter::once(stage.steps);
+            let protected: Vec<u64> = edge.chain(stage.checkpoints.iter().map(|c| c.step)).collect();
+            checkpoint::prune(&self.dir.checkpoints(&stage.name), keep, &protected)?;
+        }
+        self.observer.on(Event::Checkpoint(&path));
+        Ok(())
+    }
+}
+
+/// Sines and cosines per context length: methods with a current length change with it.
+struct RopeTables {
+    by_context: BTreeMap<u64, RopeTable>,
+}
+
+impl RopeTables {
+    fn new(stage: &StagePlan, config: &ModelConfig) -> Result<Self, ExecError> {
+        let mut by_context = BTreeMap::new();
+        for phase in &stage.phases {
+            if by_context.contains_key(&phase.context) {
+                continue;
+            }
+            let head_dim = config.architecture.head_dim;
+            let scaled = rope::inv_freq(head_dim, config.rope.theta, &config.rope.scaling, phase.context);
+            if let Some(plan) = &stage.rope {
+                agree(stage, plan, &scaled.inv_freq, phase.context, head_dim)?;
+            }
+            let table = RopeTable::new(&scaled.inv_freq, scaled.attention_factor, phase.context as usize);
+            by_context.insert(phase.context, table);
+        }
+        Ok(Self { by_context })
+    }
+
+    fn at(&self, context: u64) -> &RopeTable {
+        // Every context of a phase has a table, and steps take theirs from a phase.
+        &self.by_context[&context]
+    }
+}
+
+/// The plan shows frequencies to people and other engines; a run with others would be another run.
+fn agree(
+    stage: &StagePlan,
+    plan: &RopePlan,
+    inv_freq: &[f64],
+    context: u64,
+    head_dim: usize,
+) -> Result<(), ExecError> {
+    let last = stage.phases.iter().map(|p| p.context).max();
+    if plan.inv_freq.is_empty() || last != Some(context) {
+        return Ok(());
+    }
+    let same = plan.inv_freq.len() == inv_freq.len()
+        && plan.inv_freq.iter().zip(inv_freq).all(|(a, b)| (a - b).abs() <= 1e-12 * b.abs());
+    if same { Ok(()) } else { Err(ExecError::RopeMismatch { stage: stage.name.clone(), head_dim }) }
+}
+
+/// One sentence on the records of a source that could not be used, with the first few.
+fn bad_records(source: &SourceSummary) -> String {
+    let examples: Vec<String> = source
+        .examples
+        .iter()
+        .take(3)
+        .map(|e| format!("{} record {}: {}", e.file, e.record, e.what))
+        .collect();
+    let (name, bad, all) = (&source.name, source.dropped.bad(), source.records);
+    format!("source `{name}`: {bad} of {all} records skipped ({})", examples.join("; "))
+}
+
+fn names(stage: &StagePlan) -> impl Iterator<Item = String> {
+    stage.mix.iter().map(|m| m.source.clone())
+}
+
+fn rows(stage: &StagePlan, batch: &Batch) -> BTreeMap<String, u64> {
+    let mut counts: BTreeMap<String, u64> = names(stage).map(|n| (n, 0)).collect();
+    for source in &batch.source {
+        *counts.entry(stage.mix[*source as usize].source.clone()).or_default() += 1;
+    }
+    counts
+}
+
+fn loss_by_source(stage: &StagePlan, batch: &Batch, rows: &[RowLoss]) -> BTreeMap<String, f64> {
+    let mut sums = vec![(0.0, 0u64); stage.mix.len()];
+    for (source, row) in batch.source.iter().zip(rows) {
+        let sum = &mut sums[*source as usize];
+        sum.0 += row.nll;
+        sum.1 += u64::from(row.predicted);
+    }
+    names(stage).zip(sums).filter(|(_, s)| s.1 > 0).map(|(n, s)| (n, s.0 / s.1 as f64)).collect()
+}

@@ -1,0 +1,139 @@
+//! Where a stage takes its weights, optimizer moments and data cursors from.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{ModelPlan, StagePlan, State};
+use crate::rope::{Rope, RopeScaling};
+use crate::runtime::checkpoint::{self, Checkpoint, OptimizerState};
+use crate::runtime::data::{SamplerState, TextTokenizer};
+use crate::runtime::engine;
+use crate::runtime::exec::survey::{self, Origin};
+use crate::runtime::exec::{ExecError, Run};
+use crate::runtime::model::tensor::StateDict;
+use crate::runtime::model::{self, Loaded, ModelConfig, TokenizerSource};
+
+/// Everything a stage begins or goes on with.
+pub(super) struct Start {
+    pub config: ModelConfig,
+    pub tokenizer: TokenizerSource,
+    pub weights: StateDict,
+    pub optimizer: Option<OptimizerState>,
+    pub trainer: TrainerState,
+}
+
+/// `state/trainer.json`: the position of a run, small and readable.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct TrainerState {
+    pub v: u32,
+    pub plan_hash: String,
+    pub stage: String,
+    /// Steps of the stage that are done.
+    pub step: u64,
+    /// Tokens of the stage seen.
+    pub tokens: u64,
+    /// Updates since the optimizer moments were last zero; AdamW's bias correction counts them.
+    pub optimizer_steps: u64,
+    /// Data cursors and mixing state.
+    pub sampler: SamplerState,
+    /// Kind of engine that wrote this (`cpu f32`); another continues, though not bit for bit.
+    pub engine: String,
+}
+
+impl Run<'_> {
+    /// Gather what `stage` starts or resumes from.
+    pub(super) fn start(&mut self, stage: &StagePlan) -> Result<Start, ExecError> {
+        if let Some((_, path)) = self.progress.get(&stage.name).and_then(|p| p.checkpoint.clone()) {
+            let checkpoint = checkpoint::read(&path)?;
+            return self.resumed(checkpoint, &path);
+        }
+        let plan = self.plan;
+        match survey::origin(plan, stage)? {
+            Origin::Model(model) => self.model(model, stage),
+            Origin::Stage(from, steps) => {
+                let dir = self.dir.checkpoints(&from.name);
+                let path = checkpoint::step_dir(&dir, steps);
+                if !path.is_dir() {
+                    let (stage, from) = (stage.name.clone(), stage.from.clone());
+                    return Err(ExecError::MissingStart { stage, from, dir });
+                }
+                let checkpoint = checkpoint::read(&path)?;
+                let mut start = self.resumed(checkpoint, &path)?;
+                start.trainer = next_stage(start.trainer, stage);
+                if stage.state == State::WeightsOnly {
+                    start.optimizer = None;
+                }
+                Ok(start)
+            }
+            Origin::Soup(_) => {
+                Err(ExecError::BrokenPlan { stage: stage.name.clone(), from: stage.from.clone() })
+            }
+        }
+    }
+
+    fn resumed(&self, checkpoint: Checkpoint, path: &Path) -> Result<Start, ExecError> {
+        let trainer = serde_json::from_value(checkpoint.trainer.unwrap_or_default())
+            .map_err(|source| ExecError::TrainerState { path: path.to_path_buf(), source })?;
+        Ok(Start {
+            config: checkpoint.config,
+            tokenizer: checkpoint.tokenizer,
+            weights: checkpoint.weights,
+            optimizer: checkpoint.optimizer,
+            trainer,
+        })
+    }
+
+    fn model(&self, plan: &ModelPlan, stage: &StagePlan) -> Result<Start, ExecError> {
+        let path = plan.tokenizer.as_ref().map(|t| self.options.base_dir.join(t));
+        let given = path.as_deref().map(TokenizerSource::beside).transpose()?;
+        let eos = path.as_deref().map(TextTokenizer::open).transpose()?.map(|t| t.eos());
+        let trainer = next_stage(TrainerState::default(), stage);
+        if let Some(checkpoint) = &plan.checkpoint {
+            let Loaded { mut config, weights, tokenizer } =
+                model::load(&self.options.base_dir.join(checkpoint))?;
+            if let Some(eos) = eos {
+                config.eos = vec![eos];
+            }
+            let tokenizer = given.unwrap_or(tokenizer);
+            return Ok(Start { config, tokenizer, weights, optimizer: None, trainer });
+        }
+        let tokenizer = given.ok_or_else(|| ExecError::NoTokenizer { model: plan.name.clone() })?;
+        let architecture = plan
+            .init
+            .clone()
+            .ok_or_else(|| ExecError::BrokenPlan { stage: stage.name.clone(), from: plan.name.clone() })?;
+        let weights = engine::init_weights(&architecture, stage.init_seed)?;
+        let rope = plan.rope.as_ref().map_or(Rope { theta: 10_000.0, scaling: RopeScaling::Default }, |r| {
+            Rope { theta: r.theta, scaling: r.scaling.clone() }
+        });
+        let mut config = ModelConfig::fresh(architecture, rope, plan.context.unwrap_or_default());
+        config.eos.extend(eos);
+        Ok(Start { config, tokenizer, weights, optimizer: None, trainer })
+    }
+}
+
+/// The tokenizer that reads text for `model`.
+///
+/// # Errors
+/// There is none, or it cannot be used.
+pub(super) fn text_tokenizer(
+    model: &str,
+    source: &TokenizerSource,
+    eos: Option<u32>,
+) -> Result<TextTokenizer, ExecError> {
+    let json = source.tokenizer_json().ok_or_else(|| ExecError::NoTokenizer { model: model.to_string() })?;
+    Ok(TextTokenizer::from_json(Path::new("tokenizer.json"), json, eos)?)
+}
+
+/// The state in which a stage begins: cursors go on, the counters start anew. (The sampler sees by
+/// the stage's name that its shares start afresh.)
+fn next_stage(before: TrainerState, stage: &StagePlan) -> TrainerState {
+    TrainerState {
+        step: 0,
+        tokens: 0,
+        stage: stage.name.clone(),
+        optimizer_steps: if stage.state == State::Keep { before.optimizer_steps } else { 0 },
+        ..before
+    }
+}
