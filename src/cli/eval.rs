@@ -67,13 +67,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let tokenizer = match &args.tokenizer {
         Some(path) => TextTokenizer::open(path)?,
         None => {
-            let json = tokenizer.tokenizer_json().ok_or_else(|| {
-                miette::miette!(
-                    help = "name one with `--tokenizer tokenizer.json`",
-                    "`{}` comes without a tokenizer",
-                    args.checkpoint.display()
-                )
-            })?;
+            let json = tokenizer.tokenizer_json()?;
             TextTokenizer::from_json(
                 &args.checkpoint.join("tokenizer.json"),
                 json,

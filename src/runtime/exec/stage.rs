@@ -1,6 +1,7 @@
 //! One stage: the training loop with its checkpoints and measurements.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,9 +9,9 @@ use crate::plan::{Precision, RopePlan, StagePlan};
 use crate::rope::{self, Rope};
 use crate::runtime::batch::Batch;
 use crate::runtime::checkpoint::{self, CheckpointContents, OptimizerState};
-use crate::runtime::data::{Corpus, OpenOptions, SourceSummary, StageSampler};
+use crate::runtime::data::{Corpus, OpenOptions, SourceSummary, StageSampler, TextTokenizer};
 use crate::runtime::engine::{self, Engine, EngineKind, EngineOptions, Hyper, Moments, RopeTable, RowLoss};
-use crate::runtime::exec::start::{Start, TrainerState, text_tokenizer};
+use crate::runtime::exec::start::{Start, TrainerState};
 use crate::runtime::exec::{Event, ExecError, Run, root};
 use crate::runtime::journal::{EvalRecord, StepRecord};
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
@@ -121,7 +122,9 @@ impl Run<'_> {
             on_bad: self.options.on_bad,
             count_duplicates: false,
         };
-        let tokenizer = text_tokenizer(model, tokenizer, config.eos.first().copied())?;
+        let json = tokenizer.tokenizer_json()?;
+        let tokenizer =
+            TextTokenizer::from_json(Path::new("tokenizer.json"), json, config.eos.first().copied())?;
         let reading = self.observer.reading();
         let (corpus, summary) = Corpus::open(&self.plan.sources, tokenizer, &open, reading)?;
         for source in &summary.sources {

@@ -113,19 +113,6 @@ impl Run<'_> {
     }
 }
 
-/// The tokenizer that reads text for `model`.
-///
-/// # Errors
-/// There is none, or it cannot be used.
-pub(super) fn text_tokenizer(
-    model: &str,
-    source: &TokenizerSource,
-    eos: Option<u32>,
-) -> Result<TextTokenizer, ExecError> {
-    let json = source.tokenizer_json().ok_or_else(|| ExecError::NoTokenizer { model: model.to_string() })?;
-    Ok(TextTokenizer::from_json(Path::new("tokenizer.json"), json, eos)?)
-}
-
 /// The state in which a stage begins: cursors go on, the counters start anew. (The sampler sees by
 /// the stage's name that its shares start afresh.)
 fn next_stage(before: TrainerState, stage: &StagePlan) -> TrainerState {
