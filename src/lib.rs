@@ -16,6 +16,7 @@ pub mod curve;
 pub mod diag;
 pub mod fmt;
 pub mod plan;
+pub mod plot;
 pub mod rope;
 pub mod runtime;
 pub mod schema;
