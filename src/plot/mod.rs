@@ -3,6 +3,7 @@
 
 mod axis;
 mod figure;
+mod graph;
 mod lanes;
 mod number;
 mod palette;
@@ -10,3 +11,4 @@ mod sample;
 mod svg;
 
 pub use figure::plan_svg;
+pub use graph::{dot, mermaid};

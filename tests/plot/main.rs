@@ -38,6 +38,15 @@ fn figures_are_golden() {
     }
 }
 
+#[test]
+fn graphs_are_golden() {
+    for plan in [plans::smollm2(), plans::olmo2(), plans::hostile()] {
+        let name = if plan.curriculum.starts_with('<') { "hostile" } else { &plan.curriculum };
+        golden(&format!("{name}.mmd"), &plot::mermaid(&plan));
+        golden(&format!("{name}.dot"), &plot::dot(&plan));
+    }
+}
+
 /// Elements closed in the order they were opened, attributes quoted, no stray `<` or `&`.
 fn assert_well_formed(svg: &str) {
     let mut open: Vec<&str> = Vec::new();

@@ -352,6 +352,7 @@ pub(crate) fn olmo2() -> Plan {
     stages.push(stage("anneal_long", "base", 300 * B, down(300 * B), &mix300));
     for stage in &mut stages {
         stage.from_kind = FromKind::Model;
+        stage.from = "olmo2_13b_stage1".into();
         stage.start_tokens = 5 * T;
         shape(stage, 2048, 4096);
         stage.save_every = Some(1000);
@@ -442,5 +443,6 @@ pub(crate) fn hostile() -> Plan {
     only.gates = vec![gate("loss(<b>) <= 1", "loss", evil, "<=", 1.0, false)];
     let mut plan = plan("</script><img src=x onerror=alert(1)>", vec![only], Vec::new());
     plan.models[0].name = "\"]; click x \"javascript:alert(1)".into();
+    plan.stages[0].from = plan.models[0].name.clone();
     plan
 }

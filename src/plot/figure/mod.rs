@@ -87,7 +87,7 @@ impl<'a> Figure<'a> {
     fn header(&mut self) {
         let plan = self.plan;
         self.y = 22.0;
-        let title = fit(&plan.curriculum, 17.0, WIDTH - 2.0 * 12.0).unwrap_or_default();
+        let title = fit(&plan.curriculum, 18.5, WIDTH - 2.0 * 12.0).unwrap_or_default();
         self.front.text("mc-t mc-ink", (12.0, self.y), Anchor::Start, &title);
         let stages = match plan.stages.len() {
             1 => "1 stage".to_owned(),
@@ -125,7 +125,7 @@ impl<'a> Figure<'a> {
             }
             self.front.open(&hover(leg));
             let class = format!("mc-leg mc-c{}", leg.lane % 4);
-            let gap = if x1 - x0 > 4.0 { 0.75 } else { 0.0 };
+            let (gap, class) = if x1 - x0 > 4.0 { (0.75, class) } else { (0.0, class + " mc-thin") };
             self.front.rect(&class, [x0 + gap, y, x1 - x0 - 2.0 * gap, ROW], " rx=\"3\"");
             let assumed = stage.assumed.iter().any(|a| a == "tokens" || a == "steps");
             let length = format!("{}{}", if assumed { "≈" } else { "" }, number::tokens(stage.tokens as f64));
