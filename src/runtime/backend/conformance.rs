@@ -4,7 +4,7 @@
 
 use half::bf16;
 
-use super::cpu::Cpu;
+use super::cpu::{Cpu, Element};
 use super::reference::Reference;
 use super::{AdamW, AttentionShape, Backend, LossShape, NormShape};
 use crate::runtime::batch::IGNORE;
@@ -106,16 +106,25 @@ fn check(case: &impl Case) {
     };
     let reference = Reference::<f32>::default();
     against(reference.describe(), case.run(&reference), 2e-5);
-    let single = Cpu::<f32>::new(Some(1)).unwrap();
-    let one = case.run(&single);
-    against(single.describe(), one.clone(), 1e-5);
-    let several = Cpu::<f32>::new(Some(3)).unwrap();
-    assert_eq!(case.run(&several), one, "{}: f32 depends on the number of threads", case.name());
-    let half = Cpu::<bf16>::new(Some(1)).unwrap();
-    let one = case.run(&half);
-    against(half.describe(), one.clone(), 1e-2);
-    let several = Cpu::<bf16>::new(Some(3)).unwrap();
-    assert_eq!(case.run(&several), one, "{}: bf16 depends on the number of threads", case.name());
+    format::<f32>(case, &expected, 1e-5);
+    format::<bf16>(case, &expected, 1e-2);
+}
+
+/// On the CPU with narrow values of one format: with and without the kernels of this processor, and
+/// whatever the number of threads.
+fn format<E: Element>(case: &impl Case, expected: &Outputs, tolerance: f64) {
+    let fast = [1, 3].map(|threads| Cpu::<E>::new(Some(threads)).unwrap());
+    let portable = [1, 3].map(|threads| Cpu::<E>::portable(Some(threads)).unwrap());
+    for (i, [single, several]) in [fast, portable].into_iter().enumerate() {
+        let name = format!("{} {}", ["fast", "portable"][i], single.describe());
+        let one = case.run(&single);
+        for ((output, got), (_, expected)) in one.iter().zip(expected) {
+            compare(&name, &case.name(), output, got, expected, tolerance);
+        }
+        for ((output, got), (_, one)) in case.run(&several).iter().zip(&one) {
+            assert_eq!(got, one, "{name}: {}: {output} depends on the number of threads", case.name());
+        }
+    }
 }
 
 struct Linear {

@@ -2,8 +2,18 @@
 
 use half::bf16;
 
+/// What the AVX-512 kernels ask of a format.
+#[cfg(target_arch = "x86_64")]
+pub(crate) use super::simd::Element as Kernels;
+
+/// Elsewhere there are none.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) trait Kernels {}
+#[cfg(not(target_arch = "x86_64"))]
+impl<E> Kernels for E {}
+
 /// A format narrow values are stored in. Arithmetic is in f32.
-pub trait Element: Copy + Default + Send + Sync + 'static {
+pub(crate) trait Element: Copy + Default + Send + Sync + Kernels + 'static {
     /// For logs.
     const NAME: &'static str;
 
@@ -15,6 +25,10 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     fn as_f32(values: &[Self]) -> Option<&[f32]>;
     /// The same slice, where the format is f32 already.
     fn as_f32_mut(values: &mut [Self]) -> Option<&mut [f32]>;
+    /// The same slice, where the format is f32.
+    fn from_f32(values: &[f32]) -> Option<&[Self]>;
+    /// Whether this processor has the AVX-512 kernels of the format.
+    fn has_kernels() -> bool;
 }
 
 impl Element for f32 {
@@ -36,6 +50,17 @@ impl Element for f32 {
 
     fn as_f32_mut(values: &mut [f32]) -> Option<&mut [f32]> {
         Some(values)
+    }
+
+    fn from_f32(values: &[f32]) -> Option<&[f32]> {
+        Some(values)
+    }
+
+    fn has_kernels() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return super::simd::has_f32();
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 }
 
@@ -62,6 +87,17 @@ impl Element for bf16 {
 
     fn as_f32_mut(_: &mut [bf16]) -> Option<&mut [f32]> {
         None
+    }
+
+    fn from_f32(_: &[f32]) -> Option<&[bf16]> {
+        None
+    }
+
+    fn has_kernels() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return super::simd::has_bf16();
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 }
 

@@ -1,23 +1,156 @@
-//! The three products of a linear layer, for narrow values of any format: f32 goes to the product as
-//! it is, other formats through f32 scratch.
+//! The three products of a linear layer: by the AVX-512 kernels of the format where the processor has
+//! them, else by the portable f32 product, which other formats reach through f32 copies.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::element::Element;
 use super::pointwise;
 use super::pool::Pool;
 use super::product::{View, product};
+#[cfg(target_arch = "x86_64")]
+use super::simd::gemm::{self, Out};
 
-/// f32 copies of operands whose format the product does not take. Grown to the largest, then reused.
-#[derive(Default)]
-pub(super) struct Widened {
-    buffers: Mutex<[Vec<f32>; 3]>,
+/// Dimensions of a layer and the tokens that go through it.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) rows: usize,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
 }
 
-impl Widened {
+impl Shape {
+    #[cfg(target_arch = "x86_64")]
+    fn sizes(self) -> [usize; 3] {
+        [self.rows, self.inputs, self.outputs]
+    }
+}
+
+/// Scratch of the products: packed operands, and f32 copies where the portable product needs them.
+/// Grown to the largest, then reused.
+#[derive(Default)]
+pub(super) struct Products {
+    /// Leave the AVX-512 kernels aside, to test what other processors run.
+    pub(super) portable: bool,
+    buffers: Mutex<Buffers>,
+}
+
+#[derive(Default)]
+struct Buffers {
+    #[cfg(target_arch = "x86_64")]
+    packed: super::simd::Workspace,
+    wide: [Vec<f32>; 2],
+}
+
+impl Products {
+    fn lock(&self) -> MutexGuard<'_, Buffers> {
+        // Whatever a panic left there is overwritten before use.
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the kernels can sum over `k` values of this format: pairs must not be torn.
+    fn has_kernels<E: Element>(&self, k: usize) -> bool {
+        !self.portable && E::has_kernels() && k.is_multiple_of(4 / size_of::<E>())
+    }
+
     pub(super) fn bytes(&self) -> u64 {
-        let buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        buffers.iter().map(|b| 4 * b.capacity() as u64).sum()
+        let buffers = self.lock();
+        let wide: u64 = buffers.wide.iter().map(|b| 4 * b.capacity() as u64).sum();
+        #[cfg(target_arch = "x86_64")]
+        return wide + buffers.packed.bytes();
+        #[cfg(not(target_arch = "x86_64"))]
+        wide
+    }
+
+    /// `y = x · wᵀ`.
+    pub(super) fn forward<E: Element>(&self, pool: &Pool, s: Shape, x: &[E], w: &[f32], y: &mut [E]) {
+        let mut buffers = self.lock();
+        #[cfg(target_arch = "x86_64")]
+        if self.has_kernels::<E>(s.inputs) {
+            let packed = &mut buffers.packed;
+            return pool.run(|| gemm::linear(packed, s.sizes(), x, w, Out::Narrow(y)));
+        }
+        let [a, b] = &mut buffers.wide;
+        let x = widen(pool, x, s.rows * s.inputs, a);
+        into_narrow(pool, y, s.rows * s.outputs, b, |y| {
+            let (x, w) = (View::rows(x, s.inputs), View::transposed(w, s.inputs));
+            product(s.rows, s.outputs, s.inputs, x, w, false, y, s.outputs, true);
+        });
+    }
+
+    /// `y = x · wᵀ` or `y += x · wᵀ`, kept wide.
+    pub(super) fn forward_wide<E: Element>(
+        &self,
+        pool: &Pool,
+        s: Shape,
+        x: &[E],
+        w: &[f32],
+        add: bool,
+        y: &mut [f32],
+    ) {
+        let mut buffers = self.lock();
+        #[cfg(target_arch = "x86_64")]
+        if self.has_kernels::<E>(s.inputs) {
+            let packed = &mut buffers.packed;
+            let out = if add { Out::<E>::Add(y) } else { Out::Wide(y) };
+            return pool.run(|| gemm::linear(packed, s.sizes(), x, w, out));
+        }
+        let x = widen(pool, x, s.rows * s.inputs, &mut buffers.wide[0]);
+        pool.run(|| {
+            let (x, w) = (View::rows(x, s.inputs), View::transposed(w, s.inputs));
+            product(s.rows, s.outputs, s.inputs, x, w, add, y, s.outputs, true);
+        });
+    }
+
+    /// `grad_x = grad_y · w`.
+    pub(super) fn input_grad<E: Element>(
+        &self,
+        pool: &Pool,
+        s: Shape,
+        grad_y: &[E],
+        w: &[f32],
+        grad_x: &mut [E],
+    ) {
+        let mut buffers = self.lock();
+        #[cfg(target_arch = "x86_64")]
+        if self.has_kernels::<E>(s.outputs) {
+            let packed = &mut buffers.packed;
+            return pool.run(|| {
+                gemm::linear_input_grad(packed, s.sizes(), grad_y, w, Out::Narrow(grad_x));
+            });
+        }
+        let [a, b] = &mut buffers.wide;
+        let grad_y = widen(pool, grad_y, s.rows * s.outputs, a);
+        into_narrow(pool, grad_x, s.rows * s.inputs, b, |grad_x| {
+            let (g, w) = (View::rows(grad_y, s.outputs), View::rows(w, s.inputs));
+            product(s.rows, s.inputs, s.outputs, g, w, false, grad_x, s.inputs, true);
+        });
+    }
+
+    /// `grad_w = grad_yᵀ · x`, or `+=`.
+    pub(super) fn weight_grad<E: Element>(
+        &self,
+        pool: &Pool,
+        s: Shape,
+        grad_y: &[E],
+        x: &[E],
+        accumulate: bool,
+        grad_w: &mut [f32],
+    ) {
+        let mut buffers = self.lock();
+        #[cfg(target_arch = "x86_64")]
+        if self.has_kernels::<E>(4) {
+            let packed = &mut buffers.packed;
+            return pool.run(|| {
+                gemm::linear_weight_grad(packed, s.sizes(), grad_y, x, accumulate, grad_w);
+            });
+        }
+        let [a, b] = &mut buffers.wide;
+        let grad_y = widen(pool, grad_y, s.rows * s.outputs, a);
+        let x = widen(pool, x, s.rows * s.inputs, b);
+        pool.run(|| {
+            let (g, x) = (View::transposed(grad_y, s.outputs), View::rows(x, s.inputs));
+            product(s.outputs, s.inputs, s.rows, g, x, accumulate, grad_w, s.inputs, true);
+        });
     }
 }
 
@@ -39,7 +172,7 @@ fn room(scratch: &mut Vec<f32>, len: usize) {
     }
 }
 
-/// Run a product into `y[..rows · columns]`, through scratch where the format is not f32.
+/// Run a product into `y[..len]`, through scratch where the format is not f32.
 fn into_narrow<E: Element>(
     pool: &Pool,
     y: &mut [E],
@@ -53,109 +186,4 @@ fn into_narrow<E: Element>(
     room(scratch, len);
     pool.run(|| f(&mut scratch[..len]));
     pointwise::narrow(pool, &scratch[..len], &mut y[..len]);
-}
-
-/// `y = x · wᵀ`.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn forward<E: Element>(
-    pool: &Pool,
-    wide: &Widened,
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-    x: &[E],
-    w: &[f32],
-    y: &mut [E],
-) {
-    let mut buffers = wide.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-    let [a, b, _] = &mut *buffers;
-    let x = widen(pool, x, rows * inputs, a);
-    into_narrow(pool, y, rows * outputs, b, |y| {
-        let (x, w) = (View::rows(x, inputs), View::transposed(w, inputs));
-        product(rows, outputs, inputs, x, w, false, y, outputs, true);
-    });
-}
-
-/// `y += x · wᵀ`.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn forward_add<E: Element>(
-    pool: &Pool,
-    wide: &Widened,
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-    x: &[E],
-    w: &[f32],
-    y: &mut [f32],
-) {
-    let mut buffers = wide.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-    let x = widen(pool, x, rows * inputs, &mut buffers[0]);
-    pool.run(|| {
-        let (x, w) = (View::rows(x, inputs), View::transposed(w, inputs));
-        product(rows, outputs, inputs, x, w, true, y, outputs, true);
-    });
-}
-
-/// `grad_x = grad_y · w`.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn input_grad<E: Element>(
-    pool: &Pool,
-    wide: &Widened,
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-    grad_y: &[E],
-    w: &[f32],
-    grad_x: &mut [E],
-) {
-    let mut buffers = wide.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-    let [a, b, _] = &mut *buffers;
-    let grad_y = widen(pool, grad_y, rows * outputs, a);
-    into_narrow(pool, grad_x, rows * inputs, b, |grad_x| {
-        let (g, w) = (View::rows(grad_y, outputs), View::rows(w, inputs));
-        product(rows, inputs, outputs, g, w, false, grad_x, inputs, true);
-    });
-}
-
-/// `grad_w = grad_yᵀ · x`, or `+=`.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn weight_grad<E: Element>(
-    pool: &Pool,
-    wide: &Widened,
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-    grad_y: &[E],
-    x: &[E],
-    accumulate: bool,
-    grad_w: &mut [f32],
-) {
-    let mut buffers = wide.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-    let [a, b, _] = &mut *buffers;
-    let grad_y = widen(pool, grad_y, rows * outputs, a);
-    let x = widen(pool, x, rows * inputs, b);
-    pool.run(|| {
-        let (g, x) = (View::transposed(grad_y, outputs), View::rows(x, inputs));
-        product(outputs, inputs, rows, g, x, accumulate, grad_w, inputs, true);
-    });
-}
-
-/// `y = x · wᵀ`, kept wide.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn forward_wide<E: Element>(
-    pool: &Pool,
-    wide: &Widened,
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-    x: &[E],
-    w: &[f32],
-    y: &mut [f32],
-) {
-    let mut buffers = wide.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-    let x = widen(pool, x, rows * inputs, &mut buffers[0]);
-    pool.run(|| {
-        let (x, w) = (View::rows(x, inputs), View::transposed(w, inputs));
-        product(rows, outputs, inputs, x, w, false, y, outputs, true);
-    });
 }

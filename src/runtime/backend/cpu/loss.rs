@@ -4,10 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::element::Element;
 use super::exp::exp;
-use super::linear::{self, Widened};
+use super::linear::{Products, Shape};
 use super::pointwise;
 use super::pool::Pool;
-use super::product::{View, product};
 use super::vectorise::{LANES, sum_lanes, vectorised};
 use crate::runtime::backend::LossShape;
 use crate::runtime::batch::IGNORE;
@@ -78,7 +77,7 @@ pub(super) struct Gradients<'a, E> {
 #[allow(clippy::too_many_arguments)]
 pub(super) fn loss<E: Element>(
     pool: &Pool,
-    wide: &Widened,
+    products: &Products,
     chunk: &Chunk<E>,
     shape: LossShape,
     x: &[E],
@@ -99,33 +98,27 @@ pub(super) fn loss<E: Element>(
         let n = rows.min(tokens - start);
         let x = &x[start * width..][..n * width];
         let logits = &mut logits[..n * vocab];
-        linear::forward_wide(pool, wide, n, width, vocab, x, w, logits);
+        let shape_of_chunk = Shape { rows: n, inputs: width, outputs: vocab };
+        products.forward_wide(pool, shape_of_chunk, x, w, false, logits);
         let backward = gradients.is_some();
-        pool.chunks2((&mut nll[start..start + n], 1), (logits, vocab), |i, nll, logits| {
+        pool.chunks2((&mut nll[start..start + n], 1), (&mut *logits, vocab), |i, nll, logits| {
             nll[0] = row(shape, targets[start + i], logits, backward);
         });
         let Some(g) = &mut gradients else { continue };
         let grad_x = &mut g.x[start * width..][..n * width];
         let accumulate = g.accumulate || start > 0;
-        match E::as_f32(x) {
-            Some(x) => pool.run(|| {
-                if let Some(grad_x) = E::as_f32_mut(grad_x) {
-                    let (d, w) = (View::rows(logits, vocab), View::rows(w, width));
-                    product(n, width, vocab, d, w, false, grad_x, width, true);
-                }
-                let (d, x) = (View::transposed(logits, vocab), View::rows(x, width));
-                product(vocab, width, n, d, x, accumulate, g.w, width, true);
-            }),
+        let grad_logits = match E::from_f32(logits) {
+            Some(logits) => logits,
             None => {
                 if narrow.len() < n * vocab {
                     narrow.resize(n * vocab, E::default());
                 }
-                let narrow = &mut narrow[..n * vocab];
-                pointwise::narrow(pool, logits, narrow);
-                linear::input_grad(pool, wide, n, width, vocab, narrow, w, grad_x);
-                linear::weight_grad(pool, wide, n, width, vocab, narrow, x, accumulate, g.w);
+                pointwise::narrow(pool, logits, &mut narrow[..n * vocab]);
+                &narrow[..n * vocab]
             }
-        }
+        };
+        products.input_grad(pool, shape_of_chunk, grad_logits, w, grad_x);
+        products.weight_grad(pool, shape_of_chunk, grad_logits, x, accumulate, g.w);
     }
 }
 

@@ -14,20 +14,24 @@ mod norm;
 mod pointwise;
 mod pool;
 mod product;
-#[allow(dead_code)] // until the backends call it
-pub(crate) mod simd;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 mod vectorise;
 
-pub use element::Element;
+use std::sync::{Mutex, PoisonError};
 
 use super::{AdamW, AttentionShape, Backend, LossShape, NormShape};
 use crate::runtime::engine::EngineError;
+pub(crate) use element::Element;
+use linear::Shape;
 use pool::Pool;
 
 /// A pool of threads and its scratch memory; `E` is the format of narrow values.
-pub struct Cpu<E> {
+pub(crate) struct Cpu<E> {
     pool: Pool,
-    widened: linear::Widened,
+    products: linear::Products,
+    #[cfg(target_arch = "x86_64")]
+    attention: Mutex<simd::Workspace>,
     chunk: loss::Chunk<E>,
 }
 
@@ -36,8 +40,30 @@ impl<E: Element> Cpu<E> {
     ///
     /// # Errors
     /// When the threads cannot be started.
-    pub fn new(threads: Option<usize>) -> Result<Self, EngineError> {
-        Ok(Cpu { pool: Pool::new(threads)?, widened: Default::default(), chunk: Default::default() })
+    pub(crate) fn new(threads: Option<usize>) -> Result<Self, EngineError> {
+        Ok(Cpu {
+            pool: Pool::new(threads)?,
+            products: linear::Products::default(),
+            #[cfg(target_arch = "x86_64")]
+            attention: Mutex::default(),
+            chunk: loss::Chunk::default(),
+        })
+    }
+}
+
+impl<E: Element> Cpu<E> {
+    /// The same without the AVX-512 kernels: what other processors run.
+    #[cfg(test)]
+    pub(crate) fn portable(threads: Option<usize>) -> Result<Self, EngineError> {
+        let mut cpu = Self::new(threads)?;
+        cpu.products.portable = true;
+        Ok(cpu)
+    }
+
+    /// Whether the kernels take this shape: pairs of a head must not be torn.
+    #[cfg(target_arch = "x86_64")]
+    fn has_attention_kernels(&self, shape: AttentionShape) -> bool {
+        !self.products.portable && E::has_kernels() && shape.head_dim.is_multiple_of(4 / size_of::<E>())
     }
 }
 
@@ -62,7 +88,10 @@ impl<E: Element> Backend for Cpu<E> {
 
     fn describe(&self) -> String {
         let threads = self.pool.threads();
-        let level = format!("{:?}", vectorise::level()).to_lowercase();
+        let level = match (self.products.portable, E::has_kernels(), size_of::<E>()) {
+            (false, true, 2) => "avx512bf16".into(),
+            _ => format!("{:?}", vectorise::level()).to_lowercase(),
+        };
         format!("cpu {} ({level}, {threads} threads)", E::NAME)
     }
 
@@ -99,7 +128,7 @@ impl<E: Element> Backend for Cpu<E> {
     }
 
     fn scratch_bytes(&self) -> u64 {
-        self.pool.scratch_bytes() + self.widened.bytes() + self.chunk.bytes()
+        self.pool.scratch_bytes() + self.products.bytes() + self.chunk.bytes()
     }
 
     fn narrow_copy(&self, len: usize, from: &Vec<f32>, to: &mut Vec<E>) {
@@ -126,7 +155,7 @@ impl<E: Element> Backend for Cpu<E> {
     }
 
     fn linear(&self, rows: usize, inputs: usize, outputs: usize, x: &Vec<E>, w: &Vec<f32>, y: &mut Vec<E>) {
-        linear::forward(&self.pool, &self.widened, rows, inputs, outputs, x, w, y);
+        self.products.forward(&self.pool, Shape { rows, inputs, outputs }, x, w, y);
     }
 
     fn linear_residual(
@@ -141,7 +170,8 @@ impl<E: Element> Backend for Cpu<E> {
     ) {
         let y = &mut y[..rows * outputs];
         pointwise::copy(&self.pool, residual, y);
-        linear::forward_add(&self.pool, &self.widened, rows, inputs, outputs, x, w, y);
+        let shape = Shape { rows, inputs, outputs };
+        self.products.forward_wide(&self.pool, shape, x, w, true, y);
     }
 
     fn linear_input_grad(
@@ -153,7 +183,8 @@ impl<E: Element> Backend for Cpu<E> {
         w: &Vec<f32>,
         grad_x: &mut Vec<E>,
     ) {
-        linear::input_grad(&self.pool, &self.widened, rows, inputs, outputs, grad_y, w, grad_x);
+        let shape = Shape { rows, inputs, outputs };
+        self.products.input_grad(&self.pool, shape, grad_y, w, grad_x);
     }
 
     fn linear_weight_grad(
@@ -166,8 +197,8 @@ impl<E: Element> Backend for Cpu<E> {
         accumulate: bool,
         grad_w: &mut Vec<f32>,
     ) {
-        let (pool, wide) = (&self.pool, &self.widened);
-        linear::weight_grad(pool, wide, rows, inputs, outputs, grad_y, x, accumulate, grad_w);
+        let shape = Shape { rows, inputs, outputs };
+        self.products.weight_grad(&self.pool, shape, grad_y, x, accumulate, grad_w);
     }
 
     fn norm(
@@ -278,6 +309,14 @@ impl<E: Element> Backend for Cpu<E> {
         out: &mut Vec<E>,
         log_sum: &mut Vec<f32>,
     ) {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_attention_kernels(shape) {
+            let mut guard = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
+            let work = &mut *guard;
+            return self.pool.run(|| {
+                simd::attention::forward(work, &shape, qkv, attend_from, out, log_sum);
+            });
+        }
         attention::forward(&self.pool, shape, qkv, attend_from, out, log_sum);
     }
 
@@ -291,6 +330,14 @@ impl<E: Element> Backend for Cpu<E> {
         grad_out: &Vec<E>,
         grad_qkv: &mut Vec<E>,
     ) {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_attention_kernels(shape) {
+            let mut guard = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
+            let work = &mut *guard;
+            return self.pool.run(|| {
+                simd::attention::backward(work, &shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
+            });
+        }
         attention::backward(&self.pool, shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
     }
 
@@ -311,7 +358,7 @@ impl<E: Element> Backend for Cpu<E> {
     }
 
     fn loss(&self, shape: LossShape, x: &Vec<E>, w: &Vec<f32>, targets: &Vec<u32>, nll: &mut Vec<f32>) {
-        loss::loss(&self.pool, &self.widened, &self.chunk, shape, x, w, targets, nll, None);
+        loss::loss(&self.pool, &self.products, &self.chunk, shape, x, w, targets, nll, None);
     }
 
     fn loss_backward(
@@ -326,7 +373,7 @@ impl<E: Element> Backend for Cpu<E> {
         grad_w: &mut Vec<f32>,
     ) {
         let gradients = loss::Gradients { x: grad_x, w: grad_w, accumulate };
-        loss::loss(&self.pool, &self.widened, &self.chunk, shape, x, w, targets, nll, Some(gradients));
+        loss::loss(&self.pool, &self.products, &self.chunk, shape, x, w, targets, nll, Some(gradients));
     }
 
     fn squared_norm(&self, len: usize, buffer: &Vec<f32>) -> f64 {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::element::{Element, first};
 use super::exp::exp;
 use super::micro::{COLUMNS, ROWS, Tile, Write};
-use super::pack::{self, PackAs, panels, steps};
+use super::pack::{self, panels, steps};
 use super::{PANEL, Shared, Step, Workspace, room};
 use crate::runtime::backend::AttentionShape;
 
@@ -66,12 +66,7 @@ fn depth<E: Element>(shape: &AttentionShape) -> usize {
 ///
 /// # Safety
 /// `from` holds `context` rows of `ld` values; the features are there.
-unsafe fn pack_across<E: Element + PackAs<E>>(
-    shape: &AttentionShape,
-    from: *const E,
-    ld: usize,
-    to: &mut [Step],
-) {
+unsafe fn pack_across<E: Element>(shape: &AttentionShape, from: *const E, ld: usize, to: &mut [Step]) {
     let per = steps::<E>(shape.head_dim);
     for (p, panel) in to.chunks_mut(per).enumerate() {
         let n = (shape.context - p * PANEL).min(PANEL);
@@ -84,7 +79,7 @@ unsafe fn pack_across<E: Element + PackAs<E>>(
 ///
 /// # Safety
 /// As for `pack_across`.
-unsafe fn pack_along<E: Element + PackAs<E>>(
+unsafe fn pack_along<E: Element>(
     tokens: usize,
     head_dim: usize,
     from: *const E,
@@ -160,7 +155,7 @@ unsafe fn columns_times<E: Element>(m: usize, n: usize, count: usize, a: &[Step]
 /// Attention of every token over the tokens from `attend_from` to itself; see
 /// [`Backend::attention`](crate::runtime::backend::Backend::attention). The head dimension must be
 /// even for bf16.
-pub(crate) fn forward<E: Element + PackAs<E>>(
+pub(crate) fn forward<E: Element>(
     work: &mut Workspace,
     shape: &AttentionShape,
     qkv: &[E],
@@ -330,7 +325,7 @@ fn lanes(valid: &std::ops::Range<usize>, at: usize) -> __mmask16 {
 /// One task per row and key head goes through its key blocks; the gradient of the keys and values of
 /// a block stays in scratch while all queries that see it pass, that of the queries is summed in f32.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn backward<E: Element + PackAs<E>>(
+pub(crate) fn backward<E: Element>(
     work: &mut Workspace,
     shape: &AttentionShape,
     qkv: &[E],
@@ -406,7 +401,7 @@ struct Head<'a, E> {
 /// # Safety
 /// Pointers and lengths as asserted by [`backward`]; the features are there.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn backward_head<E: Element + PackAs<E>>(
+unsafe fn backward_head<E: Element>(
     scratch: &mut Scratch<E>,
     head: &Head<'_, E>,
     keys: &[Step],
@@ -668,7 +663,7 @@ mod tests {
         from
     }
 
-    fn check<E: Element + PackAs<E>>(narrow: fn(f32) -> E, wide: fn(E) -> f32, tolerance: f64) {
+    fn check<E: Element>(narrow: fn(f32) -> E, wide: fn(E) -> f32, tolerance: f64) {
         let mut work = Workspace::default();
         for (context, heads, kv_heads, head_dim, rows) in [
             (1, 1, 1, 32, 2),

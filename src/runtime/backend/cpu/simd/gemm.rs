@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::element::Element;
 use super::micro::{COLUMNS, ROWS, Tile, Write};
-use super::pack::{self, PackAs, panels, steps};
+use super::pack::{self, Weight, panels, steps};
 use super::{PANEL, Shared, Step, Workspace, room};
 
 /// Where a product goes.
@@ -26,14 +26,18 @@ const BLOCK_PANELS: usize = 32;
 /// one of B then take 128 KiB, an eighth of the second-level cache.
 const BLOCK_STEPS: usize = 512;
 
+fn weights(w: &[f32]) -> *const Weight {
+    w.as_ptr().cast()
+}
+
 /// `out = x · wᵀ`: x is `[rows, inputs]`, w is `[outputs, inputs]`.
 ///
 /// `inputs` must be even for bf16.
-pub(crate) fn linear<E: Element, S: PackAs<E>>(
+pub(crate) fn linear<E: Element>(
     work: &mut Workspace,
     [rows, inputs, outputs]: [usize; 3],
     x: &[E],
-    w: &[S],
+    w: &[f32],
     out: Out<'_, E>,
 ) {
     assert!(x.len() >= rows * inputs && w.len() >= outputs * inputs);
@@ -43,7 +47,7 @@ pub(crate) fn linear<E: Element, S: PackAs<E>>(
         let n = (outputs - p * PANEL).min(PANEL);
         // SAFETY: the features are the caller's promise (`Backend` construction checks them); the
         // panel's rows of `w` are within it by the assertion.
-        unsafe { pack::columns::<E, S>(w.as_ptr().add(p * PANEL * inputs), inputs, inputs, n, panel) }
+        unsafe { pack::columns::<E, Weight>(weights(w).add(p * PANEL * inputs), inputs, inputs, n, panel) }
     });
     product(x, [rows, inputs, outputs], b, out);
 }
@@ -51,11 +55,11 @@ pub(crate) fn linear<E: Element, S: PackAs<E>>(
 /// `grad_x = grad_y · w`: grad_y is `[rows, outputs]`, w is `[outputs, inputs]`.
 ///
 /// `outputs` must be even for bf16.
-pub(crate) fn linear_input_grad<E: Element, S: PackAs<E>>(
+pub(crate) fn linear_input_grad<E: Element>(
     work: &mut Workspace,
     [rows, inputs, outputs]: [usize; 3],
     grad_y: &[E],
-    w: &[S],
+    w: &[f32],
     grad_x: Out<'_, E>,
 ) {
     assert!(grad_y.len() >= rows * outputs && w.len() >= outputs * inputs);
@@ -64,7 +68,7 @@ pub(crate) fn linear_input_grad<E: Element, S: PackAs<E>>(
     b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| {
         let n = (inputs - p * PANEL).min(PANEL);
         // SAFETY: as in `linear`.
-        unsafe { pack::rows::<E, S>(w.as_ptr().add(p * PANEL), inputs, outputs, n, panel) }
+        unsafe { pack::rows::<E, Weight>(weights(w).add(p * PANEL), inputs, outputs, n, panel) }
     });
     product(grad_y, [rows, outputs, inputs], b, grad_x);
 }
@@ -178,10 +182,7 @@ mod tests {
         }
     }
 
-    fn check<E: Element + PackAs<E>>(narrow: fn(f32) -> E, wide: fn(E) -> f32, rounding: f64)
-    where
-        f32: PackAs<E>,
-    {
+    fn check<E: Element>(narrow: fn(f32) -> E, wide: fn(E) -> f32, rounding: f64) {
         let mut work = Workspace::default();
         let sizes = [(1, 2, 1), (13, 32, 31), (14, 64, 32), (15, 30, 33), (225, 66, 70), (3, 1100, 40)];
         for (rows, inputs, outputs) in sizes {

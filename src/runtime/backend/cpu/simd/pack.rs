@@ -18,7 +18,7 @@ pub(super) fn panels(n: usize) -> usize {
     n.div_ceil(PANEL)
 }
 
-/// What can be packed as `E`: `E` itself, or f32 rounded to it.
+/// What can be packed as `E`: `E` itself, or a weight.
 ///
 /// # Safety
 /// As for the methods of [`Element`].
@@ -45,19 +45,24 @@ impl<E: Element> PackAs<E> for E {
     }
 }
 
-impl PackAs<half::bf16> for f32 {
+/// An f32 of a weight, rounded to whatever it is packed as.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Weight(#[allow(dead_code)] f32);
+
+impl<E: Element> PackAs<E> for Weight {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn lanes(from: *const f32, mask: __mmask16) -> __m512i {
+    unsafe fn lanes(from: *const Weight, mask: __mmask16) -> __m512i {
         // SAFETY: by the caller.
-        unsafe { half::bf16::lanes_of(_mm512_maskz_loadu_ps(mask, from)) }
+        unsafe { E::lanes_of(_mm512_maskz_loadu_ps(mask, from.cast())) }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn row_steps(from: *const f32, count: usize) -> __m512i {
+    unsafe fn row_steps(from: *const Weight, count: usize) -> __m512i {
         // SAFETY: by the caller.
-        unsafe { half::bf16::row_steps_of(from, count) }
+        unsafe { E::row_steps_of(from.cast(), count) }
     }
 }
 
