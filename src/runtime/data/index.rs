@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::cache::{Document, Shard, Unusable, VERSION, Writer};
-use super::readers::{self, Body, Format, Item, Stretch};
+use super::readers::{self, Body, Format, Item, Stretch, View};
 use super::record::{TextOf, field};
 use super::summary::{Dropped, Example};
 use super::{DataError, Progress, TextTokenizer};
@@ -280,12 +280,12 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
     let mut report = ShardReport::default();
     std::thread::scope(|scope| -> Result<(), DataError> {
         let (send, batches) = sync_channel(2);
-        let eos = recipe.tokenizer.eos();
+        let view = recipe.view();
         scope.spawn(move || {
             let mut batch: Vec<(usize, Item)> = Vec::new();
             let mut bytes = 0;
             for (file, stretch) in group.stretches.iter().enumerate() {
-                let items = match readers::open(stretch, recipe.vocab_size, eos) {
+                let items = match readers::open(stretch, &view) {
                     Ok(items) => items,
                     Err(error) => return drop(send.send(Err(error))),
                 };
@@ -373,6 +373,12 @@ impl Recipe<'_> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.tokenizer.digest().as_bytes()).update(text.as_bytes());
         hasher.finalize()
+    }
+
+    fn view(&self) -> View {
+        let mut fields = self.text.fields();
+        fields.extend(self.sort_by.clone());
+        View { vocab_size: self.vocab_size, eos: self.tokenizer.eos(), fields: Some(fields) }
     }
 
     fn document(&self, body: Body) -> Outcome {

@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use serde_json::Value;
 
+/// Fields tried in turn when a source does not say which is its text.
+const AUTO: [&str; 3] = ["text", "messages", "conversations"];
+
 /// Which text of a record is the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TextOf {
@@ -74,12 +77,27 @@ impl TextOf {
         Ok(Self::Template(parts))
     }
 
+    /// The fields it may read.
+    pub(crate) fn fields(&self) -> Vec<String> {
+        match self {
+            Self::Auto => AUTO.map(str::to_owned).to_vec(),
+            Self::Field(name) => vec![name.clone()],
+            Self::Template(parts) => parts
+                .iter()
+                .filter_map(|part| match part {
+                    Part::Field(name) => Some(name.clone()),
+                    Part::Literal(_) => None,
+                })
+                .collect(),
+        }
+    }
+
     /// The document of `record`.
     pub(crate) fn render(&self, record: &Value) -> Result<Rendered, String> {
         let mut out = Rendered::default();
         match self {
             Self::Auto => {
-                let name = ["text", "messages", "conversations"]
+                let name = AUTO
                     .into_iter()
                     .find(|name| !record[*name].is_null())
                     .ok_or("has neither `text` nor `messages`; say which with the source's `text`")?;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::readers::{self, Body, Format, Stretch};
+use super::readers::{self, Body, Format, Stretch, View};
 use super::record::TextOf;
 use super::{DataError, TextTokenizer};
 
@@ -37,7 +37,8 @@ pub fn file_windows<'a>(
         why,
     })?;
     let stretch = Stretch { path: path.to_owned(), format, range: None, records_before: 0 };
-    let items = readers::open(&stretch, vocab_size, tokenizer.eos())?;
+    let items =
+        readers::open(&stretch, &View { vocab_size, eos: tokenizer.eos(), fields: Some(text_of.fields()) })?;
     let path = path.to_owned();
     let documents = items.map(move |item| -> Result<Vec<u32>, DataError> {
         let item = item?;

@@ -5,6 +5,7 @@
 mod jsonl;
 mod megatron;
 mod npy;
+mod parquet;
 mod text;
 
 use std::fs::File;
@@ -43,7 +44,9 @@ impl Body {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Json(b) | Self::Text(b) => b.len(),
-            Self::Row(row) => row.values().map(|v| v.as_str().map_or(16, str::len)).sum(),
+            Self::Row(row) => {
+                row.values().map(|v| v.as_str().map_or_else(|| v.to_string().len(), str::len)).sum()
+            }
             Self::Tokens(t) => 4 * t.len(),
         }
     }
@@ -59,6 +62,8 @@ pub enum Format {
     Jsonl(Compression),
     /// One document.
     Text(Compression),
+    /// A row per record.
+    Parquet,
     /// Raw tokens: NumPy `.npy`, headerless `.npy` (OLMo), `.bin` (nanoGPT, llm.c).
     Tokens,
     /// Tokens in `.bin` with their document bounds in `.idx`.
@@ -88,13 +93,14 @@ impl Format {
         let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
         match extension {
             "jsonl" | "ndjson" | "json" => Some(Self::Jsonl(compression)),
-            "npy" | "bin" if compression != Compression::None => None,
+            "parquet" | "npy" | "bin" if compression != Compression::None => None,
+            "parquet" => Some(Self::Parquet),
             "npy" => Some(Self::Tokens),
             "bin" if path.with_extension("idx").is_file() => Some(Self::Megatron),
             "bin" => Some(Self::Tokens),
-            "zip" | "tar" | "tgz" | "7z" | "xz" | "bz2" | "parquet" | "arrow" | "feather" | "idx" | "pdf"
-            | "png" | "jpg" | "jpeg" | "gif" | "safetensors" | "gguf" | "pt" | "pth" | "so" | "o" | "a"
-            | "exe" | "dll" | "db" | "sqlite" => None,
+            "zip" | "tar" | "tgz" | "7z" | "xz" | "bz2" | "arrow" | "feather" | "idx" | "pdf" | "png"
+            | "jpg" | "jpeg" | "gif" | "safetensors" | "gguf" | "pt" | "pth" | "so" | "o" | "a" | "exe"
+            | "dll" | "db" | "sqlite" => None,
             _ => Some(Self::Text(compression)),
         }
     }
@@ -109,6 +115,7 @@ impl Format {
         match self {
             Self::Jsonl(_) => "jsonl",
             Self::Text(_) => "text",
+            Self::Parquet => "parquet",
             Self::Tokens => "tokens",
             Self::Megatron => "megatron",
         }
@@ -128,17 +135,30 @@ pub struct Stretch {
     pub records_before: u64,
 }
 
-/// The records of `stretch`. `vocab_size` and `eos` interpret token files.
+/// What a reader must know to make records of bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Ids in token files are below it.
+    pub vocab_size: usize,
+    /// Ends the documents of token files.
+    pub eos: u32,
+    /// The only columns of a table that matter; `None` means all do.
+    pub fields: Option<Vec<String>>,
+}
+
+/// The records of `stretch`.
 ///
 /// # Errors
 /// The file cannot be opened or its header is damaged.
-pub fn open(stretch: &Stretch, vocab_size: usize, eos: u32) -> Result<Items, DataError> {
+pub fn open(stretch: &Stretch, view: &View) -> Result<Items, DataError> {
     let path = &stretch.path;
+    let View { vocab_size, eos, .. } = *view;
     match stretch.format {
         Format::Jsonl(compression) => {
             Ok(Box::new(jsonl::Lines::new(path, stretch.records_before, bytes(stretch, compression)?)))
         }
         Format::Text(compression) => text::whole(path, bytes(stretch, compression)?),
+        Format::Parquet => parquet::open(path, view.fields.as_deref()),
         Format::Tokens => npy::open(path, vocab_size, eos),
         Format::Megatron => megatron::open(path, vocab_size),
     }

@@ -1,1 +1,287 @@
+//! Every reader on good files, and on files cut, flipped and made up at random: records or an
+//! error, never a panic.
 
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const VIEW: View = View { vocab_size: 5000, eos: 0, fields: None };
+
+fn read(path: &Path) -> Result<Vec<Item>, DataError> {
+    let format = Format::of(path).unwrap();
+    let stretch = Stretch { path: path.to_owned(), format, range: None, records_before: 0 };
+    open(&stretch, &VIEW)?.collect()
+}
+
+fn file(dir: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = dir.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn lines(items: Vec<Item>) -> Vec<(u64, String)> {
+    let text = |body| match body {
+        Body::Json(b) | Body::Text(b) => String::from_utf8(b).unwrap(),
+        other => format!("{other:?}"),
+    };
+    items.into_iter().map(|i| (i.record, text(i.body))).collect()
+}
+
+fn tokens(items: Vec<Item>) -> Vec<Vec<u32>> {
+    let tokens = |item: Item| match item.body {
+        Body::Tokens(t) => t,
+        other => panic!("{other:?}"),
+    };
+    items.into_iter().map(tokens).collect()
+}
+
+#[test]
+fn lines_are_counted_through_every_compression() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = b"\xEF\xBB\xBF{\"a\": 1}\r\n\n{\"b\": 2}\n{\"c\": 3}";
+    let expect =
+        [(1, "{\"a\": 1}"), (2, ""), (3, "{\"b\": 2}"), (4, "{\"c\": 3}")].map(|(n, t)| (n, t.to_owned()));
+    let (head, tail) = text.split_at(10);
+    for (name, bytes) in [
+        ("a.jsonl", text.to_vec()),
+        ("a.jsonl.gz", gzip(text)),
+        ("members.jsonl.gz", [gzip(head), gzip(tail)].concat()),
+        ("a.jsonl.zst", zstd::encode_all(&text[..], 3).unwrap()),
+        (
+            "frames.jsonl.zst",
+            [zstd::encode_all(head, 1).unwrap(), zstd::encode_all(tail, 1).unwrap()].concat(),
+        ),
+    ] {
+        assert_eq!(lines(read(&file(&dir, name, &bytes)).unwrap()), expect, "{name}");
+    }
+}
+
+#[test]
+fn a_text_file_is_a_document() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in [
+        ("a.md", b"# a\n\nb\n".to_vec()),
+        ("a.rs", b"# a\n\nb\n".to_vec()),
+        ("a.txt.gz", gzip(b"# a\n\nb\n")),
+    ] {
+        assert_eq!(lines(read(&file(&dir, name, &bytes)).unwrap()), [(1, "# a\n\nb\n".to_owned())]);
+    }
+}
+
+#[test]
+fn truncated_archives_are_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "{\"text\": \"abcdefgh\"}\n".repeat(5000).into_bytes();
+    for (name, bytes) in
+        [("a.jsonl.gz", gzip(&text)), ("a.jsonl.zst", zstd::encode_all(&text[..], 1).unwrap())]
+    {
+        let path = file(&dir, name, &bytes[..bytes.len() - 7]);
+        let error = read(&path).unwrap_err();
+        assert!(matches!(error, DataError::Damaged { .. }), "{error:?}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+fn numpy(descr: &str, count: usize, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({count},), }}\n");
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend_from_slice(&(header.len() as u16).to_le_bytes());
+    out.extend_from_slice(header.as_bytes());
+    out.extend_from_slice(data);
+    out
+}
+
+fn u16s(tokens: &[u16]) -> Vec<u8> {
+    tokens.iter().flat_map(|t| t.to_le_bytes()).collect()
+}
+
+fn u32s(tokens: &[u32]) -> Vec<u8> {
+    tokens.iter().flat_map(|t| t.to_le_bytes()).collect()
+}
+
+#[test]
+fn token_files_of_every_kind_are_split_at_the_end_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = [5u16, 6, 0, 7, 0, 4999, 8];
+    let wide = ids.map(u32::from);
+    let expect = vec![vec![5, 6, 0], vec![7, 0], vec![4999, 8]];
+    let mut llmc = vec![0u32; 256];
+    (llmc[0], llmc[1], llmc[2]) = (20_240_520, 1, ids.len() as u32);
+    let llmc = [u32s(&llmc), u16s(&ids)].concat();
+    for (name, bytes) in [
+        ("np16.npy", numpy("<u2", 7, &u16s(&ids))),
+        ("np32.npy", numpy("<u4", 7, &u32s(&wide))),
+        (
+            "np64.npy",
+            numpy("<i8", 7, &wide.iter().flat_map(|t| u64::from(*t).to_le_bytes()).collect::<Vec<_>>()),
+        ),
+        ("raw16.npy", u16s(&ids)),
+        ("raw32.npy", u32s(&wide)),
+        ("nano.bin", u16s(&ids)),
+        ("llmc.bin", llmc),
+    ] {
+        assert_eq!(tokens(read(&file(&dir, name, &bytes)).unwrap()), expect, "{name}");
+    }
+}
+
+#[test]
+fn token_files_that_do_not_fit_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes, expect) in [
+        ("range.npy", numpy("<u2", 2, &u16s(&[1, 5000])), "token 5000 at position 1"),
+        ("short.npy", numpy("<u2", 3, &u16s(&[1, 2])), "promises 3 tokens and it holds 2"),
+        ("float.npy", numpy("<f4", 1, &[0; 4]), "element type `<f4`"),
+        ("vocab.bin", u16s(&[60_000, 60_000]), "beyond the vocabulary"),
+        ("odd.bin", vec![1, 2, 3], "beyond the vocabulary"),
+    ] {
+        let error = read(&file(&dir, name, &bytes)).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(expect), "{error}");
+    }
+}
+
+/// Two documents of [[1, 2], [3]] and [[4]].
+fn megatron(dir: &tempfile::TempDir) -> PathBuf {
+    let mut index = b"MMIDIDX\x00\x00".to_vec();
+    index.extend_from_slice(&1u64.to_le_bytes());
+    index.push(8);
+    index.extend_from_slice(&3u64.to_le_bytes());
+    index.extend_from_slice(&3u64.to_le_bytes());
+    index.extend_from_slice(&u32s(&[2, 1, 1]));
+    for pointer in [0u64, 4, 6] {
+        index.extend_from_slice(&pointer.to_le_bytes());
+    }
+    for bound in [0u64, 2, 3] {
+        index.extend_from_slice(&bound.to_le_bytes());
+    }
+    file(dir, "m.idx", &index);
+    file(dir, "m.bin", &u16s(&[1, 2, 3, 4]))
+}
+
+#[test]
+fn megatron_documents_are_joined_from_sequences() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(tokens(read(&megatron(&dir)).unwrap()), [vec![1, 2, 3], vec![4]]);
+}
+
+/// A table of (text, score, messages) as a writer of this crate makes it; `tests/readers.sh` has
+/// pyarrow's.
+fn table(dir: &tempfile::TempDir) -> PathBuf {
+    use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType};
+    use ::parquet::file::writer::SerializedFileWriter;
+    let schema = "message m { required binary text (UTF8); optional double score;
+        optional group messages (LIST) { repeated group list { optional group element {
+            optional binary role (UTF8); optional binary content (UTF8); } } } }";
+    let schema = ::parquet::schema::parser::parse_message_type(schema).unwrap();
+    let path = dir.path().join("t.parquet");
+    let out = std::fs::File::create(&path).unwrap();
+    let mut writer = SerializedFileWriter::new(out, schema.into(), Default::default()).unwrap();
+    for group in 0..2 {
+        let mut rows = writer.next_row_group().unwrap();
+        let text = |t: &str| ByteArray::from(format!("{t}{group}").as_str());
+        let mut column = rows.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&[text("a"), text("b")], None, None).unwrap();
+        column.close().unwrap();
+        let mut column = rows.next_column().unwrap().unwrap();
+        column.typed::<DoubleType>().write_batch(&[0.5], Some(&[1, 0]), None).unwrap();
+        column.close().unwrap();
+        for field in ["role", "content"] {
+            // Row 0 has two turns, row 1 none.
+            let mut column = rows.next_column().unwrap().unwrap();
+            let values = [text(field), text(field)];
+            column.typed::<ByteArrayType>().write_batch(&values, Some(&[4, 4, 0]), Some(&[0, 1, 0])).unwrap();
+            column.close().unwrap();
+        }
+        rows.close().unwrap();
+    }
+    writer.close().unwrap();
+    path
+}
+
+#[test]
+fn tables_are_read_by_column() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = table(&dir);
+    let row = |item: &Item| match &item.body {
+        Body::Row(row) => serde_json::Value::Object(row.clone()),
+        other => panic!("{other:?}"),
+    };
+    let items = read(&path).unwrap();
+    assert_eq!(items.iter().map(|i| i.record).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let turn = serde_json::json!({"role": "role1", "content": "content1"});
+    assert_eq!(row(&items[2]), serde_json::json!({"text": "a1", "score": 0.5, "messages": [turn, turn]}));
+    assert_eq!(row(&items[3]), serde_json::json!({"text": "b1", "score": null, "messages": null}));
+    let stretch = Stretch { path, format: Format::Parquet, range: None, records_before: 0 };
+    let view = View { fields: Some(vec!["score".into(), "text".into(), "absent".into()]), ..VIEW };
+    let items: Vec<Item> = open(&stretch, &view).unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(row(&items[1]), serde_json::json!({"text": "b0", "score": null}));
+}
+
+/// Read a damaged version of a good file; what comes is records or an error.
+fn survive(name: &str, mut bytes: Vec<u8>, damage: &[(usize, u8)], cut: usize) {
+    for (at, value) in damage {
+        let len = bytes.len().max(1);
+        if let Some(byte) = bytes.get_mut(at % len) {
+            *byte = *value;
+        }
+    }
+    if cut < bytes.len() {
+        bytes.truncate(cut);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    match name.strip_suffix(".idx") {
+        Some(stem) => {
+            file(&dir, &format!("{stem}.bin"), &u16s(&[1, 2, 3, 4]));
+            file(&dir, name, &bytes);
+            drop(read(&dir.path().join(format!("{stem}.bin"))));
+        }
+        None => drop(read(&file(&dir, name, &bytes))),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn damaged_files_do_no_harm(
+        kind in 0..7,
+        damage in proptest::collection::vec((0usize..4000, any::<u8>()), 0..8),
+        cut in 0usize..6000,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "{\"text\": \"abcdefgh\"}\n".repeat(50).into_bytes();
+        let (name, bytes) = match kind {
+            0 => ("a.jsonl", text),
+            1 => ("a.jsonl.gz", gzip(&text)),
+            2 => ("a.jsonl.zst", zstd::encode_all(&text[..], 1).unwrap()),
+            3 => ("a.npy", numpy("<u2", 100, &u16s(&[7; 100]))),
+            4 => ("a.bin", u32s(&[7; 100])),
+            5 => { megatron(&dir); ("m.idx", std::fs::read(dir.path().join("m.idx")).unwrap()) }
+            _ => ("a.parquet", std::fs::read(table(&dir)).unwrap()),
+        };
+        survive(name, bytes, &damage, cut);
+    }
+
+    #[test]
+    fn made_up_files_do_no_harm(
+        name in prop_oneof![
+            Just("a.jsonl"), Just("a.jsonl.gz"), Just("a.jsonl.zst"), Just("a.txt"), Just("a.npy"),
+            Just("a.bin"), Just("m.idx"), Just("a.parquet"),
+        ],
+        start in proptest::sample::select(vec![
+            &b""[..], b"\x93NUMPY\x01\x00", b"MMIDIDX\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x08",
+            b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"PAR1",
+        ]),
+        rest in proptest::collection::vec(any::<u8>(), 0..300),
+        end in proptest::sample::select(vec![&b""[..], b"\x10\x00\x00\x00PAR1"]),
+    ) {
+        survive(name, [start, &rest, end].concat(), &[], usize::MAX);
+    }
+}

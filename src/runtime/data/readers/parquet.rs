@@ -1,0 +1,131 @@
+//! Parquet: only the columns the source needs, a row group at a time. The only file that names the
+//! parquet crate.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::basic::Repetition;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::reader::RowIter;
+use parquet::record::{Field, Row};
+use parquet::schema::types::Type;
+use serde_json::{Map, Number, Value};
+
+use super::{Body, DataError, Item, Items};
+
+/// Rows of the file as objects of the columns in `fields` (roots of nested ones; absent columns
+/// are left out), or of all columns.
+pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, DataError> {
+    let damaged = {
+        let path = path.to_owned();
+        move |what: String| DataError::Damaged { path: path.clone(), what }
+    };
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let opened = guarded(|| {
+        let reader = SerializedFileReader::new(file)?;
+        let schema = projection(reader.metadata().file_metadata().schema(), fields)?;
+        Ok::<_, parquet::errors::ParquetError>((reader, schema))
+    });
+    let (reader, schema) = opened.map_err(&damaged)?;
+    let groups = reader.num_row_groups();
+    let reader = Arc::new(reader);
+    let (mut group, mut record, mut failed) = (0, 0, false);
+    let mut rows: Option<std::vec::IntoIter<Value>> = None;
+    Ok(Box::new(std::iter::from_fn(move || {
+        loop {
+            if failed {
+                return None;
+            }
+            if let Some(Value::Object(row)) = rows.as_mut().and_then(Iterator::next) {
+                record += 1;
+                return Some(Ok(Item { record, body: Body::Row(row) }));
+            }
+            if group == groups {
+                return None;
+            }
+            let read = guarded(|| {
+                let row_group = reader.get_row_group(group)?;
+                let rows = RowIter::from_row_group(Some(schema.clone()), row_group.as_ref())?;
+                rows.map(|row| Ok(object(&row?))).collect::<Result<Vec<_>, parquet::errors::ParquetError>>()
+            });
+            group += 1;
+            match read {
+                Ok(read) => rows = Some(read.into_iter()),
+                Err(what) => {
+                    failed = true;
+                    return Some(Err(damaged(format!("row group {group}: {what}"))));
+                }
+            }
+        }
+    })))
+}
+
+/// The crate's decoders assert what they expect of pages; for a damaged file that is an error
+/// like any other.
+fn guarded<T>(read: impl FnOnce() -> Result<T, parquet::errors::ParquetError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("its pages cannot be decoded".to_owned()),
+    }
+}
+
+fn projection(schema: &Type, fields: Option<&[String]>) -> Result<Type, parquet::errors::ParquetError> {
+    let wanted = |column: &str| {
+        fields.is_none_or(|fields| {
+            fields
+                .iter()
+                .any(|f| f == column || f.strip_prefix(column).is_some_and(|rest| rest.starts_with('.')))
+        })
+    };
+    let columns: Vec<_> = schema.get_fields().iter().filter(|f| wanted(f.name())).cloned().collect();
+    let mut builder = Type::group_type_builder(schema.name()).with_fields(columns);
+    if schema.get_basic_info().has_repetition() {
+        builder = builder.with_repetition(Repetition::REQUIRED);
+    }
+    builder.build()
+}
+
+fn object(row: &Row) -> Value {
+    Value::Object(
+        row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect::<Map<_, _>>(),
+    )
+}
+
+fn value(field: &Field) -> Value {
+    let float = |v: f64| Number::from_f64(v).map_or(Value::Null, Value::Number);
+    match field {
+        Field::Null => Value::Null,
+        Field::Bool(v) => (*v).into(),
+        Field::Byte(v) => (*v).into(),
+        Field::Short(v) => (*v).into(),
+        Field::Int(v) | Field::Date(v) | Field::TimeMillis(v) => (*v).into(),
+        Field::Long(v) | Field::TimeMicros(v) | Field::TimestampMillis(v) | Field::TimestampMicros(v) => {
+            (*v).into()
+        }
+        Field::UByte(v) => (*v).into(),
+        Field::UShort(v) => (*v).into(),
+        Field::UInt(v) => (*v).into(),
+        Field::ULong(v) => (*v).into(),
+        Field::Float16(v) => float(f64::from(v.to_f32())),
+        Field::Float(v) => float(f64::from(*v)),
+        Field::Double(v) => float(*v),
+        Field::Str(v) => v.as_str().into(),
+        // Text that the writer did not annotate as such.
+        Field::Bytes(v) => match std::str::from_utf8(v.data()) {
+            Ok(text) => text.into(),
+            Err(_) => Value::Null,
+        },
+        Field::Group(row) => object(row),
+        Field::ListInternal(list) => list.elements().iter().map(value).collect::<Vec<_>>().into(),
+        Field::MapInternal(map) => {
+            let entries = map.entries().iter().filter_map(|(k, v)| match k {
+                Field::Str(k) => Some((k.clone(), value(v))),
+                _ => None,
+            });
+            Value::Object(entries.collect())
+        }
+        other => Value::String(other.to_string()),
+    }
+}
