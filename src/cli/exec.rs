@@ -89,6 +89,16 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Outcome::GateFailed { stage, gate, value, bound } => {
+            eprintln!(
+                "halted: the gate `{gate}` of stage `{stage}` does not hold: {value:.4} against {bound:.4}"
+            );
+            eprintln!(
+                "the stage's checkpoint is kept in {}",
+                run_dir.join("checkpoints").join(&stage).display()
+            );
+            Ok(ExitCode::from(super::FOUND))
+        }
         Outcome::Stopped { stage, step } => {
             eprintln!("stopped in stage `{stage}` after step {step}; `--resume` continues from there");
             Ok(ExitCode::from(INTERRUPTED))

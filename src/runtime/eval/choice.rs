@@ -40,10 +40,6 @@ pub enum ChoiceError {
         /// What is wrong.
         reason: String,
     },
-    /// The engine.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Engine(#[from] EngineError),
 }
 
 /// One question.

@@ -6,3 +6,29 @@
 pub mod choice;
 pub mod needle;
 pub mod score;
+
+use choice::ChoiceError;
+
+use crate::runtime::engine::EngineError;
+
+/// Why a measurement could not be taken.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum MeasureError {
+    /// The engine.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Engine(#[from] EngineError),
+    /// A task file.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Choice(#[from] ChoiceError),
+    /// The tokenizer.
+    #[error("cannot tokenise `{text}…`: {why}")]
+    #[diagnostic(code(midc::eval::encode))]
+    Encode {
+        /// Its beginning.
+        text: String,
+        /// What the tokenizer says.
+        why: String,
+    },
+}

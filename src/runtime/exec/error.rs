@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::runtime::checkpoint::CheckpointError;
 use crate::runtime::data::DataError;
 use crate::runtime::engine::EngineError;
+use crate::runtime::eval::MeasureError;
 use crate::runtime::model::LoadError;
 use crate::runtime::run_dir::RunDirError;
 
@@ -110,13 +111,31 @@ pub enum ExecError {
         /// How many steps were skipped.
         times: u32,
     },
-    /// A source of the stage is not in the corpus.
-    #[error("stage `{stage}` draws from `{source_name}`, which the plan does not hold")]
-    #[diagnostic(code(midc::exec::broken_plan), help("make the plan again from its curriculum"))]
-    UnknownSource {
+    /// A measurement.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Measure(#[from] MeasureError),
+    /// A gate of a later version of the plan format.
+    #[error("stage `{stage}` has the gate `{gate}`, whose measure this version does not know")]
+    #[diagnostic(code(midc::exec::unknown_gate), help("make the plan again from its curriculum"))]
+    UnknownGate {
         /// The stage.
         stage: String,
-        /// The source.
-        source_name: String,
+        /// The gate as written.
+        gate: String,
+    },
+    /// A gate on something that is not there.
+    #[error("the gate `{gate}` of stage `{stage}` has no measurement: there is nothing to measure it on")]
+    #[diagnostic(
+        code(midc::exec::gate_unmeasured),
+        help(
+            "a gate on `loss(SOURCE)` needs held-out documents: add `eval NAME {{ loss = heldout 1% }}` to the stage"
+        )
+    )]
+    GateUnmeasured {
+        /// The stage.
+        stage: String,
+        /// The gate as written.
+        gate: String,
     },
 }

@@ -5,6 +5,8 @@
 //! are cut back to that point first.
 
 mod error;
+mod gate;
+mod measure;
 mod observer;
 mod stage;
 mod start;
@@ -51,6 +53,17 @@ pub struct ExecOptions {
 pub enum Outcome {
     /// All stages are done.
     Finished(Summary),
+    /// A gate did not hold; the stage's last checkpoint is kept.
+    GateFailed {
+        /// The stage.
+        stage: String,
+        /// The gate as written.
+        gate: String,
+        /// What was measured.
+        value: f64,
+        /// What it was held against.
+        bound: f64,
+    },
     /// Asked to stop; a checkpoint holds everything.
     Stopped {
         /// The stage it was in.
@@ -113,10 +126,12 @@ pub fn exec(
     for stage in &plan.stages {
         if run.progress.get(&stage.name).is_some_and(|p| p.finished(stage)) {
             run.observer.on(Event::Skipped(stage));
-            continue;
-        }
-        if let Some(step) = run.stage(stage)? {
+        } else if let Some(step) = run.stage(stage)? {
             return Ok(Outcome::Stopped { stage: stage.name.clone(), step });
+        }
+        // From the journal, so that a gate that failed keeps failing when the run is resumed.
+        if let Some(failed) = run.failed_gate(stage)? {
+            return Ok(failed);
         }
     }
     run.observer.on(Event::Finished(plan));

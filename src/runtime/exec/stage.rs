@@ -11,27 +11,25 @@ use crate::runtime::batch::Batch;
 use crate::runtime::checkpoint::{self, CheckpointContents, OptimizerState};
 use crate::runtime::data::{Corpus, OpenOptions, SourceSummary, StageSampler, TextTokenizer};
 use crate::runtime::engine::{self, Engine, EngineKind, EngineOptions, Hyper, Moments, RopeTable, RowLoss};
+use crate::runtime::exec::measure::Moment;
 use crate::runtime::exec::start::{Start, TrainerState};
 use crate::runtime::exec::{Event, ExecError, Run, root};
-use crate::runtime::journal::{EvalRecord, StepRecord};
+use crate::runtime::journal::StepRecord;
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
 
 /// After so many steps in a row without a finite loss and gradient the stage gives up: the weights
 /// no longer change, so more steps cannot help.
 const NOT_FINITE_LIMIT: u32 = 10;
 
-/// Tokens of each source's held-out documents a measurement reads at most.
-const HELDOUT_TOKENS: u64 = 1 << 16;
-
 /// What a stage works with.
-struct Work {
-    engine: Box<dyn Engine>,
+pub(super) struct Work {
+    pub(super) engine: Box<dyn Engine>,
     config: ModelConfig,
     tokenizer: TokenizerSource,
     sampler: StageSampler,
-    corpus: Arc<Corpus>,
-    trainer: TrainerState,
-    tables: RopeTables,
+    pub(super) corpus: Arc<Corpus>,
+    pub(super) trainer: TrainerState,
+    pub(super) tables: RopeTables,
     /// How checkpoints store the weights.
     dtype: Dtype,
 }
@@ -42,7 +40,7 @@ impl Run<'_> {
         let mut work = self.prepare(stage)?;
         self.observer.on(Event::Stage { stage, step: work.trainer.step });
         if work.trainer.step == 0 {
-            self.measure(stage, &mut work, |_| true)?;
+            self.measure(stage, &mut work, Moment::Start)?;
         }
         let mut not_finite = 0;
         while work.trainer.step < stage.steps {
@@ -68,9 +66,7 @@ impl Run<'_> {
             }
             let done = work.trainer.step;
             let last = done == stage.steps;
-            self.measure(stage, &mut work, |every| {
-                last || every.is_some_and(|n| n > 0 && done.is_multiple_of(n))
-            })?;
+            self.measure(stage, &mut work, if last { Moment::End } else { Moment::Between })?;
             let periodic = stage.save_every.is_some_and(|n| n > 0 && done.is_multiple_of(n));
             let named = stage.checkpoints.iter().any(|c| c.step == done);
             if last || periodic || named {
@@ -180,51 +176,6 @@ impl Run<'_> {
         })
     }
 
-    /// Take the measurements of the `eval` blocks whose `every` passes `due`.
-    fn measure(
-        &mut self,
-        stage: &StagePlan,
-        work: &mut Work,
-        due: impl Fn(Option<u64>) -> bool,
-    ) -> Result<(), ExecError> {
-        let context = stage.step_point(work.trainer.step.min(stage.steps.saturating_sub(1))).context;
-        for eval in &stage.evals {
-            if eval.heldout.is_none() || !due(eval.every_steps) {
-                continue;
-            }
-            for source in &self.plan.sources {
-                let rows = work.corpus.heldout_rows(
-                    &source.name,
-                    context as usize,
-                    HELDOUT_TOKENS,
-                    stage.attention,
-                )?;
-                let Some(batch) = rows else { continue };
-                let mut total = RowLoss::default();
-                for row in work.engine.losses(&batch, work.tables.at(context))? {
-                    total.nll += row.nll;
-                    total.predicted += row.predicted;
-                }
-                if total.predicted == 0 {
-                    continue;
-                }
-                let record = EvalRecord {
-                    stage: stage.name.clone(),
-                    step: work.trainer.step,
-                    tokens: work.trainer.tokens,
-                    eval: eval.name.clone(),
-                    measure: "loss".into(),
-                    subject: source.name.clone(),
-                    value: total.nll / f64::from(total.predicted),
-                    count: u64::from(total.predicted),
-                };
-                self.evals.append(&record)?;
-                self.observer.on(Event::Eval(&record));
-            }
-        }
-        Ok(())
-    }
-
     fn save(&mut self, stage: &StagePlan, work: &Work) -> Result<(), ExecError> {
         // The journals must reach the disk before a checkpoint that says their steps are done.
         self.metrics.sync()?;
@@ -264,8 +215,10 @@ impl Run<'_> {
 }
 
 /// Sines and cosines per context length: methods with a current length change with it.
-struct RopeTables {
+pub(super) struct RopeTables {
     by_context: BTreeMap<u64, RopeTable>,
+    head_dim: usize,
+    rope: Rope,
 }
 
 impl RopeTables {
@@ -283,10 +236,16 @@ impl RopeTables {
             let table = RopeTable::new(&scaled.inv_freq, scaled.attention_factor, phase.context as usize);
             by_context.insert(phase.context, table);
         }
-        Ok(Self { by_context })
+        Ok(Self { by_context, head_dim: config.architecture.head_dim, rope: config.rope.clone() })
     }
 
-    fn at(&self, context: u64) -> &RopeTable {
+    /// A table of another length than the stage trains at.
+    pub(super) fn of_length(&self, length: u64) -> RopeTable {
+        let scaled = rope::inv_freq(self.head_dim, self.rope.theta, &self.rope.scaling, length);
+        RopeTable::new(&scaled.inv_freq, scaled.attention_factor, length as usize)
+    }
+
+    pub(super) fn at(&self, context: u64) -> &RopeTable {
         // Every context of a phase has a table, and steps take theirs from a phase.
         &self.by_context[&context]
     }

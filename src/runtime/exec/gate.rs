@@ -1,0 +1,91 @@
+//! Gates: conditions on measurements at the end of a stage, judged from `evals.jsonl`.
+
+use crate::plan::{GatePlan, StagePlan};
+use crate::runtime::exec::measure::Measure;
+use crate::runtime::exec::{ExecError, Outcome, Run};
+use crate::runtime::journal::{self, EvalRecord};
+
+/// Name under which the measurements of gates are written down.
+pub(super) const EVAL: &str = "gate";
+
+/// The measurement each gate of `stage` needs.
+///
+/// # Errors
+/// The plan holds a measure this version does not know.
+pub(super) fn measures(stage: &StagePlan) -> Result<Vec<(&GatePlan, Measure)>, ExecError> {
+    let unknown =
+        |gate: &GatePlan| ExecError::UnknownGate { stage: stage.name.clone(), gate: gate.text.clone() };
+    stage
+        .gates
+        .iter()
+        .map(|gate| {
+            let measure = match gate.measure.as_str() {
+                "loss" => Measure::Loss(gate.argument.clone()),
+                "needle" => Measure::Needle(gate.argument.parse().map_err(|_| unknown(gate))?),
+                "choice" => Measure::Choice(gate.argument.clone()),
+                _ => return Err(unknown(gate)),
+            };
+            Ok((gate, measure))
+        })
+        .collect()
+}
+
+impl Run<'_> {
+    /// The first gate of a finished stage that does not hold.
+    ///
+    /// # Errors
+    /// The journal cannot be read, or holds no measurement for a gate.
+    pub(super) fn failed_gate(&self, stage: &StagePlan) -> Result<Option<Outcome>, ExecError> {
+        if stage.gates.is_empty() {
+            return Ok(None);
+        }
+        let records = journal::read::<EvalRecord>(&self.dir.evals())?;
+        let value = |gate: &GatePlan, step: u64| {
+            let found = records.iter().find(|r| {
+                r.eval == EVAL
+                    && r.stage == stage.name
+                    && r.step == step
+                    && r.measure == gate.measure
+                    && r.subject == gate.argument
+            });
+            found.map(|r| r.value).ok_or_else(|| ExecError::GateUnmeasured {
+                stage: stage.name.clone(),
+                gate: gate.text.clone(),
+            })
+        };
+        for gate in &stage.gates {
+            let measured = value(gate, stage.steps)?;
+            let bound = if gate.relative_to_from { gate.bound * value(gate, 0)? } else { gate.bound };
+            if !holds(&gate.op, measured, bound) {
+                let (stage, gate) = (stage.name.clone(), gate.text.clone());
+                return Ok(Some(Outcome::GateFailed { stage, gate, value: measured, bound }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether `value op bound`; never for NaN.
+fn holds(op: &str, value: f64, bound: f64) -> bool {
+    match op {
+        "<=" => value <= bound,
+        ">=" => value >= bound,
+        "<" => value < bound,
+        ">" => value > bound,
+        "==" => value == bound,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holds;
+
+    #[test]
+    fn nothing_holds_for_nan() {
+        for op in ["<=", ">=", "<", ">", "=="] {
+            assert!(!holds(op, f64::NAN, 1.0), "{op}");
+        }
+        assert!(holds("<=", 1.0, 1.0) && !holds("<", 1.0, 1.0) && holds(">", 2.0, 1.0));
+    }
+}
