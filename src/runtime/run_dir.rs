@@ -153,6 +153,11 @@ impl RunDir {
         self.root.join("checkpoints").join(name)
     }
 
+    /// `tensorboard/NAME` of a stage.
+    pub fn tensorboard(&self, stage: &str) -> PathBuf {
+        self.root.join("tensorboard").join(stage)
+    }
+
     /// `metrics.jsonl`.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")

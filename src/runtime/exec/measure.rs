@@ -126,6 +126,7 @@ impl Run<'_> {
             count,
         };
         self.evals.append(&record)?;
+        work.board.eval(&record)?;
         self.observer.on(Event::Eval(&record));
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::runtime::exec::start::{Start, TrainerState};
 use crate::runtime::exec::{Event, ExecError, Run, root};
 use crate::runtime::journal::StepRecord;
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
+use crate::runtime::tensorboard::TensorBoard;
 
 /// After so many steps in a row without a finite loss and gradient the stage gives up: the weights
 /// no longer change, so more steps cannot help.
@@ -32,6 +33,7 @@ pub(super) struct Work {
     pub(super) tables: RopeTables,
     /// How checkpoints store the weights.
     dtype: Dtype,
+    pub(super) board: TensorBoard,
 }
 
 impl Run<'_> {
@@ -59,6 +61,7 @@ impl Run<'_> {
                 ));
             }
             self.metrics.append(&record)?;
+            work.board.step(&record)?;
             self.observer.on(Event::Step { stage, record: &record });
             if not_finite >= NOT_FINITE_LIMIT {
                 let stage = stage.name.clone();
@@ -96,7 +99,11 @@ impl Run<'_> {
             engine.load_moments(&Moments { first, second })?;
         }
         let tables = RopeTables::new(stage, &config)?;
-        Ok(Work { engine, config, tokenizer, sampler, corpus, trainer, tables, dtype })
+        let mut board = TensorBoard::open(&self.dir.tensorboard(&stage.name), trainer.step)?;
+        if trainer.step == 0 {
+            board.text(0, "plan", &plan_text(stage))?;
+        }
+        Ok(Work { engine, config, tokenizer, sampler, corpus, trainer, tables, dtype, board })
     }
 
     /// The tokenised sources for a stage's lineage, read once per root model.
@@ -266,6 +273,12 @@ fn agree(
     let same = plan.inv_freq.len() == inv_freq.len()
         && plan.inv_freq.iter().zip(inv_freq).all(|(a, b)| (a - b).abs() <= 1e-12 * b.abs());
     if same { Ok(()) } else { Err(ExecError::RopeMismatch { stage: stage.name.clone(), head_dim }) }
+}
+
+/// The stage's part of the plan, for people who look at its curves.
+fn plan_text(stage: &StagePlan) -> String {
+    let json = serde_json::to_string_pretty(stage).unwrap_or_default();
+    format!("```json\n{json}\n```")
 }
 
 /// One sentence on the records of a source that could not be used, with the first few.
