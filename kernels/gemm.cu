@@ -1,0 +1,179 @@
+// Matrix products of a training step on mma.sync, for every device from Ampere on.
+//
+// A block of 256 threads computes a 128×128 tile of C, eight warps of 32×64 each, over k in steps of 32 through a
+// ring of three stages filled by cp.async. Either operand may lie with k contiguous ("k-major": rows of A, rows of
+// B) or with its other dimension contiguous, so the three products of a linear layer need no transposed copy:
+//
+//   y  = x · wᵀ      nt   A [M, K], B [N, K]
+//   dx = dy · w      nn   A [M, K], B [K, N]
+//   dw = dyᵀ · x     tn   A [K, M], B [K, N]
+//
+// Leading dimensions are multiples of 8 and bases 16-byte aligned; M, N and K are free. Sums are f32, in a fixed
+// order. bf16 results are rounded once; f32 results may add a matrix (the residual stream, or C itself).
+#include "dev/async.cuh"
+#include "dev/mma.cuh"
+#include "dev/tiles.cuh"
+
+namespace {
+
+constexpr int BM = 128, BN = 128, BK = 32, STAGES = 3, THREADS = 256;
+
+// Shared tile of 128 (rows of A, or columns of C) by 32 (k). Rows are padded by 16 bytes: the eight rows of an
+// ldmatrix then fall into different banks.
+template <bool K_MAJOR>
+struct Tile {
+  static constexpr int LD = K_MAJOR ? BK + 8 : 128 + 8;
+  static constexpr int SIZE = K_MAJOR ? 128 * LD : BK * LD;
+
+  // `mn0`, `k0`: first row and first k of the tile in the matrix.
+  static __device__ __forceinline__ void load(u16* tile, const u16* __restrict__ from, long long ld, int mn0, int k0,
+                                              int mn_end, int k_end) {
+#pragma unroll
+    for (int i = 0; i < 128 * BK / 8 / THREADS; i++) {
+      int chunk = (int)threadIdx.x + i * THREADS;
+      int row, col, left;
+      const u16* src = from;
+      if (K_MAJOR) {
+        row = chunk / (BK / 8), col = chunk % (BK / 8) * 8;
+        left = mn0 + row < mn_end ? k_end - (k0 + col) : 0;
+        if (left > 0) src += (long long)(mn0 + row) * ld + k0 + col;
+      } else {
+        row = chunk / 16, col = chunk % 16 * 8;
+        left = k0 + row < k_end ? mn_end - (mn0 + col) : 0;
+        if (left > 0) src += (long long)(k0 + row) * ld + mn0 + col;
+      }
+      copy_async_16(tile + row * LD + col, src, left <= 0 ? 0 : left >= 8 ? 16 : left * 2);
+    }
+  }
+
+  // The 16×16 fragment at (mn, k) as an A operand.
+  static __device__ __forceinline__ void fragment_a(u32 (&r)[4], const u16* tile, int mn, int k, int lane) {
+    if (K_MAJOR)
+      ldmatrix(r, tile + (mn + fragment_row(lane)) * LD + k + fragment_col(lane));
+    else
+      ldmatrix_trans(r, tile + (k + fragment_row_swapped(lane)) * LD + mn + fragment_col_swapped(lane));
+  }
+  // As two B operands of eight columns each: registers 0, 1 and 2, 3.
+  static __device__ __forceinline__ void fragment_b(u32 (&r)[4], const u16* tile, int mn, int k, int lane) {
+    if (K_MAJOR)
+      ldmatrix(r, tile + (mn + fragment_row_swapped(lane)) * LD + k + fragment_col_swapped(lane));
+    else
+      ldmatrix_trans(r, tile + (k + fragment_row(lane)) * LD + mn + fragment_col(lane));
+  }
+};
+
+template <bool A_K_MAJOR, bool B_K_MAJOR, bool F32_OUT>
+__device__ __forceinline__ void gemm(const u16* __restrict__ A, long long lda, const u16* __restrict__ B, long long ldb,
+                                     void* C, long long ldc, const float* add, int M, int N, int K) {
+  typedef Tile<A_K_MAJOR> TA;
+  typedef Tile<B_K_MAJOR> TB;
+  DYNAMIC_SHARED(shared);
+  u16* tiles_a = (u16*)shared;
+  u16* tiles_b = tiles_a + STAGES * TA::SIZE;
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  int tile_row, tile_column;
+  tile_of(blockIdx.x, (M + BM - 1) / BM, (N + BN - 1) / BN, tile_row, tile_column);
+  const int m0 = tile_row * BM, n0 = tile_column * BN;
+  const int wm = (warp & 3) * 32, wn = (warp >> 2) * 64;
+
+  float acc[2][8][4];
+#pragma unroll
+  for (int i = 0; i < 2; i++)
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+      for (int r = 0; r < 4; r++) acc[i][j][r] = 0.0f;
+
+  const int steps = (K + BK - 1) / BK;
+#pragma unroll
+  for (int s = 0; s < STAGES - 1; s++) {
+    if (s < steps) {
+      TA::load(tiles_a + s * TA::SIZE, A, lda, m0, s * BK, M, K);
+      TB::load(tiles_b + s * TB::SIZE, B, ldb, n0, s * BK, N, K);
+    }
+    copy_async_commit();
+  }
+  for (int step = 0; step < steps; step++) {
+    copy_async_wait<STAGES - 2>();
+    // Everybody's copies of this step have landed, and everybody is done with the stage loaded next.
+#ifndef BUG_GEMM_BARRIER
+    __syncthreads();
+#endif
+    int next = step + STAGES - 1;
+    if (next < steps) {
+      TA::load(tiles_a + next % STAGES * TA::SIZE, A, lda, m0, next * BK, M, K);
+      TB::load(tiles_b + next % STAGES * TB::SIZE, B, ldb, n0, next * BK, N, K);
+    }
+    copy_async_commit();
+    const u16* ta = tiles_a + step % STAGES * TA::SIZE;
+    const u16* tb = tiles_b + step % STAGES * TB::SIZE;
+#pragma unroll
+    for (int k = 0; k < BK; k += 16) {
+      u32 a[2][4], b[4][4];
+#pragma unroll
+      for (int i = 0; i < 2; i++) TA::fragment_a(a[i], ta, wm + i * 16, k, lane);
+#pragma unroll
+      for (int j = 0; j < 4; j++) TB::fragment_b(b[j], tb, wn + j * 16, k, lane);
+#pragma unroll
+      for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < 8; j++) mma_16816(acc[i][j], a[i], b[j >> 1][(j & 1) * 2], b[j >> 1][(j & 1) * 2 + 1]);
+    }
+  }
+  copy_async_wait<0>();
+
+#pragma unroll
+  for (int i = 0; i < 2; i++)
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const int row = m0 + wm + i * 16 + h * 8 + (lane >> 2);
+      if (row >= M) continue;
+#pragma unroll
+      for (int j = 0; j < 8; j++) {
+        const int col = n0 + wn + j * 8 + (lane & 3) * 2;
+        const long long at = (long long)row * ldc + col;
+        float x = acc[i][j][h * 2], y = acc[i][j][h * 2 + 1];
+        if (F32_OUT) {
+          float* c = (float*)C + at;
+          if (col + 1 < N) {
+            if (add) {
+              Pair p = *(const Pair*)(add + at);
+              x += __uint_as_float(p.v[0]), y += __uint_as_float(p.v[1]);
+            }
+            *(Pair*)c = Pair{{__float_as_uint(x), __float_as_uint(y)}};
+          } else if (col < N) {
+            c[0] = add ? x + add[at] : x;
+          }
+        } else {
+          u16* c = (u16*)C + at;
+          if (col + 1 < N)
+            *(u32*)c = pack_bf16(x, y);
+          else if (col < N)
+            c[0] = to_bf16(x);
+        }
+      }
+    }
+}
+
+}  // namespace
+
+// Launch: grid = ⌈M/128⌉ · ⌈N/128⌉, 256 threads, 61440 bytes (nt), 56832 (nn), 52224 (tn) of shared memory.
+KERNEL(gemm_nt_bf16, 256, 2)
+(const u16* A, long long lda, const u16* B, long long ldb, u16* C, long long ldc, int M, int N, int K) {
+  gemm<true, true, false>(A, lda, B, ldb, C, ldc, nullptr, M, N, K);
+}
+// C = add + A · Bᵀ, or A · Bᵀ when `add` is null; `add` may be C and has its leading dimension.
+KERNEL(gemm_nt_f32, 256, 2)
+(const u16* A, long long lda, const u16* B, long long ldb, float* C, long long ldc, const float* add, int M, int N,
+ int K) {
+  gemm<true, true, true>(A, lda, B, ldb, C, ldc, add, M, N, K);
+}
+KERNEL(gemm_nn_bf16, 256, 2)
+(const u16* A, long long lda, const u16* B, long long ldb, u16* C, long long ldc, int M, int N, int K) {
+  gemm<true, false, false>(A, lda, B, ldb, C, ldc, nullptr, M, N, K);
+}
+KERNEL(gemm_tn_f32, 256, 2)
+(const u16* A, long long lda, const u16* B, long long ldb, float* C, long long ldc, const float* add, int M, int N,
+ int K) {
+  gemm<false, false, true>(A, lda, B, ldb, C, ldc, add, M, N, K);
+}

@@ -1,0 +1,192 @@
+// Matrix products of a training step on Hopper: TMA, mbarrier and wgmma, specialised by warpgroup, persistent.
+//
+// A block of 384 threads goes through tiles of C of 128 rows by COLUMNS (128 or 256). One thread of the first
+// warpgroup loads steps of 64 in k into a ring; the other two warpgroups multiply 64 rows each with their
+// accumulators in registers, one product in flight while the next step arrives. The loads of the next tile run while
+// the last one is written.
+//
+// Operands as in gemm.cu: each may be k-major or mn-major in memory, and TMA brings either into the layout that
+// wgmma reads, so the three products of a linear layer need no transposed copy. M, N and K are free (TMA fills with
+// zeros); leading dimensions are multiples of 8.
+#include "dev/hopper.cuh"
+#include "dev/tiles.cuh"
+
+namespace {
+
+constexpr int BM = 128, BK = 64;
+
+// An operand of ROWS rows by 64 k in shared memory. K-major: one box, each row 128 bytes. MN-major: boxes of 64 rows
+// by 64 k, 8192 bytes each.
+template <bool K_MAJOR, int ROWS>
+struct Operand {
+  static constexpr int BYTES = ROWS * BK * 2;
+  static __device__ __forceinline__ void load(u8* to, const TensorMap* map, u64* full, int mn, int k) {
+    if (K_MAJOR) {
+      tma_load(to, map, full, k, mn);
+    } else {
+#pragma unroll
+      for (int i = 0; i < ROWS / 64; i++) tma_load(to + i * 8192, map, full, mn + i * 64, k);
+    }
+  }
+  // `first`: a multiple of 64 rows. `step`: 0 to 3, of 16 in k.
+  static __device__ __forceinline__ u64 descriptor(const u8* at, int first, int step) {
+    return K_MAJOR ? descriptor_k(at + first * 128 + step * 32) : descriptor_mn(at + first * 128 + step * 2048, 8192);
+  }
+};
+
+template <int COLUMNS, int TA, int TB>
+struct Multiply;
+template <int TA, int TB>
+struct Multiply<128, TA, TB> {
+  static __device__ __forceinline__ void run(float (&acc)[64], u64 a, u64 b, int accumulate) {
+    wgmma_128<TA, TB>(acc, a, b, accumulate);
+  }
+};
+template <int TA, int TB>
+struct Multiply<256, TA, TB> {
+  static __device__ __forceinline__ void run(float (&acc)[128], u64 a, u64 b, int accumulate) {
+    wgmma_256<TA, TB>(acc, a, b, accumulate);
+  }
+};
+
+template <bool A_K_MAJOR, bool B_K_MAJOR, bool F32_OUT, int COLUMNS, int STAGES>
+__device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* map_b, void* C, long long ldc,
+                                     const float* add, int M, int N, int K) {
+  typedef Operand<A_K_MAJOR, BM> A;
+  typedef Operand<B_K_MAJOR, COLUMNS> B;
+  DYNAMIC_SHARED(shared);
+  u8* stages_a = shared;
+  u8* stages_b = shared + STAGES * A::BYTES;
+  u64* full = (u64*)(stages_b + STAGES * B::BYTES);
+  u64* empty = full + STAGES;
+  const int group = threadIdx.x >> 7;
+  const int rows = (M + BM - 1) / BM, columns = (N + COLUMNS - 1) / COLUMNS, steps = (K + BK - 1) / BK;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < STAGES; s++) {
+      mbarrier_init(&full[s], 1);
+      mbarrier_init(&empty[s], 2);
+    }
+    fence_mbarrier_init();
+  }
+  __syncthreads();
+
+  // Steps are counted over all tiles of the block: step i uses stage i mod STAGES for the (i / STAGES)-th time.
+  int step = 0;
+  if (group == 0) {
+    registers_down<40>();
+    if (threadIdx.x == 0) {
+      for (int tile = blockIdx.x; tile < rows * columns; tile += gridDim.x) {
+        int row, column;
+        tile_of(tile, rows, columns, row, column);
+        for (int k = 0; k < steps; k++, step++) {
+          const int s = step % STAGES, use = step / STAGES & 1;
+#ifndef BUG_GEMM_SM90_EMPTY
+          mbarrier_wait(&empty[s], use ^ 1);
+#endif
+          mbarrier_expect(&full[s], A::BYTES + B::BYTES);
+          A::load(stages_a + s * A::BYTES, map_a, &full[s], row * BM, k * BK);
+          B::load(stages_b + s * B::BYTES, map_b, &full[s], column * COLUMNS, k * BK);
+        }
+      }
+    }
+    return;
+  }
+
+  registers_up<232>();
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3, first = (group - 1) * 64;
+  for (int tile = blockIdx.x; tile < rows * columns; tile += gridDim.x) {
+    int row, column;
+    tile_of(tile, rows, columns, row, column);
+    float acc[COLUMNS / 2];
+    for (int k = 0; k < steps; k++, step++) {
+      const int s = step % STAGES, use = step / STAGES & 1;
+      mbarrier_wait(&full[s], use);
+      wgmma_fence();
+#pragma unroll
+      for (int i = 0; i < BK / 16; i++)
+        Multiply<COLUMNS, !A_K_MAJOR, !B_K_MAJOR>::run(acc, A::descriptor(stages_a + s * A::BYTES, first, i),
+                                                      B::descriptor(stages_b + s * B::BYTES, 0, i), k > 0 || i > 0);
+      wgmma_commit();
+      // The product of the step before is complete: its stage may be loaded again.
+#ifdef BUG_GEMM_SM90_RELEASE
+      if ((threadIdx.x & 127) == 0) mbarrier_arrive(&empty[s]);
+      wgmma_wait<1>();
+#else
+      wgmma_wait<1>();
+      if (k > 0 && (threadIdx.x & 127) == 0) mbarrier_arrive(&empty[(step - 1) % STAGES]);
+#endif
+    }
+    wgmma_wait<0>();
+    wgmma_settle(acc);
+#ifndef BUG_GEMM_SM90_RELEASE
+    if (steps > 0 && (threadIdx.x & 127) == 0) mbarrier_arrive(&empty[(step - 1) % STAGES]);
+#endif
+
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const int r = row * BM + first + warp * 16 + h * 8 + (lane >> 2);
+      if (r >= M) continue;
+#pragma unroll
+      for (int j = 0; j < COLUMNS / 8; j++) {
+        const int c = column * COLUMNS + j * 8 + (lane & 3) * 2;
+        const long long at = (long long)r * ldc + c;
+        float x = acc[j * 4 + h * 2], y = acc[j * 4 + h * 2 + 1];
+        if (F32_OUT) {
+          float* to = (float*)C + at;
+          if (c + 1 < N) {
+            if (add) {
+              Pair p = *(const Pair*)(add + at);
+              x += __uint_as_float(p.v[0]), y += __uint_as_float(p.v[1]);
+            }
+            *(Pair*)to = Pair{{__float_as_uint(x), __float_as_uint(y)}};
+          } else if (c < N) {
+            to[0] = add ? x + add[at] : x;
+          }
+        } else {
+          u16* to = (u16*)C + at;
+          if (c + 1 < N)
+            *(u32*)to = pack_bf16(x, y);
+          else if (c < N)
+            to[0] = to_bf16(x);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+// Launch: any grid (one block per multiprocessor), 384 threads; shared memory STAGES · (128 + columns) · 128 + 16 · STAGES
+// bytes: 196672 for 256 columns (4 stages), 196704 for 128 (6 stages). Tensor maps, width · height of the box:
+// k-major 64 · 128 for A, 64 · columns for B; mn-major 64 · 64.
+#define BF16_PARAMETERS                                                                                              \
+  (const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, u16* C, long long ldc, int M, \
+   int N, int K)
+#define F32_PARAMETERS                                                                                                 \
+  (const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, float* C, long long ldc,        \
+   const float* add, int M, int N, int K)
+
+KERNEL(gemm_sm90_nt_bf16_128, 384, 1) BF16_PARAMETERS {
+  gemm<true, true, false, 128, 6>(&map_a, &map_b, C, ldc, nullptr, M, N, K);
+}
+KERNEL(gemm_sm90_nt_bf16_256, 384, 1) BF16_PARAMETERS {
+  gemm<true, true, false, 256, 4>(&map_a, &map_b, C, ldc, nullptr, M, N, K);
+}
+KERNEL(gemm_sm90_nn_bf16_128, 384, 1) BF16_PARAMETERS {
+  gemm<true, false, false, 128, 6>(&map_a, &map_b, C, ldc, nullptr, M, N, K);
+}
+KERNEL(gemm_sm90_nn_bf16_256, 384, 1) BF16_PARAMETERS {
+  gemm<true, false, false, 256, 4>(&map_a, &map_b, C, ldc, nullptr, M, N, K);
+}
+KERNEL(gemm_sm90_nt_f32_128, 384, 1) F32_PARAMETERS {
+  gemm<true, true, true, 128, 6>(&map_a, &map_b, C, ldc, add, M, N, K);
+}
+KERNEL(gemm_sm90_nt_f32_256, 384, 1) F32_PARAMETERS {
+  gemm<true, true, true, 256, 4>(&map_a, &map_b, C, ldc, add, M, N, K);
+}
+KERNEL(gemm_sm90_tn_f32_128, 384, 1) F32_PARAMETERS {
+  gemm<false, false, true, 128, 6>(&map_a, &map_b, C, ldc, add, M, N, K);
+}
+KERNEL(gemm_sm90_tn_f32_256, 384, 1) F32_PARAMETERS {
+  gemm<false, false, true, 256, 4>(&map_a, &map_b, C, ldc, add, M, N, K);
+}

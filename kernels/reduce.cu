@@ -1,0 +1,46 @@
+// Sum of squares in two passes of fixed order, and the clipping factor that stays on the device.
+#include "dev/base.cuh"
+
+namespace {
+constexpr int PARTIALS = 512;
+}
+
+// partial[b] = Σ x² over the b-th of 512 shares of n values; each thread sums in f32 over at most 256 values at a time,
+// then in f64. Launch: grid 512, 256 threads.
+KERNEL(squared_norm_partial, 256, 2)(const float* __restrict__ x, double* __restrict__ partial, long long n) {
+  STATIC_SHARED(double, sums, 256);
+  const long long share = (n + PARTIALS - 1) / PARTIALS, begin = share * blockIdx.x;
+  const long long end = begin + share < n ? begin + share : n;
+  double total = 0.0;
+  float run = 0.0f;
+  int count = 0;
+  for (long long i = begin + threadIdx.x; i < end; i += 256) {
+    run = fma_rn(x[i], x[i], run);
+    if (++count == 256) {
+      total += (double)run;
+      run = 0.0f;
+      count = 0;
+    }
+  }
+  sums[threadIdx.x] = total + (double)run;
+  for (int half = 128; half > 0; half >>= 1) {
+    __syncthreads();
+    if ((int)threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) partial[blockIdx.x] = sums[0];
+}
+
+// sum[0] = Σ partial (added to what is there when `accumulate`). Launch: one block of 32 threads.
+KERNEL(squared_norm_total, 32, 1)(const double* __restrict__ partial, double* __restrict__ sum, int accumulate) {
+  if (threadIdx.x != 0) return;
+  double s = accumulate ? sum[0] : 0.0;
+  for (int i = 0; i < PARTIALS; i++) s += partial[i];
+  sum[0] = s;
+}
+
+// factor = min(1, limit / (√sum + 1e-6)), the rule of torch.nn.utils.clip_grad_norm_. Launch: one block of 32 threads.
+KERNEL(clip_factor, 32, 1)(const double* __restrict__ sum, float* __restrict__ factor, float limit) {
+  if (threadIdx.x != 0) return;
+  const double f = (double)limit / (sqrt(sum[0]) + 1e-6);
+  *factor = f < 1.0 ? (float)f : 1.0f;
+}

@@ -1,0 +1,100 @@
+// Cases and the f64 reference of attention.
+#pragma once
+#include <cstring>
+
+#include "check.h"
+
+struct AttentionCase {
+  int d, heads, kv_heads, rows, context;
+  const char* mask;  // causal, documents, window, edges
+  int width() const { return (heads + 2 * kv_heads) * d; }
+  int tokens() const { return rows * context; }
+  double scale() const { return 1 / sqrt((double)d); }
+};
+struct AttentionData {
+  Bf16 qkv, grad_out;
+  std::vector<uint32_t> from;
+};
+struct AttentionReference {
+  std::vector<double> out, lse, grad;
+};
+
+inline AttentionData attention_data(uint64_t seed, const AttentionCase& s) {
+  Random r(seed * 77 + (uint64_t)s.d * 13 + (uint64_t)s.context);
+  AttentionData a;
+  a.qkv = random_bf16(r, (size_t)s.tokens() * s.width(), 1);
+  a.grad_out = random_bf16(r, (size_t)s.tokens() * s.heads * s.d, 1);
+  a.from.resize((size_t)s.tokens());
+  for (int row = 0; row < s.rows; row++) {
+    uint32_t start = 0;
+    int left = 0;
+    for (int t = 0; t < s.context; t++) {
+      uint32_t& f = a.from[(size_t)row * s.context + t];
+      if (!strcmp(s.mask, "documents")) {
+        // Lengths from 1 to half the row.
+        if (left == 0) start = (uint32_t)t, left = r.below(4) == 0 ? 1 : 1 + r.below(s.context / 2 + 1);
+        left--;
+        f = start;
+      } else if (!strcmp(s.mask, "edges")) {
+        // Documents that end on the edges of tiles.
+        f = (uint32_t)(t / 64 * 64);
+      } else if (!strcmp(s.mask, "window")) {
+        f = t > 90 ? (uint32_t)(t - 90) : 0;
+      } else {
+        f = 0;
+      }
+    }
+  }
+  return a;
+}
+
+inline AttentionReference attention_reference(const AttentionCase& s, const AttentionData& a) {
+  AttentionReference ref;
+  int w = s.width(), d = s.d;
+  ref.out.assign((size_t)s.tokens() * s.heads * d, 0);
+  ref.lse.assign((size_t)s.tokens() * s.heads, 0);
+  ref.grad.assign((size_t)s.tokens() * w, 0);
+  std::vector<double> p((size_t)s.context), dp((size_t)s.context);
+  for (int row = 0; row < s.rows; row++)
+    for (int h = 0; h < s.heads; h++)
+      for (int t = 0; t < s.context; t++) {
+        size_t token = (size_t)row * s.context + t, first = (size_t)row * s.context;
+        const double* q = &a.qkv.value[token * w + (size_t)h * d];
+        const double* k = &a.qkv.value[first * w + (size_t)(s.heads + h / (s.heads / s.kv_heads)) * d];
+        const double* v = k + (size_t)s.kv_heads * d;
+        const double* go = &a.grad_out.value[(token * s.heads + h) * d];
+        int from = (int)a.from[token];
+        double peak = -1e300, sum = 0;
+        for (int j = from; j <= t; j++) {
+          double x = 0;
+          for (int i = 0; i < d; i++) x += q[i] * k[(size_t)j * w + i];
+          p[j] = x * s.scale();
+          peak = p[j] > peak ? p[j] : peak;
+        }
+        for (int j = from; j <= t; j++) sum += p[j] = exp(p[j] - peak);
+        ref.lse[((size_t)row * s.heads + h) * s.context + t] = peak + log(sum);
+        double* o = &ref.out[(token * s.heads + h) * d];
+        double delta = 0;
+        for (int j = from; j <= t; j++) {
+          p[j] /= sum;
+          dp[j] = 0;
+          for (int i = 0; i < d; i++) {
+            o[i] += p[j] * v[(size_t)j * w + i];
+            dp[j] += go[i] * v[(size_t)j * w + i];
+          }
+          delta += p[j] * dp[j];
+        }
+        double* gq = &ref.grad[token * w + (size_t)h * d];
+        double* gk = &ref.grad[first * w + (size_t)(s.heads + h / (s.heads / s.kv_heads)) * d];
+        double* gv = gk + (size_t)s.kv_heads * d;
+        for (int j = from; j <= t; j++) {
+          double ds = p[j] * (dp[j] - delta) * s.scale();
+          for (int i = 0; i < d; i++) {
+            gq[i] += ds * k[(size_t)j * w + i];
+            gk[(size_t)j * w + i] += ds * q[i];
+            gv[(size_t)j * w + i] += p[j] * go[i];
+          }
+        }
+      }
+  return ref;
+}

@@ -1,0 +1,118 @@
+// The mma.sync products against sums in f64.
+#include "check.h"
+
+namespace {
+
+struct Product {
+  const char* kernel;
+  bool a_k_major, b_k_major, f32;
+  size_t shared;
+  int columns = 0;
+};
+const Product PRODUCTS[] = {
+    {"gemm_nt_bf16", true, true, false, 61440},
+    {"gemm_nt_f32", true, true, true, 61440},
+    {"gemm_nn_bf16", true, false, false, 56832},
+    {"gemm_tn_f32", false, false, true, 52224},
+};
+
+int up8(int n) { return (n + 7) / 8 * 8; }
+
+// With `grid`, the Hopper kernel of `p.columns` columns on so many blocks.
+void product(Check& c, const Product& p, int M, int N, int K, bool add, unsigned grid = 0) {
+  c.begin("%s %dx%dx%d%s", p.kernel, M, N, K, add ? " add" : "");
+  Random r(c.seed * 1000 + M * 7 + N * 3 + K);
+  int lda = up8(p.a_k_major ? K : M), ldb = up8(p.b_k_major ? K : N), ldc = up8(N) + 8;
+  // Padding is NaN: a kernel that reads it fails.
+  Bf16 a = random_bf16(r, (size_t)lda * (p.a_k_major ? M : K), 1), b = random_bf16(r, (size_t)ldb * (p.b_k_major ? N : K), 1);
+  for (size_t i = 0; i < a.bits.size(); i++)
+    if ((int)(i % lda) >= (p.a_k_major ? K : M)) a.bits[i] = 0x7fff;
+  for (size_t i = 0; i < b.bits.size(); i++)
+    if ((int)(i % ldb) >= (p.b_k_major ? K : N)) b.bits[i] = 0x7fff;
+  F32 base = random_f32(r, (size_t)ldc * M, 2);
+  std::vector<double> want((size_t)M * N), got(want.size());
+  for (int i = 0; i < M; i++)
+    for (int j = 0; j < N; j++) {
+      double s = 0;
+      for (int k = 0; k < K; k++)
+        s += a.value[p.a_k_major ? (size_t)i * lda + k : (size_t)k * lda + i] *
+             b.value[p.b_k_major ? (size_t)j * ldb + k : (size_t)k * ldb + j];
+      want[(size_t)i * N + j] = s + (add ? base.value[(size_t)i * ldc + j] : 0);
+    }
+  Buffer<uint16_t> da(c.device, a.bits), db(c.device, b.bits);
+  unsigned tiles = (unsigned)((M + 127) / 128 * ((N + 127) / 128));
+  LaunchSpec spec = {p.kernel, {grid ? grid : tiles, 1, 1}, {grid ? 384u : 256u, 1, 1}, p.shared};
+  MapBytes map_a = {}, map_b = {};
+  if (grid) {
+    map_a = p.a_k_major ? c.device.map_2d(da.ptr(), K, M, lda * 2, 64, 128) : c.device.map_2d(da.ptr(), M, K, lda * 2, 64, 64);
+    map_b = p.b_k_major ? c.device.map_2d(db.ptr(), K, N, ldb * 2, 64, p.columns) : c.device.map_2d(db.ptr(), N, K, ldb * 2, 64, 64);
+  }
+  bool padding = true;
+  if (p.f32) {
+    Buffer<float> dc(c.device, add ? base.bits : std::vector<float>((size_t)ldc * M, NAN));
+    float* sum = add ? dc.ptr() : nullptr;
+    if (grid)
+      c.device.run(spec, map_a, map_b, dc.ptr(), (long long)ldc, sum, M, N, K);
+    else
+      c.device.run(spec, da.ptr(), (long long)lda, db.ptr(), (long long)ldb, dc.ptr(), (long long)ldc, sum, M, N, K);
+    std::vector<float> out = dc.get();
+    for (int i = 0; i < M; i++) {
+      for (int j = 0; j < N; j++) got[(size_t)i * N + j] = out[(size_t)i * ldc + j];
+      for (int j = N; j < ldc; j++) {
+        float v = out[(size_t)i * ldc + j];
+        padding &= add ? v == base.bits[(size_t)i * ldc + j] : std::isnan(v);
+      }
+    }
+  } else {
+    Buffer<uint16_t> dc(c.device, (size_t)ldc * M);
+    if (grid)
+      c.device.run(spec, map_a, map_b, dc.ptr(), (long long)ldc, M, N, K);
+    else
+      c.device.run(spec, da.ptr(), (long long)lda, db.ptr(), (long long)ldb, dc.ptr(), (long long)ldc, M, N, K);
+    std::vector<uint16_t> out = dc.get();
+    for (int i = 0; i < M; i++) {
+      for (int j = 0; j < N; j++) got[(size_t)i * N + j] = host::from_bf16(out[(size_t)i * ldc + j]);
+      for (int j = N; j < ldc; j++) padding &= out[(size_t)i * ldc + j] == 0xffff;
+    }
+  }
+  c.close("C", got, want, p.f32 ? 1e-5 + 2e-7 * sqrt(K) : 2.5e-3);
+  c.expect(padding, "wrote outside its columns");
+}
+
+}  // namespace
+
+FAMILY(gemm) {
+  for (const Product& p : PRODUCTS) {
+    if (c.small) {
+      product(c, p, 40, 24, 168, false);
+      continue;
+    }
+    product(c, p, 1, 1, 1, false);
+    product(c, p, 127, 129, 33, p.f32);
+    product(c, p, 128, 128, 64, false);
+    product(c, p, 113, 203, 160, false);
+    product(c, p, 260, 8, 224, p.f32);
+    product(c, p, 3, 300, 799, false);
+  }
+}
+
+FAMILY(gemm_sm90) {
+  if (!c.device.has_hopper()) return;
+  const Product products[] = {
+      {"gemm_sm90_nt_bf16_128", true, true, false, 196704, 128},  {"gemm_sm90_nt_bf16_256", true, true, false, 196672, 256},
+      {"gemm_sm90_nt_f32_128", true, true, true, 196704, 128},    {"gemm_sm90_nt_f32_256", true, true, true, 196672, 256},
+      {"gemm_sm90_nn_bf16_128", true, false, false, 196704, 128}, {"gemm_sm90_nn_bf16_256", true, false, false, 196672, 256},
+      {"gemm_sm90_tn_f32_128", false, false, true, 196704, 128},  {"gemm_sm90_tn_f32_256", false, false, true, 196672, 256},
+  };
+  for (const Product& p : products) {
+    if (c.small) {
+      // More steps than stages, two tiles on one block.
+      if (p.columns == 128) product(c, p, 130, 24, 320, false, 1);
+      continue;
+    }
+    product(c, p, 1, 1, 1, false, 1);
+    product(c, p, 127, 257, 65, p.f32, 2);
+    product(c, p, 200, 136, 568, false, 1);
+    product(c, p, 300, 300, 64, p.f32, 3);
+  }
+}

@@ -1,0 +1,165 @@
+// Cross-entropy, the gradient norm and AdamW.
+#include "check.h"
+
+namespace {
+
+const uint32_t IGNORE = 0xffffffffu;
+
+unsigned blocks(size_t items, size_t per) { return (unsigned)((items + per - 1) / per); }
+
+void cross_entropy(Check& c, int rows, int vocab, double spread) {
+  c.begin("cross_entropy %dx%d spread %g", rows, vocab, spread);
+  Random r(c.seed * 5 + vocab);
+  long long ld = (vocab + 7) / 8 * 8;
+  F32 x = random_f32(r, (size_t)rows * ld, spread);
+  // Padding is never read.
+  for (size_t i = 0; i < x.bits.size(); i++)
+    if ((long long)(i % ld) >= vocab) x.bits[i] = NAN;
+  std::vector<uint32_t> target(rows);
+  for (uint32_t& t : target) t = r.below(5) ? (uint32_t)r.below(vocab) : IGNORE;
+  target[0] = 0;
+  double scale = 0.125, z_loss = 1e-2;
+  std::vector<double> nll(rows), grad((size_t)rows * vocab);
+  for (int t = 0; t < rows; t++) {
+    const double* row = &x.value[(size_t)t * ld];
+    if (target[t] == IGNORE) continue;
+    double peak = row[0], sum = 0;
+    for (int i = 0; i < vocab; i++) peak = row[i] > peak ? row[i] : peak;
+    for (int i = 0; i < vocab; i++) sum += exp(row[i] - peak);
+    double log_z = peak + log(sum);
+    nll[t] = log_z - row[target[t]];
+    for (int i = 0; i < vocab; i++)
+      grad[(size_t)t * vocab + i] =
+          scale * ((1 + 2 * z_loss * log_z) * exp(row[i] - log_z) - (target[t] == (uint32_t)i ? 1 : 0));
+  }
+  Buffer<float> logits(c.device, x.bits), out(c.device, rows), again(c.device, rows);
+  Buffer<uint32_t> dt(c.device, target);
+  LaunchSpec spec = {"cross_entropy_forward", {(unsigned)rows, 1, 1}, {256, 1, 1}, 0};
+  c.device.run(spec, logits.ptr(), dt.ptr(), out.ptr(), vocab, ld);
+  c.close("nll", widen(out.get()), nll, 1e-5);
+  spec.kernel = "cross_entropy_backward";
+  c.device.run(spec, logits.ptr(), dt.ptr(), again.ptr(), vocab, ld, (float)scale, (float)z_loss);
+  c.same_bits("nll of both", out.get(), again.get());
+  std::vector<float> memory = logits.get();
+  const uint16_t* half = (const uint16_t*)memory.data();
+  std::vector<double> got((size_t)rows * vocab);
+  bool padding = true;
+  for (int t = 0; t < rows; t++) {
+    for (int i = 0; i < vocab; i++) got[(size_t)t * vocab + i] = host::from_bf16(half[(size_t)t * 2 * ld + i]);
+    for (int i = vocab; i < ld; i++) padding &= half[(size_t)t * 2 * ld + i] == 0;
+  }
+  c.close("gradient", got, grad, 3e-3);
+  c.expect(padding, "the gradient of padding is not 0");
+}
+
+// An infinite or undefined logit must come out as a loss that is not finite.
+void poisoned_logits(Check& c) {
+  for (float bad : {NAN, INFINITY}) {
+    c.begin("cross_entropy with %g", bad);
+    std::vector<float> x(64, 0.5f);
+    x[40] = bad;
+    Buffer<float> logits(c.device, x), out(c.device, 1);
+    Buffer<uint32_t> target(c.device, std::vector<uint32_t>{3});
+    c.device.run({"cross_entropy_forward", {1, 1, 1}, {256, 1, 1}, 0}, logits.ptr(), target.ptr(), out.ptr(), 64, 64ll);
+    c.expect(!std::isfinite(out.get()[0]), "the loss hides it");
+  }
+}
+
+void adamw(Check& c, size_t n) {
+  c.begin("adamw %zu", n);
+  Random r(c.seed + n);
+  F32 g = random_f32(r, n, 3), w = random_f32(r, n, 1), m = random_f32(r, n, 0.5), v = random_f32(r, n, 0.5);
+  for (size_t i = 0; i < n; i++) v.value[i] = v.bits[i] = fabsf(v.bits[i]);
+  double lr = 1e-2, b1 = 0.9, b2 = 0.95, eps = 1e-8, decay = 0.1, c1 = 1 - pow(b1, 7), c2 = 1 - pow(b2, 7), scale = 0.7, clip = 0.5;
+  std::vector<double> nw(n), nm(n), nv(n);
+  for (size_t i = 0; i < n; i++) {
+    double gi = g.value[i] * scale * clip;
+    nm[i] = b1 * m.value[i] + (1 - b1) * gi;
+    nv[i] = b2 * v.value[i] + (1 - b2) * gi * gi;
+    nw[i] = w.value[i] - lr * (nm[i] / c1 / (sqrt(nv[i] / c2) + eps) + decay * w.value[i]);
+  }
+  Buffer<float> dg(c.device, g.bits), dw(c.device, w.bits), dm(c.device, m.bits), dv(c.device, v.bits),
+      dclip(c.device, std::vector<float>{(float)clip});
+  Buffer<uint16_t> copy(c.device, n);
+  c.device.run({"adamw_f32", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, dg.ptr(), dw.ptr(), dm.ptr(), dv.ptr(), copy.ptr(),
+               dclip.ptr(), (long long)n, (float)lr, (float)b1, (float)b2, (float)eps, (float)decay, (float)(1 / c1),
+               (float)(1 / c2), (float)scale);
+  c.close("weights", widen(dw.get()), nw, 1e-6);
+  c.close("first moment", widen(dm.get()), nm, 1e-6);
+  c.close("second moment", widen(dv.get()), nv, 1e-6);
+  std::vector<uint16_t> rounded;
+  for (float f : dw.get()) rounded.push_back(host::to_bf16(f));
+  c.same_bits("bf16 copy", copy.get(), rounded);
+
+  // Stochastic rounding: the mean over steps is the exact value, each result one of its two neighbours.
+  c.begin("adamw_stochastic %zu", n);
+  std::vector<double> mean(n, 0);
+  const int draws = c.small ? 4 : 200;
+  bool neighbours = true;
+  std::vector<uint16_t> start(n), first;
+  for (size_t i = 0; i < n; i++) start[i] = host::to_bf16(w.bits[i]);
+  std::vector<double> exact(n), gap(n);
+  for (int s = 0; s < draws; s++) {
+    Buffer<uint16_t> bw(c.device, start);
+    Buffer<float> bm(c.device, m.bits), bv(c.device, v.bits);
+    c.device.run({"adamw_stochastic", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, dg.ptr(), bw.ptr(), bm.ptr(),
+                 bv.ptr(), (float*)nullptr, (long long)n, (float)lr, (float)b1, (float)b2, (float)eps, (float)decay,
+                 (float)(1 / c1), (float)(1 / c2), (float)(scale * clip), (unsigned long long)c.seed, (uint32_t)s, 0u);
+    std::vector<uint16_t> got = bw.get();
+    if (s == 0) first = got;
+    for (size_t i = 0; i < n; i++) {
+      double w0 = host::from_bf16(start[i]);
+      exact[i] = w0 - lr * (nm[i] / c1 / (sqrt(nv[i] / c2) + eps) + decay * w0);
+      float down = host::as_float(host::as_bits((float)exact[i]) & 0xffff0000u);
+      float up = host::as_float((host::as_bits((float)exact[i]) & 0xffff0000u) + 0x10000u);
+      gap[i] = fabs((double)up - down);
+      float x = host::from_bf16(got[i]);
+      // The kernel's f32 sum may fall on the other side of a bf16 value than the exact one.
+      neighbours &= x == down || x == up || fabs(x - exact[i]) < gap[i] * 1.01;
+      mean[i] += x / draws;
+    }
+  }
+  c.expect(neighbours, "a weight was rounded to neither neighbour");
+  double z = 0;
+  for (size_t i = 0; i < n; i++) z += (mean[i] - exact[i]) / gap[i];
+  // Each draw has a variance of at most 1/4 of the gap squared.
+  c.expect(fabs(z) < 5 * 0.5 * sqrt((double)n / draws), "stochastic rounding is biased");
+  Buffer<uint16_t> bw(c.device, start);
+  Buffer<float> bm(c.device, m.bits), bv(c.device, v.bits);
+  c.device.run({"adamw_stochastic", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, dg.ptr(), bw.ptr(), bm.ptr(), bv.ptr(),
+               (float*)nullptr, (long long)n, (float)lr, (float)b1, (float)b2, (float)eps, (float)decay, (float)(1 / c1),
+               (float)(1 / c2), (float)(scale * clip), (unsigned long long)c.seed, 0u, 0u);
+  c.same_bits("the same draw again", bw.get(), first);
+}
+
+}  // namespace
+
+FAMILY(cross_entropy) {
+  cross_entropy(c, 2, 40, 1);
+  if (c.small) return;
+  cross_entropy(c, 5, 1, 1);
+  cross_entropy(c, 3, 513, 5);
+  cross_entropy(c, 4, 2050, 30);
+  poisoned_logits(c);
+}
+
+FAMILY(optimizer) {
+  adamw(c, c.small ? 20 : 1023);
+  for (size_t n : {(size_t)1, (size_t)5000, (size_t)300001}) {
+    if (c.small && n > 1) continue;
+    c.begin("squared norm of %zu", n);
+    Random r(c.seed + n);
+    F32 x = random_f32(r, n, 0.5);
+    double want = 0;
+    for (double v : x.value) want += v * v;
+    Buffer<float> dx(c.device, x.bits), factor(c.device, 1);
+    Buffer<double> partial(c.device, 512), sum(c.device, 1);
+    c.device.run({"squared_norm_partial", {512, 1, 1}, {256, 1, 1}, 0}, dx.ptr(), partial.ptr(), (long long)n);
+    c.device.run({"squared_norm_total", {1, 1, 1}, {32, 1, 1}, 0}, partial.ptr(), sum.ptr(), 0);
+    c.close("sum", sum.get(), {want}, 1e-6);
+    c.device.run({"squared_norm_total", {1, 1, 1}, {32, 1, 1}, 0}, partial.ptr(), sum.ptr(), 1);
+    c.close("sum of two", sum.get(), {2 * want}, 1e-6);
+    c.device.run({"clip_factor", {1, 1, 1}, {32, 1, 1}, 0}, sum.ptr(), factor.ptr(), 1.0f);
+    c.close("clip factor", widen(factor.get()), {std::min(1.0, 1 / (sqrt(2 * want) + 1e-6))}, 1e-6);
+  }
+}

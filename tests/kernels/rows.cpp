@@ -1,0 +1,256 @@
+// The kernels that go over rows once: RMSNorm, SwiGLU, RoPE, embedding, conversions.
+#include "check.h"
+
+namespace {
+
+unsigned blocks(size_t items, size_t per) { return (unsigned)((items + per - 1) / per); }
+
+struct Norm {
+  int rows, stride, offset, segments, width;
+  size_t size() const { return (size_t)rows * stride; }
+  size_t items() const { return (size_t)rows * segments; }
+  size_t base(size_t item) const { return item / segments * stride + offset + item % segments * width; }
+};
+
+// y, rstd and the backward pass in f64; what lies outside the segments is left as `y` and `dx` come.
+void norm_reference(const Norm& n, double eps, const std::vector<double>& x, const std::vector<double>& w,
+                    const std::vector<double>& dy, std::vector<double>& y, std::vector<double>& rstd,
+                    std::vector<double>& dx, std::vector<double>& dw) {
+  rstd.assign(n.items(), 0);
+  dw.assign(n.width, 0);
+  for (size_t item = 0; item < n.items(); item++) {
+    size_t b = n.base(item);
+    double s = 0, dot = 0;
+    for (int i = 0; i < n.width; i++) s += x[b + i] * x[b + i];
+    double r = rstd[item] = 1 / sqrt(s / n.width + eps);
+    for (int i = 0; i < n.width; i++) {
+      y[b + i] = x[b + i] * r * w[i];
+      dot += dy[b + i] * w[i] * x[b + i] * r;
+      dw[i] += dy[b + i] * x[b + i] * r;
+    }
+    for (int i = 0; i < n.width; i++) dx[b + i] = r * (dy[b + i] * w[i] - x[b + i] * r * dot / n.width);
+  }
+}
+
+void rmsnorm(Check& c, const Norm& n) {
+  Random r(c.seed * 31 + n.width);
+  double eps = 1e-5;
+  LaunchSpec forward = {"", {blocks(n.items(), 8), 1, 1}, {256, 1, 1}, 0};
+  int warps = n.width > 256 ? 4 : 8;
+  unsigned grid = std::min(blocks(n.items(), warps), 5u);
+  LaunchSpec backward = {"", {grid, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * n.width * 4};
+  LaunchSpec weight = {"rmsnorm_weight_grad", {blocks(n.width, 256), 1, 1}, {256, 1, 1}, 0};
+  long long rows = n.rows;
+  float eps32 = (float)eps;
+  F32 w = random_f32(r, n.width, 0.3, 1), xf = random_f32(r, n.size(), 1.5), gf = random_f32(r, n.size(), 1),
+      base = random_f32(r, n.size(), 1), dw0 = random_f32(r, n.width, 1);
+  Bf16 xb = random_bf16(r, n.size(), 1.5), gb = random_bf16(r, n.size(), 1);
+  Buffer<float> dwt(c.device, w.bits), dxf(c.device, xf.bits), dgf(c.device, gf.bits), dbase(c.device, base.bits);
+  Buffer<uint16_t> dxb(c.device, xb.bits), dgb(c.device, gb.bits);
+  std::vector<double> y, rstd, dx, dw, nothing(n.size(), 0);
+  auto plus = [](std::vector<double> a, const std::vector<double>& b) {
+    for (size_t i = 0; i < a.size(); i++) a[i] += b[i];
+    return a;
+  };
+  bool whole = n.segments == 1 && n.width == n.stride;
+
+  if (whole) {
+    c.begin("rmsnorm stream %dx%d", n.rows, n.width);
+    y = dx = nothing;
+    norm_reference(n, eps, xf.value, w.value, gb.value, y, rstd, dx, dw);
+    Buffer<uint16_t> dy(c.device, n.size()), copy(c.device, n.size());
+    Buffer<float> drstd(c.device, n.items()), grad(c.device, base.bits), partial(c.device, (size_t)grid * n.width),
+        grad_w(c.device, dw0.bits);
+    forward.kernel = "rmsnorm_forward";
+    c.device.run(forward, dxf.ptr(), dwt.ptr(), dy.ptr(), drstd.ptr(), rows, n.stride, n.offset, n.segments, n.width, eps32);
+    c.close("y", widen(dy.get()), y, 3e-3);
+    c.close("rstd", widen(drstd.get()), rstd, 1e-6);
+    backward.kernel = "rmsnorm_backward";
+    c.device.run(backward, dxf.ptr(), dwt.ptr(), drstd.ptr(), dgb.ptr(), grad.ptr(), copy.ptr(), partial.ptr(), rows, n.stride,
+                 n.offset, n.segments, n.width);
+    c.device.run(weight, partial.ptr(), grad_w.ptr(), (int)grid, n.width);
+    c.close("grad", widen(grad.get()), plus(dx, base.value), 1e-5);
+    c.close("copy", widen(copy.get()), plus(dx, base.value), 3e-3);
+    c.close("grad w", widen(grad_w.get()), plus(dw, dw0.value), 1e-5);
+
+    c.begin("rmsnorm residual %dx%d", n.rows, n.width);
+    y = dx = nothing;
+    norm_reference(n, eps, xb.value, w.value, gf.value, y, rstd, dx, dw);
+    Buffer<float> dy2(c.device, n.size()), drstd2(c.device, n.items()), partial2(c.device, (size_t)grid * n.width),
+        grad_w2(c.device, dw0.bits);
+    Buffer<uint16_t> grad_x(c.device, n.size());
+    forward.kernel = "rmsnorm_residual_forward";
+    c.device.run(forward, dxb.ptr(), dwt.ptr(), dbase.ptr(), dy2.ptr(), drstd2.ptr(), rows, n.stride, n.offset, n.segments,
+                 n.width, eps32);
+    c.close("y", widen(dy2.get()), plus(y, base.value), 1e-5);
+    backward.kernel = "rmsnorm_residual_backward";
+    c.device.run(backward, dxb.ptr(), dwt.ptr(), drstd2.ptr(), dgf.ptr(), grad_x.ptr(), partial2.ptr(), rows, n.stride,
+                 n.offset, n.segments, n.width);
+    c.device.run(weight, partial2.ptr(), grad_w2.ptr(), (int)grid, n.width);
+    c.close("grad x", widen(grad_x.get()), dx, 3e-3);
+    c.close("grad w", widen(grad_w2.get()), plus(dw, dw0.value), 1e-5);
+  }
+
+  c.begin("rmsnorm segments %dx%dx%d", n.rows, n.segments, n.width);
+  y = xb.value;
+  dx = gb.value;
+  norm_reference(n, eps, xb.value, w.value, gb.value, y, rstd, dx, dw);
+  Buffer<uint16_t> dy3(c.device, xb.bits), grad3(c.device, gb.bits);
+  Buffer<float> drstd3(c.device, n.items()), partial3(c.device, (size_t)grid * n.width), grad_w3(c.device, dw0.bits);
+  forward.kernel = "rmsnorm_segments_forward";
+  c.device.run(forward, dxb.ptr(), dwt.ptr(), dy3.ptr(), drstd3.ptr(), rows, n.stride, n.offset, n.segments, n.width, eps32);
+  c.close("y", widen(dy3.get()), y, 3e-3);
+  backward.kernel = "rmsnorm_segments_backward";
+  c.device.run(backward, dxb.ptr(), dwt.ptr(), drstd3.ptr(), grad3.ptr(), partial3.ptr(), rows, n.stride, n.offset, n.segments,
+               n.width);
+  c.device.run(weight, partial3.ptr(), grad_w3.ptr(), (int)grid, n.width);
+  c.close("grad", widen(grad3.get()), dx, 3e-3);
+  c.close("grad w", widen(grad_w3.get()), plus(dw, dw0.value), 1e-5);
+}
+
+void swiglu(Check& c, int rows, int width) {
+  c.begin("swiglu %dx%d", rows, width);
+  Random r(c.seed * 17 + width);
+  Bf16 in = random_bf16(r, (size_t)rows * 2 * width, 2), dy = random_bf16(r, (size_t)rows * width, 1);
+  std::vector<double> y((size_t)rows * width), grad(in.value.size());
+  for (int t = 0; t < rows; t++)
+    for (int i = 0; i < width; i++) {
+      size_t g = (size_t)t * 2 * width + i, u = g + width, o = (size_t)t * width + i;
+      double s = 1 / (1 + exp(-in.value[g])), silu = in.value[g] * s;
+      y[o] = silu * in.value[u];
+      grad[g] = dy.value[o] * in.value[u] * (s + silu * (1 - s));
+      grad[u] = dy.value[o] * silu;
+    }
+  Buffer<uint16_t> gate_up(c.device, in.bits), out(c.device, y.size()), again(c.device, y.size()), d(c.device, dy.bits);
+  unsigned grid = blocks(y.size() / 8, 256);
+  c.device.run({"swiglu_forward", {grid, 1, 1}, {256, 1, 1}, 0}, gate_up.ptr(), out.ptr(), (long long)rows, width);
+  c.close("y", widen(out.get()), y, 3e-3);
+  c.device.run({"swiglu_backward", {grid, 1, 1}, {256, 1, 1}, 0}, d.ptr(), gate_up.ptr(), again.ptr(), (long long)rows, width);
+  c.close("gradient", widen(gate_up.get()), grad, 3e-3);
+  c.same_bits("y computed again", out.get(), again.get());
+}
+
+void rope(Check& c, int tokens, int heads, int other, int d) {
+  c.begin("rope %d tokens, %d+%d heads of %d", tokens, heads, other, d);
+  Random r(c.seed * 13 + d);
+  int stride = (heads + other) * d, positions = 50, half = d / 2;
+  Bf16 x = random_bf16(r, (size_t)tokens * stride, 1);
+  std::vector<uint32_t> at(tokens);
+  for (uint32_t& p : at) p = (uint32_t)r.below(positions);
+  std::vector<float> cs((size_t)positions * half), sn(cs.size());
+  for (int p = 0; p < positions; p++)
+    for (int i = 0; i < half; i++) {
+      double angle = p * pow(10000, -2.0 * i / d);
+      cs[(size_t)p * half + i] = (float)(1.1 * cos(angle));
+      sn[(size_t)p * half + i] = (float)(1.1 * sin(angle));
+    }
+  Buffer<uint32_t> dat(c.device, at);
+  Buffer<float> dcs(c.device, cs), dsn(c.device, sn);
+  for (float sign : {1.0f, -1.0f}) {
+    std::vector<double> want = x.value;
+    for (int t = 0; t < tokens; t++)
+      for (int h = 0; h < heads; h++)
+        for (int i = 0; i < half; i++) {
+          size_t lo = (size_t)t * stride + (size_t)h * d + i, hi = lo + half, k = (size_t)at[t] * half + i;
+          want[lo] = x.value[lo] * cs[k] - x.value[hi] * sn[k] * sign;
+          want[hi] = x.value[hi] * cs[k] + x.value[lo] * sn[k] * sign;
+        }
+    Buffer<uint16_t> qkv(c.device, x.bits);
+    c.device.run({"rope", {(unsigned)tokens, 1, 1}, {256, 1, 1}, 0}, qkv.ptr(), dat.ptr(), dcs.ptr(), dsn.ptr(), stride, heads,
+                 d, sign);
+    c.close(sign > 0 ? "forward" : "backward", widen(qkv.get()), want, 3e-3);
+  }
+}
+
+void embedding(Check& c, int tokens, int width, int vocab) {
+  c.begin("embedding %d of %d, width %d", tokens, vocab, width);
+  Random r(c.seed * 11 + tokens);
+  F32 table = random_f32(r, (size_t)vocab * width, 1), grad = random_f32(r, (size_t)tokens * width, 1),
+      before = random_f32(r, (size_t)vocab * width, 1);
+  std::vector<uint32_t> ids(tokens);
+  for (uint32_t& id : ids) id = (uint32_t)(r.below(3) ? r.below(vocab) : 1 % vocab);
+  std::vector<double> out((size_t)tokens * width), want = before.value;
+  std::vector<float> exact = before.bits;
+  for (int t = 0; t < tokens; t++)
+    for (int i = 0; i < width; i++) {
+      out[(size_t)t * width + i] = table.value[(size_t)ids[t] * width + i];
+      want[(size_t)ids[t] * width + i] += grad.value[(size_t)t * width + i];
+      exact[(size_t)ids[t] * width + i] += grad.bits[(size_t)t * width + i];
+    }
+  Buffer<float> dt(c.device, table.bits), dg(c.device, grad.bits), db(c.device, before.bits), dout(c.device, out.size());
+  Buffer<uint32_t> di(c.device, ids);
+  c.device.run({"embedding_forward", {(unsigned)tokens, 1, 1}, {128, 1, 1}, 0}, dt.ptr(), di.ptr(), dout.ptr(), width);
+  c.close("rows", widen(dout.get()), out, 0);
+  c.device.run({"embedding_backward", {(unsigned)tokens, blocks(width, 256), 1}, {128, 1, 1}, 0}, dg.ptr(), di.ptr(), db.ptr(),
+               tokens, width);
+  c.close("gradient", widen(db.get()), want, 1e-6);
+  c.same_bits("additions in the order of the tokens", db.get(), exact);
+}
+
+}  // namespace
+
+FAMILY(rmsnorm) {
+  if (c.small) return rmsnorm(c, {3, 64, 0, 1, 64});
+  rmsnorm(c, {1, 8, 0, 1, 8});
+  rmsnorm(c, {19, 576, 0, 1, 576});
+  rmsnorm(c, {70, 96, 0, 1, 96});
+  rmsnorm(c, {9, 320, 64, 3, 64});
+  rmsnorm(c, {33, 192, 0, 1, 128});
+}
+
+FAMILY(swiglu) {
+  swiglu(c, 1, 8);
+  if (!c.small) swiglu(c, 13, 200), swiglu(c, 3, 1536);
+}
+
+FAMILY(rope) {
+  rope(c, 3, 2, 1, 64);
+  if (!c.small) rope(c, 7, 5, 2, 96), rope(c, 2, 9, 3, 128), rope(c, 2, 2, 1, 256);
+}
+
+FAMILY(embedding) {
+  embedding(c, 9, 8, 5);
+  if (!c.small) embedding(c, 300, 264, 40), embedding(c, 1, 576, 3);
+}
+
+FAMILY(elementwise) {
+  Random r(c.seed);
+  size_t n = c.small ? 300 : 1023;
+  F32 x = random_f32(r, n, 1), y = random_f32(r, n, 1);
+  Bf16 b = random_bf16(r, n, 1);
+  Buffer<float> dx(c.device, x.bits), dy(c.device, y.bits), average(c.device, n);
+  Buffer<uint16_t> db(c.device, b.bits), copy(c.device, n), moved(c.device, n);
+  LaunchSpec spec = {"narrow_copy", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0};
+  c.begin("narrow_copy");
+  c.device.run(spec, dx.ptr(), copy.ptr(), (long long)n);
+  std::vector<uint16_t> rounded(n);
+  for (size_t i = 0; i < n; i++) rounded[i] = host::to_bf16(x.bits[i]);
+  c.same_bits("rounded to nearest even", copy.get(), rounded);
+
+  c.begin("add_narrow");
+  spec.kernel = "add_narrow";
+  c.device.run(spec, db.ptr(), dy.ptr(), copy.ptr(), (long long)n);
+  std::vector<float> sum(n);
+  for (size_t i = 0; i < n; i++) sum[i] = y.bits[i] + (float)b.value[i], rounded[i] = host::to_bf16(sum[i]);
+  c.same_bits("sum", dy.get(), sum);
+  c.same_bits("copy", copy.get(), rounded);
+
+  c.begin("copy_columns");
+  int stride = 30, offset = 7, width = 11;
+  long long rows = (long long)n / stride;
+  c.device.run({"copy_columns", {blocks((size_t)rows * width, 256), 1, 1}, {256, 1, 1}, 0}, db.ptr(), moved.ptr(), rows, stride,
+               offset, width);
+  std::vector<uint16_t> want(n, 0xffff);
+  for (long long t = 0; t < rows; t++)
+    for (int i = 0; i < width; i++) want[t * stride + offset + i] = b.bits[t * stride + offset + i];
+  c.same_bits("columns", moved.get(), want);
+
+  c.begin("soup");
+  spec.kernel = "soup_add";
+  c.device.run(spec, dx.ptr(), average.ptr(), (long long)n, 0.25f, 1);
+  spec.kernel = "soup_add_bf16";
+  c.device.run(spec, db.ptr(), average.ptr(), (long long)n, 0.75f, 0);
+  std::vector<double> soup(n);
+  for (size_t i = 0; i < n; i++) soup[i] = 0.25 * x.value[i] + 0.75 * b.value[i];
+  c.close("average", widen(average.get()), soup, 1e-6);
+}

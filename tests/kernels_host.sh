@@ -1,0 +1,82 @@
+#!/bin/sh
+# Runs every kernel on the host model of the device: against f64 references with three seeds, once under
+# ThreadSanitizer and once under AddressSanitizer, and checks that bugs planted on purpose are caught.
+#
+#   tests/kernels_host.sh [quick]      quick: the references only
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+out=$root/target/kernels
+jobs=${MIDC_JOBS:-2}
+build() { make -s -C "$root/kernels/host" -j"$jobs" "$@"; }
+say() { printf '== %s\n' "$*"; }
+
+command -v g++ >/dev/null || { echo "g++ is not here: the kernels were NOT checked on the host model" >&2; exit 3; }
+
+say "sources"
+# Inline PTX belongs into kernels/dev; the device sources need no header that the run-time compiler would lack.
+if grep -nE '\basm\b' "$root"/kernels/*.cu; then echo "inline PTX outside kernels/dev" >&2; exit 1; fi
+if grep -nE '#[[:space:]]*include[[:space:]]*<' "$root"/kernels/*.cu "$root"/kernels/dev/*.cuh; then
+  echo "a device source includes a system header" >&2; exit 1
+fi
+
+say "references, three seeds"
+build
+"$out/o2/kernel-check"
+[ "${1:-}" = quick ] && exit 0
+
+say "ThreadSanitizer"
+build MODE=tsan
+"$out/tsan/kernel-check" --small --seeds 2
+
+say "AddressSanitizer"
+build MODE=asan
+"$out/asan/kernel-check" --small --seeds 2
+
+say "planted bugs"
+for mode in o2 tsan asan; do build MODE=$mode planted; done
+missed=0
+# caught MODE PATTERN COMMAND…: fails, and says what is expected.
+caught() {
+  mode=$1 pattern=$2; shift 2
+  if text=$("$out/$mode/$@" 2>&1); then status=0; else status=$?; fi
+  if [ $status -ne 0 ] && printf '%s' "$text" | grep -qE "$pattern"; then
+    printf '  caught %-28s %s\n' "$mode" "$*"
+  else
+    printf '  MISSED %-28s %s (status %s)\n' "$mode" "$*" "$status"; missed=1
+  fi
+}
+caught o2 'wrong result' planted missing_syncwarp
+caught tsan 'data race' planted missing_syncwarp
+caught o2 'wrong result' planted reused_scratch
+caught tsan 'data race' planted reused_scratch
+caught o2 'divergent barrier' planted divergent_barrier
+caught o2 'exited' planted exited_lane
+caught o2 'deadlock' planted barrier_after_exit
+caught o2 'not 16-byte aligned' planted misaligned_ldmatrix
+caught o2 'wrong result' planted read_before_wait
+caught o2 'never waited' planted never_waited
+caught asan 'heap-buffer-overflow' planted global_overrun
+caught asan 'use-after-poison' planted shared_overrun
+caught tsan 'data race' planted cross_block_race
+caught o2 'before it is initialised' planted uninitialised_mbarrier
+caught o2 'deadlock' planted mbarrier_deadlock
+caught o2 'without wgmma.fence' planted wgmma_without_fence
+caught o2 'wrong result' planted wgmma_read_early
+caught o2 'wrong result' planted wgmma_overwritten
+caught tsan 'data race' planted wgmma_overwritten
+
+# bug MODE NAME KERNEL CHECKS PATTERN ARGUMENTS…: a real kernel with one line changed.
+bug() {
+  mode=$1 name=$2 kernel=$3 checks=$4 pattern=$5; shift 5
+  build MODE="$mode" BUG="$name" KERNELS="$kernel" CHECKS="main $checks" "$out/$mode-$name/kernel-check"
+  caught "$mode-$name" "$pattern" kernel-check "$@"
+}
+bug o2 BUG_GEMM_BARRIER gemm gemm 'NaN' --seeds 1 gemm
+bug tsan BUG_GEMM_BARRIER gemm gemm 'data race' --small --seeds 1 gemm
+bug o2 BUG_ATTENTION_MASK "attention_forward attention_backward" attention 'FAIL' --seeds 1 attention
+bug o2 BUG_ATTENTION_RING "attention_forward attention_backward" attention 'FAIL' attention
+bug tsan BUG_ATTENTION_RING "attention_forward attention_backward" attention 'data race' --small --seeds 1 attention
+bug o2 BUG_RMSNORM_BARRIER "rmsnorm swiglu rope embedding elementwise" rows 'FAIL' --seeds 3 rmsnorm
+bug o2 BUG_CROSS_ENTROPY_BARRIER "cross_entropy adamw reduce" loss_optimizer 'FAIL' --seeds 3 cross_entropy
+[ $missed = 0 ] || { echo "planted bugs went unseen" >&2; exit 1; }
+say "all kernels are right on the host model"
