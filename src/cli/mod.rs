@@ -1,5 +1,6 @@
 //! The command line, one file per subcommand.
 
+mod bench;
 mod check;
 mod compile;
 mod data;
@@ -36,6 +37,7 @@ enum Command {
     Eval(eval::Args),
     Fmt(fmt::Args),
     Explain(explain::Args),
+    Bench(bench::Args),
     Doctor(doctor::Args),
 }
 
@@ -55,6 +57,7 @@ pub fn run() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Fmt(args) => fmt::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     };
     match outcome {

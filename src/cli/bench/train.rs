@@ -1,0 +1,217 @@
+//! `midc bench train`: optimizer steps on random tokens.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use miette::IntoDiagnostic;
+use serde_json::json;
+
+use super::measure::{self, median};
+use super::{Format, Precision};
+use crate::plan::Architecture;
+use crate::rope::{self, RopeScaling};
+use crate::runtime::backend::cpu::Cpu;
+use crate::runtime::batch::{Batch, IGNORE};
+use crate::runtime::engine::{EngineKind, EngineOptions, Hyper, RopeTable, engine, init_weights};
+use crate::runtime::random::philox;
+
+/// Time optimizer steps
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A: 5.5M parameters, 8 rows of 512; B: 135M, 2 rows of 1024; C: A with one row of 16384
+    #[arg(long, default_value = "a", ignore_case = true)]
+    geometry: Geometry,
+    /// Arithmetic
+    #[arg(long, default_value = "bf16")]
+    precision: Precision,
+    /// Steps to measure
+    #[arg(long, default_value_t = 7)]
+    steps: usize,
+    /// Steps before
+    #[arg(long, default_value_t = 2)]
+    warmup: usize,
+    /// Tokens per row, in place of the geometry's
+    #[arg(long)]
+    context: Option<usize>,
+    /// Rows, in place of the geometry's
+    #[arg(long)]
+    rows: Option<usize>,
+    /// `llama`, `qwen3` or `olmo2`
+    #[arg(long, default_value = "llama")]
+    model_type: String,
+    /// An output matrix of its own
+    #[arg(long)]
+    untied: bool,
+    /// Worker threads; all cores when absent
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Largest memory in MiB; layers are recomputed to stay below
+    #[arg(long)]
+    memory: Option<u64>,
+    /// How to write the result
+    #[arg(long, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Geometry {
+    A,
+    B,
+    C,
+}
+
+impl Args {
+    fn architecture(&self) -> Architecture {
+        let small = self.geometry != Geometry::B;
+        Architecture {
+            model_type: self.model_type.clone(),
+            num_hidden_layers: if small { 6 } else { 30 },
+            hidden_size: if small { 256 } else { 576 },
+            num_attention_heads: if small { 8 } else { 9 },
+            num_key_value_heads: if small { 4 } else { 3 },
+            head_dim: if small { 32 } else { 64 },
+            intermediate_size: if small { 704 } else { 1536 },
+            vocab_size: if small { 4096 } else { 49152 },
+            tie_word_embeddings: !self.untied,
+            rms_norm_eps: 1e-6,
+            initializer_range: 0.02,
+        }
+    }
+
+    /// Rows and tokens per row.
+    fn shape(&self) -> (usize, usize) {
+        let (rows, context) = match self.geometry {
+            Geometry::A => (8, 512),
+            Geometry::B => (2, 1024),
+            Geometry::C => (1, 16384),
+        };
+        (self.rows.unwrap_or(rows), self.context.unwrap_or(context))
+    }
+}
+
+/// Useful FLOP of a step: 6 per matrix weight and token, and causal attention without its masked half.
+fn flop(a: &Architecture, rows: usize, context: usize) -> f64 {
+    let (q, kv) = (a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim);
+    let layer = a.hidden_size * (2 * q + 2 * kv) + 3 * a.hidden_size * a.intermediate_size;
+    let matrices = a.num_hidden_layers * layer + a.vocab_size * a.hidden_size;
+    let attention = a.num_hidden_layers * context * q;
+    6.0 * (rows * context) as f64 * (matrices + attention) as f64
+}
+
+/// Random tokens, each predicted from the ones before.
+fn batch(rows: usize, context: usize, vocab: usize, step: usize) -> Batch {
+    let tokens: Vec<u32> =
+        (0..(rows * context) as u32).map(|i| philox(2, [i, step as u32, 0, 0])[0] % vocab as u32).collect();
+    let mut targets = Vec::with_capacity(tokens.len());
+    for row in tokens.chunks_exact(context) {
+        targets.extend_from_slice(&row[1..]);
+        targets.push(IGNORE);
+    }
+    Batch {
+        context,
+        targets,
+        attend_from: vec![0; tokens.len()],
+        positions: (0..tokens.len()).map(|i| (i % context) as u32).collect(),
+        tokens,
+        source: vec![0; rows],
+    }
+}
+
+pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
+    let architecture = args.architecture();
+    let (rows, context) = args.shape();
+    let peak = match args.precision {
+        Precision::F32 => measure::peak(&Cpu::<f32>::new(args.threads)?)?,
+        Precision::Bf16 => measure::peak(&Cpu::<half::bf16>::new(args.threads)?)?,
+    };
+    let kind = match args.precision {
+        Precision::F32 => EngineKind::CpuF32,
+        Precision::Bf16 => EngineKind::CpuBf16,
+    };
+    let options = EngineOptions { threads: args.threads, memory: args.memory.map(|mib| mib << 20) };
+    let weights = init_weights(&architecture, 0)?;
+    let mut engine = engine(kind, &architecture, &weights, options)?;
+    drop(weights);
+    let frequencies = rope::inv_freq(architecture.head_dim, 10_000.0, &RopeScaling::Default, context as u64);
+    let table = RopeTable::new(&frequencies.inv_freq, frequencies.attention_factor, context);
+
+    let (mut seconds, mut loss) = (Vec::new(), f64::NAN);
+    for step in 0..args.warmup + args.steps {
+        if step == args.warmup {
+            measure::reset_peak_rss();
+        }
+        let batch = batch(rows, context, architecture.vocab_size, step);
+        let hyper = Hyper {
+            lr: 1e-4,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.1,
+            clip: Some(1.0),
+            z_loss: None,
+            optimizer_step: step as u64 + 1,
+        };
+        let start = Instant::now();
+        let report = engine.train_step(&batch, &table, &hyper)?;
+        if step >= args.warmup {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        loss = report.loss;
+    }
+
+    let step = median(&seconds);
+    let tokens_per_second = (rows * context) as f64 / step;
+    let gflops = flop(&architecture, rows, context) / step * 1e-9;
+    let (rss, memory) = (measure::peak_rss_mib(), engine.memory());
+    if args.format == Format::Json {
+        let value = json!({
+            "tokens_per_second": tokens_per_second,
+            "mfu": gflops / peak,
+            "peak_rss_mib": rss,
+            "step_seconds": seconds,
+            "precision": args.precision.name(),
+            "gflops": gflops,
+            "peak_gflops": peak,
+            "loss": loss,
+            "layers_recomputed": memory.layers_recomputed,
+            "rows_at_once": memory.rows_at_once,
+            "engine": engine.describe(),
+        });
+        println!("{}", serde_json::to_string(&value).into_diagnostic()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{} · {rows} × {context} tokens", engine.describe());
+    println!("{tokens_per_second:.0} tokens/s, {step:.3} s per step (median of {})", seconds.len());
+    println!("{gflops:.0} GFLOP/s, {:.0}% of the {peak:.0} of a large product", 100.0 * gflops / peak);
+    if let Some(rss) = rss {
+        println!("{rss:.0} MiB at most");
+    }
+    println!(
+        "{} layers kept, {} recomputed, {} rows at once",
+        memory.layers_kept, memory.layers_recomputed, memory.rows_at_once
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn useful_work_counts_causal_attention_once() {
+        let a = Architecture {
+            model_type: "llama".into(),
+            num_hidden_layers: 1,
+            hidden_size: 4,
+            num_attention_heads: 2,
+            num_key_value_heads: 1,
+            head_dim: 2,
+            intermediate_size: 3,
+            vocab_size: 5,
+            tie_word_embeddings: true,
+            rms_norm_eps: 1e-6,
+            initializer_range: 0.02,
+        };
+        // 4·(4+4+2+2) + 3·4·3 + 5·4 matrix weights, 10·4 for attention over 10 tokens.
+        assert_eq!(flop(&a, 1, 10), 6.0 * 10.0 * (104.0 + 40.0));
+    }
+}
