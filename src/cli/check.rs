@@ -9,8 +9,8 @@ use super::input::InputArgs;
 use super::{FOUND, write};
 use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level, LintLevels, fix};
+use crate::sema;
 use crate::source::{FileId, Files as _};
-use crate::syntax;
 
 /// Most rounds of fixing; each round that changes anything removes at least one diagnostic.
 const MAX_ROUNDS: usize = 16;
@@ -53,7 +53,8 @@ pub(crate) struct ReadError {
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let levels = args.input.levels()?;
-    let (mut files, mut diagnostics) = check(&args.files, &levels)?;
+    let options = args.input.options()?;
+    let (mut files, mut diagnostics) = check(&args.files, &levels, &options)?;
     let mut fixed = 0;
     if args.fix {
         for _ in 0..MAX_ROUNDS {
@@ -62,7 +63,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
                 break;
             }
             fixed += applied;
-            (files, diagnostics) = check(&args.files, &levels)?;
+            (files, diagnostics) = check(&args.files, &levels, &options)?;
         }
     }
     let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -82,14 +83,18 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 }
 
 /// Check every file. What two of them import is reported once.
-fn check(paths: &[String], levels: &LintLevels) -> Result<(DiskFiles, Vec<Diagnostic>), ReadError> {
+fn check(
+    paths: &[String],
+    levels: &LintLevels,
+    options: &sema::Options,
+) -> Result<(DiskFiles, Vec<Diagnostic>), ReadError> {
     let mut files = DiskFiles::new();
     let mut all = Vec::new();
     let mut seen = HashSet::new();
     for path in paths {
         let loaded = if path == "-" { files.load_stdin() } else { files.load(path, None) };
         let file = loaded.map_err(|why| ReadError { path: path.clone(), why })?;
-        let (_, diagnostics) = syntax::parse(file, files.text(file));
+        let (_, diagnostics) = sema::check(&mut files, file, options);
         all.extend(
             diagnostics.into_iter().filter(|d| seen.insert((d.code, d.primary.span, d.message.clone()))),
         );

@@ -38,7 +38,9 @@ pub(crate) fn plan(args: &CompileArgs) -> miette::Result<Option<Compiled>> {
             .wrap_err_with(|| format!("`{}` is not a plan", args.file.display()))?;
         return Ok(Some(Compiled { plan, base_dir }));
     }
-    Err(miette::miette!("not yet"))
+    let path = args.file.to_string_lossy();
+    let plan = super::curriculum::plan(&path, &args.input)?;
+    Ok(plan.map(|(plan, _)| Compiled { plan, base_dir }))
 }
 
 /// A size such as `4GiB`, `512MiB` or plain bytes.

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod compile;
+mod curriculum;
 mod data;
 mod device;
 mod doctor;

@@ -1,11 +1,245 @@
-//! `midc plan`.
+//! `midc plan`: the resolved run as a table, JSON, CSV, or the values at one moment.
 
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use miette::IntoDiagnostic as _;
+
+use super::input::InputArgs;
+use super::{FOUND, curriculum, write};
+use crate::plan::{self, Plan, StagePlan};
+use crate::sema::show;
 
 /// Show the resolved run
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// The curriculum; `-` is standard input
+    #[arg(required_unless_present = "schema", value_name = "FILE")]
+    file: Option<String>,
+    /// How to write the plan
+    #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
+    format: PlanFormat,
+    /// Values at one moment, as JSON: `anneal[42]:25B`, `anneal:step 100`, `anneal:50%`, `anneal:end`
+    #[arg(long, value_name = "STAGE:POSITION", conflicts_with = "csv")]
+    at: Option<String>,
+    /// One line per step edge: learning rate, batch, context and shares
+    #[arg(long)]
+    csv: bool,
+    /// Lines per stage of `--csv`
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "csv")]
+    points: u64,
+    /// Write the plan as JSON to a file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print the JSON schema of the plan
+    #[arg(long, exclusive = true)]
+    schema: bool,
+    /// Show inherited and assumed values, phases and hash
+    #[arg(short, long)]
+    verbose: bool,
+    #[command(flatten)]
+    input: InputArgs,
+}
 
-pub(crate) fn run(_args: Args) -> miette::Result<ExitCode> {
-    Err(miette::miette!("`midc plan` is not part of this build"))
+/// How a plan is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum PlanFormat {
+    Table,
+    Json,
+}
+
+/// A moment that does not exist.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("--at: {0}")]
+#[diagnostic(code(midc::plan::at), help("write STAGE:POSITION, as in `--at anneal:25B`"))]
+struct AtError(#[from] plan::AtError);
+
+pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    if args.schema {
+        return print(&(json(&Plan::schema())? + "\n"));
+    }
+    let path = args.file.unwrap_or_default();
+    let Some((plan, _)) = curriculum::plan(&path, &args.input)? else { return Ok(ExitCode::from(FOUND)) };
+    if let Some(output) = &args.output {
+        write::replace(output, &(json(&plan)? + "\n"))?;
+    }
+    if let Some(at) = &args.at {
+        let moment = plan::at(&plan, at).map_err(AtError)?;
+        return print(&(json(&moment)? + "\n"));
+    }
+    if args.csv {
+        return print(&csv(&plan, args.points.max(2)));
+    }
+    match args.format {
+        PlanFormat::Json => print(&(json(&plan)? + "\n")),
+        PlanFormat::Table if args.output.is_some() => Ok(ExitCode::SUCCESS),
+        PlanFormat::Table => print(&table(&plan, args.verbose)),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> miette::Result<String> {
+    serde_json::to_string_pretty(value).into_diagnostic()
+}
+
+fn print(text: &str) -> miette::Result<ExitCode> {
+    // A closed pipe is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    table
+}
+
+fn right(text: impl Into<String>) -> Cell {
+    Cell::new(text.into()).set_alignment(CellAlignment::Right)
+}
+
+/// A range of values, or the one value.
+fn range<T: PartialEq>(start: T, end: T, print: impl Fn(T) -> String) -> String {
+    if start == end { print(start) } else { format!("{} → {}", print(start), print(end)) }
+}
+
+fn table(plan: &Plan, verbose: bool) -> String {
+    let mut out = String::new();
+    let mut stages = new_table(&["stage", "from", "tokens", "steps", "lr", "batch", "context", "rope"]);
+    for s in &plan.stages {
+        let mark = |field: &str| if s.assumed.iter().any(|a| a == field) { "~" } else { "" };
+        let lr = if s.lr.peak > s.lr.start.max(s.lr.end) {
+            format!("{} → {} → {}", show::number(s.lr.start), show::number(s.lr.peak), show::number(s.lr.end))
+        } else {
+            range(s.lr.start, s.lr.end, show::number)
+        };
+        let context: Vec<String> = s.context.iter().map(|c| show::length(c.value)).collect();
+        stages.add_row(vec![
+            Cell::new(&s.name),
+            Cell::new(&s.from),
+            right(format!("{}{}", mark("tokens"), show::count(s.tokens))),
+            right(format!("{}{}", mark("steps"), show::digits(s.steps))),
+            Cell::new(format!("{}{lr}", mark("lr"))),
+            Cell::new(format!("{}{}", mark("batch"), batch(s))),
+            Cell::new(format!("{}{}", mark("context"), context.join(" → "))),
+            Cell::new(rope(s)),
+        ]);
+    }
+    out.push_str(&format!("{}\n", stages));
+    let mut mix = new_table(&["stage", "source", "share", "tokens", "epochs"]);
+    for s in &plan.stages {
+        for (i, m) in s.mix.iter().enumerate() {
+            let moving = m.weight.as_constant().is_none();
+            let share = if moving {
+                format!("{} → {} (mean {})", show::percent(m.weight_start), show::percent(m.weight_end), show::percent(m.weight_mean))
+            } else {
+                show::percent(m.weight_mean)
+            };
+            mix.add_row(vec![
+                Cell::new(if i == 0 { s.name.as_str() } else { "" }),
+                Cell::new(&m.source),
+                right(share),
+                right(show::count(m.tokens)),
+                right(m.epochs.map_or_else(|| "?".to_owned(), epochs)),
+            ]);
+        }
+    }
+    out.push_str(&format!("{mix}\n"));
+    let mut sources = new_table(&["source", "kind", "size", "drawn", "epochs"]);
+    for s in &plan.sources {
+        sources.add_row(vec![
+            Cell::new(&s.name),
+            Cell::new(&s.kind),
+            right(s.tokens.map_or_else(|| "?".to_owned(), show::count)),
+            right(show::count(s.drawn_tokens)),
+            right(s.epochs.map_or_else(|| "?".to_owned(), epochs)),
+        ]);
+    }
+    out.push_str(&format!("{sources}\n"));
+    for s in &plan.soups {
+        out.push_str(&format!("soup {} = {}({})\n", s.name, s.method, s.ingredients.join(", ")));
+    }
+    let flops = plan.totals.flops.map_or_else(String::new, |f| format!(", {f:.3e} FLOPs"));
+    out.push_str(&format!(
+        "total: {} tokens, {} steps{flops}\n",
+        show::count(plan.totals.tokens),
+        show::digits(plan.totals.steps)
+    ));
+    for s in &plan.stages {
+        if s.overshoot_tokens > 0 {
+            out.push_str(&format!(
+                "{}: the last step goes {} tokens past the end ({} of a step)\n",
+                s.name,
+                show::digits(s.overshoot_tokens),
+                show::percent(s.overshoot_tokens as f64 / s.batch_tokens.end as f64)
+            ));
+        }
+    }
+    if plan.stages.iter().any(|s| !s.assumed.is_empty()) {
+        out.push_str("~ marks values that no source discloses\n");
+    }
+    if verbose {
+        for s in &plan.stages {
+            if !s.inherited.is_empty() {
+                out.push_str(&format!("{}: {} from {}\n", s.name, s.inherited.join(", "), s.from));
+            }
+            if !s.assumed.is_empty() {
+                out.push_str(&format!("{}: {} assumed\n", s.name, s.assumed.join(", ")));
+            }
+            if s.phases.len() > 1 {
+                out.push_str(&format!("{}: {} phases of equal steps\n", s.name, s.phases.len()));
+            }
+        }
+        out.push_str(&format!("{}\n", plan.hash));
+    }
+    out
+}
+
+fn epochs(value: f64) -> String {
+    if value >= 0.1 { format!("{value:.2}") } else { format!("{value:.2e}") }
+}
+
+fn batch(s: &StagePlan) -> String {
+    let first = s.phases.first().map_or(0, |p| p.sequences);
+    let last = s.phases.last().map_or(0, |p| p.sequences);
+    format!("{} × {} seqs", range(s.batch_tokens.start, s.batch_tokens.end, show::digits), range(first, last, show::digits))
+        .replacen(" × ", " tokens, ", 1)
+}
+
+fn rope(s: &StagePlan) -> String {
+    match &s.rope {
+        None => "as model".to_owned(),
+        Some(r) => match r.factor {
+            Some(factor) => format!("{} ×{} on {}", r.method, show::number(factor), show::number(r.theta)),
+            None => format!("{} {}", r.method, show::number(r.theta)),
+        },
+    }
+}
+
+/// Evenly spaced step edges of every stage, first and last included.
+fn csv(plan: &Plan, points: u64) -> String {
+    let sources: Vec<&str> = plan.sources.iter().map(|s| s.name.as_str()).collect();
+    let mut out = format!("stage,step,tokens,lr,batch_tokens,context,{}\n", sources.join(","));
+    for s in &plan.stages {
+        let count = points.min(s.steps.max(1));
+        for i in 0..count {
+            let step = if count == 1 { 0 } else { u64::try_from(u128::from(i) * u128::from(s.steps - 1) / u128::from(count - 1)).unwrap_or(0) };
+            let m = plan::moment(s, s.step_point(step).tokens);
+            let shares: Vec<String> =
+                sources.iter().map(|name| m.mix.get(*name).copied().unwrap_or(0.0).to_string()).collect();
+            out.push_str(&format!(
+                "{},{},{},{:e},{},{},{}\n",
+                s.name,
+                m.step,
+                m.tokens,
+                m.lr,
+                m.batch_tokens,
+                m.context,
+                shares.join(",")
+            ));
+        }
+    }
+    out
 }

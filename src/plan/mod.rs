@@ -4,6 +4,14 @@
 //! The clock of a stage is the tokens seen since the stage began. A step uses the values that hold
 //! at the tokens seen before it.
 
+mod at;
+mod build;
+mod hash;
+
+pub use at::{AtError, Moment, at, moment};
+pub use build::build;
+pub use hash::hash;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -433,5 +441,19 @@ impl StagePlan {
         let p = self.phases[at];
         let tokens = p.tokens + (step - p.step) * p.sequences * p.context;
         StepPoint { step, tokens, sequences: p.sequences, context: p.context }
+    }
+
+    /// The step that begins at `tokens` or has it inside; the last phase goes on past the end.
+    pub fn step_containing(&self, tokens: u64) -> u64 {
+        let at = self.phases.partition_point(|p| p.tokens <= tokens).saturating_sub(1);
+        let p = self.phases[at];
+        p.step + (tokens - p.tokens) / (p.sequences * p.context)
+    }
+}
+
+impl Plan {
+    /// The JSON schema of the plan.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Plan).to_value()
     }
 }

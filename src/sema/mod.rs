@@ -1,1 +1,73 @@
-//! Not yet written.
+//! From syntax tree to curriculum: names, values, curves, mixtures, stages, with every mistake as a
+//! diagnostic. Reads files only through [`Files`]; knows nothing of terminals, models or data.
+//!
+//! ```text
+//! program   files and names          fields   blocks against the schema
+//! eval      expressions to values    expect   values where something definite is needed
+//! chain     curves to positions      numeric  …with numbers     batch, clock  …on the grid of steps
+//! mix       flat shares of sources   model, source, stage, soup  the items
+//! query     properties, asserts      measures evals and gates   lints  what is legal and unwise
+//! ```
+
+mod batch;
+mod chain;
+mod checker;
+mod clock;
+mod codes;
+mod curriculum;
+mod eval;
+mod expect;
+mod fields;
+mod lints;
+mod measures;
+mod mix;
+mod model;
+mod numeric;
+mod params;
+mod program;
+mod query;
+mod rope;
+mod settings;
+mod sha256;
+pub(crate) mod show;
+mod soup;
+mod source;
+mod stage;
+mod value;
+
+pub use curriculum::{
+    Architecture, Checkpoint, Curriculum, Eval, From, Gate, Model, Optimizer, Param, Phase, Portion, Rope, Soup,
+    Source, Stage,
+};
+
+use crate::diag::Diagnostic;
+use crate::source::{FileId, Files};
+
+/// What the command line says beside the file.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `--set NAME=VALUE` and the lines of `--params` files, in order; later ones win.
+    pub set: Vec<(String, String)>,
+}
+
+/// Check `file` and everything it uses.
+///
+/// The curriculum is there unless some error stands in the way of a plan; the diagnostics have the
+/// levels of the files (`lints`, `@allow`), to which the command line applies its own.
+pub fn check(files: &mut dyn Files, file: FileId, options: &Options) -> (Option<Curriculum>, Vec<Diagnostic>) {
+    let mut diags = Vec::new();
+    let program = program::Program::load(files, file, &mut diags);
+    let settings = settings::parse(&options.set);
+    let mut checker = checker::Checker::new(&program, files, diags);
+    checker.apply_settings(&settings);
+    checker.resolve();
+    checker.check_asserts();
+    let stem = files.name(file).rsplit('/').next().unwrap_or_default();
+    let stem = stem.strip_suffix(".curriculum").unwrap_or(stem).to_owned();
+    checker.finish(stem)
+}
+
+/// The name of a place as the plan spells it: `anneal[42]`, `main.stable_end`.
+pub fn place_name(curriculum: &Curriculum, from: &From) -> String {
+    stage::place_name(curriculum, from)
+}

@@ -1,0 +1,97 @@
+//! From a path on the command line to a checked curriculum and its plan, for every command that
+//! needs one. Diagnostics go to stderr.
+
+use std::io::IsTerminal as _;
+
+use super::check::ReadError;
+use super::files::DiskFiles;
+use super::input::{InputArgs, Setting};
+use crate::diag::render::{Format, render, summary};
+use crate::diag::{Diagnostic, Level};
+use crate::plan::{self, Plan};
+use crate::sema::{self, Curriculum, Options};
+use crate::source::{FileId, Files as _};
+
+/// A params file that cannot be used.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("`{path}`, line {line}: {why}")]
+#[diagnostic(code(midc::params), help("a params file has one `name = value` per line"))]
+struct ParamsError {
+    path: String,
+    line: usize,
+    why: String,
+}
+
+impl InputArgs {
+    /// What the checker needs of these: the params file first, then `--set`, later ones winning.
+    ///
+    /// # Errors
+    /// When the params file cannot be read.
+    pub(crate) fn options(&self) -> miette::Result<Options> {
+        let mut set = Vec::new();
+        if let Some(path) = &self.params {
+            let shown = path.display().to_string();
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| ReadError { path: shown.clone(), why: e.to_string() })?;
+            for (i, line) in text.lines().enumerate() {
+                let line = line.trim();
+                if line.is_empty() || line.starts_with('#') {
+                    continue;
+                }
+                let setting: Setting =
+                    line.parse().map_err(|why| ParamsError { path: shown.clone(), line: i + 1, why })?;
+                set.push((setting.name, setting.value));
+            }
+        }
+        set.extend(self.set.iter().map(|s| (s.name.clone(), s.value.clone())));
+        Ok(Options { set })
+    }
+}
+
+/// A file that was read and checked.
+pub(crate) struct Checked {
+    pub(crate) files: DiskFiles,
+    pub(crate) file: FileId,
+    /// There unless some error stands in the way.
+    pub(crate) curriculum: Option<Curriculum>,
+    /// At their final levels.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// Read and check `path`.
+///
+/// # Errors
+/// When a file cannot be read or an option names no lint. Mistakes of the curriculum are in the
+/// diagnostics.
+pub(crate) fn check(path: &str, input: &InputArgs) -> miette::Result<Checked> {
+    let levels = input.levels()?;
+    let options = input.options()?;
+    let mut files = DiskFiles::new();
+    let loaded = if path == "-" { files.load_stdin() } else { files.load(path, None) };
+    let file = loaded.map_err(|why| ReadError { path: path.to_owned(), why })?;
+    let (curriculum, mut diagnostics) = sema::check(&mut files, file, &options);
+    levels.apply(&mut diagnostics);
+    Ok(Checked { files, file, curriculum, diagnostics })
+}
+
+/// The plan of `path`, after its diagnostics were written to stderr; `None` when one of them
+/// denies it.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn plan(path: &str, input: &InputArgs) -> miette::Result<Option<(Plan, Checked)>> {
+    let checked = check(path, input)?;
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    eprint!("{}", render(Format::Text, &checked.diagnostics, &checked.files, color));
+    if let Some(summary) = summary(&checked.diagnostics) {
+        eprintln!("{summary}");
+    }
+    let denied = checked.diagnostics.iter().any(|d| d.level == Level::Deny);
+    match &checked.curriculum {
+        Some(curriculum) if !denied => {
+            let plan = plan::build(curriculum);
+            Ok(Some((plan, checked)))
+        }
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,62 @@
+//! The identity of a run: what decides its outcome, and nothing else.
+
+use serde_json::{Map, Value};
+
+use super::Plan;
+
+/// Keys that say how a run is watched or where its numbers came from, not what it computes.
+const IDLE: [&str; 10] =
+    ["assumed", "inherited", "evals", "gates", "save_every", "keep", "epochs", "flops", "drawn_tokens", "max_epochs"];
+
+/// `blake3:` and the hash over the canonical JSON of everything that decides the outcome: models,
+/// stages, soups and sources, keys sorted, without the names of the file and its parameters (their
+/// values are in the numbers) and without what only observes. Measurements and periodic checkpoints
+/// can therefore be added to a run that is under way.
+pub fn hash(plan: &Plan) -> String {
+    let value = serde_json::to_value((&plan.v, &plan.models, &plan.stages, &plan.soups, &plan.sources))
+        .unwrap_or(Value::Null);
+    let mut text = String::new();
+    write(&value, &mut text);
+    format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex())
+}
+
+/// JSON with sorted keys and no blanks; numbers as serde_json prints them (shortest that reads
+/// back exactly).
+fn write(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            out.push('{');
+            let mut first = true;
+            for (key, value) in sorted(map) {
+                if IDLE.contains(&key) {
+                    continue;
+                }
+                if !first {
+                    out.push(',');
+                }
+                first = false;
+                out.push_str(&Value::from(key).to_string());
+                out.push(':');
+                write(value, out);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                write(item, out);
+            }
+            out.push(']');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+fn sorted(map: &Map<String, Value>) -> Vec<(&str, &Value)> {
+    let mut entries: Vec<(&str, &Value)> = map.iter().map(|(k, v)| (k.as_str(), v)).collect();
+    entries.sort_by_key(|(k, _)| *k);
+    entries
+}

@@ -1,0 +1,317 @@
+//! Context and batch curves of a stage, and the grid of steps they make with its length.
+
+use crate::curve::Shape;
+use crate::diag::{Applicability, Diagnostic};
+use crate::schema::Ty;
+use crate::source::Span;
+use crate::syntax::ast::{Rational, Unit};
+
+use super::chain::{Chain, Frame, is_open};
+use super::checker::Checker;
+use super::clock::{BatchPiece, Clock, Length, Misfit};
+use super::codes;
+use super::show;
+use super::value::{Kind, Val};
+
+/// A batch as written: a number of rows or of tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Batch {
+    pub(crate) value: u64,
+    pub(crate) rows: bool,
+}
+
+impl<'p> Checker<'p> {
+    /// The context curve: constant between jumps.
+    pub(crate) fn context(&mut self, chain: &Chain<'p>, frame: Frame<'_>) -> Option<Vec<(u64, u64)>> {
+        let mut points = vec![(0, self.tokens(&chain.start, "context")?)];
+        if chain.segments.is_empty() {
+            return Some(points);
+        }
+        for call in &chain.segments {
+            if !matches!(call.function.name, "hold" | "step") {
+                self.push(
+                    Diagnostic::error(
+                        codes::CURVE_SEGMENT,
+                        call.name_span,
+                        format!("the context cannot follow `{}`", call.function.name),
+                        "rows have one length at a time",
+                    )
+                    .help("use `step(to: …)` and `hold`"),
+                );
+                return None;
+            }
+        }
+        for (start, _, call) in self.layout(chain, frame)? {
+            if call.function.name == "step" {
+                let to = call.arg("to")?.clone();
+                points.push((start, self.tokens(&to, "context")?));
+            }
+        }
+        points.dedup_by(|next, before| {
+            // A jump at the same place as another replaces it.
+            if next.0 == before.0 {
+                before.1 = next.1;
+                return true;
+            }
+            next.1 == before.1
+        });
+        Some(points)
+    }
+
+    /// Positions of a chain's segments. In a stage measured in steps (`frame.tokens` is 0) the last
+    /// segment may be open; nothing else can be.
+    fn layout(&mut self, chain: &Chain<'p>, frame: Frame<'_>) -> Option<Vec<(u64, u64, std::rc::Rc<super::value::Call<'p>>)>> {
+        if frame.tokens > 0 {
+            let placed = self.place(chain, frame)?;
+            return Some(placed.into_iter().map(|p| (p.start, p.end, p.call)).collect());
+        }
+        let mut at = 0u64;
+        let mut out = Vec::new();
+        for (i, call) in chain.segments.iter().enumerate() {
+            if call.function.name == "step" {
+                out.push((at, at, call.clone()));
+                continue;
+            }
+            if is_open(call) {
+                if i + 1 < chain.segments.len() || call.function.name != "hold" {
+                    self.push(
+                        Diagnostic::error(
+                            codes::CURVE_SPAN,
+                            call.span,
+                            format!("an open segment in `{}` of a stage measured in steps", frame.field),
+                            "only a `hold` at the end can be open here",
+                        )
+                        .label(frame.length_span, "the length in steps")
+                        .help("say how long it is: `over: …`"),
+                    );
+                    return None;
+                }
+                out.push((at, u64::MAX, call.clone()));
+                continue;
+            }
+            let over = call.arg("over").or(call.arg("until"))?.clone();
+            let span: Rational = self.span(&over, "over", frame, |_, _| 0)?;
+            let end = at.saturating_add(span.floor().to_integer().max(0) as u64);
+            out.push((at, end, call.clone()));
+            at = end;
+        }
+        Some(out)
+    }
+
+    /// A batch value.
+    pub(crate) fn batch_value(&mut self, value: &Val<'p>) -> Option<Batch> {
+        match value.kind {
+            Kind::Quantity(n, Unit::Seqs) => {
+                self.to_count(n, value.span, "batch").map(|value| Batch { value, rows: true })
+            }
+            Kind::Quantity(n, Unit::Tokens) => {
+                self.to_count(n, value.span, "batch").map(|value| Batch { value, rows: false })
+            }
+            Kind::Number(_) => {
+                let end = Span { start: value.span.end, ..value.span };
+                self.push(
+                    Diagnostic::error(
+                        codes::BATCH_UNIT,
+                        value.span,
+                        "a batch without a unit",
+                        "`seqs` or `tokens`?",
+                    )
+                    .help("the same number means sequences in one configuration and tokens in another: write the unit")
+                    .fix("count sequences", Applicability::MaybeIncorrect, end, " seqs")
+                    .fix("count tokens", Applicability::MaybeIncorrect, end, " tokens"),
+                );
+                None
+            }
+            _ => {
+                self.wrong(value, Ty::Batch, "batch");
+                None
+            }
+        }
+    }
+
+    /// The batch curve as pieces. `frame` has a clock only when the batch does not define it.
+    pub(crate) fn batch(&mut self, chain: &Chain<'p>, context: &[(u64, u64)], frame: Frame<'_>) -> Option<Vec<BatchPiece>> {
+        let start = self.batch_value(&chain.start)?;
+        let still = |start, end, b: Batch| BatchPiece {
+            start,
+            end,
+            shape: Shape::Hold,
+            from: b.value,
+            to: b.value,
+            rows: b.rows,
+        };
+        if chain.segments.is_empty() {
+            return Some(vec![still(0, u64::MAX, start)]);
+        }
+        // `hold(over: N steps)` is the one span in steps that can be resolved here: the batch is
+        // still while it lasts. Spans are rewritten to tokens, then placed as any other.
+        let chain = self.steps_to_tokens(chain, start, context, frame)?;
+        let mut current = start;
+        let mut pieces: Vec<BatchPiece> = Vec::new();
+        for (from, to, call) in self.layout(&chain, frame)? {
+            if call.function.name == "hold" {
+                pieces.push(still(from, to, current));
+                continue;
+            }
+            let target = call.arg("to")?.clone();
+            let next = self.batch_value(&target)?;
+            if call.function.name == "step" {
+                current = next;
+                pieces.retain(|p| p.start < from || p.end > p.start);
+                if to == frame.tokens {
+                    continue;
+                }
+                pieces.push(still(from, from, current));
+                continue;
+            }
+            if next.rows != current.rows {
+                self.push(
+                    Diagnostic::error(
+                        codes::BATCH_UNIT,
+                        target.span,
+                        "a ramp from one unit to another",
+                        format!("this counts {}", if next.rows { "sequences" } else { "tokens" }),
+                    )
+                    .label(chain.start.span, format!("the curve counts {}", if current.rows { "sequences" } else { "tokens" }))
+                    .help("write both ends of the ramp in the same unit"),
+                );
+                return None;
+            }
+            let shape = match call.function.name {
+                "linear" => Shape::Linear,
+                "cosine" => Shape::Cosine,
+                "one_minus_sqrt" => Shape::OneMinusSqrt,
+                "exp" if current.value > 0 && next.value > 0 => Shape::Exp,
+                other => {
+                    self.push(
+                        Diagnostic::error(
+                            codes::CURVE_SEGMENT,
+                            call.name_span,
+                            format!("the batch cannot follow `{other}` here"),
+                            "not a way to move a batch",
+                        )
+                        .help("use `hold`, `step`, `linear`, `cosine`, `one_minus_sqrt` or, between values above zero, `exp(to: …)`"),
+                    );
+                    return None;
+                }
+            };
+            pieces.push(BatchPiece { start: from, end: to, shape, from: current.value, to: next.value, rows: next.rows });
+            current = next;
+        }
+        // A jump at the beginning replaces what stood there.
+        let mut merged: Vec<BatchPiece> = Vec::new();
+        for p in pieces {
+            if merged.last().is_some_and(|last| last.start == p.start && last.end == last.start) {
+                merged.pop();
+            }
+            merged.push(p);
+        }
+        Some(merged)
+    }
+
+    /// Rewrite `hold(over: N steps)` in a batch curve to tokens.
+    fn steps_to_tokens(&mut self, chain: &Chain<'p>, start: Batch, context: &[(u64, u64)], frame: Frame<'_>) -> Option<Chain<'p>> {
+        let in_steps = |call: &super::value::Call<'_>| {
+            matches!(call.arg("over"), Some(Val { kind: Kind::Quantity(_, Unit::Steps), .. }))
+        };
+        if !chain.segments.iter().any(|c| in_steps(c)) {
+            return Some(chain.clone());
+        }
+        let mut chain = chain.clone();
+        let mut current = start;
+        let mut at = 0u64;
+        for slot in &mut chain.segments {
+            let mut call = (**slot).clone();
+            if call.function.name == "hold" && in_steps(&call) {
+                let Some(over) = call.named.iter_mut().find(|(n, _)| n.text == "over") else { continue };
+                let Kind::Quantity(n, _) = over.1.kind else { continue };
+                let steps = self.to_count(n, over.1.span, "over")?;
+                let from = context.partition_point(|(p, _)| *p <= at).saturating_sub(1);
+                let shifted: Vec<(u64, u64)> =
+                    context[from..].iter().map(|(p, c)| (p.saturating_sub(at), *c)).collect();
+                let piece = BatchPiece {
+                    start: 0,
+                    end: u64::MAX,
+                    shape: Shape::Hold,
+                    from: current.value,
+                    to: current.value,
+                    rows: current.rows,
+                };
+                let clock = match Clock::lay(Length::Steps(steps), &shifted, &[piece]) {
+                    Ok(clock) => clock,
+                    Err(misfit) => return self.misfit(misfit, chain.span, None),
+                };
+                over.1.kind = Kind::Quantity(Rational::from_integer(i128::from(clock.tokens)), Unit::Tokens);
+                at = at.saturating_add(clock.tokens);
+            } else if call.function.name == "step" {
+                let to = call.arg("to")?.clone();
+                current = self.batch_value(&to)?;
+                continue;
+            } else if let Some(over) = call.arg("over").cloned() {
+                let span = self.span(&over, "over", frame, |_, _| 0)?;
+                at = at.saturating_add(span.floor().to_integer().max(0) as u64);
+                if let Some(to) = call.arg("to").cloned() {
+                    current = self.batch_value(&to)?;
+                }
+                continue;
+            } else {
+                // Open: what follows begins at an unknown place; its spans must be in tokens.
+                continue;
+            }
+            *slot = std::rc::Rc::new(call);
+        }
+        Some(chain)
+    }
+
+    /// Report why the grid of steps cannot be laid.
+    pub(crate) fn misfit<T>(&mut self, misfit: Misfit, batch_span: Span, context_span: Option<Span>) -> Option<T> {
+        let at = |at: u64| if at == 0 { String::new() } else { format!(" at token {}", show::count(at)) };
+        let mut d = match misfit {
+            Misfit::NotWhole { at: token, batch, context } => {
+                let below = batch / context;
+                let mut d = Diagnostic::error(
+                    codes::STAGE_BATCH,
+                    batch_span,
+                    format!("the batch is not a whole number of sequences{}", at(token)),
+                    format!("{} tokens are {} sequences of {}", show::digits(batch), show::number(batch as f64 / context as f64), show::length(context)),
+                );
+                let near = if below == 0 { context } else { below * context };
+                d = d.help(format!(
+                    "the nearest whole batches are {} tokens ({} seqs) and {} tokens ({} seqs)",
+                    show::digits(near),
+                    near / context,
+                    show::digits((below + 1) * context),
+                    below + 1
+                ));
+                d
+            }
+            Misfit::Empty { at: token } => Diagnostic::error(
+                codes::STAGE_BATCH,
+                batch_span,
+                format!("a step without a single sequence{}", at(token)),
+                "less than one sequence here",
+            )
+            .help("a ramp cannot start at zero: start it at one or more sequences, such as `16 seqs then linear(…)`"),
+            Misfit::TooLarge => Diagnostic::error(
+                codes::OUT_OF_RANGE,
+                batch_span,
+                "more tokens than can be counted exactly",
+                format!("batch and length lead beyond {} tokens", show::digits(super::expect::MAX_TOKENS)),
+            ),
+            Misfit::TooFine => Diagnostic::error(
+                codes::CURVE_SIZE,
+                batch_span,
+                "a batch ramp over too many different sizes",
+                "every step of this has a size of its own",
+            )
+            .help("ramp in a few `step`s"),
+        };
+        if let (Misfit::NotWhole { .. }, Some(context)) = (misfit, context_span) {
+            if context != batch_span {
+                d = d.label(context, "the length of a sequence");
+            }
+        }
+        self.push(d);
+        None
+    }
+}

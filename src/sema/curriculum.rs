@@ -1,0 +1,395 @@
+//! What the checker makes of a file: every item resolved and typed, with the places it was written.
+
+use std::collections::BTreeMap;
+
+use crate::curve::{Blend, Curve};
+use crate::rope::RopeScaling;
+use crate::source::Span;
+
+/// A resolved curriculum. Items that had errors are absent.
+#[derive(Clone, Debug, Default)]
+pub struct Curriculum {
+    /// File stem.
+    pub name: String,
+    /// Parameters of the root file.
+    pub params: Vec<Param>,
+    /// Starting points.
+    pub models: Vec<Model>,
+    /// Bodies of text.
+    pub sources: Vec<Source>,
+    /// Stage members, each after what it starts from.
+    pub stages: Vec<Stage>,
+    /// Weight averages.
+    pub soups: Vec<Soup>,
+}
+
+/// A parameter and its value.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// Its name.
+    pub name: String,
+    /// Its value, as people write it.
+    pub value: String,
+    /// Where the name stands.
+    pub span: Span,
+}
+
+/// A starting point.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// Where the name stands.
+    pub span: Span,
+    /// Directory or `.gguf` file, as written.
+    pub checkpoint: Option<String>,
+    /// The shape, declared or read from `config.json`.
+    pub architecture: Option<Architecture>,
+    /// Whether weights are drawn at random: an `init` and no `checkpoint`.
+    pub fresh: bool,
+    /// Tokenizer path, as written.
+    pub tokenizer: Option<String>,
+    /// Native context.
+    pub context: Option<u64>,
+    /// Position encoding.
+    pub rope: Option<Rope>,
+    /// Learning rate where it stopped.
+    pub lr: Option<f64>,
+    /// Tokens it has seen.
+    pub seen: Option<u64>,
+    /// What it last saw: shares of sources by index.
+    pub mix: Option<Vec<(usize, f64)>>,
+    /// Where each field is written.
+    pub fields: BTreeMap<&'static str, Span>,
+}
+
+/// Dimensions of a decoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// `llama`, `qwen3`, `olmo2`.
+    pub model_type: String,
+    /// Decoder layers.
+    pub layers: u64,
+    /// Width of the residual stream.
+    pub hidden: u64,
+    /// Query heads.
+    pub heads: u64,
+    /// Key and value heads.
+    pub kv_heads: u64,
+    /// Width of one head.
+    pub head_dim: u64,
+    /// Width of the feed-forward layer.
+    pub ffn: u64,
+    /// Rows of the embedding.
+    pub vocab: u64,
+    /// Whether the output layer shares the embedding.
+    pub tie_embeddings: bool,
+    /// Epsilon of RMSNorm.
+    pub eps: f64,
+    /// Standard deviation of fresh weights.
+    pub init_std: f64,
+}
+
+impl Architecture {
+    /// Parameters that take part in matrix products, the output layer included: the N of 6ND.
+    pub fn matmul_parameters(&self) -> u64 {
+        let q = self.hidden * self.heads * self.head_dim;
+        let kv = 2 * self.hidden * self.kv_heads * self.head_dim;
+        let ffn = 3 * self.hidden * self.ffn;
+        self.layers * (2 * q + kv + ffn) + self.hidden * self.vocab
+    }
+
+    /// Training FLOPs for one token in rows of `context` tokens: 6N for the matrix products
+    /// (forward 2N, backward 4N; Kaplan et al., arXiv:2001.08361) and 6·L·T·heads·head_dim for
+    /// causal attention, which on average looks at half of the T positions.
+    pub fn flops_per_token(&self, context: u64) -> f64 {
+        let attention = 6.0 * (self.layers * self.heads * self.head_dim) as f64 * context as f64;
+        6.0 * self.matmul_parameters() as f64 + attention
+    }
+}
+
+/// A position encoding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// The spelling.
+    pub method: &'static str,
+    /// Base before scaling; the model's own where the author left it out.
+    pub theta: Option<f64>,
+    /// The method's parameters.
+    pub scaling: RopeScaling,
+}
+
+/// A body of text.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name, with its namespace: `s.web`.
+    pub name: String,
+    /// Where the name stands.
+    pub span: Span,
+    /// Paths or globs, relative to the root file.
+    pub path: Vec<String>,
+    /// What sort of text.
+    pub kind: &'static str,
+    /// Declared tokens.
+    pub tokens: Option<u64>,
+    /// Text field or template.
+    pub text: Option<String>,
+    /// Predicate, in the canonical form.
+    pub filter: Option<String>,
+    /// How often it may be read.
+    pub max_epochs: f64,
+    /// Fill in the middle: rate and style.
+    pub fim: Option<(f64, &'static str)>,
+    /// Fields the loss is taken on.
+    pub loss_on: Vec<String>,
+    /// Whether a model wrote it.
+    pub synthetic: bool,
+    /// The order of its documents.
+    pub order: String,
+    /// Drop exact duplicates.
+    pub dedup: bool,
+    /// Decontamination globs.
+    pub exclude: Vec<String>,
+    /// The source it is a part of (`where`), by index.
+    pub parent: Option<usize>,
+    /// Where each field is written.
+    pub fields: BTreeMap<&'static str, Span>,
+}
+
+/// What a stage or soup reads weights from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum From {
+    /// A model, by index.
+    Model(usize),
+    /// The end of a stage, by index.
+    Stage(usize),
+    /// A named checkpoint of a stage: both by index.
+    Checkpoint(usize, usize),
+    /// A soup, by index.
+    Soup(usize),
+}
+
+/// A run of steps of equal shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phase {
+    /// First step.
+    pub step: u64,
+    /// Tokens before it.
+    pub tokens: u64,
+    /// Rows per step.
+    pub sequences: u64,
+    /// Tokens per row.
+    pub context: u64,
+}
+
+/// One stage member.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// `anneal[42]`.
+    pub name: String,
+    /// `anneal`.
+    pub base: String,
+    /// `42`.
+    pub key: Option<String>,
+    /// Where the name stands.
+    pub span: Span,
+    /// The whole item.
+    pub item: Span,
+    /// What it starts from.
+    pub from: From,
+    /// Declared length.
+    pub tokens: u64,
+    /// Steps.
+    pub steps: u64,
+    /// Tokens the last step goes past `tokens`.
+    pub overshoot: u64,
+    /// Tokens seen by the lineage before.
+    pub start_tokens: u64,
+    /// Learning rate.
+    pub lr: Curve,
+    /// Where each segment of `lr` is written.
+    pub lr_spans: Vec<Span>,
+    /// Whether `lr` is wrapped in `truncate`.
+    pub lr_truncated: bool,
+    /// Context by position.
+    pub context: Vec<(u64, u64)>,
+    /// Steps of equal shape.
+    pub phases: Vec<Phase>,
+    /// Written or inherited position encoding, with its base filled in.
+    pub rope: Option<Rope>,
+    /// What it reads, in the order of the mix.
+    pub mix: Vec<Portion>,
+    /// `causal`, `documents`.
+    pub attention: &'static str,
+    /// `concat`, `best_fit`.
+    pub packing: &'static str,
+    /// Constants of the optimizer.
+    pub optimizer: Optimizer,
+    /// `keep`, `weights_only`.
+    pub state: &'static str,
+    /// `bf16`, `f32`.
+    pub precision: Option<&'static str>,
+    /// Data order.
+    pub data_seed: u64,
+    /// Fresh weights.
+    pub init_seed: u64,
+    /// Steps between periodic checkpoints.
+    pub save_every: Option<u64>,
+    /// How many of them stay.
+    pub keep: Option<u64>,
+    /// Named checkpoints.
+    pub checkpoints: Vec<Checkpoint>,
+    /// Measurements.
+    pub evals: Vec<Eval>,
+    /// Conditions at the end.
+    pub gates: Vec<Gate>,
+    /// Fields marked `@assumed`.
+    pub assumed: Vec<String>,
+    /// Fields taken over.
+    pub inherited: Vec<&'static str>,
+    /// The architecture it trains.
+    pub architecture: Option<Architecture>,
+    /// The model at the root of its lineage, by index, where there is one.
+    pub root: Option<usize>,
+    /// Where each field's value is written.
+    pub fields: BTreeMap<&'static str, Span>,
+}
+
+/// One source in a stage.
+#[derive(Clone, Debug)]
+pub struct Portion {
+    /// The source, by index.
+    pub source: usize,
+    /// Its weight over the stage.
+    pub weight: Blend,
+    /// The weight, when it never moves.
+    pub exact: Option<crate::syntax::ast::Rational>,
+    /// Token-weighted mean.
+    pub mean: f64,
+    /// Tokens drawn.
+    pub tokens: u64,
+}
+
+/// AdamW constants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Optimizer {
+    /// Decay rates of the moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest gradient norm.
+    pub clip: Option<f64>,
+    /// Weight of log²Z.
+    pub z_loss: Option<f64>,
+}
+
+/// A named checkpoint.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Its name.
+    pub name: String,
+    /// Where the name stands.
+    pub span: Span,
+    /// Tokens into the stage, as written.
+    pub tokens: u64,
+    /// The first step edge at or after that.
+    pub step: u64,
+    /// Never pruned.
+    pub forever: bool,
+}
+
+/// A measurement.
+#[derive(Clone, Debug)]
+pub struct Eval {
+    /// Its name.
+    pub name: String,
+    /// Steps between measurements.
+    pub every_steps: Option<u64>,
+    /// Held-out share.
+    pub heldout: Option<f64>,
+    /// Needle lengths.
+    pub needle: Vec<u64>,
+    /// Task file.
+    pub choice: Option<String>,
+}
+
+/// A condition at the end of a stage.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// As written.
+    pub text: String,
+    /// `needle`, `loss`, `choice`.
+    pub measure: String,
+    /// What is measured.
+    pub argument: String,
+    /// The comparison.
+    pub op: &'static str,
+    /// The bound.
+    pub bound: f64,
+    /// Whether it is a share of the measure at the start.
+    pub relative_to_from: bool,
+}
+
+/// A weight average.
+#[derive(Clone, Debug)]
+pub struct Soup {
+    /// Its name.
+    pub name: String,
+    /// Where the name stands.
+    pub span: Span,
+    /// `average`, `ema`.
+    pub method: &'static str,
+    /// What goes in.
+    pub ingredients: Vec<From>,
+    /// Shares, summing to 1.
+    pub weights: Vec<f64>,
+}
+
+impl Stage {
+    /// Steps whose first token is before `tokens`: where a position falls on the grid of steps.
+    pub fn step_at(&self, tokens: u64) -> u64 {
+        let at = self.phases.partition_point(|p| p.tokens <= tokens).saturating_sub(1);
+        let p = self.phases[at];
+        p.step + (tokens - p.tokens).div_ceil(p.sequences * p.context)
+    }
+
+    /// Tokens seen before `step`.
+    pub fn tokens_at(&self, step: u64) -> u64 {
+        let at = self.phases.partition_point(|p| p.step <= step).saturating_sub(1);
+        let p = self.phases[at];
+        p.tokens + (step - p.step) * p.sequences * p.context
+    }
+
+    /// The context at the end.
+    pub fn context_end(&self) -> u64 {
+        self.context.last().map_or(0, |c| c.1)
+    }
+
+    /// The largest context.
+    pub fn context_max(&self) -> u64 {
+        self.context.iter().map(|c| c.1).max().unwrap_or(0)
+    }
+
+    /// All tokens drawn, the overshoot included.
+    pub fn drawn(&self) -> u64 {
+        self.tokens + self.overshoot
+    }
+}
+
+impl Curriculum {
+    /// Training FLOPs of all stages; `None` while an architecture is unknown.
+    pub fn flops(&self) -> Option<f64> {
+        self.stages
+            .iter()
+            .map(|s| {
+                let shape = s.architecture.as_ref()?;
+                let ends = s.phases.iter().skip(1).map(|p| p.tokens).chain([s.drawn()]);
+                Some(s.phases.iter().zip(ends).map(|(p, end)| {
+                    shape.flops_per_token(p.context) * (end - p.tokens) as f64
+                }).sum::<f64>())
+            })
+            .sum()
+    }
+}

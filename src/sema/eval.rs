@@ -1,0 +1,562 @@
+//! Expressions to values. Depth is bounded by the parser; names are resolved before what uses
+//! them, so nothing here recurses through definitions.
+
+use std::rc::Rc;
+
+use num_traits::{CheckedAdd, CheckedDiv, CheckedMul, CheckedSub};
+
+use crate::diag::Diagnostic;
+use crate::diag::suggest::nearest;
+use crate::schema::{self, Family, Ty};
+use crate::source::Span;
+use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment, Rational, Unit};
+
+use super::checker::{Checker, Resolved};
+use super::codes;
+use super::program::{DefKind, Lookup, suggest};
+use super::value::{Call, Entity, Kind, Val, Whole};
+
+/// Where an expression stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope<'p> {
+    /// The file.
+    pub(crate) module: usize,
+    /// The variable of a fan-out and its value.
+    pub(crate) local: Option<(&'p str, Val<'p>)>,
+    /// The stage whose properties need no prefix (asserts inside a stage).
+    pub(crate) member: Option<usize>,
+}
+
+impl<'p> Scope<'p> {
+    /// The top of a file.
+    pub(crate) fn top(module: usize) -> Self {
+        Self { module, local: None, member: None }
+    }
+}
+
+/// Words with a meaning of their own inside values.
+const WORDS: [&str; 7] = ["inherit", "peak", "rest", "stage", "total", "from", "forever"];
+
+impl<'p> Checker<'p> {
+    /// Evaluate `expr`.
+    pub(crate) fn eval(&mut self, expr: &'p Expr, scope: &Scope<'p>) -> Val<'p> {
+        let span = expr.span;
+        let kind = match &expr.kind {
+            ExprKind::Quantity(q) => match (q.percent, q.unit) {
+                (true, _) => Kind::Share(q.value),
+                (false, Some(unit)) => Kind::Quantity(q.value, unit),
+                (false, None) => Kind::Number(q.value),
+            },
+            ExprKind::Str(text) => Kind::Text(text.as_str().into()),
+            ExprKind::Path(path) => return self.eval_path(path, scope),
+            ExprKind::List(items) => Kind::List(items.iter().map(|e| self.eval(e, scope)).collect()),
+            ExprKind::Call { callee, args } => return self.eval_call(expr, callee, args, scope),
+            ExprKind::Apply { word, arg } => Kind::Apply(word, Rc::new(self.eval(arg, scope))),
+            ExprKind::Neg(inner) => {
+                let value = self.eval(inner, scope);
+                match value.kind {
+                    Kind::Number(n) => Kind::Number(-n),
+                    Kind::Real(n) => Kind::Real(-n),
+                    Kind::Share(n) => Kind::Share(-n),
+                    Kind::Quantity(n, unit) => Kind::Quantity(-n, unit),
+                    Kind::Poison => Kind::Poison,
+                    _ => {
+                        self.push(
+                            Diagnostic::error(
+                                codes::WRONG_VALUE,
+                                value.span,
+                                format!("`-` before {}", value.describe()),
+                                "only a number can be negative",
+                            ),
+                        );
+                        Kind::Poison
+                    }
+                }
+            }
+            ExprKind::Binary { op, op_span, left, right } => match op {
+                BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div => {
+                    let (left, right) = (self.eval(left, scope), self.eval(right, scope));
+                    self.arithmetic(*op, *op_span, &left, &right)
+                }
+                _ => Kind::Condition(expr),
+            },
+            ExprKind::Not(_) | ExprKind::Where { .. } => Kind::Condition(expr),
+            ExprKind::Of { share, whole } => self.eval_of(share, whole, scope),
+            ExprKind::Then(parts) => Kind::Chain(parts.iter().map(|e| self.eval(e, scope)).collect()),
+            ExprKind::Paren(inner) => {
+                let inner = self.eval(inner, scope);
+                return Val { span, ..inner };
+            }
+            ExprKind::Error => Kind::Poison,
+        };
+        Val { kind, span }
+    }
+
+    /// A name or dotted path.
+    pub(crate) fn eval_path(&mut self, path: &'p ast::Path, scope: &Scope<'p>) -> Val<'p> {
+        let span = path.span;
+        let Some(PathSegment::Name(first)) = path.segments.first() else { return Val::poison(span) };
+        if let Some((name, value)) = &scope.local {
+            if *name == first.text && path.segments.len() == 1 {
+                return Val { kind: value.kind.clone(), span };
+            }
+        }
+        match self.program.lookup(scope.module, path) {
+            Lookup::Def(id, used) => {
+                self.used[id.index()] = true;
+                let def = self.program.def(id);
+                let base = match (&self.resolved[id.index()], def.kind) {
+                    (Resolved::Value(value), _) => Val { kind: value.kind.clone(), span },
+                    // A cycle or an error: it has its message.
+                    (Resolved::Poison, _) => return Val::poison(span),
+                    (_, DefKind::Model) => Val { kind: Kind::Entity(Entity::Model(id)), span },
+                    (_, DefKind::Source) => Val { kind: Kind::Entity(Entity::Source(id)), span },
+                    (_, DefKind::Mix) => Val { kind: Kind::Entity(Entity::Mix(id)), span },
+                    (_, DefKind::Stage) => Val { kind: Kind::Entity(Entity::Stage(id)), span },
+                    (_, DefKind::Soup) => Val { kind: Kind::Entity(Entity::Soup(id)), span },
+                    (_, DefKind::Param | DefKind::Let) => return Val::poison(span),
+                };
+                self.properties(base, &path.segments[used..], scope)
+            }
+            Lookup::Lost => Val::poison(span),
+            Lookup::Space => {
+                self.push(
+                    Diagnostic::error(
+                        codes::WRONG_KIND,
+                        span,
+                        format!("`{}` is a file, not a value", first.text),
+                        "a name in it is missing after this",
+                    )
+                    .help(format!("write `{}.NAME`", first.text)),
+                );
+                Val::poison(span)
+            }
+            Lookup::Unknown => self.unknown_first(path, first, scope),
+            Lookup::UnknownIn(module) => {
+                let name = path
+                    .segments
+                    .iter()
+                    .filter_map(|s| match s {
+                        PathSegment::Name(n) => Some(n),
+                        _ => None,
+                    })
+                    .find(|n| {
+                        !self.program.modules[module].names.contains_key(&n.text)
+                            && !self.program.modules[scope.module].spaces.contains_key(&n.text)
+                    })
+                    .unwrap_or(first);
+                let near = self.program.nearest(module, &name.text, |_| true);
+                let file = self.files.name(self.program.modules[module].file).to_owned();
+                let d = Diagnostic::error(
+                    codes::UNKNOWN_NAME,
+                    name.span,
+                    format!("unknown name `{}`", name.text),
+                    format!("`{file}` defines no such name"),
+                );
+                self.push(suggest(d, name.span, near.as_deref(), ""));
+                Val::poison(span)
+            }
+        }
+    }
+
+    fn unknown_first(&mut self, path: &'p ast::Path, first: &'p ast::Ident, scope: &Scope<'p>) -> Val<'p> {
+        let span = path.span;
+        if let Some(member) = scope.member {
+            if super::query::is_property(&first.text) {
+                let base = Val { kind: Kind::Entity(Entity::Member(member)), span };
+                return self.properties(base, &path.segments, scope);
+            }
+        }
+        if path.segments.len() == 1 {
+            match first.text.as_str() {
+                "yes" => return Val { kind: Kind::Bool(true), span },
+                "no" => return Val { kind: Kind::Bool(false), span },
+                word if WORDS.contains(&word) => {
+                    return Val { kind: Kind::Word(first.text.as_str()), span };
+                }
+                // A segment that needs no arguments is written without parentheses: `then hold`.
+                "hold" => {
+                    if let Some(function) = schema::function("hold") {
+                        let call = Call {
+                            function,
+                            name_span: span,
+                            positional: Vec::new(),
+                            named: Vec::new(),
+                            span,
+                        };
+                        return Val { kind: Kind::Call(Rc::new(call)), span };
+                    }
+                }
+                _ => {}
+            }
+        }
+        let near = self.program.nearest(scope.module, &first.text, |_| true);
+        let mut d = Diagnostic::error(
+            codes::UNKNOWN_NAME,
+            first.span,
+            format!("unknown name `{}`", first.text),
+            "nothing with this name is defined here",
+        );
+        if near.is_none() && schema::function(&first.text).is_some() {
+            d = d.help(format!("`{0}` is a function: write `{0}(…)`", first.text));
+        } else {
+            let near = near.or_else(|| nearest(&first.text, WORDS).map(str::to_owned));
+            d = suggest(d, first.span, near.as_deref(), "");
+        }
+        self.push(d);
+        Val::poison(span)
+    }
+
+    /// A call of a function of the schema table.
+    fn eval_call(
+        &mut self,
+        expr: &'p Expr,
+        callee: &'p ast::Path,
+        args: &'p [ast::Arg],
+        scope: &Scope<'p>,
+    ) -> Val<'p> {
+        let span = expr.span;
+        let (name, name_span) = match callee.segments.as_slice() {
+            [PathSegment::Name(name)] => (name.text.as_str(), name.span),
+            _ => ("", callee.span),
+        };
+        let Some(function) = schema::function(name) else {
+            let d = Diagnostic::error(
+                codes::UNKNOWN_FUNCTION,
+                name_span,
+                if name.is_empty() { "this cannot be called".to_owned() } else { format!("unknown function `{name}`") },
+                if schema::preset(name).is_some() { "a preset takes no arguments" } else { "no function has this name" },
+            );
+            let near = nearest(name, schema::FUNCTIONS.iter().map(|f| f.name));
+            self.push(suggest(d, name_span, near, ""));
+            return Val::poison(span);
+        };
+        let mut call = Call { function, name_span, positional: Vec::new(), named: Vec::new(), span };
+        let mut sound = true;
+        for arg in args {
+            let Some(arg_name) = &arg.name else {
+                if function.positional.is_none() {
+                    let first = function.params.iter().find(|p| !args.iter().any(|a| a.name.as_ref().is_some_and(|n| n.text == p.name)));
+                    let mut d = Diagnostic::error(
+                        codes::UNKNOWN_ARGUMENT,
+                        arg.span,
+                        format!("an argument of `{name}` without a name"),
+                        "which argument this is must be said",
+                    );
+                    if let Some(first) = first {
+                        d = d.help(format!("write `{}: …`", first.name)).fix(
+                            format!("name it `{}`", first.name),
+                            crate::diag::Applicability::MaybeIncorrect,
+                            Span { end: arg.span.start, ..arg.span },
+                            format!("{}: ", first.name),
+                        );
+                    }
+                    self.push(d);
+                    sound = false;
+                    continue;
+                }
+                let value = if function.family == Family::Order {
+                    field_name(&arg.value).map_or_else(|| self.eval(&arg.value, scope), |n| Val { kind: n, span: arg.span })
+                } else if name == "loss" || name == "choice" {
+                    self.eval(&arg.value, scope)
+                } else {
+                    self.eval(&arg.value, scope)
+                };
+                call.positional.push(value);
+                continue;
+            };
+            if let Some((first, _)) = call.named.iter().find(|(n, _)| n.text == arg_name.text) {
+                let first = first.span;
+                self.push(
+                    Diagnostic::error(
+                        codes::DUPLICATE_FIELD,
+                        arg_name.span,
+                        format!("`{}` is given twice", arg_name.text),
+                        "given again here",
+                    )
+                    .label(first, "first given here"),
+                );
+                sound = false;
+                continue;
+            }
+            let ty = match (function.param(&arg_name.text), function.open) {
+                (Some(param), _) => param.ty,
+                (None, Some(_)) => Ty::Number,
+                (None, None) => {
+                    let d = Diagnostic::error(
+                        codes::UNKNOWN_ARGUMENT,
+                        arg_name.span,
+                        format!("`{name}` has no argument `{}`", arg_name.text),
+                        "unknown argument",
+                    );
+                    let near = nearest(&arg_name.text, function.params.iter().map(|p| p.name));
+                    let all = function.params.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>();
+                    let other = if all.is_empty() {
+                        format!("`{name}` takes no named arguments")
+                    } else {
+                        format!("it takes {}", all.join(", "))
+                    };
+                    self.push(suggest(d, arg_name.span, near, &other));
+                    sound = false;
+                    continue;
+                }
+            };
+            let value = self.eval_typed(&arg.value, ty, &arg_name.text, scope);
+            call.named.push((arg_name, value));
+        }
+        let missing: Vec<&str> = function
+            .params
+            .iter()
+            .filter(|p| p.required && call.arg(p.name).is_none())
+            .map(|p| p.name)
+            .collect();
+        if sound && !missing.is_empty() {
+            let list = missing.iter().map(|m| format!("`{m}`")).collect::<Vec<_>>().join(", ");
+            self.push(
+                Diagnostic::error(
+                    codes::MISSING_ARGUMENT,
+                    span,
+                    format!("`{name}` needs {list}"),
+                    format!("{list} {} missing", if missing.len() == 1 { "is" } else { "are" }),
+                )
+                .help(missing.iter().filter_map(|m| function.param(m)).map(|p| format!("`{}`: {}", p.name, p.doc)).collect::<Vec<_>>().join(" ")),
+            );
+            sound = false;
+        }
+        if sound { Val { kind: Kind::Call(Rc::new(call)), span } } else { Val::poison(span) }
+    }
+
+    /// Evaluate `expr` where `ty` is expected: words of an enumeration and conditions are not
+    /// looked up as names.
+    pub(crate) fn eval_typed(&mut self, expr: &'p Expr, ty: Ty, field: &str, scope: &Scope<'p>) -> Val<'p> {
+        let span = expr.span;
+        match ty {
+            Ty::Condition | Ty::Predicate => Val { kind: Kind::Condition(expr), span },
+            Ty::Names => match &expr.kind {
+                ExprKind::List(items) => {
+                    let names = items.iter().map(|e| match field_name(e) {
+                        Some(kind) => Val { kind, span: e.span },
+                        None => self.eval(e, scope),
+                    });
+                    Val { kind: Kind::List(names.collect()), span }
+                }
+                _ => match field_name(expr) {
+                    Some(kind) => Val { kind, span },
+                    None => self.eval(expr, scope),
+                },
+            },
+            Ty::Word(words) => {
+                let ExprKind::Path(path) = &expr.kind else { return self.eval(expr, scope) };
+                let [PathSegment::Name(name)] = path.segments.as_slice() else { return self.eval(expr, scope) };
+                if let Some(word) = words.iter().find(|w| w.name == name.text) {
+                    return Val { kind: Kind::Word(word.name), span };
+                }
+                let defined = matches!(self.program.lookup(scope.module, path), Lookup::Def(id, _)
+                    if matches!(self.program.def(id).kind, DefKind::Param | DefKind::Let));
+                if defined || scope.local.as_ref().is_some_and(|(n, _)| *n == name.text) {
+                    return self.eval(expr, scope);
+                }
+                self.unknown_word(span, &name.text, words, field);
+                Val::poison(span)
+            }
+            Ty::Order => {
+                if let Some(Kind::Text(name)) = field_name(expr) {
+                    if let Some(word) = schema::ORDERS.iter().find(|w| w.name == &*name) {
+                        return Val { kind: Kind::Word(word.name), span };
+                    }
+                    self.unknown_word(span, &name, schema::ORDERS, field);
+                    return Val::poison(span);
+                }
+                self.eval(expr, scope)
+            }
+            Ty::Init => {
+                if let Some(Kind::Text(name)) = field_name(expr) {
+                    if let Some(preset) = schema::preset(&name) {
+                        return Val { kind: Kind::Word(preset.name), span };
+                    }
+                    let known = schema::PRESETS.iter().map(|p| p.name);
+                    let d = Diagnostic::error(
+                        codes::UNKNOWN_NAME,
+                        span,
+                        format!("unknown architecture `{name}`"),
+                        "no preset has this name",
+                    );
+                    let near = nearest(&name, known);
+                    self.push(suggest(d, span, near, "write it out: `llama(layers: …, hidden: …, heads: …, ffn: …, vocab: …)`"));
+                    return Val::poison(span);
+                }
+                self.eval(expr, scope)
+            }
+            _ => self.eval(expr, scope),
+        }
+    }
+
+    /// "`x` is not one of …".
+    pub(crate) fn unknown_word(&mut self, span: Span, name: &str, words: &[schema::Word], field: &str) {
+        let d = Diagnostic::error(
+            codes::UNKNOWN_WORD,
+            span,
+            format!("`{field}` cannot be `{name}`"),
+            "not one of its words",
+        );
+        let near = nearest(name, words.iter().map(|w| w.name));
+        let all = words.iter().map(|w| format!("`{}`", w.name)).collect::<Vec<_>>().join(", ");
+        self.push(suggest(d, span, near, &format!("it is one of {all}")));
+    }
+
+    fn eval_of(&mut self, share: &'p Expr, whole: &'p Expr, scope: &Scope<'p>) -> Kind<'p> {
+        let share_value = self.eval(share, scope);
+        let share = match share_value.kind {
+            Kind::Share(n) | Kind::Number(n) => n,
+            Kind::Poison => return Kind::Poison,
+            _ => {
+                self.push(Diagnostic::error(
+                    codes::WRONG_VALUE,
+                    share_value.span,
+                    format!("{} before `of`", share_value.describe()),
+                    "a share such as `10%` stands before `of`",
+                ));
+                return Kind::Poison;
+            }
+        };
+        let whole_value = self.eval(whole, scope);
+        let word = |whole| Kind::Relative { share, whole, whole_span: whole_value.span };
+        match &whole_value.kind {
+            Kind::Word("stage") => word(Whole::Stage),
+            Kind::Word("total") => word(Whole::Total),
+            Kind::Word("peak") => word(Whole::Peak),
+            Kind::Word("inherit") => word(Whole::Inherit),
+            Kind::Word("from") => word(Whole::From),
+            Kind::Number(n) => self.product(share, *n, whole_value.span).map_or(Kind::Poison, Kind::Number),
+            Kind::Quantity(n, unit) => {
+                self.product(share, *n, whole_value.span).map_or(Kind::Poison, |v| Kind::Quantity(v, *unit))
+            }
+            Kind::Real(v) => Kind::Real(super::show::real(share) * v),
+            Kind::Poison => Kind::Poison,
+            _ => {
+                self.push(
+                    Diagnostic::error(
+                        codes::WRONG_VALUE,
+                        whole_value.span,
+                        format!("a share of {}", whole_value.describe()),
+                        "a share can be taken of `stage`, `total`, `peak`, `inherit` or a number",
+                    ),
+                );
+                Kind::Poison
+            }
+        }
+    }
+
+    fn product(&mut self, a: Rational, b: Rational, span: Span) -> Option<Rational> {
+        let product = a.checked_mul(&b);
+        if product.is_none() {
+            self.overflow(span);
+        }
+        product
+    }
+
+    fn overflow(&mut self, span: Span) {
+        self.push(Diagnostic::error(
+            codes::OVERFLOW,
+            span,
+            "the result is too large or too precise",
+            "exact arithmetic ends here",
+        ));
+    }
+
+    fn arithmetic(&mut self, op: BinaryOp, op_span: Span, left: &Val<'p>, right: &Val<'p>) -> Kind<'p> {
+        if left.is_poison() || right.is_poison() {
+            return Kind::Poison;
+        }
+        let span = left.span.to(right.span);
+        let real = |k: &Kind<'p>| match k {
+            Kind::Real(v) => Some(*v),
+            Kind::Number(n) | Kind::Share(n) => Some(super::show::real(*n)),
+            _ => None,
+        };
+        if matches!(left.kind, Kind::Real(_)) || matches!(right.kind, Kind::Real(_)) {
+            if let (Some(a), Some(b)) = (real(&left.kind), real(&right.kind)) {
+                return Kind::Real(match op {
+                    BinaryOp::Add => a + b,
+                    BinaryOp::Sub => a - b,
+                    BinaryOp::Mul => a * b,
+                    _ => a / b,
+                });
+            }
+        }
+        let exact = |a: Rational, b: Rational| match op {
+            BinaryOp::Add => a.checked_add(&b),
+            BinaryOp::Sub => a.checked_sub(&b),
+            BinaryOp::Mul => a.checked_mul(&b),
+            _ => a.checked_div(&b),
+        };
+        let additive = matches!(op, BinaryOp::Add | BinaryOp::Sub);
+        let (a, b, wrap): (Rational, Rational, Box<dyn Fn(Rational) -> Kind<'p>>) = match (&left.kind, &right.kind) {
+            (Kind::Number(a), Kind::Number(b)) => (*a, *b, Box::new(Kind::Number)),
+            (Kind::Share(a), Kind::Share(b)) if op == BinaryOp::Div => (*a, *b, Box::new(Kind::Number)),
+            (Kind::Share(a), Kind::Share(b)) => (*a, *b, Box::new(Kind::Share)),
+            (Kind::Share(a), Kind::Number(b)) if !additive => (*a, *b, Box::new(Kind::Share)),
+            (Kind::Number(a), Kind::Share(b)) if op == BinaryOp::Mul => (*a, *b, Box::new(Kind::Share)),
+            (Kind::Quantity(a, ua), Kind::Quantity(b, ub)) if ua == ub && additive => {
+                let unit = *ua;
+                (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
+            }
+            (Kind::Quantity(a, ua), Kind::Quantity(b, ub)) if ua == ub && op == BinaryOp::Div => {
+                (*a, *b, Box::new(Kind::Number))
+            }
+            // A bare number beside tokens is tokens: `budget - 1B`.
+            (Kind::Quantity(a, Unit::Tokens), Kind::Number(b)) | (Kind::Number(a), Kind::Quantity(b, Unit::Tokens))
+                if additive =>
+            {
+                (*a, *b, Box::new(|v| Kind::Quantity(v, Unit::Tokens)))
+            }
+            (Kind::Quantity(a, unit), Kind::Number(b)) if !additive => {
+                let unit = *unit;
+                (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
+            }
+            (Kind::Number(a), Kind::Quantity(b, unit)) if op == BinaryOp::Mul => {
+                let unit = *unit;
+                (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
+            }
+            _ => {
+                let sign = match op {
+                    BinaryOp::Add => "+",
+                    BinaryOp::Sub => "-",
+                    BinaryOp::Mul => "*",
+                    _ => "/",
+                };
+                self.push(
+                    Diagnostic::error(
+                        codes::WRONG_VALUE,
+                        op_span,
+                        format!("`{sign}` between {} and {}", left.describe(), right.describe()),
+                        "these two cannot be combined",
+                    )
+                    .label(left.span, left.describe())
+                    .label(right.span, right.describe()),
+                );
+                return Kind::Poison;
+            }
+        };
+        if op == BinaryOp::Div && b == Rational::from_integer(0) {
+            self.push(Diagnostic::error(codes::OUT_OF_RANGE, right.span, "division by zero", "this is zero"));
+            return Kind::Poison;
+        }
+        match exact(a, b) {
+            Some(v) => wrap(v),
+            None => {
+                self.overflow(span);
+                Kind::Poison
+            }
+        }
+    }
+}
+
+/// A single name, as text.
+fn field_name<'p>(expr: &'p Expr) -> Option<Kind<'p>> {
+    let ExprKind::Path(path) = &expr.kind else { return None };
+    match path.segments.as_slice() {
+        [PathSegment::Name(name)] => Some(Kind::Text(name.text.as_str().into())),
+        _ => None,
+    }
+}

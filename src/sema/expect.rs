@@ -1,0 +1,257 @@
+//! Values where something definite is expected: a number of tokens, a share, a whole number.
+//! Each reader reports what is wrong once and returns `None`; poison passes in silence.
+
+use crate::diag::{Applicability, Diagnostic};
+use crate::schema::Ty;
+use crate::source::Span;
+use crate::syntax::ast::{Rational, Unit};
+
+use super::checker::Checker;
+use super::codes;
+use super::show;
+use super::value::{Kind, Val};
+
+/// The largest count of tokens: every whole number up to it is exact as a 64-bit float.
+pub(crate) const MAX_TOKENS: u64 = 1 << 53;
+
+impl<'p> Checker<'p> {
+    /// "`field` takes X, not Y".
+    pub(crate) fn wrong(&mut self, value: &Val<'p>, ty: Ty, field: &str) {
+        if value.is_poison() {
+            return;
+        }
+        let found = value.describe();
+        let mut d = Diagnostic::error(
+            if matches!(value.kind, Kind::Share(_)) { codes::BARE_SHARE } else { codes::WRONG_VALUE },
+            value.span,
+            format!("`{field}` takes {}, not {found}", ty.describe()),
+            format!("this is {found}"),
+        );
+        if let Kind::Share(_) = value.kind {
+            let of = match ty {
+                Ty::Span | Ty::Tokens => Some("of stage"),
+                Ty::Target | Ty::Lr | Ty::Number => Some("of peak"),
+                _ => None,
+            };
+            if let Some(of) = of {
+                d = d.help(format!("say of what: `… {of}`")).fix(
+                    format!("add `{of}`"),
+                    Applicability::MaybeIncorrect,
+                    Span { start: value.span.end, ..value.span },
+                    format!(" {of}"),
+                );
+            }
+        }
+        self.push(d);
+    }
+
+    /// A whole, non-negative number that fits.
+    pub(crate) fn to_count(&mut self, n: Rational, span: Span, field: &str) -> Option<u64> {
+        if !n.is_integer() {
+            self.push(
+                Diagnostic::error(
+                    codes::NOT_WHOLE,
+                    span,
+                    format!("`{field}` is not a whole number"),
+                    format!("this is {}", show::decimal(n).unwrap_or_else(|| n.to_string())),
+                ),
+            );
+            return None;
+        }
+        match u64::try_from(*n.numer()) {
+            Ok(v) if v <= MAX_TOKENS => Some(v),
+            _ => {
+                let negative = *n.numer() < 0;
+                self.push(Diagnostic::error(
+                    codes::OUT_OF_RANGE,
+                    span,
+                    format!("`{field}` is {}", if negative { "negative" } else { "too large" }),
+                    if negative { "must not be negative".to_owned() } else { format!("the limit is {}", show::digits(MAX_TOKENS)) },
+                ));
+                None
+            }
+        }
+    }
+
+    /// A positive count.
+    pub(crate) fn to_positive(&mut self, n: Rational, span: Span, field: &str) -> Option<u64> {
+        match self.to_count(n, span, field)? {
+            0 => {
+                self.push(Diagnostic::error(
+                    codes::OUT_OF_RANGE,
+                    span,
+                    format!("`{field}` is zero"),
+                    "must be at least 1",
+                ));
+                None
+            }
+            v => Some(v),
+        }
+    }
+
+    /// A plain number.
+    pub(crate) fn number(&mut self, value: &Val<'p>, field: &str) -> Option<f64> {
+        match value.kind {
+            Kind::Number(n) => Some(show::real(n)),
+            Kind::Real(v) => Some(v),
+            _ => {
+                self.wrong(value, Ty::Number, field);
+                None
+            }
+        }
+    }
+
+    /// A plain number that must be above zero.
+    pub(crate) fn positive(&mut self, value: &Val<'p>, field: &str) -> Option<f64> {
+        let v = self.number(value, field)?;
+        if v > 0.0 {
+            return Some(v);
+        }
+        self.push(Diagnostic::error(
+            codes::OUT_OF_RANGE,
+            value.span,
+            format!("`{field}` is not above zero"),
+            format!("this is {}", show::number(v)),
+        ));
+        None
+    }
+
+    /// A plain number that must not be below zero.
+    pub(crate) fn non_negative(&mut self, value: &Val<'p>, field: &str) -> Option<f64> {
+        let v = self.number(value, field)?;
+        if v >= 0.0 {
+            return Some(v);
+        }
+        self.push(Diagnostic::error(
+            codes::OUT_OF_RANGE,
+            value.span,
+            format!("`{field}` is negative"),
+            format!("this is {}", show::number(v)),
+        ));
+        None
+    }
+
+    /// A whole number without a unit.
+    pub(crate) fn whole(&mut self, value: &Val<'p>, field: &str) -> Option<u64> {
+        match value.kind {
+            Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => self.to_count(n, value.span, field),
+            _ => {
+                self.wrong(value, Ty::Whole, field);
+                None
+            }
+        }
+    }
+
+    /// A positive whole number without a unit.
+    pub(crate) fn whole_positive(&mut self, value: &Val<'p>, field: &str) -> Option<u64> {
+        match value.kind {
+            Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => self.to_positive(n, value.span, field),
+            _ => {
+                self.wrong(value, Ty::Whole, field);
+                None
+            }
+        }
+    }
+
+    /// A positive number of tokens.
+    pub(crate) fn tokens(&mut self, value: &Val<'p>, field: &str) -> Option<u64> {
+        match value.kind {
+            Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => self.to_positive(n, value.span, field),
+            _ => {
+                self.wrong(value, Ty::Tokens, field);
+                None
+            }
+        }
+    }
+
+    /// A share between 0 and 1.
+    pub(crate) fn share(&mut self, value: &Val<'p>, field: &str) -> Option<Rational> {
+        let Kind::Share(n) = value.kind else {
+            self.wrong(value, Ty::Share, field);
+            return None;
+        };
+        if n < Rational::from_integer(0) || n > Rational::from_integer(1) {
+            self.push(Diagnostic::error(
+                codes::OUT_OF_RANGE,
+                value.span,
+                format!("`{field}` is outside 0% to 100%"),
+                format!("this is {}", show::exact_percent(n)),
+            ));
+            return None;
+        }
+        Some(n)
+    }
+
+    /// A string.
+    pub(crate) fn string(&mut self, value: &Val<'p>, field: &str) -> Option<String> {
+        match &value.kind {
+            Kind::Text(t) => Some(t.to_string()),
+            _ => {
+                self.wrong(value, Ty::Text, field);
+                None
+            }
+        }
+    }
+
+    /// A string or a list of strings.
+    pub(crate) fn texts(&mut self, value: &Val<'p>, ty: Ty, field: &str) -> Option<Vec<String>> {
+        match &value.kind {
+            Kind::Text(t) => Some(vec![t.to_string()]),
+            Kind::List(items) => {
+                let items = items.clone();
+                items.iter().map(|v| self.string(v, field)).collect()
+            }
+            _ => {
+                self.wrong(value, ty, field);
+                None
+            }
+        }
+    }
+
+    /// A list of plain numbers.
+    pub(crate) fn numbers(&mut self, value: &Val<'p>, field: &str) -> Option<Vec<f64>> {
+        match &value.kind {
+            Kind::List(items) => {
+                let items = items.clone();
+                items.iter().map(|v| self.number(v, field)).collect()
+            }
+            _ => {
+                self.wrong(value, Ty::Numbers, field);
+                None
+            }
+        }
+    }
+
+    /// `yes` or `no`.
+    pub(crate) fn yes_no(&mut self, value: &Val<'p>, field: &str) -> Option<bool> {
+        match value.kind {
+            Kind::Bool(b) => Some(b),
+            Kind::Word("yes") => Some(true),
+            Kind::Word("no") => Some(false),
+            _ => {
+                self.wrong(value, Ty::Word(crate::schema::YES_NO), field);
+                None
+            }
+        }
+    }
+
+    /// A word of an enumeration.
+    pub(crate) fn word(&mut self, value: &Val<'p>, words: &'static [crate::schema::Word], field: &str) -> Option<&'static str> {
+        let name: &str = match &value.kind {
+            Kind::Word(w) => w,
+            Kind::Text(t) => t,
+            Kind::Bool(true) => "yes",
+            Kind::Bool(false) => "no",
+            _ => {
+                self.wrong(value, Ty::Word(words), field);
+                return None;
+            }
+        };
+        let found = words.iter().find(|w| w.name == name).map(|w| w.name);
+        if found.is_none() {
+            let name = name.to_owned();
+            self.unknown_word(value.span, &name, words, field);
+        }
+        found
+    }
+}

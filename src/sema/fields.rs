@@ -1,0 +1,219 @@
+//! The fields of a block against its row in the schema table: unknown names, doubles, gaps.
+
+use std::collections::BTreeMap;
+
+use crate::diag::Diagnostic;
+use crate::diag::suggest::nearest;
+use crate::schema::{self, Block};
+use crate::source::Span;
+use crate::syntax::ast::{self, EntryKind, PathSegment};
+
+use super::checker::Checker;
+use super::codes;
+use super::eval::Scope;
+use super::program::suggest;
+use super::value::Val;
+
+/// The fields of one block, by name.
+#[derive(Debug)]
+pub(crate) struct Fields<'p> {
+    pub(crate) block: &'static Block,
+    entries: BTreeMap<&'static str, (&'p ast::Entry, &'p ast::Expr)>,
+    /// Set when a name was wrong, so that a missing field may be just that one.
+    pub(crate) doubtful: bool,
+}
+
+impl<'p> Fields<'p> {
+    /// The value expression of a field.
+    pub(crate) fn get(&self, name: &str) -> Option<&'p ast::Expr> {
+        self.entries.get(name).map(|(_, e)| *e)
+    }
+
+    /// Where each value is written.
+    pub(crate) fn spans(&self) -> BTreeMap<&'static str, Span> {
+        self.entries.iter().map(|(name, (_, e))| (*name, e.span)).collect()
+    }
+
+    /// Where each whole entry stands.
+    pub(crate) fn entry(&self, name: &str) -> Option<&'p ast::Entry> {
+        self.entries.get(name).map(|(e, _)| *e)
+    }
+
+    /// Fields marked `@assumed`.
+    pub(crate) fn assumed(&self) -> Vec<String> {
+        self.entries
+            .iter()
+            .filter(|(_, (e, _))| e.preface.attrs.iter().any(|a| a.name.text == "assumed"))
+            .map(|(name, _)| (*name).to_owned())
+            .collect()
+    }
+}
+
+impl<'p> Checker<'p> {
+    /// Sort the entries of `block` by the schema; report what does not belong.
+    pub(crate) fn fields(&mut self, block: &'p ast::Block) -> Option<Fields<'p>> {
+        let schema = schema::block(&block.kind.text)?;
+        let mut fields = Fields { block: schema, entries: BTreeMap::new(), doubtful: false };
+        for entry in &block.entries {
+            match &entry.kind {
+                EntryKind::Field { key, value } => {
+                    let name = match key.segments.as_slice() {
+                        [PathSegment::Name(name)] => name,
+                        _ => {
+                            let text = self.text(key.span);
+                            self.unknown_field(schema, key.span, &text);
+                            fields.doubtful = true;
+                            continue;
+                        }
+                    };
+                    let Some(field) = schema.field(&name.text) else {
+                        self.unknown_field(schema, name.span, &name.text);
+                        fields.doubtful = true;
+                        continue;
+                    };
+                    if let Some((first, _)) = fields.entries.get(field.name) {
+                        let first = first.span;
+                        self.push(
+                            Diagnostic::error(
+                                codes::DUPLICATE_FIELD,
+                                name.span,
+                                format!("`{}` is written twice", name.text),
+                                "written again here",
+                            )
+                            .label(first, "first written here")
+                            .help("keep one of the two"),
+                        );
+                        continue;
+                    }
+                    fields.entries.insert(field.name, (entry, value));
+                }
+                EntryKind::Block(inner) => {
+                    let inside = schema::block(&inner.kind.text).and_then(|b| b.inside);
+                    if inside != Some(schema.keyword) {
+                        self.misplaced(schema, inner);
+                    }
+                }
+                EntryKind::Constraint(expr) => {
+                    self.push(
+                        Diagnostic::error(
+                            codes::UNKNOWN_FIELD,
+                            expr.span,
+                            format!("a condition in a `{}`", schema.keyword),
+                            "fields are written `name = value`",
+                        )
+                        .help("conditions belong in `gate { … }`, `budget { … }` or after `assert`"),
+                    );
+                    fields.doubtful = true;
+                }
+                EntryKind::Assert(assert) => {
+                    if schema.keyword != "stage" {
+                        self.push(
+                            Diagnostic::error(
+                                codes::UNKNOWN_FIELD,
+                                assert.span,
+                                format!("an `assert` in a `{}`", schema.keyword),
+                                "asserts stand at the top of a file or in a stage",
+                            ),
+                        );
+                    }
+                }
+            }
+        }
+        Some(fields)
+    }
+
+    /// Report required fields that are absent, unless a misspelt one may be it.
+    pub(crate) fn require(&mut self, fields: &Fields<'p>, block: &'p ast::Block) -> bool {
+        let missing: Vec<&schema::Field> =
+            fields.block.fields.iter().filter(|f| f.required && !fields.entries.contains_key(f.name)).collect();
+        if missing.is_empty() {
+            return true;
+        }
+        if !fields.doubtful {
+            let list = missing.iter().map(|f| format!("`{}`", f.name)).collect::<Vec<_>>().join(" and ");
+            let name = block.name.as_ref().map_or(String::new(), |n| format!(" `{}`", n.text));
+            let at = block.name.as_ref().map_or(block.kind.span, |n| n.span);
+            let mut d = Diagnostic::error(
+                codes::MISSING_FIELD,
+                at,
+                format!("{}{name} has no {list}", block.kind.text),
+                format!("{list} must be written"),
+            );
+            for f in missing {
+                d = d.help(format!("`{}`: {}", f.name, f.doc));
+            }
+            self.push(d);
+        }
+        false
+    }
+
+    /// The value of a field, evaluated as its row says.
+    pub(crate) fn field(&mut self, fields: &Fields<'p>, name: &str, scope: &Scope<'p>) -> Option<Val<'p>> {
+        let expr = fields.get(name)?;
+        let ty = fields.block.field(name)?.ty;
+        Some(self.eval_typed(expr, ty, name, scope))
+    }
+
+    fn unknown_field(&mut self, schema: &Block, span: Span, name: &str) {
+        if schema.keyword == "stage" && name == "seed" {
+            self.push(
+                Diagnostic::error(
+                    codes::STAGE_SEED,
+                    span,
+                    "`seed` does not say of what",
+                    "a stage has two seeds",
+                )
+                .help("write `data_seed` for the order of the data, `init_seed` for fresh weights")
+                .fix("make it the seed of the data order", crate::diag::Applicability::MaybeIncorrect, span, "data_seed"),
+            );
+            return;
+        }
+        let d = Diagnostic::error(
+            codes::UNKNOWN_FIELD,
+            span,
+            format!("`{}` has no field `{name}`", schema.keyword),
+            "unknown field",
+        );
+        let common = match name {
+            "learning_rate" | "max_lr" => Some("lr"),
+            "seq_len" | "sequence_length" | "max_seq_len" | "block_size" | "context_length" => Some("context"),
+            "batch_size" | "global_batch_size" => Some("batch"),
+            "data" | "mixture" | "dataset" => Some("mix"),
+            "rope_scaling" | "rope_theta" => Some("rope"),
+            "base" | "parent" | "init_from" => Some("from"),
+            "max_steps" | "num_steps" => Some("steps"),
+            "token_budget" | "budget" | "max_tokens" => Some("tokens"),
+            _ => None,
+        }
+        .filter(|n| schema.field(n).is_some());
+        let near = common.or_else(|| nearest(name, schema.fields.iter().map(|f| f.name)));
+        let all = schema.fields.iter().map(|f| format!("`{}`", f.name)).collect::<Vec<_>>().join(", ");
+        self.push(suggest(d, span, near, &format!("its fields are {all}")));
+    }
+
+    fn misplaced(&mut self, schema: &Block, inner: &'p ast::Block) {
+        let keyword = &inner.kind.text;
+        let known = schema::block(keyword);
+        let d = Diagnostic::error(
+            codes::UNKNOWN_BLOCK,
+            inner.kind.span,
+            match known {
+                Some(_) => format!("`{keyword}` inside a `{}`", schema.keyword),
+                None => format!("unknown block `{keyword}`"),
+            },
+            match known.map(|b| b.inside) {
+                Some(Some(inside)) => format!("belongs inside a `{inside}`"),
+                Some(None) => "belongs at the top of the file".to_owned(),
+                None => "no block has this name".to_owned(),
+            },
+        );
+        let here = schema::BLOCKS.iter().filter(|b| b.inside == Some(schema.keyword)).map(|b| b.keyword);
+        let near = if known.is_some() { None } else { nearest(keyword, here) };
+        self.push(suggest(d, inner.kind.span, near, ""));
+    }
+
+    /// Text of a span.
+    pub(crate) fn text(&self, span: Span) -> String {
+        self.files.text(span.file).get(span.range()).unwrap_or_default().to_owned()
+    }
+}

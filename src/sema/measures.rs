@@ -1,0 +1,197 @@
+//! `eval` and `gate` blocks inside a stage.
+
+use crate::diag::Diagnostic;
+use crate::schema::{Family, Ty};
+use crate::syntax::ast::{self, EntryKind, ExprKind, Unit};
+
+use super::chain::Frame;
+use super::checker::Checker;
+use super::codes;
+use super::curriculum::{Eval, Gate};
+use super::eval::Scope;
+use super::query::sign;
+use super::show;
+use super::value::{Kind, Val, Whole};
+
+impl<'p> Checker<'p> {
+    /// The `eval` blocks, and whether all of them are sound.
+    pub(crate) fn evals(&mut self, block: &'p ast::Block, scope: &Scope<'p>, frame: Frame<'_>) -> (Vec<Eval>, bool) {
+        let mut out: Vec<Eval> = Vec::new();
+        let mut sound = true;
+        for entry in &block.entries {
+            let EntryKind::Block(inner) = &entry.kind else { continue };
+            if inner.kind.text != "eval" {
+                continue;
+            }
+            match self.eval_block(inner, scope, frame) {
+                Some(eval) if out.iter().all(|e| e.name != eval.name) => out.push(eval),
+                Some(eval) => {
+                    self.push(Diagnostic::error(
+                        codes::DUPLICATE_NAME,
+                        inner.name.as_ref().map_or(inner.span, |n| n.span),
+                        format!("eval `{}` twice in one stage", eval.name),
+                        "named again here",
+                    ));
+                    sound = false;
+                }
+                None => sound = false,
+            }
+        }
+        (out, sound)
+    }
+
+    fn eval_block(&mut self, inner: &'p ast::Block, scope: &Scope<'p>, frame: Frame<'_>) -> Option<Eval> {
+        let name = self.named(inner)?;
+        let fields = self.fields(inner)?;
+        let every_steps = match self.field(&fields, "every", scope) {
+            Some(v) => Some(self.every(&v, "every", frame)?),
+            None => None,
+        };
+        let heldout = match self.field(&fields, "loss", scope) {
+            Some(v) => Some(self.heldout(&v)?),
+            None => None,
+        };
+        let needle = match self.field(&fields, "needle", scope) {
+            Some(v) => self.lengths(&v)?,
+            None => Vec::new(),
+        };
+        let choice = match self.field(&fields, "choice", scope) {
+            Some(v) => Some(self.string(&v, "choice").map(|p| self.beside_root(scope.module, &p))?),
+            None => None,
+        };
+        if heldout.is_none() && needle.is_empty() && choice.is_none() && !fields.doubtful && !inner.incomplete {
+            self.push(
+                Diagnostic::error(
+                    codes::MISSING_FIELD,
+                    name.span,
+                    format!("eval `{}` measures nothing", name.text),
+                    "`loss`, `needle` or `choice` must be written",
+                )
+                .help("for example `loss = heldout 1%` or `needle = [4Ki, 16Ki]`"),
+            );
+            return None;
+        }
+        Some(Eval { name: name.text.clone(), every_steps, heldout, needle, choice })
+    }
+
+    fn heldout(&mut self, value: &Val<'p>) -> Option<f64> {
+        match &value.kind {
+            Kind::Apply(word, share) if word.text == "heldout" => {
+                let share = (**share).clone();
+                self.share(&share, "heldout").map(show::real)
+            }
+            _ => {
+                self.wrong(value, Ty::Heldout, "loss");
+                None
+            }
+        }
+    }
+
+    fn lengths(&mut self, value: &Val<'p>) -> Option<Vec<u64>> {
+        match &value.kind {
+            Kind::List(items) => {
+                let items = items.clone();
+                items.iter().map(|v| self.tokens(v, "needle")).collect()
+            }
+            Kind::Number(_) | Kind::Quantity(_, Unit::Tokens) => self.tokens(value, "needle").map(|n| vec![n]),
+            _ => {
+                self.wrong(value, Ty::Numbers, "needle");
+                None
+            }
+        }
+    }
+
+    /// The conditions of `gate` blocks.
+    pub(crate) fn gates(&mut self, block: &'p ast::Block, scope: &Scope<'p>) -> Option<Vec<Gate>> {
+        let mut out = Vec::new();
+        let mut sound = true;
+        for entry in &block.entries {
+            let EntryKind::Block(inner) = &entry.kind else { continue };
+            if inner.kind.text != "gate" {
+                continue;
+            }
+            for entry in &inner.entries {
+                let EntryKind::Constraint(expr) = &entry.kind else {
+                    self.push(
+                        Diagnostic::error(
+                            codes::NOT_A_CONDITION,
+                            entry.span,
+                            "a gate holds conditions only",
+                            "not a condition",
+                        )
+                        .help("write `needle(32Ki) >= 99%` or `loss(short) <= 101% of from`"),
+                    );
+                    sound = false;
+                    continue;
+                };
+                match self.gate(expr, scope) {
+                    Some(gate) => out.push(gate),
+                    None => sound = false,
+                }
+            }
+        }
+        sound.then_some(out)
+    }
+
+    fn gate(&mut self, expr: &'p ast::Expr, scope: &Scope<'p>) -> Option<Gate> {
+        let ExprKind::Binary { op, left, right, .. } = &expr.kind else { return None };
+        let op = sign(*op)?;
+        let measure = self.eval(left, scope);
+        let call = match &measure.kind {
+            Kind::Call(call) if call.function.family == Family::Measure => call.clone(),
+            Kind::Poison => return None,
+            _ => {
+                let found = measure.describe();
+                self.push(
+                    Diagnostic::error(
+                        codes::NOT_A_CONDITION,
+                        left.span,
+                        format!("a gate on {found}"),
+                        "a measurement is expected here",
+                    )
+                    .help("measurements are `needle(LENGTH)`, `loss(SOURCE)` and `choice(FILE)`"),
+                );
+                return None;
+            }
+        };
+        let [argument] = call.positional.as_slice() else {
+            self.push(Diagnostic::error(
+                codes::MISSING_ARGUMENT,
+                call.span,
+                format!("`{}` takes one argument, not {}", call.function.name, call.positional.len()),
+                "of what?",
+            ));
+            return None;
+        };
+        let argument = argument.clone();
+        let argument = match call.function.name {
+            "needle" => self.tokens(&argument, "needle")?.to_string(),
+            "loss" => match argument.kind {
+                Kind::Entity(super::value::Entity::Source(_) | super::value::Entity::Mix(_)) => self.text(argument.span),
+                _ => {
+                    self.wrong(&argument, Ty::Mix, "loss");
+                    return None;
+                }
+            },
+            _ => self.string(&argument, "choice").map(|p| self.beside_root(scope.module, &p))?,
+        };
+        let bound = self.eval(right, scope);
+        let (bound, relative_to_from) = match bound.kind {
+            Kind::Share(n) | Kind::Number(n) => (show::real(n), false),
+            Kind::Relative { share, whole: Whole::From, .. } => (show::real(share), true),
+            Kind::Word("from") => (1.0, true),
+            _ => {
+                self.wrong(&bound, Ty::Share, call.function.name);
+                return None;
+            }
+        };
+        Some(Gate {
+            text: self.text(expr.span),
+            measure: call.function.name.to_owned(),
+            argument,
+            op,
+            bound,
+            relative_to_from,
+        })
+    }
+}

@@ -1,0 +1,350 @@
+//! `model` blocks: what is declared, and what a `config.json` beside the file says.
+
+use crate::diag::Diagnostic;
+use crate::schema::{self, Family, Ty};
+use crate::source::Span;
+use crate::syntax::ast;
+
+use super::checker::Checker;
+use super::codes;
+use super::curriculum::{Architecture, Model, Rope};
+use super::eval::Scope;
+use super::program::DefId;
+use super::rope::RopeGround;
+use super::show;
+use super::value::{Call, Kind, Val};
+
+/// What a `config.json` says.
+struct Config {
+    architecture: Option<Architecture>,
+    theta: Option<f64>,
+    rope: Option<Rope>,
+    context: Option<u64>,
+}
+
+impl<'p> Checker<'p> {
+    /// A `model` block.
+    pub(crate) fn resolve_model(&mut self, id: DefId, block: &'p ast::Block, scope: &Scope<'p>) -> Option<usize> {
+        let name = block.name.as_ref()?;
+        let fields = self.fields(block)?;
+        let mut sound = !block.incomplete;
+        let optional = |this: &mut Self, field: &str| this.field(&fields, field, scope);
+        let mut checkpoint = None;
+        if let Some(v) = optional(self, "checkpoint") {
+            checkpoint = self.string(&v, "checkpoint").map(|p| self.beside_root(scope.module, &p));
+            sound &= checkpoint.is_some();
+        }
+        let mut declared = None;
+        if let Some(v) = optional(self, "init") {
+            declared = self.architecture(&v);
+            sound &= declared.is_some();
+        }
+        if fields.get("checkpoint").is_none() && fields.get("init").is_none() && sound && !fields.doubtful {
+            self.push(
+                Diagnostic::error(
+                    codes::MISSING_FIELD,
+                    name.span,
+                    format!("model `{}` has neither `checkpoint` nor `init`", name.text),
+                    "there are no weights to start from",
+                )
+                .help("write `checkpoint = \"DIR\"` for an existing model, or `init = llama(…)` for a fresh one"),
+            );
+            sound = false;
+        }
+        let mut tokenizer = None;
+        if let Some(v) = optional(self, "tokenizer") {
+            tokenizer = self.string(&v, "tokenizer").map(|p| self.beside_root(scope.module, &p));
+            sound &= tokenizer.is_some();
+        }
+        let mut context = None;
+        if let Some(v) = optional(self, "context") {
+            context = self.tokens(&v, "context");
+            sound &= context.is_some();
+        }
+        let mut lr = None;
+        if let Some(v) = optional(self, "lr") {
+            lr = self.non_negative(&v, "lr");
+            sound &= lr.is_some();
+        }
+        let mut seen = None;
+        if let Some(v) = optional(self, "seen") {
+            seen = self.tokens(&v, "seen");
+            sound &= seen.is_some();
+        }
+        let mut mix = None;
+        if let Some(v) = optional(self, "mix") {
+            match self.flatten(&v, None) {
+                Some(flat) => mix = Some(flat.iter().map(|(s, a)| (*s, a.blend().value(0))).collect()),
+                None => sound = false,
+            }
+        }
+        let config = self.config(checkpoint.as_deref(), scope.module, fields.get("checkpoint").map(|e| e.span));
+        let (mut theta, mut own_rope, mut architecture) = (None, None, None);
+        if let Some((shape, preset_theta, preset_context)) = declared {
+            theta = preset_theta;
+            // A fresh model has no length before: what it is trained at is its native one.
+            context = context.or(preset_context);
+            architecture = Some(shape);
+        }
+        if let Some(config) = config {
+            if let (Some(a), Some(b)) = (&architecture, &config.architecture) {
+                self.compare(a, b, fields.get("init").map_or(name.span, |e| e.span));
+            }
+            if let (Some(a), Some(b), Some(e)) = (context, config.context, fields.get("context")) {
+                if a != b {
+                    self.contradiction(e.span, "context", &show::length(a), &show::length(b));
+                }
+            }
+            architecture = config.architecture.or(architecture);
+            theta = config.theta.or(theta);
+            own_rope = config.rope;
+            context = context.or(config.context);
+        }
+        let ground = RopeGround {
+            theta,
+            head_dim: architecture.as_ref().map(|a| a.head_dim),
+            context,
+        };
+        let mut rope = own_rope;
+        if let Some(v) = optional(self, "rope") {
+            let written = self.rope(&v, ground);
+            sound &= written.is_some();
+            if let (Some(a), Some(b)) = (&written, &rope) {
+                if a.theta.is_some() && b.theta.is_some() && a.theta != b.theta {
+                    let (a, b) = (a.theta.unwrap_or_default(), b.theta.unwrap_or_default());
+                    self.contradiction(v.span, "theta", &a.to_string(), &b.to_string());
+                }
+            }
+            rope = written;
+        }
+        if rope.is_none() {
+            rope = theta.map(|theta| Rope { method: "rope", theta: Some(theta), scaling: crate::rope::RopeScaling::Default });
+        }
+        if !sound {
+            return None;
+        }
+        self.out.models.push(Model {
+            name: self.full_name(id),
+            span: name.span,
+            fresh: checkpoint.is_none(),
+            checkpoint,
+            architecture,
+            tokenizer,
+            context,
+            rope,
+            lr,
+            seen,
+            mix,
+            fields: fields.spans(),
+        });
+        Some(self.out.models.len() - 1)
+    }
+
+    /// `llama(…)` or a preset: the shape, and base and context where the spelling says them.
+    fn architecture(&mut self, value: &Val<'p>) -> Option<(Architecture, Option<f64>, Option<u64>)> {
+        match &value.kind {
+            Kind::Word(name) => {
+                let p = schema::preset(name)?;
+                let shape = Architecture {
+                    model_type: p.model_type.to_owned(),
+                    layers: p.layers,
+                    hidden: p.hidden,
+                    heads: p.heads,
+                    kv_heads: p.kv_heads,
+                    head_dim: p.head_dim,
+                    ffn: p.ffn,
+                    vocab: p.vocab,
+                    tie_embeddings: p.tie_embeddings,
+                    eps: p.eps,
+                    init_std: 0.02,
+                };
+                Some((shape, Some(p.theta), Some(p.context)))
+            }
+            Kind::Call(call) if call.function.family == Family::Init => {
+                let call = call.clone();
+                self.written_architecture(&call)
+            }
+            _ => {
+                self.wrong(value, Ty::Init, "init");
+                None
+            }
+        }
+    }
+
+    fn written_architecture(&mut self, call: &Call<'p>) -> Option<(Architecture, Option<f64>, Option<u64>)> {
+        let mut whole = |name: &str, default: Option<u64>| match call.arg(name).cloned() {
+            Some(v) => self.whole_positive(&v, name),
+            None => default,
+        };
+        let (layers, hidden, heads) = (whole("layers", None)?, whole("hidden", None)?, whole("heads", None)?);
+        let kv_heads = whole("kv_heads", Some(heads))?;
+        let (ffn, vocab) = (whole("ffn", None)?, whole("vocab", None)?);
+        let head_dim = if call.arg("head_dim").is_some() { Some(whole("head_dim", None)?) } else { None };
+        let at = |name: &str| call.arg(name).map_or(call.span, |v| v.span);
+        if head_dim.is_none() && hidden % heads != 0 {
+            self.push(
+                Diagnostic::error(
+                    codes::MODEL_SHAPE,
+                    at("heads"),
+                    format!("{hidden} dimensions cannot be split over {heads} heads"),
+                    format!("{heads} heads"),
+                )
+                .label(at("hidden"), format!("{hidden} dimensions"))
+                .help("choose a number of heads that divides `hidden`, or write `head_dim`"),
+            );
+            return None;
+        }
+        if heads % kv_heads != 0 {
+            self.push(
+                Diagnostic::error(
+                    codes::MODEL_SHAPE,
+                    at("kv_heads"),
+                    format!("{heads} query heads cannot share {kv_heads} key and value heads"),
+                    format!("{kv_heads} key and value heads"),
+                )
+                .label(at("heads"), format!("{heads} query heads"))
+                .help("`kv_heads` must divide `heads`"),
+            );
+            return None;
+        }
+        let head_dim = head_dim.unwrap_or(hidden / heads);
+        if head_dim % 2 != 0 || head_dim < 4 {
+            self.push(Diagnostic::error(
+                codes::MODEL_SHAPE,
+                at("heads"),
+                format!("heads of {head_dim} dimensions"),
+                "RoPE turns pairs of dimensions: an even width of at least 4 is needed",
+            ));
+            return None;
+        }
+        let tie_embeddings = match call.arg("tie_embeddings").cloned() {
+            Some(v) => self.yes_no(&v, "tie_embeddings")?,
+            None => false,
+        };
+        let mut real = |name: &str, default: f64| match call.arg(name).cloned() {
+            Some(v) => self.positive(&v, name),
+            None => Some(default),
+        };
+        let (eps, init_std, theta) = (real("eps", 1e-5)?, real("init_std", 0.02)?, real("theta", 10_000.0)?);
+        let model_type = call.function.name.to_owned();
+        let shape = Architecture {
+            model_type,
+            layers,
+            hidden,
+            heads,
+            kv_heads,
+            head_dim,
+            ffn,
+            vocab,
+            tie_embeddings,
+            eps,
+            init_std,
+        };
+        Some((shape, Some(theta), None))
+    }
+
+    /// `config.json` in the checkpoint's directory, where it is here and readable.
+    fn config(&mut self, checkpoint: Option<&str>, module: usize, span: Option<Span>) -> Option<Config> {
+        let (checkpoint, span) = (checkpoint?, span?);
+        if checkpoint.ends_with(".gguf") {
+            return None;
+        }
+        let _ = module;
+        let root = self.program.modules[0].file;
+        let text = self.files.read_beside(&format!("{checkpoint}/config.json"), root)?;
+        let parsed: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_str(&text);
+        let map = match parsed {
+            Ok(map) => map,
+            Err(e) => {
+                self.push(Diagnostic::error(
+                    codes::BAD_CONFIG,
+                    span,
+                    "`config.json` of this checkpoint cannot be read",
+                    e.to_string(),
+                ));
+                return None;
+            }
+        };
+        let number = |key: &str| map.get(key).and_then(serde_json::Value::as_u64).filter(|n| *n > 0);
+        let real = |key: &str| map.get(key).and_then(serde_json::Value::as_f64);
+        let architecture = (|| {
+            let (hidden, heads) = (number("hidden_size")?, number("num_attention_heads")?);
+            Some(Architecture {
+                model_type: map.get("model_type")?.as_str()?.to_owned(),
+                layers: number("num_hidden_layers")?,
+                hidden,
+                heads,
+                kv_heads: number("num_key_value_heads").unwrap_or(heads),
+                head_dim: number("head_dim").unwrap_or(hidden / heads),
+                ffn: number("intermediate_size")?,
+                vocab: number("vocab_size")?,
+                tie_embeddings: map.get("tie_word_embeddings").and_then(serde_json::Value::as_bool).unwrap_or(false),
+                eps: real("rms_norm_eps").unwrap_or(1e-5),
+                init_std: real("initializer_range").unwrap_or(0.02),
+            })
+        })();
+        let mut rope = None;
+        let mut theta = None;
+        match crate::rope::from_hf(&map) {
+            Ok(found) => {
+                theta = Some(found.theta);
+                rope = Some(Rope { method: method_name(&found.scaling), theta: Some(found.theta), scaling: found.scaling });
+            }
+            Err(e) => self.push(Diagnostic::error(
+                codes::BAD_CONFIG,
+                span,
+                "the RoPE of this checkpoint's `config.json` cannot be read",
+                e.to_string(),
+            )),
+        }
+        Some(Config { architecture, theta, rope, context: number("max_position_embeddings") })
+    }
+
+    fn compare(&mut self, declared: &Architecture, found: &Architecture, span: Span) {
+        let pairs = [
+            ("layers", declared.layers, found.layers),
+            ("hidden", declared.hidden, found.hidden),
+            ("heads", declared.heads, found.heads),
+            ("kv_heads", declared.kv_heads, found.kv_heads),
+            ("head_dim", declared.head_dim, found.head_dim),
+            ("ffn", declared.ffn, found.ffn),
+            ("vocab", declared.vocab, found.vocab),
+        ];
+        for (name, a, b) in pairs {
+            if a != b {
+                self.contradiction(span, name, &show::digits(a), &show::digits(b));
+                return;
+            }
+        }
+        if declared.model_type != found.model_type {
+            self.contradiction(span, "init", &declared.model_type, &found.model_type);
+        }
+    }
+
+    fn contradiction(&mut self, span: Span, what: &str, declared: &str, found: &str) {
+        self.push(
+            Diagnostic::error(
+                codes::MODEL_CONTRADICTS,
+                span,
+                format!("`{what}` is {declared} here and {found} in the checkpoint's `config.json`"),
+                format!("declared as {declared}"),
+            )
+            .help("leave it out to take the checkpoint's"),
+        );
+    }
+}
+
+/// The spelling of a method.
+pub(crate) fn method_name(scaling: &crate::rope::RopeScaling) -> &'static str {
+    use crate::rope::RopeScaling as S;
+    match scaling {
+        S::Default => "rope",
+        S::Pi { .. } => "pi",
+        S::Ntk { .. } => "ntk",
+        S::DynamicNtk { .. } => "dynamic_ntk",
+        S::NtkByParts { .. } => "ntk_by_parts",
+        S::Yarn { .. } => "yarn",
+        S::Llama3 { .. } => "llama3",
+        S::Longrope { .. } => "longrope",
+    }
+}

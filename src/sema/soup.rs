@@ -1,0 +1,114 @@
+//! `soup` bindings: which weights are averaged, in which shares.
+
+use crate::diag::Diagnostic;
+use crate::schema::{Family, Ty};
+use crate::syntax::ast;
+
+use super::checker::Checker;
+use super::codes;
+use super::curriculum::{From, Soup};
+use super::eval::Scope;
+use super::program::DefId;
+use super::value::{Kind, Val};
+
+impl<'p> Checker<'p> {
+    /// `soup final = average(anneal)`.
+    pub(crate) fn resolve_soup(&mut self, id: DefId, value: &'p ast::Expr, scope: &Scope<'p>) -> Option<usize> {
+        let value = self.eval(value, scope);
+        let call = match &value.kind {
+            Kind::Call(call) if call.function.family == Family::Soup => call.clone(),
+            Kind::Poison => return None,
+            _ => {
+                let found = value.describe();
+                self.push(
+                    Diagnostic::error(
+                        codes::SOUP,
+                        value.span,
+                        format!("a soup is not {found}"),
+                        "`average(…)` is expected here",
+                    )
+                    .help("write `soup final = average(anneal)`"),
+                );
+                return None;
+            }
+        };
+        let mut flat: Vec<Val<'p>> = Vec::new();
+        for v in &call.positional {
+            match &v.kind {
+                Kind::List(items) => flat.extend(items.iter().cloned()),
+                _ => flat.push(v.clone()),
+            }
+        }
+        let mut ingredients: Vec<From> = Vec::new();
+        for v in &flat {
+            let Kind::Entity(entity) = v.kind else {
+                if !v.is_poison() {
+                    self.wrong(v, Ty::Ingredients, call.function.name);
+                }
+                return None;
+            };
+            for place in self.places(entity, v.span)? {
+                if ingredients.contains(&place) {
+                    let name = self.place_name(&place);
+                    self.push(Diagnostic::error(
+                        codes::SOUP,
+                        v.span,
+                        format!("`{name}` is in the soup twice"),
+                        "already an ingredient",
+                    ));
+                    return None;
+                }
+                ingredients.push(place);
+            }
+        }
+        if ingredients.is_empty() {
+            self.push(
+                Diagnostic::error(codes::SOUP, call.span, "a soup without ingredients", "nothing is averaged here")
+                    .help("name stages, fan-outs or checkpoints: `average(anneal)`"),
+            );
+            return None;
+        }
+        let weights = if call.function.name == "ema" {
+            let decay = self.positive(&call.arg("decay")?.clone(), "decay")?;
+            if decay >= 1.0 {
+                self.push(Diagnostic::error(
+                    codes::OUT_OF_RANGE,
+                    call.span,
+                    "`decay` is not below one",
+                    "the youngest ingredient would have no share",
+                ));
+                return None;
+            }
+            // The oldest starts the average; each younger one enters with 1 − decay.
+            let n = ingredients.len() as i32;
+            (0..n).map(|i| decay.powi(n - 1 - i) * if i == 0 { 1.0 } else { 1.0 - decay }).collect()
+        } else {
+            match call.arg("weights").cloned() {
+                Some(v) => {
+                    let weights = self.numbers(&v, "weights")?;
+                    let sum: f64 = weights.iter().sum();
+                    if weights.len() != ingredients.len() || weights.iter().any(|w| *w < 0.0) || sum <= 0.0 {
+                        self.push(Diagnostic::error(
+                            codes::SOUP,
+                            v.span,
+                            format!("{} weights for {} ingredients", weights.len(), ingredients.len()),
+                            "one positive number per ingredient is needed",
+                        ));
+                        return None;
+                    }
+                    weights.iter().map(|w| w / sum).collect()
+                }
+                None => vec![1.0 / ingredients.len() as f64; ingredients.len()],
+            }
+        };
+        let def = self.program.def(id);
+        self.out.soups.push(Soup {
+            name: self.full_name(id),
+            span: def.name_span,
+            method: call.function.name,
+            ingredients,
+            weights,
+        });
+        Some(self.out.soups.len() - 1)
+    }
+}

@@ -1,0 +1,262 @@
+//! `source` blocks and derived sources.
+
+use crate::diag::Diagnostic;
+use crate::schema::{self, Family, Ty};
+use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment};
+
+use super::checker::{Checker, Resolved};
+use super::codes;
+use super::curriculum::Source;
+use super::eval::Scope;
+use super::program::DefId;
+use super::show;
+use super::value::{Entity, Kind, Val};
+
+impl<'p> Checker<'p> {
+    /// A `source` block.
+    pub(crate) fn resolve_source(&mut self, id: DefId, block: &'p ast::Block, scope: &Scope<'p>) -> Option<usize> {
+        let name = block.name.as_ref()?;
+        let fields = self.fields(block)?;
+        let mut sound = !block.incomplete;
+        macro_rules! read {
+            ($field:literal, |$v:ident| $read:expr) => {
+                match self.field(&fields, $field, scope) {
+                    Some($v) => {
+                        let value = $read;
+                        sound &= value.is_some();
+                        value
+                    }
+                    None => None,
+                }
+            };
+        }
+        let path = read!("path", |v| self.texts(&v, Ty::Paths, "path")).unwrap_or_default();
+        let kind = read!("kind", |v| self.word(&v, schema::KINDS, "kind")).unwrap_or("other");
+        let tokens = read!("tokens", |v| self.tokens(&v, "tokens"));
+        let text = read!("text", |v| self.string(&v, "text"));
+        let filter = read!("where", |v| self.predicate(&v));
+        let synthetic = read!("synthetic", |v| self.yes_no(&v, "synthetic")).unwrap_or(false);
+        let max_epochs = read!("max_epochs", |v| self.epochs(&v)).unwrap_or(4.0);
+        let fim = read!("fim", |v| self.fim(&v));
+        let loss_on = read!("loss_on", |v| self.texts(&v, Ty::Names, "loss_on")).unwrap_or_default();
+        let order = read!("order", |v| self.data_order(&v)).unwrap_or_else(|| "shuffled".to_owned());
+        let dedup = read!("dedup", |v| self.word(&v, schema::DEDUP, "dedup")).is_some();
+        let exclude = read!("exclude", |v| self.texts(&v, Ty::Paths, "exclude")).unwrap_or_default();
+        if !sound {
+            return None;
+        }
+        let root = |this: &Self, paths: Vec<String>| -> Vec<String> {
+            paths.iter().map(|p| this.beside_root(scope.module, p)).collect()
+        };
+        self.out.sources.push(Source {
+            name: self.full_name(id),
+            span: name.span,
+            path: root(self, path),
+            kind,
+            tokens,
+            text,
+            filter,
+            max_epochs,
+            fim,
+            loss_on,
+            synthetic,
+            order,
+            dedup,
+            exclude: root(self, exclude),
+            parent: None,
+            fields: fields.spans(),
+        });
+        Some(self.out.sources.len() - 1)
+    }
+
+    /// `source long = books where length >= 16Ki`.
+    pub(crate) fn resolve_part(&mut self, id: DefId, value: &'p Expr, scope: &Scope<'p>) -> Option<usize> {
+        let ExprKind::Where { subject, predicate } = &value.kind else {
+            if !matches!(value.kind, ExprKind::Error) {
+                self.push(
+                    Diagnostic::error(
+                        codes::WRONG_VALUE,
+                        value.span,
+                        "a source is bound to a part of another",
+                        "`where` is missing",
+                    )
+                    .help("write `source long_books = books where length >= 16Ki`"),
+                );
+            }
+            return None;
+        };
+        let base = self.eval(subject, scope);
+        let Kind::Entity(Entity::Source(parent)) = base.kind else {
+            if !base.is_poison() {
+                let found = base.describe();
+                self.push(Diagnostic::error(
+                    codes::WRONG_KIND,
+                    base.span,
+                    format!("a part of {found}"),
+                    "only sources have parts",
+                ));
+            }
+            return None;
+        };
+        let Resolved::Source(parent) = self.resolved[parent.index()] else { return None };
+        let predicate = self.predicate(&Val { kind: Kind::Condition(predicate), span: predicate.span })?;
+        let whole = self.out.sources[parent].clone();
+        let filter = match &whole.filter {
+            Some(outer) => format!("({outer}) and ({predicate})"),
+            None => predicate,
+        };
+        let def = self.program.def(id);
+        self.out.sources.push(Source {
+            name: self.full_name(id),
+            span: def.name_span,
+            filter: Some(filter),
+            // How much of the whole it is, only `midc data` can tell.
+            tokens: None,
+            parent: Some(parent),
+            ..whole
+        });
+        Some(self.out.sources.len() - 1)
+    }
+
+    fn epochs(&mut self, value: &Val<'p>) -> Option<f64> {
+        match value.kind {
+            Kind::Quantity(n, ast::Unit::Epochs) | Kind::Number(n) if n > ast::Rational::from_integer(0) => {
+                Some(show::real(n))
+            }
+            _ => self.positive(value, "max_epochs"),
+        }
+    }
+
+    fn fim(&mut self, value: &Val<'p>) -> Option<(f64, &'static str)> {
+        let Kind::Call(call) = &value.kind else {
+            self.wrong(value, Ty::Fim, "fim");
+            return None;
+        };
+        if call.function.family != Family::Fim {
+            self.wrong(value, Ty::Fim, "fim");
+            return None;
+        }
+        let call = call.clone();
+        let rate = self.share(&call.arg("rate")?.clone(), "rate")?;
+        let style = match call.arg("style").cloned() {
+            Some(v) => self.word(&v, schema::PSM, "style")?,
+            None => "psm",
+        };
+        Some((show::real(rate), style))
+    }
+
+    fn data_order(&mut self, value: &Val<'p>) -> Option<String> {
+        match &value.kind {
+            Kind::Word(word) => Some((*word).to_owned()),
+            Kind::Call(call) if call.function.family == Family::Order => match call.positional.as_slice() {
+                [Val { kind: Kind::Text(field), .. }] => Some(format!("{}({field})", call.function.name)),
+                _ => {
+                    let (name, span) = (call.function.name, call.span);
+                    self.push(
+                        Diagnostic::error(
+                            codes::MISSING_ARGUMENT,
+                            span,
+                            format!("`{name}` takes the name of one field"),
+                            "by which field?",
+                        )
+                        .help(format!("write `{name}(difficulty)`")),
+                    );
+                    None
+                }
+            },
+            _ => {
+                self.wrong(value, Ty::Order, "order");
+                None
+            }
+        }
+    }
+
+    /// A predicate over records, checked and printed in its canonical form: numbers without
+    /// magnitudes, strings quoted, parentheses where `and` and `or` meet.
+    pub(crate) fn predicate(&mut self, value: &Val<'p>) -> Option<String> {
+        match value.kind {
+            Kind::Condition(expr) => self.canonical(expr),
+            _ => {
+                self.wrong(value, Ty::Predicate, "where");
+                None
+            }
+        }
+    }
+
+    fn canonical(&mut self, expr: &'p Expr) -> Option<String> {
+        match &expr.kind {
+            ExprKind::Paren(inner) => self.canonical(inner).map(|t| format!("({t})")),
+            ExprKind::Not(inner) => self.canonical(inner).map(|t| format!("not {t}")),
+            ExprKind::Path(path) => Some(self.text(path.span)),
+            ExprKind::Binary { op, left, right, .. } => {
+                let sign = match op {
+                    BinaryOp::Or => "or",
+                    BinaryOp::And => "and",
+                    BinaryOp::Eq => "==",
+                    BinaryOp::Ne => "!=",
+                    BinaryOp::Lt => "<",
+                    BinaryOp::Le => "<=",
+                    BinaryOp::Gt => ">",
+                    BinaryOp::Ge => ">=",
+                    BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div => {
+                        return self.not_a_predicate(expr);
+                    }
+                };
+                let logical = matches!(op, BinaryOp::And | BinaryOp::Or);
+                let side = |this: &mut Self, e: &'p Expr| {
+                    if logical { this.canonical(e) } else { this.operand(e) }
+                };
+                let (left, right) = (side(self, left), side(self, right));
+                Some(format!("{} {sign} {}", left?, right?))
+            }
+            ExprKind::Error => None,
+            _ => self.not_a_predicate(expr),
+        }
+    }
+
+    fn operand(&mut self, expr: &'p Expr) -> Option<String> {
+        match &expr.kind {
+            ExprKind::Path(path) if path.segments.iter().all(|s| matches!(s, PathSegment::Name(_))) => {
+                Some(self.text(path.span))
+            }
+            ExprKind::Quantity(q) if q.unit.is_none() || q.unit == Some(ast::Unit::Tokens) => {
+                Some(show::decimal(q.value).unwrap_or_else(|| show::real(q.value).to_string()))
+            }
+            ExprKind::Str(text) => Some(format!("{text:?}")),
+            ExprKind::Neg(inner) => self.operand(inner).map(|t| format!("-{t}")),
+            ExprKind::Paren(inner) => self.operand(inner),
+            ExprKind::Error => None,
+            _ => self.not_a_predicate(expr),
+        }
+    }
+
+    fn not_a_predicate(&mut self, expr: &'p Expr) -> Option<String> {
+        self.push(
+            Diagnostic::error(
+                codes::NOT_A_CONDITION,
+                expr.span,
+                "not a condition on a record",
+                "compare a field or `length` with a value here",
+            )
+            .help("for example `where = int_score >= 4 and length >= 8Ki`"),
+        );
+        None
+    }
+
+    /// A path written in `module`, relative to the root file's directory.
+    pub(crate) fn beside_root(&self, module: usize, path: &str) -> String {
+        if module == 0 || path.starts_with('/') {
+            return path.to_owned();
+        }
+        let directory = |module: usize| {
+            let name = self.files.name(self.program.modules[module].file);
+            name.rfind('/').map_or("", |slash| &name[..slash]).split('/').filter(|p| !p.is_empty()).collect::<Vec<_>>()
+        };
+        let (root, own) = (directory(0), directory(module));
+        let common = root.iter().zip(&own).take_while(|(a, b)| a == b).count();
+        let mut parts: Vec<&str> = std::iter::repeat_n("..", root.len() - common).collect();
+        parts.extend(&own[common..]);
+        parts.push(path);
+        parts.join("/")
+    }
+}

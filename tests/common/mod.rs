@@ -1,0 +1,68 @@
+//! Files on disk for the checker, and lists of example files.
+
+#![allow(dead_code, reason = "each test binary uses a part of this")]
+
+use std::path::{Path, PathBuf};
+
+use midc::diag::Diagnostic;
+use midc::sema::{self, Curriculum, Options};
+use midc::source::MemoryFiles;
+
+/// The package.
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// `*.curriculum` directly in these directories of the package, sorted.
+pub(crate) fn curricula(directories: &[&str]) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for directory in directories {
+        let entries = std::fs::read_dir(root().join(directory)).expect("the directory is there");
+        for entry in entries {
+            let path = entry.expect("a directory entry").path();
+            if path.extension().is_some_and(|e| e == "curriculum") {
+                out.push(path);
+            }
+        }
+    }
+    out.sort();
+    out
+}
+
+/// Check a file of the package; what it uses is loaded with it.
+pub(crate) fn check(path: &Path) -> (Option<Curriculum>, Vec<Diagnostic>) {
+    let mut files = MemoryFiles::new();
+    // Everything beside and below, under its path from the file's directory.
+    let directory = path.parent().expect("a file has a directory");
+    add(&mut files, directory, directory);
+    let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(path).expect("the file can be read");
+    let file = files.add(&name, text);
+    sema::check(&mut files, file, &Options::default())
+}
+
+fn add(files: &mut MemoryFiles, directory: &Path, root: &Path) {
+    for entry in std::fs::read_dir(directory).expect("the directory is there") {
+        let path = entry.expect("a directory entry").path();
+        if path.is_dir() {
+            add(files, &path, root);
+        } else if path.extension().is_some_and(|e| e == "curriculum") {
+            let name = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
+            files.add(&name, std::fs::read_to_string(&path).expect("the file can be read"));
+        }
+    }
+}
+
+/// Check a text.
+pub(crate) fn check_text(text: &str) -> (Option<Curriculum>, Vec<Diagnostic>) {
+    check_with(text, &[])
+}
+
+/// Check a text with `--set`.
+pub(crate) fn check_with(text: &str, set: &[(&str, &str)]) -> (Option<Curriculum>, Vec<Diagnostic>) {
+    let mut files = MemoryFiles::new();
+    let file = files.add("test.curriculum", text);
+    let options =
+        Options { set: set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect() };
+    sema::check(&mut files, file, &options)
+}
