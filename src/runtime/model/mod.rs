@@ -9,6 +9,8 @@ mod finite_differences;
 mod forward;
 mod gguf;
 pub(in crate::runtime) mod hf;
+#[cfg(test)]
+mod hf_tests;
 pub mod init;
 mod layout;
 mod load;
