@@ -129,6 +129,7 @@ FAMILIES = {
 
 
 def small_models(midc, work):
+    torch.set_num_threads(1)  # matrices this small only make threads wait for each other
     data = os.path.join(work, "sample.jsonl")
     with open(data, "w", encoding="utf-8") as out:
         for path in sorted(glob.glob(f"{DATA}/*.test.jsonl")):
@@ -222,7 +223,9 @@ def main():
             for data in sorted(glob.glob(f"{DATA}/*.test.jsonl")):
                 compare_loss(midc, directory_name(checkpoint), checkpoint, model, tokenizer, data, args.context)
         if not args.checkpoints:
+            threads = torch.get_num_threads()
             small_models(midc, work)
+            torch.set_num_threads(threads)
             gguf = os.environ.get("MIDC_SMOLLM2", f"{ROOT}/examples/models/SmolLM2-135M-Instruct.Q4_1.gguf")
             if os.path.exists(gguf):
                 smollm2(midc, work, gguf, args.tokens)
