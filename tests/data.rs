@@ -453,3 +453,82 @@ fn windows_cover_each_document_once() {
         assert_eq!(tokens, tokenizer.encode(text).unwrap());
     }
 }
+
+/// Open one source over `lines` in a fresh directory.
+fn open_lines(lines: &[serde_json::Value], change: impl FnOnce(&mut SourcePlan)) -> (Corpus, SourceSummary) {
+    let dir = tempfile::tempdir().unwrap();
+    let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+    std::fs::write(dir.path().join("0.jsonl"), text).unwrap();
+    let test = r#"{"q": "this very sentence of exactly thirteen words is in the test set alas"}"#;
+    std::fs::write(dir.path().join("test.jsonl"), test).unwrap();
+    let mut plan = source("s0", "0.jsonl");
+    change(&mut plan);
+    let (corpus, mut summary) =
+        Corpus::open(&[plan], tokenizer(), &options(dir.path(), &dir.path().join("cache")), &Quiet).unwrap();
+    (corpus, summary.sources.remove(0))
+}
+
+fn texts(corpus: &Corpus) -> Vec<String> {
+    let source = corpus.source("s0").unwrap();
+    (0..source.train_documents())
+        .map(|d| corpus.tokenizer().decode(&source.tokens(d)).unwrap().replace("<|endoftext|>", ""))
+        .collect()
+}
+
+#[test]
+fn where_keeps_what_passes() {
+    use serde_json::json;
+    let lines = [
+        json!({"text": "short", "score": 5}),
+        json!({"text": "a text that is long enough to pass", "score": 5}),
+        json!({"text": "another text that is long enough", "score": 1}),
+    ];
+    let (corpus, summary) = open_lines(&lines, |p| p.filter = Some("score >= 3 and length >= 5".into()));
+    assert_eq!(texts(&corpus), ["a text that is long enough to pass"]);
+    assert_eq!((summary.dropped.filtered, summary.dropped.bad()), (2, 0));
+}
+
+#[test]
+fn exclude_drops_what_is_in_the_test_set_and_says_where() {
+    use serde_json::json;
+    let lines = [
+        json!({"text": "Quote: This very sentence, of exactly thirteen words, is in the test set alas!"}),
+        json!({"text": "This very sentence is not."}),
+    ];
+    let (corpus, summary) = open_lines(&lines, |p| p.exclude = vec!["test.jsonl".into()]);
+    assert_eq!(texts(&corpus), ["This very sentence is not."]);
+    assert_eq!(summary.dropped.excluded, 1);
+    let example = &summary.examples[0];
+    assert!(example.record == 1 && example.what.contains("test.jsonl`, record 1"), "{example:?}");
+}
+
+#[test]
+fn loss_is_taken_on_the_named_fields_only() {
+    use serde_json::json;
+    let chat = json!({"messages": [{"role": "user", "content": "what is one and one"},
+        {"role": "assistant", "content": "it is two"}, {"role": "user", "content": "thanks"}]});
+    let asked = json!({"q": "the question", "a": "the answer"});
+    for (line, text, loss_on, expect) in [
+        (chat, None, "assistant", " it is two"),
+        (asked.clone(), Some("{q} = {a}"), "a", " the answer<|endoftext|>"),
+        (asked, Some("{q} = {a}"), "q", " question"),
+    ] {
+        let (corpus, _) = open_lines(&[line], |p| {
+            p.loss_on = vec![loss_on.into()];
+            p.text = text.map(str::to_owned);
+        });
+        let length = corpus.source("s0").unwrap().length(0);
+        let (batches, _) = run(&stage("a", &[("s0", 1.0)], (1, 1, length)), &corpus, SamplerState::default());
+        let predicted: Vec<u32> = batches[0].targets.iter().copied().filter(|t| *t != IGNORE).collect();
+        assert_eq!(corpus.tokenizer().decode(&predicted).unwrap(), expect);
+    }
+}
+
+#[test]
+fn some_documents_are_to_be_filled_in() {
+    let lines: Vec<_> =
+        (0..40).map(|i| serde_json::json!({"text": format!("fn f{i}() {{ {i} }}")})).collect();
+    let (corpus, _) = open_lines(&lines, |p| p.fim = Some(FimPlan { rate: 0.5, style: "psm".into() }));
+    let marked = texts(&corpus).iter().filter(|t| t.starts_with("<|fim_prefix|>")).count();
+    assert!((8..32).contains(&marked), "{marked}");
+}

@@ -1,34 +1,33 @@
 //! `midc data`: read, tokenise and count the sources of a curriculum.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use comfy_table::{CellAlignment, Table, presets};
 use miette::IntoDiagnostic as _;
 
+use super::compile::{self, CompileArgs, Compiled};
 use super::progress::Bar;
-use crate::plan::Plan;
 use crate::runtime::data::{Corpus, OnBad, OpenOptions, SourceSummary, Summary, TextTokenizer, model_files};
 
 /// Read, tokenise and count the sources
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A plan, as written by `midc plan --format json`
-    #[arg(long, value_name = "PLAN.json")]
-    plan: PathBuf,
+    #[command(flatten)]
+    compile: CompileArgs,
     /// How to write the counts
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// `tokenizer.json` or its directory, instead of the model's
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Where tokenised text is kept [default: $MIDC_CACHE, or midc in the user's cache directory]
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
-    /// What to do with records that cannot be read
-    #[arg(long, value_enum, default_value_t = BadRecords::Skip)]
-    on_bad: BadRecords,
+    /// Where tokenised text is kept between runs
+    #[arg(long, value_name = "DIR", default_value = ".midc-cache")]
+    cache_dir: PathBuf,
+    /// Stop at a malformed line of a data file instead of counting and skipping it
+    #[arg(long)]
+    strict_data: bool,
     /// Only these sources
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
@@ -43,29 +42,8 @@ enum Format {
     Json,
 }
 
-/// `--on-bad`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum BadRecords {
-    /// Stop at the first
-    Fail,
-    /// Leave them out and count them
-    Skip,
-}
-
-impl From<BadRecords> for OnBad {
-    fn from(value: BadRecords) -> Self {
-        match value {
-            BadRecords::Fail => Self::Fail,
-            BadRecords::Skip => Self::Skip,
-        }
-    }
-}
-
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum DataCommandError {
-    #[error("cannot read the plan `{}`: {why}", path.display())]
-    #[diagnostic(code(midc::data::plan))]
-    Plan { path: PathBuf, why: String },
     #[error("the plan has no source called `{name}`")]
     #[diagnostic(code(midc::data::source), help("it has {known}"))]
     Source { name: String, known: String },
@@ -74,18 +52,10 @@ enum DataCommandError {
     Tokenizer,
 }
 
-/// Where tokenised text is kept: `given`, else `$MIDC_CACHE`, else the user's cache directory.
-pub(crate) fn cache_dir(given: Option<PathBuf>) -> PathBuf {
-    let env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    given
-        .or_else(|| env("MIDC_CACHE"))
-        .or_else(|| env("XDG_CACHE_HOME").map(|dir| dir.join("midc")))
-        .or_else(|| env("HOME").map(|dir| dir.join(".cache/midc")))
-        .unwrap_or_else(|| PathBuf::from(".midc-cache"))
-}
-
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
-    let (plan, base_dir) = read_plan(&args.plan)?;
+    let Some(Compiled { plan, base_dir }) = compile::plan(&args.compile)? else {
+        return Ok(ExitCode::from(super::FOUND));
+    };
     let mut sources = plan.sources.clone();
     for name in &args.source {
         if !sources.iter().any(|s| s.name == *name) {
@@ -103,10 +73,10 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let heldout = plan.stages.iter().flat_map(|s| &s.evals).filter_map(|e| e.heldout).fold(0.0, f64::max);
     let options = OpenOptions {
         base_dir: &base_dir,
-        cache_dir: &cache_dir(args.cache.clone()),
+        cache_dir: &args.cache_dir,
         vocab_size,
         heldout,
-        on_bad: args.on_bad.into(),
+        on_bad: if args.strict_data { OnBad::Fail } else { OnBad::Skip },
         count_duplicates: true,
     };
     let (_, summary) = Corpus::open(&sources, tokenizer, &options, &Bar::new(args.quiet))?;
@@ -117,13 +87,6 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     // A closed pipe is no mistake of the data.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
-}
-
-fn read_plan(path: &Path) -> Result<(Plan, PathBuf), DataCommandError> {
-    let wrong = |why: String| DataCommandError::Plan { path: path.to_owned(), why };
-    let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
-    let plan = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
-    Ok((plan, path.parent().map_or_else(PathBuf::new, Path::to_owned)))
 }
 
 /// The table, then what needs a sentence.

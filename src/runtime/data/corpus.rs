@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cache::Shard;
+use super::decontaminate::Exclusion;
+use super::document::Recipe;
+use super::filter::Filter;
+use super::fim::Fim;
 use super::heldout::{Remaining, is_held_out};
-use super::index::{Indexed, Recipe, index};
+use super::index::{Indexed, index};
 use super::readers::Format;
 use super::record::TextOf;
 use super::{DataError, OnBad, Order, Piece, Progress, SourceSummary, Summary, TextTokenizer};
@@ -186,9 +190,34 @@ impl Source {
             Order::Ascending(field) | Order::Descending(field) => Some(field.clone()),
             Order::Shuffled | Order::AsWritten => None,
         };
-        let files = files(&plan.name, &plan.path, options.base_dir)?;
-        let recipe =
-            Recipe { tokenizer, vocab_size: options.vocab_size, text, sort_by, on_bad: options.on_bad };
+        let files = find_files(&plan.name, &plan.path, options.base_dir)?;
+        let filter = match &plan.filter {
+            Some(filter) => Some(Filter::parse(filter).map_err(|why| wrong("where", filter, &why))?),
+            None => None,
+        };
+        let fim = match &plan.fim {
+            Some(fim) if !plan.loss_on.is_empty() => {
+                return Err(wrong("fim", &fim.style, "cannot be combined with `loss_on`"));
+            }
+            Some(fim) => Some(Fim::new(&plan.name, fim, tokenizer)?),
+            None => None,
+        };
+        let exclusion = if plan.exclude.is_empty() {
+            Exclusion::default()
+        } else {
+            Exclusion::read(&find_files(&plan.name, &plan.exclude, options.base_dir)?)?
+        };
+        let recipe = Recipe {
+            tokenizer,
+            vocab_size: options.vocab_size,
+            text,
+            filter,
+            loss_on: plan.loss_on.clone(),
+            fim,
+            exclusion,
+            sort_by,
+            on_bad: options.on_bad,
+        };
         let (shards, keys) = index(&plan.name, &files, &recipe, options.cache_dir, progress)?;
 
         let mut summary = SourceSummary {
@@ -454,7 +483,7 @@ impl Source {
 }
 
 /// The files that `patterns` name, each once, in name order per pattern.
-fn files(source: &str, patterns: &[String], base: &Path) -> Result<Vec<(PathBuf, Format)>, DataError> {
+fn find_files(source: &str, patterns: &[String], base: &Path) -> Result<Vec<(PathBuf, Format)>, DataError> {
     let mut out: Vec<(PathBuf, Format)> = Vec::new();
     for pattern in patterns {
         let plain = base.join(pattern);

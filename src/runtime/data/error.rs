@@ -58,7 +58,7 @@ pub enum DataError {
     #[error("`{}`, record {record}: {what}", path.display())]
     #[diagnostic(
         code(midc::data::bad_record),
-        help("mend the record, or let bad records be skipped and counted (`--on-bad skip`)")
+        help("mend the record, or let bad records be skipped and counted (leave out `--strict-data`)")
     )]
     BadRecord {
         /// The file.

@@ -7,13 +7,12 @@ use std::sync::mpsc::sync_channel;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::cache::{Document, Shard, Unusable, VERSION, Writer};
-use super::readers::{self, Body, Format, Item, Stretch, View};
-use super::record::{TextOf, field};
+use super::document::{Outcome, Recipe};
+use super::readers::{self, Format, Item, Stretch};
 use super::summary::{Dropped, Example};
-use super::{DataError, Progress, TextTokenizer};
+use super::{DataError, Progress};
 
 /// Plain line files are tokenised in stretches of about this size: what a kill can lose.
 const STRETCH: u64 = 128 << 20;
@@ -22,8 +21,10 @@ const GROUP_BYTES: u64 = 64 << 20;
 const GROUP_FILES: usize = 1 << 14;
 /// Bytes of records handed to the cores at once.
 const BATCH: usize = 4 << 20;
-/// Dropped records kept as examples, per shard.
+/// Broken records kept as examples, per shard.
 const EXAMPLES: usize = 20;
+/// Decontaminated documents kept in the report, per shard.
+const TRACED: usize = 1 << 16;
 
 /// What to do with a record that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,17 +35,6 @@ pub enum OnBad {
     Fail,
     /// Leave it out and count it.
     Skip,
-}
-
-/// How records become documents.
-#[derive(Debug)]
-pub(crate) struct Recipe<'a> {
-    pub(crate) tokenizer: &'a TextTokenizer,
-    pub(crate) vocab_size: usize,
-    pub(crate) text: TextOf,
-    /// Field the order is by.
-    pub(crate) sort_by: Option<String>,
-    pub(crate) on_bad: OnBad,
 }
 
 /// Input of one shard.
@@ -274,7 +264,8 @@ fn newlines(bytes: &[u8]) -> u64 {
 /// Tokenise `group` into the shard at `path`.
 fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress) -> Result<(), DataError> {
     let width = if recipe.vocab_size <= 1 << 16 { 2 } else { 4 };
-    let Some(mut writer) = Writer::create(path, width, false, recipe.sort_by.is_some())? else {
+    let Some(mut writer) = Writer::create(path, width, !recipe.loss_on.is_empty(), recipe.sort_by.is_some())?
+    else {
         return Ok(());
     };
     let mut report = ShardReport::default();
@@ -320,17 +311,19 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
                 report.records += 1;
                 let path = || group.stretches[file].path.clone();
                 match outcome {
-                    Outcome::Document { tokens, hash, key, bytes } => {
+                    Outcome::Document { tokens, loss, hash, key, bytes } => {
                         report.bytes += bytes;
                         let origin = (file as u64) << 40 | record & ((1 << 40) - 1);
-                        writer.push(&tokens, &[], Document { hash, origin, key })?;
+                        writer.push(&tokens, &loss, Document { hash, origin, key })?;
                     }
                     Outcome::Dropped { why, what, bad } => {
                         if bad && recipe.on_bad == OnBad::Fail {
                             return Err(DataError::BadRecord { path: path(), record, what });
                         }
                         why(&mut report.dropped);
-                        if !what.is_empty() && report.examples.len() < EXAMPLES {
+                        // Every decontaminated document can be traced; of broken ones some are enough.
+                        let most = if bad { EXAMPLES } else { TRACED };
+                        if !what.is_empty() && report.examples.len() < most {
                             report.examples.push(ShardExample { file, record, what, bad });
                         }
                     }
@@ -346,119 +339,4 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
     })?;
     let json = serde_json::to_vec(&report).unwrap_or_default();
     writer.finish(&group.key, &json)
-}
-
-/// What became of a record.
-enum Outcome {
-    Document { tokens: Vec<u32>, hash: u128, key: f64, bytes: u64 },
-    Dropped { why: fn(&mut Dropped), what: String, bad: bool },
-    Failed(String),
-}
-
-impl Outcome {
-    fn bad(why: fn(&mut Dropped), what: impl Into<String>) -> Self {
-        Self::Dropped { why, what: what.into(), bad: true }
-    }
-
-    fn unwanted(why: fn(&mut Dropped)) -> Self {
-        Self::Dropped { why, what: String::new(), bad: false }
-    }
-}
-
-impl Recipe<'_> {
-    /// Everything that decides what tokens a record gives.
-    fn digest(&self) -> blake3::Hash {
-        let width = if self.vocab_size <= 1 << 16 { 2 } else { 4 };
-        let text = format!("{:?}\n{:?}\n{width}", self.text, self.sort_by);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.tokenizer.digest().as_bytes()).update(text.as_bytes());
-        hasher.finalize()
-    }
-
-    fn view(&self) -> View {
-        let mut fields = self.text.fields();
-        fields.extend(self.sort_by.clone());
-        View { vocab_size: self.vocab_size, eos: self.tokenizer.eos(), fields: Some(fields) }
-    }
-
-    fn document(&self, body: Body) -> Outcome {
-        let record = match body {
-            Body::Tokens(tokens) => return self.tokens(tokens),
-            Body::Text(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => return self.text(&text, &Value::Null),
-                Err(error) => {
-                    let what = format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to());
-                    return Outcome::bad(|d| d.invalid_utf8 += 1, what);
-                }
-            },
-            Body::Row(row) => Value::Object(row),
-            Body::Json(bytes) => {
-                if bytes.iter().all(u8::is_ascii_whitespace) {
-                    return Outcome::bad(|d| d.blank += 1, "a blank line");
-                }
-                if let Err(error) = std::str::from_utf8(&bytes) {
-                    let what = format!("not UTF-8 at byte {}", error.valid_up_to());
-                    return Outcome::bad(|d| d.invalid_utf8 += 1, what);
-                }
-                match serde_json::from_slice(&bytes) {
-                    Ok(value @ Value::Object(_)) => value,
-                    Ok(_) => return Outcome::bad(|d| d.malformed += 1, "not a JSON object"),
-                    Err(error) => {
-                        // serde_json counts lines of its own input, which is one.
-                        let what =
-                            format!("malformed JSON: {error}").replace(" at line 1 column", " at column");
-                        return Outcome::bad(|d| d.malformed += 1, what);
-                    }
-                }
-            }
-        };
-        match self.text.render(&record) {
-            Ok(rendered) => self.text(&rendered.text, &record),
-            Err(what) => Outcome::bad(|d| d.no_text += 1, what),
-        }
-    }
-
-    fn text(&self, text: &str, record: &Value) -> Outcome {
-        if text.is_empty() {
-            return Outcome::unwanted(|d| d.empty += 1);
-        }
-        let mut tokens = match self.tokenizer.encode_document(text) {
-            Ok(tokens) => tokens,
-            Err(why) => return Outcome::Failed(why),
-        };
-        let eos = self.tokenizer.eos();
-        if tokens.last() != Some(&eos) {
-            tokens.push(eos);
-        }
-        let key = self.sort_by.as_ref().map_or(f64::NAN, |name| number(field(record, name)));
-        Outcome::Document { tokens, hash: content_hash(text.as_bytes()), key, bytes: text.len() as u64 }
-    }
-
-    fn tokens(&self, mut tokens: Vec<u32>) -> Outcome {
-        let eos = self.tokenizer.eos();
-        if tokens.is_empty() || tokens == [eos] {
-            return Outcome::unwanted(|d| d.empty += 1);
-        }
-        if tokens.last() != Some(&eos) {
-            tokens.push(eos);
-        }
-        let bytes: Vec<u8> = tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
-        Outcome::Document { hash: content_hash(&bytes), tokens, key: f64::NAN, bytes: 0 }
-    }
-}
-
-/// The first half of blake3.
-fn content_hash(bytes: &[u8]) -> u128 {
-    let mut out = [0; 16];
-    out.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
-    u128::from_be_bytes(out)
-}
-
-fn number(value: &Value) -> f64 {
-    match value {
-        Value::Number(n) => n.as_f64().unwrap_or(f64::NAN),
-        Value::Bool(b) => f64::from(u8::from(*b)),
-        Value::String(s) => s.trim().parse().unwrap_or(f64::NAN),
-        _ => f64::NAN,
-    }
 }

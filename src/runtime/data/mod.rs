@@ -11,7 +11,11 @@
 
 mod cache;
 mod corpus;
+mod decontaminate;
+mod document;
 mod error;
+mod filter;
+mod fim;
 mod heldout;
 mod index;
 mod mixer;

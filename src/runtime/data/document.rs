@@ -1,0 +1,226 @@
+//! From a raw record to the tokens of a document, or the reason why it is none. Runs on every core;
+//! knows neither files nor the cache.
+
+use serde_json::Value;
+
+use super::decontaminate::Exclusion;
+use super::filter::Filter;
+use super::fim::Fim;
+use super::readers::{Body, View};
+use super::record::{Rendered, TextOf, field};
+use super::summary::Dropped;
+use super::{OnBad, TextTokenizer};
+
+/// How the records of a source become documents.
+#[derive(Debug)]
+pub(crate) struct Recipe<'a> {
+    pub(crate) tokenizer: &'a TextTokenizer,
+    pub(crate) vocab_size: usize,
+    pub(crate) text: TextOf,
+    pub(crate) filter: Option<Filter>,
+    /// Fields and roles that carry loss; empty for all.
+    pub(crate) loss_on: Vec<String>,
+    pub(crate) fim: Option<Fim>,
+    pub(crate) exclusion: Exclusion,
+    /// Field the order is by.
+    pub(crate) sort_by: Option<String>,
+    pub(crate) on_bad: OnBad,
+}
+
+/// What became of a record.
+pub(crate) enum Outcome {
+    Document {
+        tokens: Vec<u32>,
+        /// Which tokens carry loss; empty when all do.
+        loss: Vec<bool>,
+        /// Of the text.
+        hash: u128,
+        /// For the order; NaN for none.
+        key: f64,
+        /// Of text.
+        bytes: u64,
+    },
+    Dropped {
+        why: fn(&mut Dropped),
+        /// For the report; empty when counting is enough.
+        what: String,
+        /// Whether it is broken rather than unwanted.
+        bad: bool,
+    },
+    /// The tokenizer failed.
+    Failed(String),
+}
+
+impl Outcome {
+    fn bad(why: fn(&mut Dropped), what: impl Into<String>) -> Self {
+        Self::Dropped { why, what: what.into(), bad: true }
+    }
+
+    fn unwanted(why: fn(&mut Dropped), what: String) -> Self {
+        Self::Dropped { why, what, bad: false }
+    }
+}
+
+impl Recipe<'_> {
+    /// Everything that decides what tokens a record gives.
+    pub(crate) fn digest(&self) -> blake3::Hash {
+        let width = if self.vocab_size <= 1 << 16 { 2 } else { 4 };
+        let text = format!(
+            "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{width}",
+            self.text,
+            self.filter,
+            self.loss_on,
+            self.fim,
+            self.exclusion.digest(),
+            self.sort_by
+        );
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.tokenizer.digest().as_bytes()).update(text.as_bytes());
+        hasher.finalize()
+    }
+
+    /// What the readers need to know.
+    pub(crate) fn view(&self) -> View {
+        let mut fields = self.text.fields();
+        fields.extend(self.sort_by.clone());
+        if let Some(filter) = &self.filter {
+            filter.fields(&mut fields);
+        }
+        View { vocab_size: self.vocab_size, eos: self.tokenizer.eos(), fields: Some(fields) }
+    }
+
+    /// Make a document of `body`.
+    pub(crate) fn document(&self, body: Body) -> Outcome {
+        let record = match body {
+            Body::Tokens(tokens) => return self.tokens(tokens),
+            Body::Text(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => return self.text(Rendered { text, spans: Vec::new() }, &Value::Null),
+                Err(error) => {
+                    let what = format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to());
+                    return Outcome::bad(|d| d.invalid_utf8 += 1, what);
+                }
+            },
+            Body::Row(row) => Value::Object(row),
+            Body::Json(bytes) => match parse(&bytes) {
+                Ok(record) => record,
+                Err(outcome) => return outcome,
+            },
+        };
+        if self.filter.as_ref().and_then(|f| f.passes(&record, None)) == Some(false) {
+            return Outcome::unwanted(|d| d.filtered += 1, String::new());
+        }
+        match self.text.render(&record) {
+            Ok(rendered) => self.text(rendered, &record),
+            Err(what) => Outcome::bad(|d| d.no_text += 1, what),
+        }
+    }
+
+    fn text(&self, rendered: Rendered, record: &Value) -> Outcome {
+        let text = rendered.text.as_str();
+        if text.is_empty() {
+            return Outcome::unwanted(|d| d.empty += 1, String::new());
+        }
+        if let Some(what) = self.exclusion.find(text) {
+            return Outcome::unwanted(|d| d.excluded += 1, what);
+        }
+        let (mut tokens, mut loss) = match self.encode(&rendered) {
+            Ok(encoded) => encoded,
+            Err(why) => return Outcome::Failed(why),
+        };
+        let eos = self.tokenizer.eos();
+        if tokens.last() != Some(&eos) {
+            tokens.push(eos);
+            if !self.loss_on.is_empty() {
+                // To stop is part of what ends the document.
+                let ends = |(name, span): &(String, std::ops::Range<usize>)| {
+                    self.loss_on.contains(name) && span.end == text.len()
+                };
+                loss.push(rendered.spans.iter().any(ends));
+            }
+        }
+        if self.filter.as_ref().and_then(|f| f.passes(record, Some(tokens.len() as u64))) == Some(false) {
+            return Outcome::unwanted(|d| d.filtered += 1, String::new());
+        }
+        let key = self.sort_by.as_ref().map_or(f64::NAN, |name| match name.as_str() {
+            "length" => tokens.len() as f64,
+            name => number(field(record, name)),
+        });
+        Outcome::Document { tokens, loss, hash: content_hash(text.as_bytes()), key, bytes: text.len() as u64 }
+    }
+
+    /// Tokens and, where not all carry loss, which do: those that have a byte in a field of
+    /// `loss_on`.
+    fn encode(&self, rendered: &Rendered) -> Result<(Vec<u32>, Vec<bool>), String> {
+        let text = rendered.text.as_str();
+        if self.loss_on.is_empty() {
+            if let Some(fim) = &self.fim
+                && let Some(tokens) = fim.apply(text, &|part| self.tokenizer.encode_document(part))?
+            {
+                return Ok((tokens, Vec::new()));
+            }
+            return Ok((self.tokenizer.encode_document(text)?, Vec::new()));
+        }
+        let wanted: Vec<_> = rendered
+            .spans
+            .iter()
+            .filter(|(name, _)| self.loss_on.contains(name))
+            .map(|(_, span)| span)
+            .collect();
+        let encoded = self.tokenizer.encode_with_offsets(text)?;
+        let has_loss =
+            |at: &std::ops::Range<usize>| wanted.iter().any(|s| at.start < s.end && s.start < at.end);
+        Ok(encoded.into_iter().map(|(id, at)| (id, has_loss(&at))).unzip())
+    }
+
+    fn tokens(&self, mut tokens: Vec<u32>) -> Outcome {
+        let eos = self.tokenizer.eos();
+        if tokens.is_empty() || tokens == [eos] {
+            return Outcome::unwanted(|d| d.empty += 1, String::new());
+        }
+        if tokens.last() != Some(&eos) {
+            tokens.push(eos);
+        }
+        let length = tokens.len() as u64;
+        if self.filter.as_ref().and_then(|f| f.passes(&Value::Null, Some(length))) == Some(false) {
+            return Outcome::unwanted(|d| d.filtered += 1, String::new());
+        }
+        let bytes: Vec<u8> = tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
+        let key = if self.sort_by.as_deref() == Some("length") { length as f64 } else { f64::NAN };
+        Outcome::Document { hash: content_hash(&bytes), tokens, loss: Vec::new(), key, bytes: 0 }
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Value, Outcome> {
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Err(Outcome::bad(|d| d.blank += 1, "a blank line"));
+    }
+    if let Err(error) = std::str::from_utf8(line) {
+        let what = format!("not UTF-8 at byte {}", error.valid_up_to());
+        return Err(Outcome::bad(|d| d.invalid_utf8 += 1, what));
+    }
+    match serde_json::from_slice(line) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err(Outcome::bad(|d| d.malformed += 1, "not a JSON object")),
+        Err(error) => {
+            // serde_json counts lines of its own input, which is one.
+            let what = format!("malformed JSON: {error}").replace(" at line 1 column", " at column");
+            Err(Outcome::bad(|d| d.malformed += 1, what))
+        }
+    }
+}
+
+/// The first half of blake3.
+fn content_hash(bytes: &[u8]) -> u128 {
+    let mut out = [0; 16];
+    out.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
+    u128::from_be_bytes(out)
+}
+
+fn number(value: &Value) -> f64 {
+    match value {
+        Value::Number(n) => n.as_f64().unwrap_or(f64::NAN),
+        Value::Bool(b) => f64::from(u8::from(*b)),
+        Value::String(s) => s.trim().parse().unwrap_or(f64::NAN),
+        _ => f64::NAN,
+    }
+}
