@@ -274,11 +274,12 @@ impl<'t> Layout<'t> {
     }
 
     /// Whether the line that starts at `line` plainly begins an entry or item: not indented deeper
-    /// than `indent`, and `key =`, `kind name …`, `kind {`, `@attribute`; `strict` also takes `key:`
-    /// and a doc comment.
+    /// than `indent`, and `key =`, `kind name …`, `kind {`, `@attribute`; `strict` also takes `key:`,
+    /// a doc comment, and `key =` however deep.
     fn starts_entry(&self, line: usize, indent: usize, strict: bool) -> bool {
         let at = self.skip_blanks(line);
-        if at - line > indent {
+        let deeper = at - line > indent;
+        if deeper && !strict {
             return false;
         }
         if self.byte(at) == Some(b'@') {
@@ -298,6 +299,7 @@ impl<'t> Layout<'t> {
         at = self.skip_blanks(at);
         match self.byte(at) {
             Some(b'=') => self.byte(at + 1) != Some(b'='),
+            _ if deeper => false,
             Some(b'{') => true,
             Some(b':') => strict,
             Some(b'"') => first == "use",
