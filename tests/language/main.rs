@@ -1,0 +1,10 @@
+//! The language from outside: what files draw which diagnostics, in every output format; explain
+//! pages; the formatter; and that nothing a file contains can crash or hang the front end.
+
+mod explain;
+mod fmt;
+mod formats;
+mod mutations;
+mod speed;
+mod support;
+mod ui;
