@@ -41,6 +41,11 @@ impl Token<'_> {
         ) || matches!(self.text, "then" | "and" | "or" | "not" | "of" | "where" | "in" | "as")
     }
 
+    /// Whether a value must be complete before it.
+    fn closes_value(&self) -> bool {
+        self.is_open() && !matches!(self.text, "(" | "[" | "not") || matches!(self.text, ")" | "]")
+    }
+
     fn begins_value(&self) -> bool {
         self.is_word()
             || self.text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '"' | '(' | '[' | '.'))
@@ -61,9 +66,7 @@ pub(super) fn explain(text: &str, at: usize, file: FileId, base: usize, context:
         return diagnostic;
     }
     match (previous, next) {
-        (Some(previous), _)
-            if previous.is_open() && !next.is_some_and(|n| n.begins_value() && !n.is_open()) =>
-        {
+        (Some(previous), _) if previous.is_open() && next.is_none_or(|next| next.closes_value()) => {
             place.missing_value(previous, next)
         }
         (Some(previous), None) => place.cut_short(previous),
@@ -261,6 +264,7 @@ impl Place<'_> {
         let what = match previous.text {
             "as" => "a name",
             "in" => "a list",
+            ":" if self.context == Context::Item => "a type",
             _ => "a value",
         };
         let message = format!("{what} is missing after `{}`", previous.text);
@@ -299,6 +303,15 @@ impl Place<'_> {
     fn unexpected(&self, previous: Option<Token<'_>>, next: Token<'_>) -> Diagnostic {
         let span = self.of(next);
         let found = next.quoted();
+        if matches!(next.text, ")" | "]") && self.bracket().is_none() {
+            let message = format!("{found} closes nothing");
+            return Diagnostic::error(codes::UNBALANCED, span, message, "no bracket is open here").fix(
+                "remove it",
+                Applicability::MaybeIncorrect,
+                span,
+                "",
+            );
+        }
         let message = match previous {
             Some(previous) => format!("unexpected {found} after {}", previous.quoted()),
             None => format!("unexpected {found}"),
@@ -312,13 +325,6 @@ impl Place<'_> {
             };
         };
         match (self.context, self.bracket()) {
-            _ if matches!(next.text, ")" | "]") && self.bracket().is_none() => Diagnostic::error(
-                codes::UNBALANCED,
-                span,
-                format!("{found} closes nothing"),
-                "no bracket is open here",
-            )
-            .fix("remove it", Applicability::MaybeIncorrect, span, ""),
             (_, Some(_)) if next.begins_value() => {
                 let gap = self.span(previous.end(), next.start);
                 diagnostic.help("values in brackets are separated by commas").fix(

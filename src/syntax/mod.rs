@@ -236,6 +236,7 @@ mod tests {
         let (messages, tree) = broken("stage a {\n  eval e {\n    x = 1\n}\nlet y = 1\n");
         assert_eq!(messages, ["2: the block `eval e` is never closed"]);
         assert_eq!(tree, "stage a {eval e {x = 1}}; let y = 1");
+        clean("stage s {\n  eval e {\n  x = 1\n}\n    }\nlet x = 1");
         let (messages, _) = broken("mix m { a = 1\n}\n}\nlet x = 1");
         assert_eq!(messages, ["3: `}` closes nothing"]);
     }

@@ -47,6 +47,8 @@ struct Tree<'t> {
     stack: Vec<Open>,
     /// Blocks open beyond [`MAX_BLOCKS`].
     skipped: usize,
+    /// More braces are opened than closed.
+    brace_missing: bool,
     preface: Preface,
 }
 
@@ -61,9 +63,15 @@ pub(super) fn parse(file: FileId, text: &str) -> (File, Vec<Diagnostic>) {
         diagnostics: Vec::new(),
         stack: Vec::new(),
         skipped: 0,
+        brace_missing: false,
         preface: Preface::default(),
     };
-    for piece in Layout::new(text) {
+    let pieces: Vec<Piece> = Layout::new(text).collect();
+    let opened = pieces.iter().filter(|p| matches!(p, Piece::Open(..))).count();
+    let closed = pieces.iter().filter(|p| matches!(p, Piece::Close(..))).count();
+    // How lines are indented only says something where a brace is missing for certain.
+    tree.brace_missing = opened > closed;
+    for piece in pieces {
         tree.piece(piece);
     }
     tree.end();
@@ -339,6 +347,7 @@ impl<'t> Tree<'t> {
         // A brace that stands under the head of an outer block closes that one: the inner block's
         // own brace is the missing one.
         if let Some(indent) = indent
+            && self.brace_missing
             && self.stack.last().is_some_and(|top| top.indent.is_some_and(|i| i > indent))
             && let Some(owner) = self.stack.iter().rposition(|open| open.indent == Some(indent))
         {
@@ -363,7 +372,9 @@ impl<'t> Tree<'t> {
 
     /// Before a piece that can only stand at the top level: close the blocks that should have been.
     fn close_forgotten(&mut self, chunk: &Chunk, opens: bool) {
-        let (Some(indent), false) = (chunk.indent, self.stack.is_empty()) else { return };
+        let (Some(indent), true) = (chunk.indent, self.brace_missing && !self.stack.is_empty()) else {
+            return;
+        };
         let mut words = self.slice(&chunk.range).split([' ', '\t']).filter(|w| !w.is_empty());
         let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let named = second.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '"'));

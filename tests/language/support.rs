@@ -6,7 +6,7 @@ use midc::diag::{Diagnostic, LintLevels};
 use midc::source::{FileId, Files, MemoryFiles};
 
 /// Diagnostics of a text that stands alone, as `midc check` would show them.
-pub fn check_text(text: &str) -> (Vec<Diagnostic>, MemoryFiles) {
+pub(crate) fn check_text(text: &str) -> (Vec<Diagnostic>, MemoryFiles) {
     let mut files = MemoryFiles::new();
     let file = files.add("test.curriculum", text);
     let diagnostics = check(&mut files, file);
@@ -14,14 +14,14 @@ pub fn check_text(text: &str) -> (Vec<Diagnostic>, MemoryFiles) {
 }
 
 /// Diagnostics of a file, as `midc check` would show them.
-pub fn check(files: &mut dyn Files, file: FileId) -> Vec<Diagnostic> {
+pub(crate) fn check(files: &mut dyn Files, file: FileId) -> Vec<Diagnostic> {
     let (_, mut diagnostics) = midc::syntax::parse(file, files.text(file));
     LintLevels::default().apply(&mut diagnostics);
     diagnostics
 }
 
 /// The code blocks of a Markdown page that are marked `curriculum KIND`.
-pub fn examples(page: &str, kind: &str) -> Vec<String> {
+pub(crate) fn examples(page: &str, kind: &str) -> Vec<String> {
     let mark = format!("```curriculum {kind}\n");
     page.split(&mark)
         .skip(1)
@@ -30,12 +30,12 @@ pub fn examples(page: &str, kind: &str) -> Vec<String> {
 }
 
 /// The root of the package.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Every `.curriculum` file under `directory`, sorted, with its text.
-pub fn curricula(directory: &str) -> Vec<(PathBuf, String)> {
+pub(crate) fn curricula(directory: &str) -> Vec<(PathBuf, String)> {
     fn walk(directory: &Path, out: &mut Vec<PathBuf>) {
         let Ok(entries) = std::fs::read_dir(directory) else { return };
         for path in entries.map(|entry| entry.unwrap().path()) {
@@ -53,7 +53,7 @@ pub fn curricula(directory: &str) -> Vec<(PathBuf, String)> {
 }
 
 /// Compare with a golden file, or write it when `BLESS` is set. Returns what differs.
-pub fn golden(path: &Path, actual: &str) -> Option<String> {
+pub(crate) fn golden(path: &Path, actual: &str) -> Option<String> {
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(path, actual).unwrap();
         return None;
