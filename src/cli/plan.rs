@@ -133,7 +133,12 @@ fn table(plan: &Plan, verbose: bool) -> String {
         for (i, m) in s.mix.iter().enumerate() {
             let moving = m.weight.as_constant().is_none();
             let share = if moving {
-                format!("{} → {} (mean {})", show::percent(m.weight_start), show::percent(m.weight_end), show::percent(m.weight_mean))
+                format!(
+                    "{} → {} (mean {})",
+                    show::percent(m.weight_start),
+                    show::percent(m.weight_end),
+                    show::percent(m.weight_mean)
+                )
             } else {
                 show::percent(m.weight_mean)
             };
@@ -204,8 +209,12 @@ fn epochs(value: f64) -> String {
 fn batch(s: &StagePlan) -> String {
     let first = s.phases.first().map_or(0, |p| p.sequences);
     let last = s.phases.last().map_or(0, |p| p.sequences);
-    format!("{} × {} seqs", range(s.batch_tokens.start, s.batch_tokens.end, show::digits), range(first, last, show::digits))
-        .replacen(" × ", " tokens, ", 1)
+    format!(
+        "{} × {} seqs",
+        range(s.batch_tokens.start, s.batch_tokens.end, show::digits),
+        range(first, last, show::digits)
+    )
+    .replacen(" × ", " tokens, ", 1)
 }
 
 fn rope(s: &StagePlan) -> String {
@@ -225,7 +234,11 @@ fn csv(plan: &Plan, points: u64) -> String {
     for s in &plan.stages {
         let count = points.min(s.steps.max(1));
         for i in 0..count {
-            let step = if count == 1 { 0 } else { u64::try_from(u128::from(i) * u128::from(s.steps - 1) / u128::from(count - 1)).unwrap_or(0) };
+            let step = if count == 1 {
+                0
+            } else {
+                u64::try_from(u128::from(i) * u128::from(s.steps - 1) / u128::from(count - 1)).unwrap_or(0)
+            };
             let m = plan::moment(s, s.step_point(step).tokens);
             let shares: Vec<String> =
                 sources.iter().map(|name| m.mix.get(*name).copied().unwrap_or(0.0).to_string()).collect();

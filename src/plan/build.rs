@@ -5,9 +5,9 @@ use crate::rope;
 use crate::sema::{self, Curriculum};
 
 use super::{
-    Architecture, Attention, BatchPlan, CheckpointPlan, ContextPoint, EvalPlan, FimPlan, FromKind, GatePlan, LrPlan,
-    MixPlan, ModelPlan, OptimizerPlan, Packing, Phase, Plan, Precision, RopePlan, SoupPlan, SourcePlan, StagePlan,
-    State, Totals,
+    Architecture, Attention, BatchPlan, CheckpointPlan, ContextPoint, EvalPlan, FimPlan, FromKind, GatePlan,
+    LrPlan, MixPlan, ModelPlan, OptimizerPlan, Packing, Phase, Plan, Precision, RopePlan, SoupPlan,
+    SourcePlan, StagePlan, State, Totals,
 };
 
 /// The plan of a curriculum.
@@ -85,7 +85,8 @@ fn rope_plan(r: &sema::Rope, shape: Option<&sema::Architecture>, context: u64) -
     let head_dim = shape.and_then(|a| usize::try_from(a.head_dim).ok());
     let computable = head_dim.is_some() && rope::check(head_dim, theta, &r.scaling).is_ok();
     // The attention factor of every method needs no head dimension.
-    let frequencies = rope::inv_freq(head_dim.filter(|_| computable).unwrap_or(64), theta, &r.scaling, context);
+    let frequencies =
+        rope::inv_freq(head_dim.filter(|_| computable).unwrap_or(64), theta, &r.scaling, context);
     Some(RopePlan {
         method: r.method.to_owned(),
         theta,
@@ -153,7 +154,12 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
         checkpoints: s
             .checkpoints
             .iter()
-            .map(|c| CheckpointPlan { name: c.name.clone(), tokens: c.tokens, step: c.step, forever: c.forever })
+            .map(|c| CheckpointPlan {
+                name: c.name.clone(),
+                tokens: c.tokens,
+                step: c.step,
+                forever: c.forever,
+            })
             .collect(),
         evals: s
             .evals

@@ -5,8 +5,18 @@ use serde_json::{Map, Value};
 use super::Plan;
 
 /// Keys that say how a run is watched or where its numbers came from, not what it computes.
-const IDLE: [&str; 10] =
-    ["assumed", "inherited", "evals", "gates", "save_every", "keep", "epochs", "flops", "drawn_tokens", "max_epochs"];
+const IDLE: [&str; 10] = [
+    "assumed",
+    "inherited",
+    "evals",
+    "gates",
+    "save_every",
+    "keep",
+    "epochs",
+    "flops",
+    "drawn_tokens",
+    "max_epochs",
+];
 
 /// `blake3:` and the hash over the canonical JSON of everything that decides the outcome: models,
 /// stages, soups and sources, keys sorted, without the names of the file and its parameters (their

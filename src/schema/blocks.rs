@@ -89,7 +89,11 @@ pub const BLOCKS: &[Block] = &[
         doc: "A starting point: an existing checkpoint or a fresh architecture.",
         fields: &[
             field("checkpoint", Ty::Text, "A Hugging Face directory or a `.gguf` file."),
-            field("init", Ty::Init, "An architecture to initialise at random, or the known shape of a checkpoint that is not here."),
+            field(
+                "init",
+                Ty::Init,
+                "An architecture to initialise at random, or the known shape of a checkpoint that is not here.",
+            ),
             field("tokenizer", Ty::Text, "`tokenizer.json`; the one beside the checkpoint when absent."),
             field("context", Ty::Context, "The native context length, before any stretching."),
             field("rope", Ty::Rope, "Its position encoding."),
@@ -105,18 +109,40 @@ pub const BLOCKS: &[Block] = &[
         open: None,
         doc: "A body of text.",
         fields: &[
-            field("path", Ty::Paths, "Paths or globs: `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet`, `.txt`, source trees, `.npy`, `.bin`."),
-            field("kind", Ty::Word(KINDS), "What sort of text it is; lints and reports group by it.").default("other"),
+            field(
+                "path",
+                Ty::Paths,
+                "Paths or globs: `.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet`, `.txt`, source trees, `.npy`, `.bin`.",
+            ),
+            field("kind", Ty::Word(KINDS), "What sort of text it is; lints and reports group by it.")
+                .default("other"),
             field("tokens", Ty::Tokens, "Its size; `midc data` measures it."),
-            field("text", Ty::Text, "The record's text field, or a template such as `\"{question}\\n{answer}\"`."),
-            field("where", Ty::Predicate, "Which records belong to it: a condition over fields of the record and `length` in tokens."),
+            field(
+                "text",
+                Ty::Text,
+                "The record's text field, or a template such as `\"{question}\\n{answer}\"`.",
+            ),
+            field(
+                "where",
+                Ty::Predicate,
+                "Which records belong to it: a condition over fields of the record and `length` in tokens.",
+            ),
             field("max_epochs", Ty::Number, "How often it may be read.").default("4"),
             field("fim", Ty::Fim, "Fill in the middle, per document."),
             field("loss_on", Ty::Names, "Fields the loss is taken on; all when absent."),
-            field("synthetic", Ty::Word(YES_NO), "Whether a model wrote it; synthetic text tolerates more epochs.").default("no"),
+            field(
+                "synthetic",
+                Ty::Word(YES_NO),
+                "Whether a model wrote it; synthetic text tolerates more epochs.",
+            )
+            .default("no"),
             field("order", Ty::Order, "The order of its documents.").default("shuffled"),
             field("dedup", Ty::Word(DEDUP), "Drop documents whose content was already seen in the source."),
-            field("exclude", Ty::Paths, "Drop documents that share a 13-gram with these files (decontamination)."),
+            field(
+                "exclude",
+                Ty::Paths,
+                "Drop documents that share a 13-gram with these files (decontamination).",
+            ),
         ],
     },
     Block {
@@ -125,7 +151,11 @@ pub const BLOCKS: &[Block] = &[
         inside: None,
         open: Some("sources and mixes"),
         doc: "Named proportions: shares of sampled tokens that sum to exactly 100%.",
-        fields: &[field("weights", Ty::Word(WEIGHTS), "`relative` lets the weights be any positive numbers.")],
+        fields: &[field(
+            "weights",
+            Ty::Word(WEIGHTS),
+            "`relative` lets the weights be any positive numbers.",
+        )],
     },
     Block {
         keyword: "stage",
@@ -134,17 +164,23 @@ pub const BLOCKS: &[Block] = &[
         open: None,
         doc: "One leg of the run.",
         fields: &[
-            field("from", Ty::From, "The model, stage, fan-out, soup or named checkpoint it starts from.").required(),
+            field("from", Ty::From, "The model, stage, fan-out, soup or named checkpoint it starts from.")
+                .required(),
             field("tokens", Ty::Tokens, "Its length in tokens; this or `steps` must be written."),
             field("steps", Ty::Steps, "Its length in optimizer steps; this or `tokens` must be written."),
             field("context", Ty::Context, "Tokens per row: constant, or a curve of steps.").inherited(),
-            field("batch", Ty::Batch, "Rows or tokens per optimizer step; whole rows at every moment.").inherited(),
+            field("batch", Ty::Batch, "Rows or tokens per optimizer step; whole rows at every moment.")
+                .inherited(),
             field("mix", Ty::Mix, "What it reads: a mix, a source, or a curve of mixes.").inherited(),
             field("lr", Ty::Lr, "The learning rate over the tokens of the stage.").required(),
             field("rope", Ty::Rope, "How RoPE is stretched.").inherited(),
-            field("attention", Ty::Word(ATTENTION), "What a token sees of its packed row.").inherited().default("causal"),
+            field("attention", Ty::Word(ATTENTION), "What a token sees of its packed row.")
+                .inherited()
+                .default("causal"),
             field("packing", Ty::Word(PACKING), "How documents fill rows.").inherited().default("concat"),
-            field("optimizer", Ty::Optimizer, "The optimizer and its constants.").inherited().default("adamw()"),
+            field("optimizer", Ty::Optimizer, "The optimizer and its constants.")
+                .inherited()
+                .default("adamw()"),
             field("clip", Ty::Number, "The largest global gradient norm.").inherited().default("1.0"),
             field("z_loss", Ty::Number, "The weight of log²Z in the loss.").inherited(),
             field("state", Ty::Word(STATE), "Whether optimizer moments carry over.").default("keep"),

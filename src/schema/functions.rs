@@ -90,7 +90,12 @@ const fn or(name: &'static str, ty: Ty, default: &'static str, doc: &'static str
     Param { name, ty, required: false, default: Some(default), doc }
 }
 
-const fn function_(name: &'static str, family: Family, params: &'static [Param], doc: &'static str) -> Function {
+const fn function_(
+    name: &'static str,
+    family: Family,
+    params: &'static [Param],
+    doc: &'static str,
+) -> Function {
     Function { name, family, params, positional: None, open: None, doc }
 }
 
@@ -109,10 +114,17 @@ impl Function {
 const TO: Param = needs("to", Ty::Target, "The value at the end of the segment.");
 const OVER: Param = may("over", Ty::Span, "How long; what the other segments leave when absent.");
 const FACTOR: Param = needs("factor", Ty::Number, "Target length over original length.");
-const ORIGINAL: Param = needs("original", Ty::Whole, "The length before any stretching, also in a chain of stages.");
+const ORIGINAL: Param =
+    needs("original", Ty::Whole, "The length before any stretching, also in a chain of stages.");
 const THETA: Param = may("theta", Ty::Number, "The base of the frequencies; the model's own when absent.");
-const FAST: Param = or("beta_fast", Ty::Number, "32", "Dimensions that turn more often than this over the original length are left alone.");
-const SLOW: Param = or("beta_slow", Ty::Number, "1", "Dimensions that turn less often than this are interpolated.");
+const FAST: Param = or(
+    "beta_fast",
+    Ty::Number,
+    "32",
+    "Dimensions that turn more often than this over the original length are left alone.",
+);
+const SLOW: Param =
+    or("beta_slow", Ty::Number, "1", "Dimensions that turn less often than this are interpolated.");
 
 const DIMENSIONS: &[Param] = &[
     needs("layers", Ty::Whole, "Decoder layers."),
@@ -130,34 +142,52 @@ const DIMENSIONS: &[Param] = &[
 
 /// Every function.
 pub const FUNCTIONS: &[Function] = &[
-    function_("hold", Family::Segment, &[
-        OVER,
-        may("until", Ty::Condition, "Hold until a condition on the stage's learning rate becomes true."),
-    ], "Stays where the last segment ended."),
+    function_(
+        "hold",
+        Family::Segment,
+        &[
+            OVER,
+            may("until", Ty::Condition, "Hold until a condition on the stage's learning rate becomes true."),
+        ],
+        "Stays where the last segment ended.",
+    ),
     function_("linear", Family::Segment, &[TO, OVER], "a + (b − a)u"),
     function_("cosine", Family::Segment, &[TO, OVER], "b + (a − b)(1 + cos πu)/2: half a cosine."),
     function_("one_minus_sqrt", Family::Segment, &[TO, OVER], "a + (b − a)√u (arXiv:2405.18392)."),
-    function_("exp", Family::Segment, &[
-        may("to", Ty::Target, "The value at the end; or give `half_life`."),
-        may("half_life", Ty::Span, "The span in which the value halves; or give `to`."),
-        OVER,
-    ], "a·(b/a)^u, a geometric curve; with `half_life`, a·0.5^(t/H) (arXiv:2404.06395)."),
-    function_("exp_floor", Family::Segment, &[
-        TO,
-        needs("gamma", Ty::Number, "How steep: smaller falls earlier."),
-        OVER,
-    ], "A·e^(−u/γ) + B, an exponential that lands on `to` (arXiv:2405.16712)."),
-    function_("poly", Family::Segment, &[
-        TO,
-        needs("power", Ty::Number, "The exponent; 1 is linear."),
-        OVER,
-    ], "b + (a − b)(1 − u)^power."),
-    function_("inv_sqrt", Family::Segment, &[TO, OVER], "a·√(t₀/(t₀ + t)), the inverse square root of arXiv:1706.03762 that reaches `to`."),
-    function_("power", Family::Segment, &[
-        TO,
-        needs("b", Ty::Number, "The exponent, negative."),
-        OVER,
-    ], "a·(1 + t/t₀)^b, the power schedule of arXiv:2408.13359 that reaches `to`."),
+    function_(
+        "exp",
+        Family::Segment,
+        &[
+            may("to", Ty::Target, "The value at the end; or give `half_life`."),
+            may("half_life", Ty::Span, "The span in which the value halves; or give `to`."),
+            OVER,
+        ],
+        "a·(b/a)^u, a geometric curve; with `half_life`, a·0.5^(t/H) (arXiv:2404.06395).",
+    ),
+    function_(
+        "exp_floor",
+        Family::Segment,
+        &[TO, needs("gamma", Ty::Number, "How steep: smaller falls earlier."), OVER],
+        "A·e^(−u/γ) + B, an exponential that lands on `to` (arXiv:2405.16712).",
+    ),
+    function_(
+        "poly",
+        Family::Segment,
+        &[TO, needs("power", Ty::Number, "The exponent; 1 is linear."), OVER],
+        "b + (a − b)(1 − u)^power.",
+    ),
+    function_(
+        "inv_sqrt",
+        Family::Segment,
+        &[TO, OVER],
+        "a·√(t₀/(t₀ + t)), the inverse square root of arXiv:1706.03762 that reaches `to`.",
+    ),
+    function_(
+        "power",
+        Family::Segment,
+        &[TO, needs("b", Ty::Number, "The exponent, negative."), OVER],
+        "a·(1 + t/t₀)^b, the power schedule of arXiv:2408.13359 that reaches `to`.",
+    ),
     function_("step", Family::Segment, &[TO], "A jump of zero length."),
     Function {
         name: "truncate",
@@ -167,43 +197,101 @@ pub const FUNCTIONS: &[Function] = &[
         open: None,
         doc: "Allows a curve that runs past the end of the stage, which cuts it.",
     },
-    function_("rope", Family::Rope, &[needs("theta", Ty::Number, "The base of the frequencies.")], "Plain RoPE."),
-    function_("abf", Family::Rope, &[needs("theta", Ty::Number, "The new base.")], "Adjusted base frequency: a larger base, nothing else (arXiv:2309.16039)."),
+    function_(
+        "rope",
+        Family::Rope,
+        &[needs("theta", Ty::Number, "The base of the frequencies.")],
+        "Plain RoPE.",
+    ),
+    function_(
+        "abf",
+        Family::Rope,
+        &[needs("theta", Ty::Number, "The new base.")],
+        "Adjusted base frequency: a larger base, nothing else (arXiv:2309.16039).",
+    ),
     function_("pi", Family::Rope, &[FACTOR, THETA], "Position interpolation: θ/s (arXiv:2306.15595)."),
     function_("ntk", Family::Rope, &[FACTOR, THETA], "NTK-aware: base·s^(D/(D−2))."),
-    function_("dynamic_ntk", Family::Rope, &[FACTOR, ORIGINAL, THETA], "NTK-aware with s from the current length."),
-    function_("ntk_by_parts", Family::Rope, &[FACTOR, ORIGINAL, FAST, SLOW, THETA], "A ramp between θ/s and θ by rotations (arXiv:2309.00071 section 3.2)."),
-    function_("yarn", Family::Rope, &[
-        FACTOR, ORIGINAL, FAST, SLOW, THETA,
-        may("mscale", Ty::Number, "DeepSeek's coefficient of the attention factor's numerator."),
-        may("mscale_all_dim", Ty::Number, "DeepSeek's coefficient of its denominator."),
-        may("attention_factor", Ty::Number, "Overrides 0.1·ln s + 1."),
-        or("truncate", Ty::Word(YES_NO), "yes", "Whether the ends of the ramp are rounded to whole dimensions."),
-    ], "NTK by parts with the attention temperature 0.1·ln s + 1 on q and k (arXiv:2309.00071)."),
-    function_("llama3", Family::Rope, &[
-        FACTOR,
-        or("low", Ty::Number, "1", "Low-frequency factor."),
-        or("high", Ty::Number, "4", "High-frequency factor."),
-        ORIGINAL, THETA,
-    ], "Stepwise with a smooth blend, as Llama 3.1."),
-    function_("longrope", Family::Rope, &[
-        needs("short", Ty::Numbers, "Divisors of the frequencies up to the original length, one per pair of dimensions."),
-        needs("long", Ty::Numbers, "Divisors beyond it."),
-        ORIGINAL,
-        may("factor", Ty::Number, "For the attention factor √(1 + ln s / ln L); the stage's context over `original` when absent."),
-        may("attention_factor", Ty::Number, "Overrides √(1 + ln s / ln L)."),
-        THETA,
-    ], "Per-dimension factors (arXiv:2402.13753)."),
+    function_(
+        "dynamic_ntk",
+        Family::Rope,
+        &[FACTOR, ORIGINAL, THETA],
+        "NTK-aware with s from the current length.",
+    ),
+    function_(
+        "ntk_by_parts",
+        Family::Rope,
+        &[FACTOR, ORIGINAL, FAST, SLOW, THETA],
+        "A ramp between θ/s and θ by rotations (arXiv:2309.00071 section 3.2).",
+    ),
+    function_(
+        "yarn",
+        Family::Rope,
+        &[
+            FACTOR,
+            ORIGINAL,
+            FAST,
+            SLOW,
+            THETA,
+            may("mscale", Ty::Number, "DeepSeek's coefficient of the attention factor's numerator."),
+            may("mscale_all_dim", Ty::Number, "DeepSeek's coefficient of its denominator."),
+            may("attention_factor", Ty::Number, "Overrides 0.1·ln s + 1."),
+            or(
+                "truncate",
+                Ty::Word(YES_NO),
+                "yes",
+                "Whether the ends of the ramp are rounded to whole dimensions.",
+            ),
+        ],
+        "NTK by parts with the attention temperature 0.1·ln s + 1 on q and k (arXiv:2309.00071).",
+    ),
+    function_(
+        "llama3",
+        Family::Rope,
+        &[
+            FACTOR,
+            or("low", Ty::Number, "1", "Low-frequency factor."),
+            or("high", Ty::Number, "4", "High-frequency factor."),
+            ORIGINAL,
+            THETA,
+        ],
+        "Stepwise with a smooth blend, as Llama 3.1.",
+    ),
+    function_(
+        "longrope",
+        Family::Rope,
+        &[
+            needs(
+                "short",
+                Ty::Numbers,
+                "Divisors of the frequencies up to the original length, one per pair of dimensions.",
+            ),
+            needs("long", Ty::Numbers, "Divisors beyond it."),
+            ORIGINAL,
+            may(
+                "factor",
+                Ty::Number,
+                "For the attention factor √(1 + ln s / ln L); the stage's context over `original` when absent.",
+            ),
+            may("attention_factor", Ty::Number, "Overrides √(1 + ln s / ln L)."),
+            THETA,
+        ],
+        "Per-dimension factors (arXiv:2402.13753).",
+    ),
     function_("llama", Family::Init, DIMENSIONS, "A Llama decoder: pre-norm, GQA, SwiGLU, RoPE."),
     function_("qwen3", Family::Init, DIMENSIONS, "A Qwen3 decoder: as Llama, with norms on q and k."),
     function_("olmo2", Family::Init, DIMENSIONS, "An OLMo 2 decoder: norms after the blocks and on q and k."),
-    function_("adamw", Family::Optimizer, &[
-        or("betas", Ty::Numbers, "[0.9, 0.95]", "Decay rates of the moments."),
-        or("eps", Ty::Number, "1e-8", "Added to the root of the second moment."),
-        or("weight_decay", Ty::Number, "0.1", "Decoupled weight decay; not applied to norms."),
-        may("clip", Ty::Number, "The largest global gradient norm."),
-        may("z_loss", Ty::Number, "The weight of log²Z in the loss."),
-    ], "AdamW (arXiv:1711.05101)."),
+    function_(
+        "adamw",
+        Family::Optimizer,
+        &[
+            or("betas", Ty::Numbers, "[0.9, 0.95]", "Decay rates of the moments."),
+            or("eps", Ty::Number, "1e-8", "Added to the root of the second moment."),
+            or("weight_decay", Ty::Number, "0.1", "Decoupled weight decay; not applied to norms."),
+            may("clip", Ty::Number, "The largest global gradient norm."),
+            may("z_loss", Ty::Number, "The weight of log²Z in the loss."),
+        ],
+        "AdamW (arXiv:1711.05101).",
+    ),
     Function {
         name: "upsample",
         family: Family::Mix,
@@ -231,7 +319,11 @@ pub const FUNCTIONS: &[Function] = &[
     Function {
         name: "average",
         family: Family::Soup,
-        params: &[may("weights", Ty::Numbers, "One per ingredient, any positive numbers; equal when absent.")],
+        params: &[may(
+            "weights",
+            Ty::Numbers,
+            "One per ingredient, any positive numbers; equal when absent.",
+        )],
         positional: Some("stages, fan-outs or checkpoints"),
         open: None,
         doc: "The mean of the weights.",
@@ -244,10 +336,15 @@ pub const FUNCTIONS: &[Function] = &[
         open: None,
         doc: "An exponential moving average over checkpoints.",
     },
-    function_("fim", Family::Fim, &[
-        needs("rate", Ty::Share, "Share of documents that are transformed."),
-        or("style", Ty::Word(PSM), "psm", "How the three parts are ordered."),
-    ], "Fill in the middle (arXiv:2207.14255), before packing."),
+    function_(
+        "fim",
+        Family::Fim,
+        &[
+            needs("rate", Ty::Share, "Share of documents that are transformed."),
+            or("style", Ty::Word(PSM), "psm", "How the three parts are ordered."),
+        ],
+        "Fill in the middle (arXiv:2207.14255), before packing.",
+    ),
     Function {
         name: "ascending",
         family: Family::Order,

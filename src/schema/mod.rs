@@ -11,8 +11,8 @@ pub use blocks::{BLOCKS, Block, Field, Naming, block};
 pub use functions::{FUNCTIONS, Family, Function, Param, function};
 pub use presets::{PRESETS, Preset, preset};
 pub use words::{
-    ATTENTION, ATTRIBUTES, Attribute, DEDUP, KEEP, KINDS, LEVELS, ORDERS, PACKING, PARAM_TYPES, PRECISION, PSM, RESERVED,
-    STATE, UNITS, WEIGHTS, Word, YES_NO,
+    ATTENTION, ATTRIBUTES, Attribute, DEDUP, KEEP, KINDS, LEVELS, ORDERS, PACKING, PARAM_TYPES, PRECISION,
+    PSM, RESERVED, STATE, UNITS, WEIGHTS, Word, YES_NO,
 };
 
 /// What a field or argument takes; decides how its value is read and how it is described.

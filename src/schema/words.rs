@@ -42,25 +42,18 @@ pub const PACKING: &[Word] = &[
 ];
 
 /// Values of `state`.
-pub const STATE: &[Word] = &[
-    word("keep", "optimizer moments carry over"),
-    word("weights_only", "the optimizer starts anew"),
-];
+pub const STATE: &[Word] =
+    &[word("keep", "optimizer moments carry over"), word("weights_only", "the optimizer starts anew")];
 
 /// Values of `precision`.
-pub const PRECISION: &[Word] = &[
-    word("bf16", "bf16 products, f32 sums and master weights"),
-    word("f32", "f32 throughout"),
-];
+pub const PRECISION: &[Word] =
+    &[word("bf16", "bf16 products, f32 sums and master weights"), word("f32", "f32 throughout")];
 
 /// Values of a checkpoint's `keep`.
 pub const KEEP: &[Word] = &[word("forever", "never pruned")];
 
 /// Styles of fill in the middle.
-pub const PSM: &[Word] = &[
-    word("psm", "prefix, suffix, middle"),
-    word("spm", "suffix, prefix, middle"),
-];
+pub const PSM: &[Word] = &[word("psm", "prefix, suffix, middle"), word("spm", "suffix, prefix, middle")];
 
 /// Values of `dedup`.
 pub const DEDUP: &[Word] = &[word("exact", "by content hash, across the files of the source")];
@@ -73,10 +66,8 @@ pub const LEVELS: &[Word] = &[
 ];
 
 /// Orders of a source that need no field.
-pub const ORDERS: &[Word] = &[
-    word("shuffled", "a fresh permutation for every epoch"),
-    word("as_written", "the order of the files"),
-];
+pub const ORDERS: &[Word] =
+    &[word("shuffled", "a fresh permutation for every epoch"), word("as_written", "the order of the files")];
 
 /// Values of a mix's `weights`.
 pub const WEIGHTS: &[Word] = &[word("relative", "weights are divided by their sum")];

@@ -60,7 +60,11 @@ impl<'p> Checker<'p> {
 
     /// Positions of a chain's segments. In a stage measured in steps (`frame.tokens` is 0) the last
     /// segment may be open; nothing else can be.
-    fn layout(&mut self, chain: &Chain<'p>, frame: Frame<'_>) -> Option<Vec<(u64, u64, std::rc::Rc<super::value::Call<'p>>)>> {
+    fn layout(
+        &mut self,
+        chain: &Chain<'p>,
+        frame: Frame<'_>,
+    ) -> Option<Vec<(u64, u64, std::rc::Rc<super::value::Call<'p>>)>> {
         if frame.tokens > 0 {
             let placed = self.place(chain, frame)?;
             return Some(placed.into_iter().map(|p| (p.start, p.end, p.call)).collect());
@@ -130,7 +134,12 @@ impl<'p> Checker<'p> {
     }
 
     /// The batch curve as pieces. `frame` has a clock only when the batch does not define it.
-    pub(crate) fn batch(&mut self, chain: &Chain<'p>, context: &[(u64, u64)], frame: Frame<'_>) -> Option<Vec<BatchPiece>> {
+    pub(crate) fn batch(
+        &mut self,
+        chain: &Chain<'p>,
+        context: &[(u64, u64)],
+        frame: Frame<'_>,
+    ) -> Option<Vec<BatchPiece>> {
         let start = self.batch_value(&chain.start)?;
         let still = |start, end, b: Batch| BatchPiece {
             start,
@@ -172,7 +181,10 @@ impl<'p> Checker<'p> {
                         "a ramp from one unit to another",
                         format!("this counts {}", if next.rows { "sequences" } else { "tokens" }),
                     )
-                    .label(chain.start.span, format!("the curve counts {}", if current.rows { "sequences" } else { "tokens" }))
+                    .label(
+                        chain.start.span,
+                        format!("the curve counts {}", if current.rows { "sequences" } else { "tokens" }),
+                    )
                     .help("write both ends of the ramp in the same unit"),
                 );
                 return None;
@@ -195,7 +207,14 @@ impl<'p> Checker<'p> {
                     return None;
                 }
             };
-            pieces.push(BatchPiece { start: from, end: to, shape, from: current.value, to: next.value, rows: next.rows });
+            pieces.push(BatchPiece {
+                start: from,
+                end: to,
+                shape,
+                from: current.value,
+                to: next.value,
+                rows: next.rows,
+            });
             current = next;
         }
         // A jump at the beginning replaces what stood there.
@@ -210,7 +229,13 @@ impl<'p> Checker<'p> {
     }
 
     /// Rewrite `hold(over: N steps)` in a batch curve to tokens.
-    fn steps_to_tokens(&mut self, chain: &Chain<'p>, start: Batch, context: &[(u64, u64)], frame: Frame<'_>) -> Option<Chain<'p>> {
+    fn steps_to_tokens(
+        &mut self,
+        chain: &Chain<'p>,
+        start: Batch,
+        context: &[(u64, u64)],
+        frame: Frame<'_>,
+    ) -> Option<Chain<'p>> {
         let in_steps = |call: &super::value::Call<'_>| {
             matches!(call.arg("over"), Some(Val { kind: Kind::Quantity(_, Unit::Steps), .. }))
         };
@@ -264,7 +289,12 @@ impl<'p> Checker<'p> {
     }
 
     /// Report why the grid of steps cannot be laid.
-    pub(crate) fn misfit<T>(&mut self, misfit: Misfit, batch_span: Span, context_span: Option<Span>) -> Option<T> {
+    pub(crate) fn misfit<T>(
+        &mut self,
+        misfit: Misfit,
+        batch_span: Span,
+        context_span: Option<Span>,
+    ) -> Option<T> {
         let at = |at: u64| if at == 0 { String::new() } else { format!(" at token {}", show::count(at)) };
         let mut d = match misfit {
             Misfit::NotWhole { at: token, batch, context } => {

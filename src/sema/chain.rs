@@ -81,14 +81,12 @@ impl<'p> Checker<'p> {
         }
         let mut parts = Vec::new();
         if !flatten(&inner, &mut parts) {
-            self.push(
-                Diagnostic::error(
-                    codes::CURVE_SIZE,
-                    value.span,
-                    format!("`{field}` unfolds to more than {MAX_SEGMENTS} segments"),
-                    "named curves inside named curves multiply",
-                ),
-            );
+            self.push(Diagnostic::error(
+                codes::CURVE_SIZE,
+                value.span,
+                format!("`{field}` unfolds to more than {MAX_SEGMENTS} segments"),
+                "named curves inside named curves multiply",
+            ));
             return None;
         }
         let mut parts = parts.into_iter();
@@ -106,7 +104,9 @@ impl<'p> Checker<'p> {
                         format!("`{}` is a segment; a value must stand before it", call.function.name),
                     )
                     .help(match field {
-                        "lr" => "write `inherit then …` to go on where `from` ended, or a value: `3e-4 then …`",
+                        "lr" => {
+                            "write `inherit then …` to go on where `from` ended, or a value: `3e-4 then …`"
+                        }
                         _ => "write the value it starts from: `… then …`",
                     }),
                 );
@@ -249,12 +249,20 @@ impl<'p> Checker<'p> {
         sum
     }
 
-    fn too_long(&mut self, chain: &Chain<'p>, length: Rational, frame: Frame<'_>, open: Option<Span>) -> Option<Vec<Placed<'p>>> {
-        let over = (length - Rational::from_integer(i128::from(frame.tokens))).ceil().to_integer().max(0) as u64;
+    fn too_long(
+        &mut self,
+        chain: &Chain<'p>,
+        length: Rational,
+        frame: Frame<'_>,
+        open: Option<Span>,
+    ) -> Option<Vec<Placed<'p>>> {
+        let over =
+            (length - Rational::from_integer(i128::from(frame.tokens))).ceil().to_integer().max(0) as u64;
         let share = over as f64 / frame.tokens as f64;
-        let steps = chain.segments.iter().any(|c| {
-            matches!(c.arg("over"), Some(Val { kind: Kind::Quantity(_, Unit::Steps), .. }))
-        });
+        let steps = chain
+            .segments
+            .iter()
+            .any(|c| matches!(c.arg("over"), Some(Val { kind: Kind::Quantity(_, Unit::Steps), .. })));
         // Steps that a growing batch stretches: the schedule ends, in its own count, after the data.
         if steps && frame.field == "lr" && frame.clock.is_some_and(Clock::moves) {
             self.never_lands_in_steps(chain, over, share, frame);
@@ -286,8 +294,14 @@ impl<'p> Checker<'p> {
         None
     }
 
-    fn too_short(&mut self, chain: &Chain<'p>, length: Rational, frame: Frame<'_>) -> Option<Vec<Placed<'p>>> {
-        let missing = (Rational::from_integer(i128::from(frame.tokens)) - length).ceil().to_integer().max(0) as u64;
+    fn too_short(
+        &mut self,
+        chain: &Chain<'p>,
+        length: Rational,
+        frame: Frame<'_>,
+    ) -> Option<Vec<Placed<'p>>> {
+        let missing =
+            (Rational::from_integer(i128::from(frame.tokens)) - length).ceil().to_integer().max(0) as u64;
         let share = missing as f64 / frame.tokens as f64;
         let mut d = Diagnostic::error(
             codes::CURVE_SHORT,
@@ -311,7 +325,13 @@ impl<'p> Checker<'p> {
     }
 
     /// The length of a segment that begins (or, backward, ends) at `at`.
-    fn span_of(&mut self, call: &Call<'p>, at: Rational, forward: bool, frame: Frame<'_>) -> Option<Rational> {
+    fn span_of(
+        &mut self,
+        call: &Call<'p>,
+        at: Rational,
+        forward: bool,
+        frame: Frame<'_>,
+    ) -> Option<Rational> {
         if call.function.name == "step" {
             return Some(Rational::from_integer(0));
         }
@@ -332,13 +352,15 @@ impl<'p> Checker<'p> {
                 return None;
             }
             if !forward {
-                self.push(Diagnostic::error(
-                    codes::CURVE_SPAN,
-                    until.span,
-                    "`until` after an open segment",
-                    "where this segment begins depends on where it ends",
-                )
-                .help("give the open segment a length: `over: …`"));
+                self.push(
+                    Diagnostic::error(
+                        codes::CURVE_SPAN,
+                        until.span,
+                        "`until` after an open segment",
+                        "where this segment begins depends on where it ends",
+                    )
+                    .help("give the open segment a length: `over: …`"),
+                );
                 return None;
             }
             let start = at.floor().to_integer().max(0) as u64;

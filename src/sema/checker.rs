@@ -106,15 +106,23 @@ impl<'p> Checker<'p> {
         let item = program.item(id);
         let scope = Scope::top(def.module);
         match &item.kind {
-            ItemKind::Param { ty, value, name } => self.resolve_param(def.module, name, ty.as_ref(), value, &scope),
+            ItemKind::Param { ty, value, name } => {
+                self.resolve_param(def.module, name, ty.as_ref(), value, &scope)
+            }
             ItemKind::Let { value, .. } => {
                 let value = self.eval(value, &scope);
                 if value.is_poison() { Resolved::Poison } else { Resolved::Value(value) }
             }
             ItemKind::Block(block) => match def.kind {
-                DefKind::Model => self.resolve_model(id, block, &scope).map_or(Resolved::Poison, Resolved::Model),
-                DefKind::Source => self.resolve_source(id, block, &scope).map_or(Resolved::Poison, Resolved::Source),
-                DefKind::Mix => self.resolve_mix(block, &scope).map_or(Resolved::Poison, |m| Resolved::Mix(m.into())),
+                DefKind::Model => {
+                    self.resolve_model(id, block, &scope).map_or(Resolved::Poison, Resolved::Model)
+                }
+                DefKind::Source => {
+                    self.resolve_source(id, block, &scope).map_or(Resolved::Poison, Resolved::Source)
+                }
+                DefKind::Mix => {
+                    self.resolve_mix(block, &scope).map_or(Resolved::Poison, |m| Resolved::Mix(m.into()))
+                }
                 DefKind::Stage => match self.resolve_stage(id, item, block, &scope) {
                     members if members.is_empty() => Resolved::Poison,
                     members => Resolved::Stage(members),
@@ -122,8 +130,12 @@ impl<'p> Checker<'p> {
                 DefKind::Param | DefKind::Let | DefKind::Soup => Resolved::Poison,
             },
             ItemKind::Bind { value, .. } => match def.kind {
-                DefKind::Soup => self.resolve_soup(id, value, &scope).map_or(Resolved::Poison, Resolved::Soup),
-                DefKind::Source => self.resolve_part(id, value, &scope).map_or(Resolved::Poison, Resolved::Source),
+                DefKind::Soup => {
+                    self.resolve_soup(id, value, &scope).map_or(Resolved::Poison, Resolved::Soup)
+                }
+                DefKind::Source => {
+                    self.resolve_part(id, value, &scope).map_or(Resolved::Poison, Resolved::Source)
+                }
                 DefKind::Mix => {
                     let value = self.eval(value, &scope);
                     if value.is_poison() { Resolved::Poison } else { Resolved::Value(value) }
@@ -160,7 +172,12 @@ impl<'p> Checker<'p> {
                     );
                     let names = crate::schema::PARAM_TYPES.iter().map(|w| w.name);
                     let near = crate::diag::suggest::nearest(&ty.text, names);
-                    self.push(super::program::suggest(d, ty.span, near, "types are `tokens`, `steps`, `number`, `share`, `text`, `batch`, `bool`"));
+                    self.push(super::program::suggest(
+                        d,
+                        ty.span,
+                        near,
+                        "types are `tokens`, `steps`, `number`, `share`, `text`, `batch`, `bool`",
+                    ));
                     return Resolved::Poison;
                 }
                 Err(super::params::Misfit::Value) => {
@@ -243,7 +260,10 @@ impl<'p> Checker<'p> {
         let first = self.program.def(circle[0]);
         let message = match names.as_slice() {
             [one] => format!("`{one}` is defined by itself"),
-            _ => format!("{} are defined by each other", names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")),
+            _ => format!(
+                "{} are defined by each other",
+                names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+            ),
         };
         let mut d = Diagnostic::error(codes::CYCLE, first.name_span, message, "the circle starts here");
         for id in circle.iter().skip(1).take(5) {
@@ -266,7 +286,8 @@ impl<'p> Checker<'p> {
         for id in order {
             let before = program.mentions(*id).iter().filter_map(|m| best.get(m)).max().copied().unwrap_or(0);
             let mut own = 0;
-            if let (DefKind::Stage, ItemKind::Block(block)) = (program.def(*id).kind, &program.item(*id).kind) {
+            if let (DefKind::Stage, ItemKind::Block(block)) = (program.def(*id).kind, &program.item(*id).kind)
+            {
                 let field = block.entries.iter().find_map(|e| match &e.kind {
                     ast::EntryKind::Field { key, value } => match key.segments.as_slice() {
                         [ast::PathSegment::Name(n)] if n.text == "tokens" => Some(value),

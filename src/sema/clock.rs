@@ -191,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_constant_batch_rounds_steps_up() {
-        let clock = Clock::lay(Length::Tokens(50_000_000_000), &[(0, 4096)], &[hold(0, u64::MAX, 1024)]).unwrap();
+        let clock =
+            Clock::lay(Length::Tokens(50_000_000_000), &[(0, 4096)], &[hold(0, u64::MAX, 1024)]).unwrap();
         assert_eq!(clock.steps, 11_921);
         assert_eq!(clock.overshoot, 11_921 * 4_194_304 - 50_000_000_000);
         assert_eq!(clock.phases.len(), 1);
@@ -226,12 +227,16 @@ mod tests {
 
     #[test]
     fn misfits() {
-        let tokens = BatchPiece { start: 0, end: u64::MAX, shape: Shape::Hold, from: 5000, to: 5000, rows: false };
+        let tokens =
+            BatchPiece { start: 0, end: u64::MAX, shape: Shape::Hold, from: 5000, to: 5000, rows: false };
         assert_eq!(
             Clock::lay(Length::Steps(1), &[(0, 4096)], &[tokens]),
             Err(Misfit::NotWhole { at: 0, batch: 5000, context: 4096 })
         );
-        assert_eq!(Clock::lay(Length::Steps(1), &[(0, 1)], &[hold(0, u64::MAX, 0)]), Err(Misfit::Empty { at: 0 }));
+        assert_eq!(
+            Clock::lay(Length::Steps(1), &[(0, 1)], &[hold(0, u64::MAX, 0)]),
+            Err(Misfit::Empty { at: 0 })
+        );
         assert_eq!(
             Clock::lay(Length::Steps(MAX_TOKENS), &[(0, 4096)], &[hold(0, u64::MAX, 1)]),
             Err(Misfit::TooLarge)

@@ -386,9 +386,13 @@ impl Curriculum {
             .map(|s| {
                 let shape = s.architecture.as_ref()?;
                 let ends = s.phases.iter().skip(1).map(|p| p.tokens).chain([s.drawn()]);
-                Some(s.phases.iter().zip(ends).map(|(p, end)| {
-                    shape.flops_per_token(p.context) * (end - p.tokens) as f64
-                }).sum::<f64>())
+                Some(
+                    s.phases
+                        .iter()
+                        .zip(ends)
+                        .map(|(p, end)| shape.flops_per_token(p.context) * (end - p.tokens) as f64)
+                        .sum::<f64>(),
+                )
             })
             .sum()
     }

@@ -61,14 +61,12 @@ impl<'p> Checker<'p> {
                     Kind::Quantity(n, unit) => Kind::Quantity(-n, unit),
                     Kind::Poison => Kind::Poison,
                     _ => {
-                        self.push(
-                            Diagnostic::error(
-                                codes::WRONG_VALUE,
-                                value.span,
-                                format!("`-` before {}", value.describe()),
-                                "only a number can be negative",
-                            ),
-                        );
+                        self.push(Diagnostic::error(
+                            codes::WRONG_VALUE,
+                            value.span,
+                            format!("`-` before {}", value.describe()),
+                            "only a number can be negative",
+                        ));
                         Kind::Poison
                     }
                 }
@@ -224,8 +222,16 @@ impl<'p> Checker<'p> {
             let d = Diagnostic::error(
                 codes::UNKNOWN_FUNCTION,
                 name_span,
-                if name.is_empty() { "this cannot be called".to_owned() } else { format!("unknown function `{name}`") },
-                if schema::preset(name).is_some() { "a preset takes no arguments" } else { "no function has this name" },
+                if name.is_empty() {
+                    "this cannot be called".to_owned()
+                } else {
+                    format!("unknown function `{name}`")
+                },
+                if schema::preset(name).is_some() {
+                    "a preset takes no arguments"
+                } else {
+                    "no function has this name"
+                },
             );
             let near = nearest(name, schema::FUNCTIONS.iter().map(|f| f.name));
             self.push(suggest(d, name_span, near, ""));
@@ -236,7 +242,10 @@ impl<'p> Checker<'p> {
         for arg in args {
             let Some(arg_name) = &arg.name else {
                 if function.positional.is_none() {
-                    let first = function.params.iter().find(|p| !args.iter().any(|a| a.name.as_ref().is_some_and(|n| n.text == p.name)));
+                    let first = function
+                        .params
+                        .iter()
+                        .find(|p| !args.iter().any(|a| a.name.as_ref().is_some_and(|n| n.text == p.name)));
                     let mut d = Diagnostic::error(
                         codes::UNKNOWN_ARGUMENT,
                         arg.span,
@@ -256,7 +265,8 @@ impl<'p> Checker<'p> {
                     continue;
                 }
                 let value = if function.family == Family::Order {
-                    field_name(&arg.value).map_or_else(|| self.eval(&arg.value, scope), |n| Val { kind: n, span: arg.span })
+                    field_name(&arg.value)
+                        .map_or_else(|| self.eval(&arg.value, scope), |n| Val { kind: n, span: arg.span })
                 } else if name == "loss" || name == "choice" {
                     self.eval(&arg.value, scope)
                 } else {
@@ -319,7 +329,14 @@ impl<'p> Checker<'p> {
                     format!("`{name}` needs {list}"),
                     format!("{list} {} missing", if missing.len() == 1 { "is" } else { "are" }),
                 )
-                .help(missing.iter().filter_map(|m| function.param(m)).map(|p| format!("`{}`: {}", p.name, p.doc)).collect::<Vec<_>>().join(" ")),
+                .help(
+                    missing
+                        .iter()
+                        .filter_map(|m| function.param(m))
+                        .map(|p| format!("`{}`: {}", p.name, p.doc))
+                        .collect::<Vec<_>>()
+                        .join(" "),
+                ),
             );
             sound = false;
         }
@@ -347,7 +364,9 @@ impl<'p> Checker<'p> {
             },
             Ty::Word(words) => {
                 let ExprKind::Path(path) = &expr.kind else { return self.eval(expr, scope) };
-                let [PathSegment::Name(name)] = path.segments.as_slice() else { return self.eval(expr, scope) };
+                let [PathSegment::Name(name)] = path.segments.as_slice() else {
+                    return self.eval(expr, scope);
+                };
                 if let Some(word) = words.iter().find(|w| w.name == name.text) {
                     return Val { kind: Kind::Word(word.name), span };
                 }
@@ -382,7 +401,12 @@ impl<'p> Checker<'p> {
                         "no preset has this name",
                     );
                     let near = nearest(&name, known);
-                    self.push(suggest(d, span, near, "write it out: `llama(layers: …, hidden: …, heads: …, ffn: …, vocab: …)`"));
+                    self.push(suggest(
+                        d,
+                        span,
+                        near,
+                        "write it out: `llama(layers: …, hidden: …, heads: …, ffn: …, vocab: …)`",
+                    ));
                     return Val::poison(span);
                 }
                 self.eval(expr, scope)
@@ -434,14 +458,12 @@ impl<'p> Checker<'p> {
             Kind::Real(v) => Kind::Real(super::show::real(share) * v),
             Kind::Poison => Kind::Poison,
             _ => {
-                self.push(
-                    Diagnostic::error(
-                        codes::WRONG_VALUE,
-                        whole_value.span,
-                        format!("a share of {}", whole_value.describe()),
-                        "a share can be taken of `stage`, `total`, `peak`, `inherit` or a number",
-                    ),
-                );
+                self.push(Diagnostic::error(
+                    codes::WRONG_VALUE,
+                    whole_value.span,
+                    format!("a share of {}", whole_value.describe()),
+                    "a share can be taken of `stage`, `total`, `peak`, `inherit` or a number",
+                ));
                 Kind::Poison
             }
         }
@@ -491,53 +513,55 @@ impl<'p> Checker<'p> {
             _ => a.checked_div(&b),
         };
         let additive = matches!(op, BinaryOp::Add | BinaryOp::Sub);
-        let (a, b, wrap): (Rational, Rational, Box<dyn Fn(Rational) -> Kind<'p>>) = match (&left.kind, &right.kind) {
-            (Kind::Number(a), Kind::Number(b)) => (*a, *b, Box::new(Kind::Number)),
-            (Kind::Share(a), Kind::Share(b)) if op == BinaryOp::Div => (*a, *b, Box::new(Kind::Number)),
-            (Kind::Share(a), Kind::Share(b)) => (*a, *b, Box::new(Kind::Share)),
-            (Kind::Share(a), Kind::Number(b)) if !additive => (*a, *b, Box::new(Kind::Share)),
-            (Kind::Number(a), Kind::Share(b)) if op == BinaryOp::Mul => (*a, *b, Box::new(Kind::Share)),
-            (Kind::Quantity(a, ua), Kind::Quantity(b, ub)) if ua == ub && additive => {
-                let unit = *ua;
-                (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
-            }
-            (Kind::Quantity(a, ua), Kind::Quantity(b, ub)) if ua == ub && op == BinaryOp::Div => {
-                (*a, *b, Box::new(Kind::Number))
-            }
-            // A bare number beside tokens is tokens: `budget - 1B`.
-            (Kind::Quantity(a, Unit::Tokens), Kind::Number(b)) | (Kind::Number(a), Kind::Quantity(b, Unit::Tokens))
-                if additive =>
-            {
-                (*a, *b, Box::new(|v| Kind::Quantity(v, Unit::Tokens)))
-            }
-            (Kind::Quantity(a, unit), Kind::Number(b)) if !additive => {
-                let unit = *unit;
-                (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
-            }
-            (Kind::Number(a), Kind::Quantity(b, unit)) if op == BinaryOp::Mul => {
-                let unit = *unit;
-                (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
-            }
-            _ => {
-                let sign = match op {
-                    BinaryOp::Add => "+",
-                    BinaryOp::Sub => "-",
-                    BinaryOp::Mul => "*",
-                    _ => "/",
-                };
-                self.push(
-                    Diagnostic::error(
-                        codes::WRONG_VALUE,
-                        op_span,
-                        format!("`{sign}` between {} and {}", left.describe(), right.describe()),
-                        "these two cannot be combined",
-                    )
-                    .label(left.span, left.describe())
-                    .label(right.span, right.describe()),
-                );
-                return Kind::Poison;
-            }
-        };
+        let (a, b, wrap): (Rational, Rational, Box<dyn Fn(Rational) -> Kind<'p>>) =
+            match (&left.kind, &right.kind) {
+                (Kind::Number(a), Kind::Number(b)) => (*a, *b, Box::new(Kind::Number)),
+                (Kind::Share(a), Kind::Share(b)) if op == BinaryOp::Div => (*a, *b, Box::new(Kind::Number)),
+                (Kind::Share(a), Kind::Share(b)) => (*a, *b, Box::new(Kind::Share)),
+                (Kind::Share(a), Kind::Number(b)) if !additive => (*a, *b, Box::new(Kind::Share)),
+                (Kind::Number(a), Kind::Share(b)) if op == BinaryOp::Mul => (*a, *b, Box::new(Kind::Share)),
+                (Kind::Quantity(a, ua), Kind::Quantity(b, ub)) if ua == ub && additive => {
+                    let unit = *ua;
+                    (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
+                }
+                (Kind::Quantity(a, ua), Kind::Quantity(b, ub)) if ua == ub && op == BinaryOp::Div => {
+                    (*a, *b, Box::new(Kind::Number))
+                }
+                // A bare number beside tokens is tokens: `budget - 1B`.
+                (Kind::Quantity(a, Unit::Tokens), Kind::Number(b))
+                | (Kind::Number(a), Kind::Quantity(b, Unit::Tokens))
+                    if additive =>
+                {
+                    (*a, *b, Box::new(|v| Kind::Quantity(v, Unit::Tokens)))
+                }
+                (Kind::Quantity(a, unit), Kind::Number(b)) if !additive => {
+                    let unit = *unit;
+                    (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
+                }
+                (Kind::Number(a), Kind::Quantity(b, unit)) if op == BinaryOp::Mul => {
+                    let unit = *unit;
+                    (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
+                }
+                _ => {
+                    let sign = match op {
+                        BinaryOp::Add => "+",
+                        BinaryOp::Sub => "-",
+                        BinaryOp::Mul => "*",
+                        _ => "/",
+                    };
+                    self.push(
+                        Diagnostic::error(
+                            codes::WRONG_VALUE,
+                            op_span,
+                            format!("`{sign}` between {} and {}", left.describe(), right.describe()),
+                            "these two cannot be combined",
+                        )
+                        .label(left.span, left.describe())
+                        .label(right.span, right.describe()),
+                    );
+                    return Kind::Poison;
+                }
+            };
         if op == BinaryOp::Div && b == Rational::from_integer(0) {
             self.push(Diagnostic::error(codes::OUT_OF_RANGE, right.span, "division by zero", "this is zero"));
             return Kind::Poison;

@@ -48,14 +48,12 @@ impl<'p> Checker<'p> {
     /// A whole, non-negative number that fits.
     pub(crate) fn to_count(&mut self, n: Rational, span: Span, field: &str) -> Option<u64> {
         if !n.is_integer() {
-            self.push(
-                Diagnostic::error(
-                    codes::NOT_WHOLE,
-                    span,
-                    format!("`{field}` is not a whole number"),
-                    format!("this is {}", show::decimal(n).unwrap_or_else(|| n.to_string())),
-                ),
-            );
+            self.push(Diagnostic::error(
+                codes::NOT_WHOLE,
+                span,
+                format!("`{field}` is not a whole number"),
+                format!("this is {}", show::decimal(n).unwrap_or_else(|| n.to_string())),
+            ));
             return None;
         }
         match u64::try_from(*n.numer()) {
@@ -66,7 +64,11 @@ impl<'p> Checker<'p> {
                     codes::OUT_OF_RANGE,
                     span,
                     format!("`{field}` is {}", if negative { "negative" } else { "too large" }),
-                    if negative { "must not be negative".to_owned() } else { format!("the limit is {}", show::digits(MAX_TOKENS)) },
+                    if negative {
+                        "must not be negative".to_owned()
+                    } else {
+                        format!("the limit is {}", show::digits(MAX_TOKENS))
+                    },
                 ));
                 None
             }
@@ -236,7 +238,12 @@ impl<'p> Checker<'p> {
     }
 
     /// A word of an enumeration.
-    pub(crate) fn word(&mut self, value: &Val<'p>, words: &'static [crate::schema::Word], field: &str) -> Option<&'static str> {
+    pub(crate) fn word(
+        &mut self,
+        value: &Val<'p>,
+        words: &'static [crate::schema::Word],
+        field: &str,
+    ) -> Option<&'static str> {
         let name: &str = match &value.kind {
             Kind::Word(w) => w,
             Kind::Text(t) => t,

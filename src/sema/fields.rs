@@ -107,14 +107,12 @@ impl<'p> Checker<'p> {
                 }
                 EntryKind::Assert(assert) => {
                     if schema.keyword != "stage" {
-                        self.push(
-                            Diagnostic::error(
-                                codes::UNKNOWN_FIELD,
-                                assert.span,
-                                format!("an `assert` in a `{}`", schema.keyword),
-                                "asserts stand at the top of a file or in a stage",
-                            ),
-                        );
+                        self.push(Diagnostic::error(
+                            codes::UNKNOWN_FIELD,
+                            assert.span,
+                            format!("an `assert` in a `{}`", schema.keyword),
+                            "asserts stand at the top of a file or in a stage",
+                        ));
                     }
                 }
             }
@@ -124,8 +122,12 @@ impl<'p> Checker<'p> {
 
     /// Report required fields that are absent, unless a misspelt one may be it.
     pub(crate) fn require(&mut self, fields: &Fields<'p>, block: &'p ast::Block) -> bool {
-        let missing: Vec<&schema::Field> =
-            fields.block.fields.iter().filter(|f| f.required && !fields.entries.contains_key(f.name)).collect();
+        let missing: Vec<&schema::Field> = fields
+            .block
+            .fields
+            .iter()
+            .filter(|f| f.required && !fields.entries.contains_key(f.name))
+            .collect();
         if missing.is_empty() {
             return true;
         }
@@ -164,7 +166,12 @@ impl<'p> Checker<'p> {
                     "a stage has two seeds",
                 )
                 .help("write `data_seed` for the order of the data, `init_seed` for fresh weights")
-                .fix("make it the seed of the data order", crate::diag::Applicability::MaybeIncorrect, span, "data_seed"),
+                .fix(
+                    "make it the seed of the data order",
+                    crate::diag::Applicability::MaybeIncorrect,
+                    span,
+                    "data_seed",
+                ),
             );
             return;
         }
@@ -176,7 +183,9 @@ impl<'p> Checker<'p> {
         );
         let common = match name {
             "learning_rate" | "max_lr" => Some("lr"),
-            "seq_len" | "sequence_length" | "max_seq_len" | "block_size" | "context_length" => Some("context"),
+            "seq_len" | "sequence_length" | "max_seq_len" | "block_size" | "context_length" => {
+                Some("context")
+            }
             "batch_size" | "global_batch_size" => Some("batch"),
             "data" | "mixture" | "dataset" => Some("mix"),
             "rope_scaling" | "rope_theta" => Some("rope"),

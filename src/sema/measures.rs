@@ -15,7 +15,12 @@ use super::value::{Kind, Val, Whole};
 
 impl<'p> Checker<'p> {
     /// The `eval` blocks, and whether all of them are sound.
-    pub(crate) fn evals(&mut self, block: &'p ast::Block, scope: &Scope<'p>, frame: Frame<'_>) -> (Vec<Eval>, bool) {
+    pub(crate) fn evals(
+        &mut self,
+        block: &'p ast::Block,
+        scope: &Scope<'p>,
+        frame: Frame<'_>,
+    ) -> (Vec<Eval>, bool) {
         let mut out: Vec<Eval> = Vec::new();
         let mut sound = true;
         for entry in &block.entries {
@@ -59,7 +64,8 @@ impl<'p> Checker<'p> {
             Some(v) => Some(self.string(&v, "choice").map(|p| self.beside_root(scope.module, &p))?),
             None => None,
         };
-        if heldout.is_none() && needle.is_empty() && choice.is_none() && !fields.doubtful && !inner.incomplete {
+        if heldout.is_none() && needle.is_empty() && choice.is_none() && !fields.doubtful && !inner.incomplete
+        {
             self.push(
                 Diagnostic::error(
                     codes::MISSING_FIELD,
@@ -93,7 +99,9 @@ impl<'p> Checker<'p> {
                 let items = items.clone();
                 items.iter().map(|v| self.tokens(v, "needle")).collect()
             }
-            Kind::Number(_) | Kind::Quantity(_, Unit::Tokens) => self.tokens(value, "needle").map(|n| vec![n]),
+            Kind::Number(_) | Kind::Quantity(_, Unit::Tokens) => {
+                self.tokens(value, "needle").map(|n| vec![n])
+            }
             _ => {
                 self.wrong(value, Ty::Numbers, "needle");
                 None
@@ -167,7 +175,9 @@ impl<'p> Checker<'p> {
         let argument = match call.function.name {
             "needle" => self.tokens(&argument, "needle")?.to_string(),
             "loss" => match argument.kind {
-                Kind::Entity(super::value::Entity::Source(_) | super::value::Entity::Mix(_)) => self.text(argument.span),
+                Kind::Entity(super::value::Entity::Source(_) | super::value::Entity::Mix(_)) => {
+                    self.text(argument.span)
+                }
                 _ => {
                     self.wrong(&argument, Ty::Mix, "loss");
                     return None;

@@ -95,17 +95,22 @@ impl Sum {
         let slot = self.slot(source);
         let before = slot.1.len();
         match (weight, amount) {
-            (Amount::Exact(w), Amount::Exact(a)) => match w.checked_mul(a).and_then(|p| slot.0.checked_add(&p)) {
-                Some(sum) => slot.0 = sum,
-                None => slot.1.push(Term { coefficient: show::real(*w) * show::real(*a), factors: Vec::new() }),
-            },
+            (Amount::Exact(w), Amount::Exact(a)) => {
+                match w.checked_mul(a).and_then(|p| slot.0.checked_add(&p)) {
+                    Some(sum) => slot.0 = sum,
+                    None => slot
+                        .1
+                        .push(Term { coefficient: show::real(*w) * show::real(*a), factors: Vec::new() }),
+                }
+            }
             (Amount::Exact(w), Amount::Moving(b)) | (Amount::Moving(b), Amount::Exact(w)) => {
                 let w = show::real(*w);
                 if w != 0.0 {
-                    slot.1.extend(b.terms.iter().map(|t| Term {
-                        coefficient: t.coefficient * w,
-                        factors: t.factors.clone(),
-                    }));
+                    slot.1.extend(
+                        b.terms
+                            .iter()
+                            .map(|t| Term { coefficient: t.coefficient * w, factors: t.factors.clone() }),
+                    );
                 }
             }
             (Amount::Moving(a), Amount::Moving(b)) => {
@@ -157,19 +162,18 @@ impl<'p> Checker<'p> {
         for entry in &block.entries {
             let EntryKind::Field { key, value } = &entry.kind else {
                 let span = entry.span;
-                self.push(
-                    Diagnostic::error(
-                        codes::UNKNOWN_FIELD,
-                        span,
-                        format!("`{}` holds something that is no share", name.text),
-                        "entries of a mix are written `source = 20%`",
-                    ),
-                );
+                self.push(Diagnostic::error(
+                    codes::UNKNOWN_FIELD,
+                    span,
+                    format!("`{}` holds something that is no share", name.text),
+                    "entries of a mix are written `source = 20%`",
+                ));
                 sound = false;
                 continue;
             };
             if let [PathSegment::Name(word)] = key.segments.as_slice() {
-                if word.text == "weights" && !self.program.modules[scope.module].names.contains_key("weights") {
+                if word.text == "weights" && !self.program.modules[scope.module].names.contains_key("weights")
+                {
                     let value = self.eval_typed(value, Ty::Word(crate::schema::WEIGHTS), "weights", scope);
                     relative = self.word(&value, crate::schema::WEIGHTS, "weights").is_some();
                     continue;
@@ -238,7 +242,8 @@ impl<'p> Checker<'p> {
             return None;
         }
         let mut spec = MixSpec { entries, still: None, depth, span: name.span };
-        let moving = spec.entries.iter().any(|e| matches!(e.weight, Weight::Curve(_)) || self.moves(&e.target));
+        let moving =
+            spec.entries.iter().any(|e| matches!(e.weight, Weight::Curve(_)) || self.moves(&e.target));
         if !moving {
             spec.still = self.flatten_entries(&spec.entries, None, name.span);
             spec.still.as_ref()?;
@@ -277,7 +282,13 @@ impl<'p> Checker<'p> {
         }
     }
 
-    fn weight(&mut self, value: &'p ast::Expr, scope: &Scope<'p>, relative: bool, text: &str) -> Option<Weight<'p>> {
+    fn weight(
+        &mut self,
+        value: &'p ast::Expr,
+        scope: &Scope<'p>,
+        relative: bool,
+        text: &str,
+    ) -> Option<Weight<'p>> {
         let val = self.eval(value, scope);
         let zero = Rational::from_integer(0);
         let negative = |this: &mut Self| {
@@ -291,8 +302,20 @@ impl<'p> Checker<'p> {
         };
         match &val.kind {
             Kind::Word("rest") if !relative => Some(Weight::Rest),
-            Kind::Share(n) if !relative => if *n < zero { negative(self) } else { Some(Weight::Share(*n)) },
-            Kind::Number(n) if relative => if *n < zero { negative(self) } else { Some(Weight::Share(*n)) },
+            Kind::Share(n) if !relative => {
+                if *n < zero {
+                    negative(self)
+                } else {
+                    Some(Weight::Share(*n))
+                }
+            }
+            Kind::Number(n) if relative => {
+                if *n < zero {
+                    negative(self)
+                } else {
+                    Some(Weight::Share(*n))
+                }
+            }
             Kind::Chain(_) | Kind::Call(_) if !relative => self.chain(&val, text).map(Weight::Curve),
             Kind::Poison => None,
             Kind::Number(n) => {
@@ -306,7 +329,12 @@ impl<'p> Checker<'p> {
                 .help("write a share such as `20%`, or put `weights = relative` into the mix");
                 let percent = show::checked_mul(*n, Rational::from_integer(100)).and_then(show::decimal);
                 if let (true, Some(p)) = (*n <= Rational::from_integer(1), percent) {
-                    d = d.fix(format!("write {written} as a share"), Applicability::MaybeIncorrect, val.span, format!("{p}%"));
+                    d = d.fix(
+                        format!("write {written} as a share"),
+                        Applicability::MaybeIncorrect,
+                        val.span,
+                        format!("{p}%"),
+                    );
                 }
                 self.push(d);
                 None
@@ -341,7 +369,12 @@ impl<'p> Checker<'p> {
         }
         if sum == Rational::from_integer(0) {
             let span = entries[0].value_span;
-            self.push(Diagnostic::error(codes::MIX_WEIGHT, span, "all weights are zero", "nothing can be drawn"));
+            self.push(Diagnostic::error(
+                codes::MIX_WEIGHT,
+                span,
+                "all weights are zero",
+                "nothing can be drawn",
+            ));
             return None;
         }
         for e in entries {
@@ -353,7 +386,12 @@ impl<'p> Checker<'p> {
     }
 
     fn mix_overflow<T>(&mut self, span: Span) -> Option<T> {
-        self.push(Diagnostic::error(codes::OVERFLOW, span, "weights too precise to add up", "exact arithmetic ends here"));
+        self.push(Diagnostic::error(
+            codes::OVERFLOW,
+            span,
+            "weights too precise to add up",
+            "exact arithmetic ends here",
+        ));
         None
     }
 
@@ -419,8 +457,17 @@ impl<'p> Checker<'p> {
                 let others = sum - n;
                 if others <= one {
                     d = d
-                        .help(format!("`{} = rest` would make it {}", e.name, show::exact_percent(one - others)))
-                        .fix(format!("let `{}` take the rest", e.name), Applicability::MaybeIncorrect, e.value_span, "rest");
+                        .help(format!(
+                            "`{} = rest` would make it {}",
+                            e.name,
+                            show::exact_percent(one - others)
+                        ))
+                        .fix(
+                            format!("let `{}` take the rest", e.name),
+                            Applicability::MaybeIncorrect,
+                            e.value_span,
+                            "rest",
+                        );
                 }
             }
         }
@@ -481,9 +528,9 @@ impl<'p> Checker<'p> {
     fn flatten_model(&mut self, id: DefId, span: Span) -> Option<Flat> {
         let Resolved::Model(index) = self.resolved[id.index()] else { return None };
         match &self.out.models[index].mix {
-            Some(shares) => Some(Rc::new(
-                shares.iter().map(|(s, w)| (*s, Amount::Moving(Blend::constant(*w)))).collect(),
-            )),
+            Some(shares) => {
+                Some(Rc::new(shares.iter().map(|(s, w)| (*s, Amount::Moving(Blend::constant(*w)))).collect()))
+            }
             None => {
                 let (name, at) = (self.out.models[index].name.clone(), self.out.models[index].span);
                 self.push(
@@ -501,7 +548,12 @@ impl<'p> Checker<'p> {
         }
     }
 
-    fn flatten_entries(&mut self, entries: &[MixEntry<'p>], frame: Option<Frame<'_>>, span: Span) -> Option<Flat> {
+    fn flatten_entries(
+        &mut self,
+        entries: &[MixEntry<'p>],
+        frame: Option<Frame<'_>>,
+        span: Span,
+    ) -> Option<Flat> {
         let mut sum = Sum::default();
         // 1 − the others, for the rest.
         let mut left = (Rational::from_integer(1), Vec::<Term>::new());
@@ -520,19 +572,24 @@ impl<'p> Checker<'p> {
                 }
                 Weight::Curve(chain) => {
                     let frame = frame?;
-                    let (curve, _) = self.numeric(chain, Frame { field: &e.name, ..frame }, |this, v| match v.kind {
-                        Kind::Share(n) => Some(show::real(n)),
-                        _ => {
-                            this.wrong(v, Ty::Share, "weight");
-                            None
-                        }
-                    })?;
+                    let (curve, _) =
+                        self.numeric(chain, Frame { field: &e.name, ..frame }, |this, v| match v.kind {
+                            Kind::Share(n) => Some(show::real(n)),
+                            _ => {
+                                this.wrong(v, Ty::Share, "weight");
+                                None
+                            }
+                        })?;
                     if curve.min() < 0.0 || curve.max() > 1.0 {
                         self.push(Diagnostic::error(
                             codes::MIX_WEIGHT,
                             e.value_span,
                             format!("the weight of `{}` leaves 0% to 100%", e.name),
-                            format!("goes from {} to {}", show::percent(curve.min()), show::percent(curve.max())),
+                            format!(
+                                "goes from {} to {}",
+                                show::percent(curve.min()),
+                                show::percent(curve.max())
+                            ),
                         ));
                         return None;
                     }
@@ -675,7 +732,8 @@ impl<'p> Checker<'p> {
             if curve.max() == 0.0 {
                 continue;
             }
-            let weight = Amount::Moving(Blend { terms: vec![Term { coefficient: 1.0, factors: vec![curve] }] });
+            let weight =
+                Amount::Moving(Blend { terms: vec![Term { coefficient: 1.0, factors: vec![curve] }] });
             for (source, amount) in flat.iter() {
                 if !sum.add(*source, &weight, amount) {
                     return self.too_many_terms(span);
@@ -716,7 +774,12 @@ impl<'p> Checker<'p> {
     /// Shares by tokens to a power.
     fn by_size(&mut self, items: &[Val<'p>], exponent: f64, span: Span) -> Option<Flat> {
         if items.is_empty() {
-            self.push(Diagnostic::error(codes::MISSING_ARGUMENT, span, "proportions of nothing", "sources are expected between the parentheses"));
+            self.push(Diagnostic::error(
+                codes::MISSING_ARGUMENT,
+                span,
+                "proportions of nothing",
+                "sources are expected between the parentheses",
+            ));
             return None;
         }
         let mut sizes: Vec<(usize, u64)> = Vec::new();
@@ -751,8 +814,13 @@ impl<'p> Checker<'p> {
             if let Some((_, first)) = sizes.iter().zip(items).find(|((s, _), _)| *s == index) {
                 let first = first.span;
                 self.push(
-                    Diagnostic::error(codes::MIX_TWICE, item.span, "a source is named twice", "named again here")
-                        .label(first, "first named here"),
+                    Diagnostic::error(
+                        codes::MIX_TWICE,
+                        item.span,
+                        "a source is named twice",
+                        "named again here",
+                    )
+                    .label(first, "first named here"),
                 );
                 return None;
             }
@@ -765,7 +833,8 @@ impl<'p> Checker<'p> {
         }
         let powers: Vec<f64> = sizes.iter().map(|(_, t)| (*t as f64).powf(exponent)).collect();
         let total: f64 = powers.iter().sum();
-        let shares = sizes.iter().zip(&powers).map(|((s, _), p)| (*s, Amount::Moving(Blend::constant(p / total))));
+        let shares =
+            sizes.iter().zip(&powers).map(|((s, _), p)| (*s, Amount::Moving(Blend::constant(p / total))));
         Some(Rc::new(shares.collect()))
     }
 
@@ -836,13 +905,19 @@ impl<'p> Checker<'p> {
                     "not an entry of this mix",
                 )
                 .label(base.span, "the mix");
-                let near = crate::diag::suggest::nearest(&name.text, spec.entries.iter().map(|e| e.name.as_str()));
+                let near =
+                    crate::diag::suggest::nearest(&name.text, spec.entries.iter().map(|e| e.name.as_str()));
                 self.push(super::program::suggest(d, name.span, near, ""));
                 return None;
             }
         }
         if total == Rational::from_integer(0) {
-            self.push(Diagnostic::error(codes::MIX_WEIGHT, call.span, "all weights are zero", "nothing can be drawn"));
+            self.push(Diagnostic::error(
+                codes::MIX_WEIGHT,
+                call.span,
+                "all weights are zero",
+                "nothing can be drawn",
+            ));
             return None;
         }
         let mut sum = Sum::default();

@@ -36,8 +36,8 @@ mod stage;
 mod value;
 
 pub use curriculum::{
-    Architecture, Checkpoint, Curriculum, Eval, From, Gate, Model, Optimizer, Param, Phase, Portion, Rope, Soup,
-    Source, Stage,
+    Architecture, Checkpoint, Curriculum, Eval, From, Gate, Model, Optimizer, Param, Phase, Portion, Rope,
+    Soup, Source, Stage,
 };
 
 use crate::diag::Diagnostic;
@@ -54,7 +54,11 @@ pub struct Options {
 ///
 /// The curriculum is there unless some error stands in the way of a plan; the diagnostics have the
 /// levels of the files (`lints`, `@allow`), to which the command line applies its own.
-pub fn check(files: &mut dyn Files, file: FileId, options: &Options) -> (Option<Curriculum>, Vec<Diagnostic>) {
+pub fn check(
+    files: &mut dyn Files,
+    file: FileId,
+    options: &Options,
+) -> (Option<Curriculum>, Vec<Diagnostic>) {
     let mut diags = Vec::new();
     let program = program::Program::load(files, file, &mut diags);
     let settings = settings::parse(&options.set);

@@ -24,7 +24,12 @@ struct Config {
 
 impl<'p> Checker<'p> {
     /// A `model` block.
-    pub(crate) fn resolve_model(&mut self, id: DefId, block: &'p ast::Block, scope: &Scope<'p>) -> Option<usize> {
+    pub(crate) fn resolve_model(
+        &mut self,
+        id: DefId,
+        block: &'p ast::Block,
+        scope: &Scope<'p>,
+    ) -> Option<usize> {
         let name = block.name.as_ref()?;
         let fields = self.fields(block)?;
         let mut sound = !block.incomplete;
@@ -78,7 +83,8 @@ impl<'p> Checker<'p> {
                 None => sound = false,
             }
         }
-        let config = self.config(checkpoint.as_deref(), scope.module, fields.get("checkpoint").map(|e| e.span));
+        let config =
+            self.config(checkpoint.as_deref(), scope.module, fields.get("checkpoint").map(|e| e.span));
         let (mut theta, mut own_rope, mut architecture) = (None, None, None);
         if let Some((shape, preset_theta, preset_context)) = declared {
             theta = preset_theta;
@@ -100,11 +106,7 @@ impl<'p> Checker<'p> {
             own_rope = config.rope;
             context = context.or(config.context);
         }
-        let ground = RopeGround {
-            theta,
-            head_dim: architecture.as_ref().map(|a| a.head_dim),
-            context,
-        };
+        let ground = RopeGround { theta, head_dim: architecture.as_ref().map(|a| a.head_dim), context };
         let mut rope = own_rope;
         if let Some(v) = optional(self, "rope") {
             let written = self.rope(&v, ground);
@@ -118,7 +120,11 @@ impl<'p> Checker<'p> {
             rope = written;
         }
         if rope.is_none() {
-            rope = theta.map(|theta| Rope { method: "rope", theta: Some(theta), scaling: crate::rope::RopeScaling::Default });
+            rope = theta.map(|theta| Rope {
+                method: "rope",
+                theta: Some(theta),
+                scaling: crate::rope::RopeScaling::Default,
+            });
         }
         if !sound {
             return None;
@@ -278,7 +284,10 @@ impl<'p> Checker<'p> {
                 head_dim: number("head_dim").unwrap_or(hidden / heads),
                 ffn: number("intermediate_size")?,
                 vocab: number("vocab_size")?,
-                tie_embeddings: map.get("tie_word_embeddings").and_then(serde_json::Value::as_bool).unwrap_or(false),
+                tie_embeddings: map
+                    .get("tie_word_embeddings")
+                    .and_then(serde_json::Value::as_bool)
+                    .unwrap_or(false),
                 eps: real("rms_norm_eps").unwrap_or(1e-5),
                 init_std: real("initializer_range").unwrap_or(0.02),
             })
@@ -288,7 +297,11 @@ impl<'p> Checker<'p> {
         match crate::rope::from_hf(&map) {
             Ok(found) => {
                 theta = Some(found.theta);
-                rope = Some(Rope { method: method_name(&found.scaling), theta: Some(found.theta), scaling: found.scaling });
+                rope = Some(Rope {
+                    method: method_name(&found.scaling),
+                    theta: Some(found.theta),
+                    scaling: found.scaling,
+                });
             }
             Err(e) => self.push(Diagnostic::error(
                 codes::BAD_CONFIG,

@@ -48,7 +48,11 @@ impl<'p> Checker<'p> {
                 to
             };
         }
-        let spans = if placed.is_empty() { vec![chain.start.span] } else { placed.iter().map(|p| p.call.span).collect() };
+        let spans = if placed.is_empty() {
+            vec![chain.start.span]
+        } else {
+            placed.iter().map(|p| p.call.span).collect()
+        };
         Some((curve(&placed, &shapes, &values, frame.tokens), spans))
     }
 
@@ -109,15 +113,26 @@ impl<'p> Checker<'p> {
             (Some(to), None) => {
                 let to = read(self, to)?;
                 if from <= 0.0 || to <= 0.0 {
-                    return self.impossible(&call, from, to, "a geometric curve never reaches or leaves zero");
+                    return self.impossible(
+                        &call,
+                        from,
+                        to,
+                        "a geometric curve never reaches or leaves zero",
+                    );
                 }
                 Some((Shape::Exp, to))
             }
             (None, Some(half)) => {
                 let half = half.clone();
-                let length = self.span(&half, "half_life", frame, |clock, steps| clock.span(p.start, steps))?;
+                let length =
+                    self.span(&half, "half_life", frame, |clock, steps| clock.span(p.start, steps))?;
                 if length <= Rational::from_integer(0) {
-                    self.push(Diagnostic::error(codes::OUT_OF_RANGE, half.span, "a half-life of zero", "must be above zero"));
+                    self.push(Diagnostic::error(
+                        codes::OUT_OF_RANGE,
+                        half.span,
+                        "a half-life of zero",
+                        "must be above zero",
+                    ));
                     return None;
                 }
                 let half_life = show::real(length);
@@ -155,7 +170,12 @@ impl<'p> Checker<'p> {
             Diagnostic::error(
                 codes::CURVE_SHAPE,
                 call.span,
-                format!("`{}` cannot go from {} to {}", call.function.name, show::number(from), show::number(to)),
+                format!(
+                    "`{}` cannot go from {} to {}",
+                    call.function.name,
+                    show::number(from),
+                    show::number(to)
+                ),
                 why.to_owned(),
             )
             .help("use `linear`, `cosine` or `one_minus_sqrt`, or end above zero"),
@@ -164,7 +184,12 @@ impl<'p> Checker<'p> {
     }
 
     /// The learning rate of a stage.
-    pub(crate) fn lr(&mut self, chain: &Chain<'p>, frame: Frame<'_>, inherited: &Inherited) -> Option<(Curve, Vec<Span>)> {
+    pub(crate) fn lr(
+        &mut self,
+        chain: &Chain<'p>,
+        frame: Frame<'_>,
+        inherited: &Inherited,
+    ) -> Option<(Curve, Vec<Span>)> {
         // The peak is the largest value that does not itself speak of the peak.
         let mut peak: Option<(f64, Option<Rational>)> = None;
         let mut relative = None;
@@ -213,7 +238,9 @@ impl<'p> Checker<'p> {
             Kind::Word("peak") => peak?.0,
             Kind::Relative { share, whole: Whole::Peak, .. } => match peak? {
                 // Exact while it can be: 10% of 3e-4 is 3e-5 and nothing else.
-                (_, Some(p)) => show::checked_mul(p, share).map(show::real).unwrap_or(show::real(p) * show::real(share)),
+                (_, Some(p)) => {
+                    show::checked_mul(p, share).map(show::real).unwrap_or(show::real(p) * show::real(share))
+                }
                 (p, None) => p * show::real(share),
             },
             _ => {

@@ -18,8 +18,12 @@ pub(crate) enum Misfit {
 pub(crate) fn conform<'p>(value: &Val<'p>, ty: &str) -> Result<Kind<'p>, Misfit> {
     let kind = value.kind.clone();
     let fits = match (ty, &kind) {
-        ("tokens", Kind::Number(n) | Kind::Quantity(n, Unit::Tokens)) => return Ok(Kind::Quantity(*n, Unit::Tokens)),
-        ("steps", Kind::Number(n) | Kind::Quantity(n, Unit::Steps)) => return Ok(Kind::Quantity(*n, Unit::Steps)),
+        ("tokens", Kind::Number(n) | Kind::Quantity(n, Unit::Tokens)) => {
+            return Ok(Kind::Quantity(*n, Unit::Tokens));
+        }
+        ("steps", Kind::Number(n) | Kind::Quantity(n, Unit::Steps)) => {
+            return Ok(Kind::Quantity(*n, Unit::Steps));
+        }
         ("number", Kind::Number(_) | Kind::Real(_)) => true,
         ("share", Kind::Share(_)) => true,
         ("text", Kind::Text(_)) => true,

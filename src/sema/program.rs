@@ -104,7 +104,9 @@ impl Program {
                 .items
                 .iter()
                 .filter_map(|item| match &item.kind {
-                    ItemKind::Use { path, alias, sha256 } => Some((path.clone(), alias.clone(), sha256.clone())),
+                    ItemKind::Use { path, alias, sha256 } => {
+                        Some((path.clone(), alias.clone(), sha256.clone()))
+                    }
                     _ => None,
                 })
                 .collect();
@@ -143,7 +145,9 @@ impl Program {
                             "`use` without a name for what it brings in",
                             "`as NAME` is missing after this",
                         )
-                        .help("write `use \"sources.curriculum\" as s`; its names are then `s.web`, `s.code`"),
+                        .help(
+                            "write `use \"sources.curriculum\" as s`; its names are then `s.web`, `s.code`",
+                        ),
                     );
                     continue;
                 };
@@ -209,7 +213,13 @@ impl Program {
         index
     }
 
-    fn define_space(&mut self, at: usize, alias: ast::Ident, target: Option<usize>, diags: &mut Vec<Diagnostic>) {
+    fn define_space(
+        &mut self,
+        at: usize,
+        alias: ast::Ident,
+        target: Option<usize>,
+        diags: &mut Vec<Diagnostic>,
+    ) {
         let module = &mut self.modules[at];
         let first = module
             .names
@@ -315,7 +325,12 @@ impl Program {
     }
 
     /// The name nearest to `name` among those visible in `module`.
-    pub(crate) fn nearest(&self, module: usize, name: &str, wanted: impl Fn(DefKind) -> bool) -> Option<String> {
+    pub(crate) fn nearest(
+        &self,
+        module: usize,
+        name: &str,
+        wanted: impl Fn(DefKind) -> bool,
+    ) -> Option<String> {
         let m = &self.modules[module];
         let mut names: Vec<&str> = m
             .names
@@ -434,7 +449,12 @@ fn definition<'i>(item: &'i ast::Item, diags: &mut Vec<Diagnostic>) -> Option<(D
                         },
                     );
                     if schema::block(other).is_none() {
-                        d = suggest(d, block.kind.span, nearest(other, tops), "a file holds `use`, `param`, `let`, `model`, `source`, `mix`, `stage`, `soup`, `assert`, `budget`, `lints`");
+                        d = suggest(
+                            d,
+                            block.kind.span,
+                            nearest(other, tops),
+                            "a file holds `use`, `param`, `let`, `model`, `source`, `mix`, `stage`, `soup`, `assert`, `budget`, `lints`",
+                        );
                     }
                     diags.push(d);
                     return None;

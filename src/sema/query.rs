@@ -43,7 +43,12 @@ pub(crate) fn is_property(name: &str) -> bool {
 
 impl<'p> Checker<'p> {
     /// Follow `segments` from `base`.
-    pub(crate) fn properties(&mut self, base: Val<'p>, segments: &'p [PathSegment], scope: &Scope<'p>) -> Val<'p> {
+    pub(crate) fn properties(
+        &mut self,
+        base: Val<'p>,
+        segments: &'p [PathSegment],
+        scope: &Scope<'p>,
+    ) -> Val<'p> {
         let span = base.span;
         let Some((first, rest)) = segments.split_first() else { return base };
         let Kind::Entity(entity) = base.kind else {
@@ -117,7 +122,13 @@ impl<'p> Checker<'p> {
     }
 
     /// A property of every member of a stage: they must agree.
-    fn of_all(&mut self, id: super::program::DefId, span: Span, segments: &'p [PathSegment], scope: &Scope<'p>) -> Val<'p> {
+    fn of_all(
+        &mut self,
+        id: super::program::DefId,
+        span: Span,
+        segments: &'p [PathSegment],
+        scope: &Scope<'p>,
+    ) -> Val<'p> {
         let Resolved::Stage(members) = self.resolved[id.index()].clone() else { return Val::poison(span) };
         let mut values = Vec::new();
         for m in &members {
@@ -132,12 +143,15 @@ impl<'p> Checker<'p> {
         if let Kind::Entity(Entity::StageMix(a)) = first.kind {
             let same = members.iter().all(|m| {
                 let (x, y) = (&self.out.stages[a].mix, &self.out.stages[*m].mix);
-                x.len() == y.len() && x.iter().zip(y).all(|(p, q)| p.source == q.source && p.weight == q.weight)
+                x.len() == y.len()
+                    && x.iter().zip(y).all(|(p, q)| p.source == q.source && p.weight == q.weight)
             });
             if same {
                 return first;
             }
-        } else if values.len() == 1 || values.iter().all(|v| number(v) == number(&first) && number(v).is_some()) {
+        } else if values.len() == 1
+            || values.iter().all(|v| number(v) == number(&first) && number(v).is_some())
+        {
             return first;
         }
         let base = self.out.stages[members[0]].base.clone();
@@ -199,8 +213,15 @@ impl<'p> Checker<'p> {
                 match rest.first() {
                     Some(segment) => self.unknown_property(segment, span, "a position encoding", &ROPE),
                     None => self.push(
-                        Diagnostic::error(codes::UNKNOWN_PROPERTY, span, "a position encoding cannot be compared", "which number of it?")
-                            .help("write `rope.theta`, `rope.factor`, `rope.original` or `rope.attention_factor`"),
+                        Diagnostic::error(
+                            codes::UNKNOWN_PROPERTY,
+                            span,
+                            "a position encoding cannot be compared",
+                            "which number of it?",
+                        )
+                        .help(
+                            "write `rope.theta`, `rope.factor`, `rope.original` or `rope.attention_factor`",
+                        ),
                     ),
                 }
                 return Val::poison(span);
@@ -210,8 +231,13 @@ impl<'p> Checker<'p> {
                 match segment {
                     Some(segment) => self.unknown_property(segment, span, "a curve", &CURVE),
                     None => self.push(
-                        Diagnostic::error(codes::UNKNOWN_PROPERTY, span, "a whole curve cannot be compared", "which value of it?")
-                            .help("write `lr.start`, `lr.end`, `lr.peak`, `lr.min` or `lr.max`"),
+                        Diagnostic::error(
+                            codes::UNKNOWN_PROPERTY,
+                            span,
+                            "a whole curve cannot be compared",
+                            "which value of it?",
+                        )
+                        .help("write `lr.start`, `lr.end`, `lr.peak`, `lr.min` or `lr.max`"),
                     ),
                 }
                 return Val::poison(span);
@@ -238,7 +264,10 @@ impl<'p> Checker<'p> {
             "factor" => r.scaling.factor(),
             "original" => r.scaling.original().map(|n| n as f64),
             // The factor depends on no head dimension; any will do.
-            _ => Some(crate::rope::inv_freq(64, r.theta.unwrap_or(10_000.0), &r.scaling, stage.context_max()).attention_factor),
+            _ => Some(
+                crate::rope::inv_freq(64, r.theta.unwrap_or(10_000.0), &r.scaling, stage.context_max())
+                    .attention_factor,
+            ),
         });
         if value.is_none() {
             let name = stage.name.clone();
@@ -265,7 +294,8 @@ impl<'p> Checker<'p> {
             if self.out.sources.iter().any(|s| s.name == source) {
                 return Val { kind: Kind::Share(Rational::from_integer(0)), span };
             }
-            let names: Vec<String> = stage.mix.iter().map(|p| self.out.sources[p.source].name.clone()).collect();
+            let names: Vec<String> =
+                stage.mix.iter().map(|p| self.out.sources[p.source].name.clone()).collect();
             let near = nearest(source, names.iter().map(String::as_str)).map(str::to_owned);
             let d = Diagnostic::error(
                 codes::UNKNOWN_NAME,
@@ -408,7 +438,14 @@ impl<'p> Checker<'p> {
         }
     }
 
-    fn compare_values(&mut self, op: BinaryOp, op_span: Span, l: &Val<'p>, r: &Val<'p>, left_text: &str) -> Option<(bool, String)> {
+    fn compare_values(
+        &mut self,
+        op: BinaryOp,
+        op_span: Span,
+        l: &Val<'p>,
+        r: &Val<'p>,
+        left_text: &str,
+    ) -> Option<(bool, String)> {
         if l.is_poison() || r.is_poison() {
             return None;
         }
@@ -617,8 +654,16 @@ impl<'p> Checker<'p> {
             let steps_total: u64 = self.out.stages.iter().fold(0, |n, s| n.saturating_add(s.steps));
             let bound = self.eval(right, &Scope::top(module));
             let (found, expected, text) = match name.as_str() {
-                "tokens" => (Some(tokens_total as f64), Some(Unit::Tokens), format!("{} tokens", show::count(tokens_total))),
-                "steps" => (Some(steps_total as f64), Some(Unit::Steps), format!("{} steps", show::digits(steps_total))),
+                "tokens" => (
+                    Some(tokens_total as f64),
+                    Some(Unit::Tokens),
+                    format!("{} tokens", show::count(tokens_total)),
+                ),
+                "steps" => (
+                    Some(steps_total as f64),
+                    Some(Unit::Steps),
+                    format!("{} steps", show::digits(steps_total)),
+                ),
                 "flops" => {
                     let flops = self.flops();
                     (flops, Some(Unit::Flops), flops.map_or(String::new(), |f| format!("{f:.3e} flops")))
@@ -638,18 +683,21 @@ impl<'p> Checker<'p> {
             if bound.is_poison() {
                 continue;
             }
-            let (Some(limit), true) = (number(&bound), unit(&bound).is_none() || unit(&bound) == expected) else {
+            let (Some(limit), true) = (number(&bound), unit(&bound).is_none() || unit(&bound) == expected)
+            else {
                 self.wrong(&bound, crate::schema::Ty::Number, &name);
                 continue;
             };
             let Some(found) = found else {
-                self.push(Diagnostic::error(
-                    codes::ASSERT_UNDECIDED,
-                    left.span,
-                    "the FLOPs of this run are not known",
-                    "some stage trains an unknown architecture",
-                )
-                .help("declare it: `init = llama(…)` beside `checkpoint`"));
+                self.push(
+                    Diagnostic::error(
+                        codes::ASSERT_UNDECIDED,
+                        left.span,
+                        "the FLOPs of this run are not known",
+                        "some stage trains an unknown architecture",
+                    )
+                    .help("declare it: `init = llama(…)` beside `checkpoint`"),
+                );
                 continue;
             };
             let holds = match op {
@@ -666,14 +714,12 @@ impl<'p> Checker<'p> {
                 }
             };
             if !holds && !self.out.stages.is_empty() {
-                self.push(
-                    Diagnostic::error(
-                        codes::BUDGET_EXCEEDED,
-                        expr.span,
-                        format!("the run takes {text}, over its budget"),
-                        format!("over by {}", show::percent(found / limit - 1.0)),
-                    ),
-                );
+                self.push(Diagnostic::error(
+                    codes::BUDGET_EXCEEDED,
+                    expr.span,
+                    format!("the run takes {text}, over its budget"),
+                    format!("over by {}", show::percent(found / limit - 1.0)),
+                ));
             }
         }
     }
@@ -703,9 +749,8 @@ fn unit(v: &Val<'_>) -> Option<Unit> {
 fn print(v: &Val<'_>) -> String {
     match v.kind {
         Kind::Real(v) => show::number(v),
-        Kind::Quantity(n, Unit::Tokens) if n.is_integer() => {
-            u64::try_from(n.to_integer()).map_or_else(|_| super::params::print(v), |n| format!("{} tokens", show::count(n)))
-        }
+        Kind::Quantity(n, Unit::Tokens) if n.is_integer() => u64::try_from(n.to_integer())
+            .map_or_else(|_| super::params::print(v), |n| format!("{} tokens", show::count(n))),
         _ => super::params::print(v),
     }
 }

@@ -58,10 +58,13 @@ impl<'p> Checker<'p> {
                     .collect();
                 d = match (nearest(&s.name, params.iter().copied()), params.as_slice()) {
                     (Some(near), _) => d.help(format!("did you mean `{near}`?")),
-                    (None, []) => d.help("the file has no parameters; only a `param` can be set from outside"),
-                    (None, all) => {
-                        d.help(format!("parameters are {}", all.iter().map(|p| format!("`{p}`")).collect::<Vec<_>>().join(", ")))
+                    (None, []) => {
+                        d.help("the file has no parameters; only a `param` can be set from outside")
                     }
+                    (None, all) => d.help(format!(
+                        "parameters are {}",
+                        all.iter().map(|p| format!("`{p}`")).collect::<Vec<_>>().join(", ")
+                    )),
                 };
                 self.push(d);
                 continue;

@@ -81,7 +81,11 @@ pub(crate) fn decimal(value: Rational) -> Option<String> {
             let sign = if n < 0 { "-" } else { "" };
             let digits = format!("{:0width$}", n.unsigned_abs(), width = places + 1);
             let (whole, fraction) = digits.split_at(digits.len() - places);
-            return Some(if places == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") });
+            return Some(if places == 0 {
+                format!("{sign}{whole}")
+            } else {
+                format!("{sign}{whole}.{fraction}")
+            });
         }
         scaled = checked_mul(scaled, Rational::from_integer(10))?;
     }

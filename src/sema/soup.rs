@@ -13,7 +13,12 @@ use super::value::{Kind, Val};
 
 impl<'p> Checker<'p> {
     /// `soup final = average(anneal)`.
-    pub(crate) fn resolve_soup(&mut self, id: DefId, value: &'p ast::Expr, scope: &Scope<'p>) -> Option<usize> {
+    pub(crate) fn resolve_soup(
+        &mut self,
+        id: DefId,
+        value: &'p ast::Expr,
+        scope: &Scope<'p>,
+    ) -> Option<usize> {
         let value = self.eval(value, scope);
         let call = match &value.kind {
             Kind::Call(call) if call.function.family == Family::Soup => call.clone(),
@@ -63,8 +68,13 @@ impl<'p> Checker<'p> {
         }
         if ingredients.is_empty() {
             self.push(
-                Diagnostic::error(codes::SOUP, call.span, "a soup without ingredients", "nothing is averaged here")
-                    .help("name stages, fan-outs or checkpoints: `average(anneal)`"),
+                Diagnostic::error(
+                    codes::SOUP,
+                    call.span,
+                    "a soup without ingredients",
+                    "nothing is averaged here",
+                )
+                .help("name stages, fan-outs or checkpoints: `average(anneal)`"),
             );
             return None;
         }

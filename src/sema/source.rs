@@ -14,7 +14,12 @@ use super::value::{Entity, Kind, Val};
 
 impl<'p> Checker<'p> {
     /// A `source` block.
-    pub(crate) fn resolve_source(&mut self, id: DefId, block: &'p ast::Block, scope: &Scope<'p>) -> Option<usize> {
+    pub(crate) fn resolve_source(
+        &mut self,
+        id: DefId,
+        block: &'p ast::Block,
+        scope: &Scope<'p>,
+    ) -> Option<usize> {
         let name = block.name.as_ref()?;
         let fields = self.fields(block)?;
         let mut sound = !block.incomplete;
@@ -250,7 +255,11 @@ impl<'p> Checker<'p> {
         }
         let directory = |module: usize| {
             let name = self.files.name(self.program.modules[module].file);
-            name.rfind('/').map_or("", |slash| &name[..slash]).split('/').filter(|p| !p.is_empty()).collect::<Vec<_>>()
+            name.rfind('/')
+                .map_or("", |slash| &name[..slash])
+                .split('/')
+                .filter(|p| !p.is_empty())
+                .collect::<Vec<_>>()
         };
         let (root, own) = (directory(0), directory(module));
         let common = root.iter().zip(&own).take_while(|(a, b)| a == b).count();

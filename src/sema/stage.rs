@@ -143,13 +143,21 @@ impl<'p> Checker<'p> {
             lr: None,
             total: self.total,
         };
-        let context_chain = self.chain_or(fields, "context", scope, ground.as_ref().and_then(|g| g.context), |v, span| {
-            Val { kind: Kind::Number(ast::Rational::from_integer(i128::from(v))), span }
-        });
-        let batch_chain = self.chain_or(fields, "batch", scope, ground.as_ref().and_then(|g| g.batch), |(v, rows), span| {
-            let unit = if rows { Unit::Seqs } else { Unit::Tokens };
-            Val { kind: Kind::Quantity(ast::Rational::from_integer(i128::from(v)), unit), span }
-        });
+        let context_chain =
+            self.chain_or(fields, "context", scope, ground.as_ref().and_then(|g| g.context), |v, span| Val {
+                kind: Kind::Number(ast::Rational::from_integer(i128::from(v))),
+                span,
+            });
+        let batch_chain = self.chain_or(
+            fields,
+            "batch",
+            scope,
+            ground.as_ref().and_then(|g| g.batch),
+            |(v, rows), span| {
+                let unit = if rows { Unit::Seqs } else { Unit::Tokens };
+                Val { kind: Kind::Quantity(ast::Rational::from_integer(i128::from(v)), unit), span }
+            },
+        );
         let mix_value = self.field(fields, "mix", scope);
         if let Some(g) = &ground {
             let mut gaps = Vec::new();
@@ -209,8 +217,13 @@ impl<'p> Checker<'p> {
         }
         let mut mix = None;
         if let Some(clock) = &clock {
-            let frame =
-                Frame { field: "mix", tokens: clock.tokens, clock: Some(clock), lr: lr.as_ref().map(|(c, _)| c), ..frame };
+            let frame = Frame {
+                field: "mix",
+                tokens: clock.tokens,
+                clock: Some(clock),
+                lr: lr.as_ref().map(|(c, _)| c),
+                ..frame
+            };
             mix = match &mix_value {
                 Some(value) if matches!(value.kind, Kind::Poison) => None,
                 Some(value) => self.flatten(value, Some(frame)),
@@ -247,7 +260,9 @@ impl<'p> Checker<'p> {
                         sound &= word.is_some();
                         word
                     }
-                    None => ground.as_ref().and_then(|g| g.$field).inspect(|_| inherited.push(stringify!($field))),
+                    None => {
+                        ground.as_ref().and_then(|g| g.$field).inspect(|_| inherited.push(stringify!($field)))
+                    }
                 }
             };
         }
@@ -262,7 +277,8 @@ impl<'p> Checker<'p> {
             }
             None => "keep",
         };
-        let optimizer = self.optimizer(fields, scope, ground.as_ref().and_then(|g| g.optimizer.clone()), &mut inherited);
+        let optimizer =
+            self.optimizer(fields, scope, ground.as_ref().and_then(|g| g.optimizer.clone()), &mut inherited);
         macro_rules! whole {
             ($field:literal) => {
                 match self.field(fields, $field, scope) {
@@ -358,7 +374,12 @@ impl<'p> Checker<'p> {
             Some(v) => self.chain(&v, field),
             None => {
                 let span = fields.entry("from").map_or(Span::new(crate::source::FileId(0), 0, 0), |e| e.span);
-                inherited.map(|v| Chain { start: value(v, span), segments: Vec::new(), truncated: false, span })
+                inherited.map(|v| Chain {
+                    start: value(v, span),
+                    segments: Vec::new(),
+                    truncated: false,
+                    span,
+                })
             }
         }
     }
@@ -382,7 +403,10 @@ impl<'p> Checker<'p> {
                         format!("a stage cannot start from {} stages at once", many.len()),
                         format!("this is {} members", many.len()),
                     )
-                    .help(format!("name one of them, such as `{}`, or average them: `soup NAME = average(…)`", names[0])),
+                    .help(format!(
+                        "name one of them, such as `{}`, or average them: `soup NAME = average(…)`",
+                        names[0]
+                    )),
                 );
                 None
             }
@@ -450,7 +474,9 @@ impl<'p> Checker<'p> {
                 }
             }
             From::Stage(i) => self.stage_ground(*i, None, span),
-            From::Checkpoint(i, c) => self.stage_ground(*i, Some(self.out.stages[*i].checkpoints[*c].step), span),
+            From::Checkpoint(i, c) => {
+                self.stage_ground(*i, Some(self.out.stages[*i].checkpoints[*c].step), span)
+            }
             From::Soup(i) => {
                 let soup = &self.out.soups[*i];
                 let grounds: Vec<Ground> = soup.ingredients.iter().map(|f| self.ground(f, span)).collect();
@@ -664,7 +690,12 @@ impl<'p> Checker<'p> {
     }
 
     /// Named checkpoints.
-    fn checkpoints(&mut self, block: &'p ast::Block, scope: &Scope<'p>, frame: Frame<'_>) -> Option<Vec<super::curriculum::Checkpoint>> {
+    fn checkpoints(
+        &mut self,
+        block: &'p ast::Block,
+        scope: &Scope<'p>,
+        frame: Frame<'_>,
+    ) -> Option<Vec<super::curriculum::Checkpoint>> {
         let mut out: Vec<super::curriculum::Checkpoint> = Vec::new();
         let mut sound = true;
         for entry in &block.entries {
@@ -707,7 +738,11 @@ impl<'p> Checker<'p> {
                     Diagnostic::error(
                         codes::STAGE_CHECKPOINT,
                         at.span,
-                        format!("checkpoint `{}` lies {} tokens after the end of the stage", name.text, show::count(tokens - frame.tokens)),
+                        format!(
+                            "checkpoint `{}` lies {} tokens after the end of the stage",
+                            name.text,
+                            show::count(tokens - frame.tokens)
+                        ),
                         format!("at token {}", show::count(tokens)),
                     )
                     .label(frame.length_span, format!("the stage has {} tokens", show::count(frame.tokens))),
@@ -716,7 +751,13 @@ impl<'p> Checker<'p> {
                 continue;
             }
             let step = frame.clock.map_or(0, |c| c.step_at(tokens));
-            out.push(super::curriculum::Checkpoint { name: name.text.clone(), span: name.span, tokens, step, forever });
+            out.push(super::curriculum::Checkpoint {
+                name: name.text.clone(),
+                span: name.span,
+                tokens,
+                step,
+                forever,
+            });
         }
         sound.then_some(out)
     }
@@ -746,7 +787,8 @@ impl<'p> Checker<'p> {
         let key = super::params::print(&value);
         let Resolved::Stage(members) = &self.resolved[id.index()] else { return None };
         let members = members.clone();
-        let found = members.iter().copied().find(|m| self.out.stages[*m].key.as_deref() == Some(key.as_str()));
+        let found =
+            members.iter().copied().find(|m| self.out.stages[*m].key.as_deref() == Some(key.as_str()));
         if found.is_none() {
             let base = self.out.stages[members[0]].base.clone();
             let keys: Vec<String> = members.iter().filter_map(|m| self.out.stages[*m].key.clone()).collect();
@@ -759,7 +801,10 @@ impl<'p> Checker<'p> {
             self.push(if keys.is_empty() {
                 d.help(format!("`{base}` is a single stage: write `{base}`"))
             } else {
-                d.help(format!("its members are {}", keys.iter().map(|k| format!("`{base}[{k}]`")).collect::<Vec<_>>().join(", ")))
+                d.help(format!(
+                    "its members are {}",
+                    keys.iter().map(|k| format!("`{base}[{k}]`")).collect::<Vec<_>>().join(", ")
+                ))
             });
         }
         found
@@ -840,4 +885,3 @@ fn mean_over_steps(weight: &crate::curve::Blend, phases: &[Phase], steps: u64, t
     }
     sum / total as f64
 }
-

@@ -318,7 +318,8 @@ impl<'t> Tree<'t> {
             let mut words = words.into_iter().map(|word| builder.ident(&word));
             Some(Head { kind: words.next()?, name: words.next(), each: None })
         });
-        let headless = head.is_none();
+        // A head that failed before its name would only be reported again for having none.
+        let headless = head.as_ref().is_none_or(|head| failed && head.name.is_none());
         let head = head.unwrap_or_else(|| Head {
             kind: Ident { text: String::new(), span: self.span(brace..brace) },
             name: None,

@@ -15,7 +15,7 @@ pub(crate) fn check_text(text: &str) -> (Vec<Diagnostic>, MemoryFiles) {
 
 /// Diagnostics of a file, as `midc check` would show them.
 pub(crate) fn check(files: &mut dyn Files, file: FileId) -> Vec<Diagnostic> {
-    let (_, mut diagnostics) = midc::syntax::parse(file, files.text(file));
+    let (_, mut diagnostics) = midc::sema::check(files, file, &midc::sema::Options::default());
     LintLevels::default().apply(&mut diagnostics);
     diagnostics
 }

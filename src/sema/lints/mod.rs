@@ -18,5 +18,12 @@ impl<'p> Checker<'p> {
     }
 
     /// `lr_never_lands` for spans in steps under a growing batch.
-    pub(crate) fn never_lands_in_steps(&mut self, _chain: &Chain<'p>, _over: u64, _share: f64, _frame: Frame<'_>) {}
+    pub(crate) fn never_lands_in_steps(
+        &mut self,
+        _chain: &Chain<'p>,
+        _over: u64,
+        _share: f64,
+        _frame: Frame<'_>,
+    ) {
+    }
 }
