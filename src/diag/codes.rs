@@ -101,4 +101,45 @@ codes! {
     UNKNOWN_UNIT E0105, "an unknown unit word";
     MISPLACED_PERCENT E0106, "a misplaced percent sign";
     SPACING E0107, "a magnitude apart from its number, or a unit glued to it";
+
+    // E025x: lints on names and levels.
+    UNUSED_SOURCE E0250 Warn "unused_source", "a source that nothing reads";
+    UNUSED_MIX E0251 Warn "unused_mix", "a mix that nothing reads";
+    UNUSED_LET E0252 Warn "unused_let", "a named value that nothing mentions";
+    UNUSED_SOUP E0253 Warn "unused_soup", "a soup that the run goes on without";
+    UNKNOWN_LINT E0254 Warn "unknown_lint", "a lint that does not exist";
+    UNUSED_ALLOW E0255 Warn "unused_allow", "an `@allow` that silences nothing";
+
+    // E035x: lints on what is read, and how often.
+    BUDGET_VS_SOURCE E0350 Deny "budget_vs_source", "more of a source is needed than it gives";
+    EPOCHS_OVER_CAP E0351 Warn "epochs_over_cap", "a source is read too often";
+    REPLAY_BELOW_FLOOR E0352 Warn "replay_below_floor", "hardly anything was seen before";
+    QUALITY_INVERTED E0353 Warn "quality_inverted", "the better data comes first";
+    SOURCE_OVERLAP E0354 Deny "source_overlap", "one file under two names";
+    WEIGHT_BELOW_QUANTUM E0355 Warn "weight_below_quantum", "a weight below one sequence";
+    LONG_ONLY E0356 Warn "long_only", "a long stage without short text";
+    BENCHMARK_IN_TRAIN E0357 Warn "benchmark_in_train", "an evaluation's training set as a source";
+    SAME_ORDER E0358 Warn "same_order", "two stages read in one order";
+
+    // E045x: lints on the learning rate.
+    LR_JUMP E0450 Deny "lr_jump", "the learning rate jumps between stages";
+    LR_NEVER_LANDS E0451 Deny "lr_never_lands", "a decay that is cut before it lands";
+    LR_RISES_IN_DECAY E0452 Deny "lr_rises_in_decay", "a schedule that runs backwards";
+    OPTIMIZER_RESET E0453 Warn "optimizer_reset_without_warmup", "a fresh optimizer at the full learning rate";
+    DECAY_TOO_SHORT E0454 Warn "decay_too_short", "a decay of under 5% of the stable phase";
+
+    // E055x: lints on stages and the graph.
+    BATCH_CHANGES_TOKENS E0550 Warn "batch_changes_tokens", "tokens per step change with the context";
+    BOUNDARY_ALIGNMENT E0551 Warn "boundary_alignment", "an edge or switch inside a step";
+    ANNEAL_TOO_SHORT E0552 Warn "anneal_too_short", "a stage of fewer than ten steps";
+    SOUP_INGREDIENTS E0553 Deny "soup_ingredients", "weights that should not be averaged";
+    MISSING_DATA_SEED E0554 Warn "missing_data_seed", "a stage whose data order is not said";
+
+    // E065x: lints on context and RoPE.
+    ROPE_REACH E0650 Deny "rope_reach", "a context that RoPE does not cover";
+    ROPE_TRANSITION E0651 Deny "rope_transition", "RoPE loses something between stages";
+    DECIMAL_CONTEXT E0652 Deny "decimal_context", "a context with a decimal magnitude";
+
+    // E085x: lints on files.
+    MISSING_FILES E0850 Warn "missing_files", "a path that leads nowhere here";
 }

@@ -1,0 +1,181 @@
+//! The levels a file gives to lints: `lints { }` for the whole file, `@allow`, `@warn` and `@deny`
+//! for an item or entry. Also `unknown_lint` and `unused_allow`, which are about them.
+
+use crate::diag::suggest::nearest;
+use crate::diag::{Applicability, Diagnostic, Level, codes};
+use crate::sema::program::suggest;
+use crate::source::{FileId, Span};
+use crate::syntax::ast::{Attr, Block, EntryKind, Expr, ExprKind, File, ItemKind, PathSegment, Preface};
+
+/// A level given to a lint, somewhere.
+struct Given {
+    lint: &'static str,
+    level: Level,
+    /// Where it holds; `None` is the whole file.
+    region: Option<Span>,
+    file: FileId,
+    /// The name, for what is said about it.
+    name: Span,
+    /// The attribute, or the entry of `lints`.
+    written: Span,
+    used: bool,
+}
+
+/// Give every diagnostic the level that its file says and report levels that are for nothing.
+///
+/// `complete` says whether the checker came through: after an error a lint may not have run, and
+/// an `@allow` that silenced nothing proves nothing.
+pub(super) fn apply(files: &[(FileId, &File)], complete: bool, diags: &mut Vec<Diagnostic>) {
+    let mut given = Vec::new();
+    let mut about = Vec::new();
+    for (file, ast) in files {
+        collect(*file, ast, &mut given, &mut about);
+    }
+    for d in diags.iter_mut() {
+        let Some(lint) = d.lint else { continue };
+        let places: Vec<Span> =
+            std::iter::once(d.primary.span).chain(d.labels.iter().map(|l| l.span)).collect();
+        let reach = |g: &Given| match g.region {
+            // The smallest region around the place rules; the place itself before what it points at.
+            Some(region) => places
+                .iter()
+                .position(|p| p.file == region.file && region.start <= p.start && p.end <= region.end)
+                .map(|rank| (rank, region.end - region.start)),
+            None => (g.file == d.primary.span.file).then_some((places.len(), u32::MAX)),
+        };
+        let best = given
+            .iter_mut()
+            .filter(|g| g.lint == lint)
+            .filter_map(|g| Some((reach(g)?, g)))
+            .min_by_key(|(r, _)| *r);
+        if let Some((_, g)) = best {
+            g.used = true;
+            d.level = g.level;
+        }
+    }
+    if complete {
+        for g in given.iter().filter(|g| !g.used && g.level == Level::Allow && g.region.is_some()) {
+            about.push(
+                Diagnostic::lint(
+                    codes::UNUSED_ALLOW,
+                    "unused_allow",
+                    Level::Warn,
+                    g.name,
+                    format!("`@allow({})` silences nothing", g.lint),
+                    format!("`{}` does not fire here", g.lint),
+                )
+                .help("take it out")
+                .fix("remove it", Applicability::MachineApplicable, g.written, ""),
+            );
+        }
+    }
+    // What is said about levels has the file's levels too.
+    for d in &mut about {
+        if let Some(g) = given
+            .iter()
+            .find(|g| Some(g.lint) == d.lint && g.region.is_none() && g.file == d.primary.span.file)
+        {
+            d.level = g.level;
+        }
+    }
+    diags.append(&mut about);
+}
+
+fn collect(file: FileId, ast: &File, given: &mut Vec<Given>, about: &mut Vec<Diagnostic>) {
+    for item in &ast.items {
+        attributes(file, &item.preface, item.span, given, about);
+        let ItemKind::Block(block) = &item.kind else { continue };
+        if block.kind.text == "lints" {
+            for entry in &block.entries {
+                let EntryKind::Field { key, value } = &entry.kind else { continue };
+                let [PathSegment::Name(name)] = key.segments.as_slice() else { continue };
+                if let (Some(lint), Some(level)) = (known(&name.text, name.span, about), level(value)) {
+                    let (name, written) = (name.span, entry.span);
+                    given.push(Given { lint, level, region: None, file, name, written, used: false });
+                }
+            }
+        } else {
+            inside(file, block, given, about);
+        }
+    }
+}
+
+fn inside(file: FileId, block: &Block, given: &mut Vec<Given>, about: &mut Vec<Diagnostic>) {
+    for entry in &block.entries {
+        attributes(file, &entry.preface, entry.span, given, about);
+        if let EntryKind::Block(inner) = &entry.kind {
+            inside(file, inner, given, about);
+        }
+    }
+}
+
+fn attributes(
+    file: FileId,
+    preface: &Preface,
+    region: Span,
+    given: &mut Vec<Given>,
+    about: &mut Vec<Diagnostic>,
+) {
+    for attr in &preface.attrs {
+        let level = match attr.name.text.as_str() {
+            "allow" => Level::Allow,
+            "warn" => Level::Warn,
+            "deny" => Level::Deny,
+            _ => continue,
+        };
+        for (name, span) in names(attr) {
+            if let Some(lint) = known(name, span, about) {
+                let written = attr.span;
+                given.push(Given {
+                    lint,
+                    level,
+                    region: Some(region),
+                    file,
+                    name: span,
+                    written,
+                    used: false,
+                });
+            }
+        }
+    }
+}
+
+/// The lints an attribute names.
+fn names(attr: &Attr) -> impl Iterator<Item = (&str, Span)> {
+    attr.args.iter().filter_map(|arg| match &arg.value.kind {
+        ExprKind::Path(path) => match path.segments.as_slice() {
+            [PathSegment::Name(name)] => Some((name.text.as_str(), name.span)),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+fn level(value: &Expr) -> Option<Level> {
+    let ExprKind::Path(path) = &value.kind else { return None };
+    match path.segments.as_slice() {
+        [PathSegment::Name(name)] => match name.text.as_str() {
+            "allow" => Some(Level::Allow),
+            "warn" => Some(Level::Warn),
+            "deny" => Some(Level::Deny),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn known(name: &str, span: Span, about: &mut Vec<Diagnostic>) -> Option<&'static str> {
+    if let Some(lint) = codes::lints().find(|l| *l == name) {
+        return Some(lint);
+    }
+    let d = Diagnostic::lint(
+        codes::UNKNOWN_LINT,
+        "unknown_lint",
+        Level::Warn,
+        span,
+        format!("there is no lint called `{name}`"),
+        "this changes nothing",
+    );
+    about.push(suggest(d, span, nearest(name, codes::lints()), "`midc explain list` names them all"));
+    None
+}

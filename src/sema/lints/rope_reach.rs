@@ -1,0 +1,59 @@
+//! `rope_reach`: a context longer than the base and the scaling cover.
+
+use super::scene::Scene;
+use crate::diag::{Applicability, Diagnostic, Level, codes};
+use crate::rope::{RopeScaling, base_for, reach};
+use crate::sema::show;
+
+pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
+    for (_, stage) in scene.stages() {
+        let model = scene.root_model(&stage.from).map(|m| &scene.curriculum.models[m]);
+        let inherited = scene.rope_at(&stage.from);
+        let Some(rope) = stage.rope.as_ref().or(inherited.map(|(r, _)| r)) else { continue };
+        let Some(theta) = rope.theta else { continue };
+        let native = model.and_then(|m| m.context);
+        let trained =
+            scene.lineage(&stage.from).iter().map(|l| scene.curriculum.stages[l.stage].context_max()).max();
+        // A base alone carries what was trained before; a factor multiplies the native length.
+        let before = match rope.scaling {
+            RopeScaling::Default => native.max(trained),
+            _ => native,
+        };
+        let covered = reach(theta, &rope.scaling, before);
+        let context = stage.context_max();
+        if context <= covered.tokens {
+            continue;
+        }
+        let context_span = scene.field(stage, "context");
+        let rope_span = stage.fields.get("rope").copied().or(inherited.map(|(_, s)| s));
+        let mut d = Diagnostic::lint(
+            codes::ROPE_REACH,
+            "rope_reach",
+            Level::Deny,
+            context_span,
+            format!(
+                "`{}` trains at {}, but its RoPE covers {}",
+                stage.name,
+                show::length(context),
+                show::length(covered.tokens)
+            ),
+            format!("{} tokens per row", show::digits(context)),
+        );
+        if let Some(span) = rope_span {
+            d = d.label(span, format!("covers {} tokens", show::digits(covered.tokens)));
+        }
+        d = d.note(format!("because {}", covered.rule));
+        let base = base_for(context);
+        let original = native.unwrap_or(4096);
+        let factor = context.div_ceil(original);
+        let yarn = format!("yarn(factor: {factor}, original: {})", show::length(original));
+        d = d.help(format!(
+            "raise the base: `abf(theta: {})`, or stretch it: `{yarn}`",
+            show::digits(base as u64)
+        ));
+        if let (RopeScaling::Default, Some(span)) = (&rope.scaling, stage.fields.get("rope")) {
+            d = d.fix("stretch with YaRN", Applicability::MaybeIncorrect, *span, yarn);
+        }
+        out.push(d);
+    }
+}

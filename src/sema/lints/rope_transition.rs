@@ -1,0 +1,100 @@
+//! `rope_transition`: what a stage does to the RoPE it starts from loses something.
+
+use super::scene::Scene;
+use crate::diag::{Applicability, Diagnostic, Level, codes};
+use crate::rope::RopeScaling;
+use crate::sema::curriculum::Rope;
+use crate::sema::show;
+
+pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
+    for (_, stage) in scene.stages() {
+        let (Some(new), Some(span)) = (&stage.rope, stage.fields.get("rope")) else { continue };
+        let Some((old, old_span)) = scene.rope_at(&stage.from) else { continue };
+        let Some((message, label, help)) = loss(&stage.name, old, new) else { continue };
+        let mut d =
+            Diagnostic::lint(codes::ROPE_TRANSITION, "rope_transition", Level::Deny, *span, message, label)
+                .label(old_span, format!("`{}` has {}", scene.name(&stage.from), describe(old)))
+                .help(help);
+        if let (Some(text), true) =
+            (same_method(scene.text(old_span), old, stage.context_max()), new.method != old.method)
+        {
+            d = d.fix(format!("go on with `{}`", old.method), Applicability::MaybeIncorrect, *span, text);
+        }
+        out.push(d);
+    }
+}
+
+/// Headline, label and help of the first thing that is lost.
+fn loss(stage: &str, old: &Rope, new: &Rope) -> Option<(String, String, String)> {
+    let scaled = !matches!(old.scaling, RopeScaling::Default);
+    let lower = match (old.theta, new.theta) {
+        (Some(a), Some(b)) if b < a * 0.999 => Some((a, b)),
+        _ => None,
+    };
+    if scaled && new.method != old.method {
+        let also = lower
+            .map_or(String::new(), |(a, b)| format!(", and its base falls from {} to {}", base(a), base(b)));
+        return Some((
+            format!("`{stage}` replaces `{}` by `{}`{also}", old.method, new.method),
+            format!("`{}` knows nothing of the scaling before", new.method),
+            format!(
+                "stretch further with `{}` and a larger factor, relative to the original length",
+                old.method
+            ),
+        ));
+    }
+    if let Some((a, b)) = lower {
+        return Some((
+            format!("`{stage}` lowers the base of RoPE from {} to {}", base(a), base(b)),
+            format!("the base is {} here", base(b)),
+            format!("keep it: `theta: {}`", base(a)),
+        ));
+    }
+    match (old.scaling.original().filter(|_| scaled), new.scaling.original()) {
+        (Some(a), Some(b)) if a != b => Some((
+            format!(
+                "`{stage}` stretches from {}, but the model's original length is {}",
+                show::length(b),
+                show::length(a)
+            ),
+            format!("`original` is {} here", show::length(b)),
+            format!("in a chain `original` stays {} and the factor grows", show::length(a)),
+        )),
+        _ => None,
+    }
+}
+
+/// `llama3, base 500000, factor 8`.
+fn describe(rope: &Rope) -> String {
+    let mut text = format!("`{}`", rope.method);
+    if let Some(theta) = rope.theta {
+        text.push_str(&format!(", base {}", base(theta)));
+    }
+    if let Some(factor) = rope.scaling.factor() {
+        text.push_str(&format!(", factor {}", show::number(factor)));
+    }
+    if let Some(original) = rope.scaling.original() {
+        text.push_str(&format!(", original {}", show::length(original)));
+    }
+    text
+}
+
+/// A base as it is written: `500_000`.
+fn base(theta: f64) -> String {
+    if theta.fract() == 0.0 && (0.0..1e15).contains(&theta) {
+        show::digits(theta as u64)
+    } else {
+        show::number(theta)
+    }
+}
+
+/// The old spelling with a factor for the new context.
+fn same_method(text: &str, old: &Rope, context: u64) -> Option<String> {
+    let original = old.scaling.original()?;
+    let at = text.find("factor:")? + "factor:".len();
+    let digits = text[at..].trim_start();
+    let start = text.len() - digits.len();
+    let end = start + digits.find([',', ')'])?;
+    let factor = context.div_ceil(original);
+    Some(format!("{}{factor}{}", &text[..start], &text[end..]))
+}
