@@ -12,9 +12,12 @@ mod exec;
 mod explain;
 mod files;
 mod fmt;
+mod graph;
 mod input;
 mod plan;
+mod plan_file;
 mod progress;
+mod report;
 mod write;
 
 use std::process::ExitCode;
@@ -33,9 +36,11 @@ struct Cli {
 enum Command {
     Check(check::Args),
     Plan(plan::Args),
+    Graph(graph::Args),
     Exec(exec::Args),
     Data(data::Args),
     Eval(eval::Args),
+    Report(report::Args),
     Fmt(fmt::Args),
     Explain(explain::Args),
     Bench(bench::Args),
@@ -53,9 +58,11 @@ pub fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Check(args) => check::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Graph(args) => graph::run(args),
         Command::Exec(args) => exec::run(args),
         Command::Data(args) => data::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Report(args) => report::run(args),
         Command::Fmt(args) => fmt::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Bench(args) => bench::run(args),

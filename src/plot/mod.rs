@@ -7,8 +7,10 @@ mod graph;
 mod lanes;
 mod number;
 mod palette;
+mod report;
 mod sample;
 mod svg;
 
 pub use figure::plan_svg;
 pub use graph::{dot, mermaid};
+pub use report::{History, Measurement, Step, report_html};

@@ -147,6 +147,32 @@ impl Journal {
     }
 }
 
+/// Hand every readable record of a journal to `each`, one at a time, and give the number of lines
+/// that are no record. None and 0 if the file does not exist. Unlike [`read`], goes on after a
+/// damaged line: for reports, not for resuming. A last line without its end is a record still
+/// being written and does not count as damage.
+///
+/// # Errors
+/// [`RunDirError::Io`].
+pub fn scan<R: Placed>(path: &Path, mut each: impl FnMut(R)) -> Result<u64, RunDirError> {
+    if !path.exists() {
+        return Ok(0);
+    }
+    let mut file = BufReader::new(File::open(path).map_err(RunDirError::io("read", path))?);
+    let (mut line, mut damaged) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        if file.read_until(b'\n', &mut line).map_err(RunDirError::io("read", path))? == 0 {
+            return Ok(damaged);
+        }
+        match serde_json::from_slice(&line) {
+            Ok(record) => each(record),
+            Err(_) if !line.ends_with(b"\n") || line.trim_ascii().is_empty() => {}
+            Err(_) => damaged += 1,
+        }
+    }
+}
+
 /// Read all whole records of a journal; none if the file does not exist.
 ///
 /// # Errors
@@ -198,7 +224,23 @@ mod tests {
         std::fs::write(&path, torn).unwrap();
         let mut journal = Journal::open::<EvalRecord>(&path, |_, steps| steps <= 2).unwrap();
         journal.append(&record("a", 3)).unwrap();
+        let mut scanned = Vec::new();
+        assert_eq!(scan(&path, |r: EvalRecord| scanned.push(r.step)).unwrap(), 0);
+        assert_eq!(scanned, [0, 1, 2, 3]);
         let steps: Vec<u64> = read::<EvalRecord>(&path).unwrap().iter().map(|r| r.step).collect();
         assert_eq!(steps, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn scanning_goes_on_after_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("evals.jsonl");
+        let line = |step| serde_json::to_string(&record("a", step)).unwrap();
+        let half = &line(2)[..20];
+        std::fs::write(&path, format!("{}\n{half}\n\u{0}\u{0}\n\n{}\n{half}", line(1), line(3))).unwrap();
+        let mut steps = Vec::new();
+        assert_eq!(scan(&path, |r: EvalRecord| steps.push(r.step)).unwrap(), 2);
+        assert_eq!(steps, [1, 3]);
+        assert_eq!(scan(&dir.path().join("none"), |_: EvalRecord| ()).unwrap(), 0);
     }
 }

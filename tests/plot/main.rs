@@ -2,6 +2,8 @@
 //! them; look at the pictures before committing), and their robustness.
 
 mod plans;
+mod report;
+mod runs;
 
 use std::path::Path;
 

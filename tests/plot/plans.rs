@@ -90,7 +90,7 @@ pub(crate) fn stage(name: &str, from: &str, tokens: u64, lr: Curve, mix: &[(&str
 }
 
 /// Rows of `context` tokens, `sequences` of them a step, for the whole stage.
-fn shape(stage: &mut StagePlan, sequences: u64, context: u64) {
+pub(crate) fn shape(stage: &mut StagePlan, sequences: u64, context: u64) {
     ramp(stage, &[(0, sequences)], context);
 }
 
@@ -445,4 +445,15 @@ pub(crate) fn hostile() -> Plan {
     plan.models[0].name = "\"]; click x \"javascript:alert(1)".into();
     plan.stages[0].from = plan.models[0].name.clone();
     plan
+}
+
+/// A short warmup and a constant rate.
+pub(crate) fn trapezoid(tokens: u64) -> Curve {
+    let warm = tokens / 20;
+    curve(0.0, &[(Shape::Linear, 3e-3, warm), (Shape::Hold, 3e-3, tokens - warm)])
+}
+
+/// From the end of [`trapezoid`] to nothing.
+pub(crate) fn decay(tokens: u64) -> Curve {
+    curve(3e-3, &[(Shape::Linear, 0.0, tokens)])
 }

@@ -18,6 +18,7 @@ pub(super) const PATTERNS: &str = "<defs><pattern id=\"mc-hatch\" width=\"6\" he
 const PANELS: usize = 4;
 
 /// How a source is drawn.
+#[derive(Debug)]
 pub(crate) struct Look {
     /// Name, or `12 other sources`.
     pub name: String,

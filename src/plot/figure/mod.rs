@@ -9,6 +9,8 @@ mod curves;
 mod marks;
 mod mixture;
 
+pub(crate) use mixture::{Look, looks};
+
 use crate::plan::Plan;
 use crate::plot::axis::Axis;
 use crate::plot::lanes::Lanes;

@@ -1,0 +1,84 @@
+//! `midc report`.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::cli::plan_file;
+use crate::plot::{History, Measurement, Step, report_html};
+use crate::runtime::journal::{self, EvalRecord, StepRecord};
+use crate::runtime::run_dir::{RunDirError, write_whole};
+
+/// Write one self-contained HTML page of a run
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Directory of a run, finished or not
+    run_dir: PathBuf,
+    /// Where to write the page instead of RUN_DIR/report.html
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    let page = page(&args.run_dir)?;
+    let path = args.output.unwrap_or_else(|| args.run_dir.join("report.html"));
+    write_whole(&path, page.as_bytes())?;
+    println!("{}", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The report of the run in `dir`.
+///
+/// # Errors
+/// When there is no readable plan, or a file cannot be read.
+pub(crate) fn page(dir: &Path) -> miette::Result<String> {
+    let plan = plan_file::read(&dir.join("plan.json"))?;
+    let mut history = History::new(&plan);
+    let unread = journal::scan(&dir.join("metrics.jsonl"), |r: StepRecord| {
+        history.step(Step {
+            stage: &r.stage,
+            step: r.step,
+            tokens: r.tokens,
+            lr: r.lr,
+            batch_tokens: r.batch_tokens,
+            context: r.context,
+            loss: r.loss,
+            loss_by_source: &r.loss_by_source,
+            grad_norm: r.grad_norm,
+            tokens_per_second: r.tokens_per_second,
+            mix: &r.mix,
+            rows: &r.rows,
+            skipped: r.skipped,
+        });
+    })?;
+    note(&mut history, "metrics.jsonl", unread);
+    let unread = journal::scan(&dir.join("evals.jsonl"), |r: EvalRecord| {
+        history.measure(Measurement {
+            stage: r.stage,
+            step: r.step,
+            tokens: r.tokens,
+            eval: r.eval,
+            measure: r.measure,
+            subject: r.subject,
+            value: r.value,
+        });
+    })?;
+    note(&mut history, "evals.jsonl", unread);
+    let log = dir.join("log.txt");
+    if log.exists() {
+        let file = std::fs::File::open(&log).map_err(RunDirError::io("open", &log))?;
+        for line in BufReader::new(file).split(b'\n') {
+            let line = line.map_err(RunDirError::io("read", &log))?;
+            history.log(String::from_utf8_lossy(&line).into_owned());
+        }
+    }
+    Ok(report_html(&plan, &history))
+}
+
+fn note(history: &mut History, file: &str, unread: u64) {
+    match unread {
+        0 => {}
+        1 => history.note(format!("1 line of {file} is damaged and left out.")),
+        n => history.note(format!("{n} lines of {file} are damaged and left out.")),
+    }
+}

@@ -1,0 +1,148 @@
+//! Runs made up from plans: journals as the runtime writes them, without training.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use midc::plan::{FromKind, Plan, SoupPlan, StagePlan};
+use midc::runtime::journal::{EvalRecord, Journal, StepRecord};
+
+use crate::plans;
+
+/// A run of a few thousand steps: a stable stage, two anneals and their soup, a long stage with
+/// needles and gates.
+pub(crate) fn plan() -> Plan {
+    let batch = 16 * 512;
+    let mut stable = plans::stage(
+        "stable",
+        "base",
+        1500 * batch,
+        plans::trapezoid(1500 * batch),
+        &[("web", 0.5), ("code", 0.3), ("math", 0.15), ("rare", 0.05)],
+    );
+    stable.from_kind = FromKind::Model;
+    let mut stages = vec![stable];
+    for seed in [42, 43] {
+        let mut anneal = plans::stage(
+            &format!("anneal[{seed}]"),
+            "stable",
+            400 * batch,
+            plans::decay(400 * batch),
+            &[("web", 0.3), ("code", 0.2), ("math", 0.4), ("rare", 0.1)],
+        );
+        anneal.data_seed = seed;
+        stages.push(anneal);
+    }
+    let mut long =
+        plans::stage("long", "mean", 200 * batch, plans::decay(200 * batch), &[("web", 0.6), ("books", 0.4)]);
+    long.from_kind = FromKind::Soup;
+    long.gates = vec![
+        plans::gate("needle(2Ki) >= 90%", "needle", "2Ki", ">=", 0.9, false),
+        plans::gate("loss(web) <= 99% of from", "loss", "web", "<=", 0.99, true),
+        plans::gate("loss(nobody) <= 1", "loss", "nobody", "<=", 1.0, false),
+    ];
+    stages.push(long);
+    for stage in &mut stages {
+        let long = stage.name == "long";
+        plans::shape(stage, if long { 4 } else { 16 }, if long { 2048 } else { 512 });
+        stage.evals = vec![plans::eval("heldout", Some(100), true, &[])];
+        if long {
+            stage.evals.push(plans::eval("reach", Some(25), false, &[512, 1024, 2048]));
+        }
+    }
+    let soup = SoupPlan {
+        name: "mean".into(),
+        method: "average".into(),
+        ingredients: vec!["anneal[42]".into(), "anneal[43]".into()],
+        weights: vec![0.5, 0.5],
+    };
+    plans::plan("trial", stages, vec![soup])
+}
+
+/// Noise in [-1, 1) that is the same on every machine.
+fn noise(n: u64) -> f64 {
+    let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (x >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+}
+
+/// The record of one step; `seen` are the tokens of the run before it.
+pub(crate) fn record(stage: &StagePlan, step: u64, seen: u64) -> StepRecord {
+    let point = stage.step_point(step);
+    let base = 2.2 + 7.0 / (1.0 + seen as f64 / 3e5);
+    let loss = base + 0.12 * noise(step ^ stage.data_seed << 32);
+    let of = |i: usize| loss + 0.25 * i as f64 - 0.3 + 0.15 * noise(step * 31 + i as u64);
+    let mut left = point.sequences;
+    let rows = stage.mix.iter().enumerate().map(|(i, m)| {
+        let exact = |steps: u64| (steps as f64 * point.sequences as f64 * m.weight_mean + 0.5) as u64;
+        let last = i + 1 == stage.mix.len();
+        let rows = if last { left } else { (exact(step + 1) - exact(step)).min(left) };
+        left -= rows;
+        (m.source.clone(), rows)
+    });
+    let rows: BTreeMap<String, u64> = rows.filter(|(_, n)| *n > 0).collect();
+    StepRecord {
+        stage: stage.name.clone(),
+        step,
+        tokens: point.tokens,
+        lr: stage.lr.curve.value(point.tokens),
+        batch_tokens: point.sequences * point.context,
+        context: point.context,
+        loss: if step == 700 { f64::NAN } else { loss },
+        loss_by_source: stage.mix.iter().enumerate().map(|(i, m)| (m.source.clone(), of(i))).collect(),
+        grad_norm: (0.6 + 0.3 * noise(step * 7)) * if step % 311 == 5 { 9.0 } else { 1.0 },
+        tokens_per_second: 52_000.0 + 2500.0 * noise(step * 13),
+        mfu: None,
+        mix: stage.mix.iter().map(|m| (m.source.clone(), m.weight_mean)).collect(),
+        rows,
+        skipped: step == 700,
+    }
+}
+
+/// Write the run directory of `plan`.
+pub(crate) fn write(plan: &Plan, dir: &Path) {
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("plan.json"), serde_json::to_vec_pretty(plan).unwrap()).unwrap();
+    let mut metrics = Journal::open::<StepRecord>(&dir.join("metrics.jsonl"), |_, _| true).unwrap();
+    let mut evals = Journal::open::<EvalRecord>(&dir.join("evals.jsonl"), |_, _| true).unwrap();
+    let mut seen = 0;
+    for stage in &plan.stages {
+        for step in 0..stage.steps {
+            let record = record(stage, step, seen);
+            seen += record.batch_tokens;
+            metrics.append(&record).unwrap();
+            for eval in &stage.evals {
+                if (step + 1) % eval.every_steps.unwrap_or(stage.steps) != 0 && step + 1 != stage.steps {
+                    continue;
+                }
+                let mut measured = |measure: &str, subject: &str, value: f64| {
+                    let line = EvalRecord {
+                        stage: stage.name.clone(),
+                        step: step + 1,
+                        tokens: record.tokens + record.batch_tokens,
+                        eval: eval.name.clone(),
+                        measure: measure.into(),
+                        subject: subject.into(),
+                        value,
+                        count: 100,
+                    };
+                    evals.append(&line).unwrap();
+                };
+                if eval.heldout.is_some() {
+                    for (source, loss) in &record.loss_by_source {
+                        measured("loss", source, loss + 0.05);
+                    }
+                }
+                for length in &eval.needle {
+                    let reached = (step + 1) as f64 / stage.steps as f64;
+                    let value = (reached * 1.3 - *length as f64 / 8000.0).clamp(0.0, 1.0);
+                    measured("needle", &length.to_string(), value);
+                }
+            }
+        }
+    }
+    std::fs::write(
+        dir.join("log.txt"),
+        "run of trial starts\ncheckpoint stable/step-600 is damaged, step-500 is used\nstable: loss is not finite at step 700, update skipped\n",
+    )
+    .unwrap();
+}
