@@ -30,6 +30,7 @@ pub(crate) fn plan() -> Plan {
             &[("web", 0.3), ("code", 0.2), ("math", 0.4), ("rare", 0.1)],
         );
         anneal.data_seed = seed;
+        anneal.gates = vec![plans::gate("loss(web) <= 101% of from", "loss", "web", "<=", 1.01, true)];
         stages.push(anneal);
     }
     let mut long =
@@ -37,7 +38,7 @@ pub(crate) fn plan() -> Plan {
     long.from_kind = FromKind::Soup;
     long.gates = vec![
         plans::gate("needle(2Ki) >= 90%", "needle", "2Ki", ">=", 0.9, false),
-        plans::gate("loss(web) <= 99% of from", "loss", "web", "<=", 0.99, true),
+        plans::gate("loss(web) <= 1", "loss", "web", "<=", 1.0, false),
         plans::gate("loss(nobody) <= 1", "loss", "nobody", "<=", 1.0, false),
     ];
     stages.push(long);

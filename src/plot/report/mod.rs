@@ -24,12 +24,14 @@ pub fn report_html(plan: &Plan, history: &History) -> String {
     if history.stages.iter().any(|s| s.done > 0) {
         body.push_str(CHARTS);
     }
+    body.push_str("<div class=\"tables\">\n");
     body.push_str(&tables::stages(plan, history));
     body.push_str(&tables::gates(plan, history));
     body.push_str(&tables::heldout(plan, history));
     body.push_str(&tables::needles(plan, history));
     body.push_str(&tables::choices(plan, history));
     body.push_str(&tables::mixtures(plan, history));
+    body.push_str("</div>\n");
     body.push_str(&section(
         "plan",
         "Plan",

@@ -53,18 +53,21 @@
     return all;
   };
 
-  // Exponential mean over the buckets of a stage, corrected for its start; gaps are passed over.
+  // Centred mean over buckets of one stage, narrower near its ends: smooth without lagging behind.
   const smoothed = (values, on) => {
-    if (!on) return values.map(mean);
-    const keep = Math.max(0, 1 - 1 / Math.max(1, Math.min(25, N / 40)));
-    let sum = 0, weight = 0, stage = -1;
-    return values.map((v, i) => {
-      const m = mean(v);
-      if (D.stage[i] !== stage) { stage = D.stage[i]; sum = weight = 0; }
+    const means = values.map(mean);
+    if (!on) return means;
+    const half = Math.max(1, Math.min(12, Math.round(N / 90)));
+    return means.map((m, i) => {
       if (m === null || m === undefined) return null;
-      sum = keep * sum + (1 - keep) * m;
-      weight = keep * weight + (1 - keep);
-      return sum / weight;
+      let sum = m, n = 1;
+      for (let j = 1; j <= half; j++) {
+        const a = i - j, b = i + j;
+        if (a < 0 || b >= N || D.stage[a] !== D.stage[i] || D.stage[b] !== D.stage[i]) break;
+        const weight = 1 - (j / (half + 1)) ** 2;
+        for (const v of [means[a], means[b]]) if (v !== null && v !== undefined) { sum += weight * v; n += weight; }
+      }
+      return sum / n;
     });
   };
   // Shares over a window of buckets: single steps have too few rows to show a share.
@@ -97,14 +100,14 @@
     { title: "Held-out loss", unit: "nats", height: 230, format: plain, legend: true,
       points: evalNames.map((name) => ({ name, ...evalLook(name), list: D.evals.filter((e) => e.name === name) })) },
     { title: "Learning rate", height: 170, zero: true, format: plain, series: [{ name: "learning rate", values: D.lr, colour: "var(--line)" }] },
-    { title: "Batch", unit: "tokens per step", height: 170, zero: true, stairs: true, format: tokens, series: [{ name: "batch", values: D.batch, colour: "var(--line)" }] },
-    { title: "Context", unit: "tokens per row, log scale", height: 170, log: 2, stairs: true, format: length, series: [{ name: "context", values: D.context, colour: "var(--line)" }] },
-    { title: "Throughput", unit: "tokens per second", height: 170, zero: true, band: true, smooth: true, format: tokens,
-      series: [{ name: "tokens per second", values: D.speed, colour: "var(--line)" }] },
-    { title: "Mixture planned", unit: "share of tokens", height: 200, stack: D.planned, format: percent },
-    { title: "Mixture read", unit: "share of tokens, running mean", height: 200, stack: windowed(D.read), format: percent },
     { title: "Gradient norm", unit: "before clipping, log scale", height: 170, band: true, smooth: true, log: 10, format: plain,
       series: [{ name: "gradient norm", values: D.grad, colour: "var(--line)" }] },
+    { title: "Batch", unit: "tokens per step", height: 170, zero: true, stairs: true, format: tokens, series: [{ name: "batch", values: D.batch, colour: "var(--line)" }] },
+    { title: "Context", unit: "tokens per row, log scale", height: 170, log: 2, stairs: true, format: length, series: [{ name: "context", values: D.context, colour: "var(--line)" }] },
+    { title: "Mixture planned", unit: "share of tokens", height: 200, stack: D.planned, format: percent },
+    { title: "Mixture read", unit: "share of tokens, running mean", height: 200, stack: windowed(D.read), format: percent },
+    { title: "Throughput", unit: "tokens per second", full: true, height: 150, zero: true, band: true, smooth: true, format: tokens,
+      series: [{ name: "tokens per second", values: D.speed, colour: "var(--line)" }] },
   ].filter((c) => c.stack || (c.points ? c.points.length : c.series.some((s) => s.values.some((v) => v !== null))));
 
   const niceTicks = (a, b, count) => {
