@@ -1,21 +1,25 @@
 //! `midc graph`.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::cli::plan_file;
+use super::input::InputArgs;
+use super::{FOUND, curriculum, plan_file};
 use crate::plot;
 
 /// Print the models, stages and soups of a run as a graph
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A plan as JSON
-    file: PathBuf,
+    /// A curriculum, or a plan as JSON (`*.json`); `-` reads a curriculum from standard input
+    file: String,
     /// Language of the graph
     #[arg(long, value_enum, default_value_t = Format::Mermaid)]
     format: Format,
+    #[command(flatten)]
+    input: InputArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -27,11 +31,19 @@ enum Format {
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
-    let plan = plan_file::read(&args.file)?;
+    let plan = if Path::new(&args.file).extension().is_some_and(|e| e == "json") {
+        plan_file::read(Path::new(&args.file))?
+    } else {
+        let Some((plan, _)) = curriculum::plan(&args.file, &args.input)? else {
+            return Ok(ExitCode::from(FOUND));
+        };
+        plan
+    };
     let text = match args.format {
         Format::Mermaid => plot::mermaid(&plan),
         Format::Dot => plot::dot(&plan),
     };
-    print!("{text}");
+    // A closed pipe is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use miette::IntoDiagnostic as _;
 use super::input::InputArgs;
 use super::{FOUND, curriculum, write};
 use crate::plan::{self, Plan, StagePlan};
+use crate::plot;
 use crate::sema::show;
 
 /// Show the resolved run
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// Write the plan as JSON to a file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Draw the plan as one figure: learning rate, batch, context, mixture and marks over the tokens
+    #[arg(long, value_name = "OUT.svg")]
+    svg: Option<PathBuf>,
     /// Print the JSON schema of the plan
     #[arg(long, exclusive = true)]
     schema: bool,
@@ -65,6 +69,9 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     if let Some(output) = &args.output {
         write::replace(output, &(json(&plan)? + "\n"))?;
     }
+    if let Some(svg) = &args.svg {
+        write::replace(svg, &plot::plan_svg(&plan))?;
+    }
     if let Some(at) = &args.at {
         let moment = plan::at(&plan, at).map_err(AtError)?;
         return print(&(json(&moment)? + "\n"));
@@ -74,7 +81,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     }
     match args.format {
         PlanFormat::Json => print(&(json(&plan)? + "\n")),
-        PlanFormat::Table if args.output.is_some() => Ok(ExitCode::SUCCESS),
+        PlanFormat::Table if args.output.is_some() || args.svg.is_some() => Ok(ExitCode::SUCCESS),
         PlanFormat::Table => print(&table(&plan, args.verbose)),
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::gates::EVAL;
 use super::history::{Bucket, History, Range};
 use crate::plan::Plan;
 use crate::plot::axis::Axis;
@@ -54,7 +55,7 @@ pub(crate) fn script(plan: &Plan, history: &History) -> String {
     let evals: Vec<Value> = history
         .measurements
         .iter()
-        .filter(|m| m.measure == "loss" && m.value.is_finite())
+        .filter(|m| m.measure == "loss" && m.eval != EVAL && m.value.is_finite())
         .take(20_000)
         .filter_map(|m| {
             let stage = plan.stages.iter().position(|s| s.name == m.stage)?;

@@ -3,6 +3,9 @@
 use super::history::{History, Measurement};
 use crate::plan::{GatePlan, Plan, StagePlan};
 
+/// The `eval` under which the runtime writes down what it measures for gates alone.
+pub(super) const EVAL: &str = "gate";
+
 /// What became of a gate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Verdict {
@@ -26,7 +29,9 @@ pub(super) fn judge(plan: &Plan, history: &History, at: usize, gate: &GatePlan) 
     let stage = &plan.stages[at];
     let ended = history.stages[at].next >= stage.steps;
     let concerns = |m: &&Measurement| same_subject(&m.subject, &gate.argument);
-    let last = history.of(&stage.name, &gate.measure).filter(concerns).max_by_key(|m| m.step);
+    // What was measured for the gate goes before what an eval of the same name found.
+    let last =
+        history.of(&stage.name, &gate.measure).filter(concerns).max_by_key(|m| (m.step, m.eval == EVAL));
     // A measurement from the middle of the stage does not decide.
     let value = last.filter(|m| ended && m.step >= stage.steps).map(|m| m.value);
     let bound = if gate.relative_to_from {
@@ -46,7 +51,8 @@ pub(super) fn judge(plan: &Plan, history: &History, at: usize, gate: &GatePlan) 
 /// The measure where the stage began: taken at its step 0, or at the end of the stage before it.
 fn before(plan: &Plan, history: &History, stage: &StagePlan, gate: &GatePlan) -> Option<f64> {
     let concerns = |m: &&Measurement| same_subject(&m.subject, &gate.argument);
-    let at_start = history.of(&stage.name, &gate.measure).filter(concerns).find(|m| m.step == 0);
+    let at_start = history.of(&stage.name, &gate.measure).filter(concerns).filter(|m| m.step == 0);
+    let at_start = at_start.max_by_key(|m| m.eval == EVAL);
     let earlier = || {
         let parent = plan.stages.iter().find(|s| s.name == stage.from)?;
         let last = history.of(&parent.name, &gate.measure).filter(concerns).max_by_key(|m| m.step)?;

@@ -82,14 +82,18 @@
   };
 
   const sourceColour = (i) => D.sources[i].colour;
+  // Areas take the plain colours; lines are drawn towards the ink, so that none fades into the page.
+  const mixes = window.CSS && CSS.supports("color", "color-mix(in srgb, red 50%, blue)");
+  const lineColour = (colour) => (mixes && colour[0] === "#" ? `color-mix(in srgb, ${colour} 74%, var(--ink))` : colour);
   const dash = (i) => (D.sources[i].hatched ? "5 3" : "");
   const hidden = new Set();
   const names = D.sources.map((s) => s.name);
-  const lossOf = D.sourceLoss.map((values, i) => ({ name: names[i], values, colour: sourceColour(i), dash: dash(i), id: "s" + i }));
-  const evalNames = [...new Set(D.evals.map((e) => e.name))].slice(0, 40);
+  const lossOf = D.sourceLoss.map((values, i) => ({ name: names[i], values, colour: lineColour(sourceColour(i)), dash: dash(i), id: "s" + i }));
+  const rank = (name) => (names.includes(name) ? names.indexOf(name) : names.length);
+  const evalNames = [...new Set(D.evals.map((e) => e.name))].sort((a, b) => rank(a) - rank(b)).slice(0, 40);
   const evalLook = (name) => {
     const i = names.indexOf(name);
-    return i < 0 ? { colour: "#888888", dash: "2 2", id: "e" + name } : { colour: sourceColour(i), dash: dash(i), id: "s" + i };
+    return i < 0 ? { colour: "#888888", dash: "2 2", id: "e" + name } : { colour: lineColour(sourceColour(i)), dash: dash(i), id: "s" + i };
   };
 
   const charts = [
@@ -246,10 +250,10 @@
           if (s.values[i] !== null) run.push(i);
         }
         flush();
-        svg.append(el("path", { d, fill: "var(--band)" }));
+        svg.append(el("path", { d, style: "fill:var(--band)" }));
       }
-      if (c.raw && smooth) svg.append(el("path", { d: pathOf((i) => mean(s.values[i])), fill: "none", stroke: s.colour, "stroke-width": 1, opacity: 0.3 }));
-      svg.append(el("path", { d: pathOf((i) => lines[k][i], c.stairs), fill: "none", stroke: s.colour, "stroke-width": 1.8, "stroke-linejoin": "round", "stroke-dasharray": s.dash || "none" }));
+      if (c.raw && smooth) svg.append(el("path", { d: pathOf((i) => mean(s.values[i])), style: `fill:none;stroke:${s.colour}`, "stroke-width": 1, opacity: 0.3 }));
+      svg.append(el("path", { d: pathOf((i) => lines[k][i], c.stairs), style: `fill:none;stroke:${s.colour}`, "stroke-width": 1.8, "stroke-linejoin": "round", "stroke-dasharray": s.dash || "none" }));
     });
     for (const p of c.points || []) {
       if (hidden.has(p.id)) continue;
@@ -259,14 +263,14 @@
         const x = X(e.x).toFixed(1), y = Y(e.value).toFixed(1);
         d += `${e.stage === stage ? "L" : "M"}${x} ${y}`;
         stage = e.stage;
-        const dot = el("circle", { cx: x, cy: y, r: 2.6, fill: p.colour });
+        const dot = el("circle", { cx: x, cy: y, r: 2.6, style: `fill:${p.colour}` });
         svg.append(dot);
       }
-      svg.append(el("path", { d, fill: "none", stroke: p.colour, "stroke-width": 1.6, "stroke-dasharray": p.dash || "none" }));
+      svg.append(el("path", { d, style: `fill:none;stroke:${p.colour}`, "stroke-width": 1.6, "stroke-dasharray": p.dash || "none" }));
     }
     if (c.title === "Training loss")
       for (const i of rows) if (D.bad[i]) {
-        const mark = el("path", { d: `M${X(middle(i)).toFixed(1)} ${top}l-4 -6h8z`, fill: "var(--bad)" });
+        const mark = el("path", { d: `M${X(middle(i)).toFixed(1)} ${top}l-4 -6h8z`, style: "fill:var(--bad)" });
         mark.append(el("title", {}, `${D.bad[i]} skipped`));
         svg.append(mark);
       }
