@@ -6,7 +6,7 @@ use comfy_table::Table;
 use miette::IntoDiagnostic;
 use serde::Serialize;
 
-use super::measure::{self, fastest, narrow, wide};
+use super::measure::{self, Clock, fastest, narrow, wide};
 use super::{Format, Precision};
 use crate::runtime::backend::cpu::Cpu;
 use crate::runtime::backend::{AdamW, AttentionShape, Backend, LossShape, NormShape};
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Only operations whose name contains this
     #[arg(long)]
     only: Option<String>,
+    /// What to count seconds by
+    #[arg(long, default_value = "wall")]
+    clock: Clock,
     /// How to write the result
     #[arg(long, default_value = "text")]
     format: Format,
@@ -64,7 +67,7 @@ impl<B: Backend> Bench<'_, B> {
 
     fn arithmetic(&mut self, operation: &'static str, shape: &str, flop: f64, f: impl FnMut()) {
         if self.wanted(operation) {
-            let seconds = fastest(self.args.seconds, f);
+            let seconds = fastest(self.args.clock, measure::threads(self.args.threads), self.args.seconds, f);
             let gflops = flop / seconds * 1e-9;
             self.rows.push(Row {
                 operation,
@@ -79,7 +82,7 @@ impl<B: Backend> Bench<'_, B> {
 
     fn memory(&mut self, operation: &'static str, shape: &str, bytes: usize, f: impl FnMut()) {
         if self.wanted(operation) {
-            let seconds = fastest(self.args.seconds, f);
+            let seconds = fastest(self.args.clock, measure::threads(self.args.threads), self.args.seconds, f);
             self.rows.push(Row {
                 operation,
                 shape: shape.into(),
@@ -221,7 +224,7 @@ impl<B: Backend> Bench<'_, B> {
 }
 
 fn measure<B: Backend>(backend: &B, args: &Args) -> miette::Result<ExitCode> {
-    let peak = measure::peak(backend)?;
+    let peak = measure::peak(backend, args.clock, measure::threads(args.threads))?;
     let mut bench = Bench { backend, args, peak, rows: Vec::new() };
     bench.all()?;
     if args.format == Format::Json {

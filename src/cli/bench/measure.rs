@@ -18,17 +18,56 @@ pub(super) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// What seconds are counted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Clock {
+    /// The wall: what a user waits.
+    #[default]
+    Wall,
+    /// Processor time over the number of threads: what a quiet machine would give if all threads were
+    /// always busy. For machines that others use at the same time; Linux only.
+    Cpu,
+}
+
+impl Clock {
+    /// Seconds now, for `threads` threads.
+    pub(super) fn now(self, threads: usize) -> f64 {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        let wall = START.get_or_init(Instant::now).elapsed().as_secs_f64();
+        match self {
+            Clock::Wall => wall,
+            Clock::Cpu => cpu_seconds().map_or(wall, |s| s / threads as f64),
+        }
+    }
+}
+
+/// Processor time of all threads so far.
+fn cpu_seconds() -> Option<f64> {
+    let mut nanoseconds = 0.0;
+    for task in std::fs::read_dir("/proc/self/task").ok()? {
+        // A thread may end while the list is read.
+        let Ok(times) = std::fs::read_to_string(task.ok()?.path().join("schedstat")) else { continue };
+        nanoseconds += times.split_whitespace().next()?.parse::<f64>().ok()?;
+    }
+    Some(nanoseconds * 1e-9)
+}
+
 /// Seconds of the fastest of several runs, at least three and for about `seconds`.
-pub(super) fn fastest(seconds: f64, mut f: impl FnMut()) -> f64 {
+pub(super) fn fastest(clock: Clock, threads: usize, seconds: f64, mut f: impl FnMut()) -> f64 {
     f();
     let (begin, mut best, mut runs) = (Instant::now(), f64::INFINITY, 0);
     while runs < 3 || (begin.elapsed().as_secs_f64() < seconds && runs < 1000) {
-        let start = Instant::now();
+        let start = clock.now(threads);
         f();
-        best = best.min(start.elapsed().as_secs_f64());
+        best = best.min(clock.now(threads) - start);
         runs += 1;
     }
     best
+}
+
+/// So many threads, or one for each core.
+pub(super) fn threads(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Normal numbers.
@@ -57,11 +96,11 @@ pub(super) fn wide<B: Backend>(b: &B, stream: u32, len: usize) -> Result<B::Wide
 }
 
 /// GFLOP/s of the best of three large products: what this machine can do.
-pub(super) fn peak<B: Backend>(b: &B) -> Result<f64, EngineError> {
+pub(super) fn peak<B: Backend>(b: &B, clock: Clock, threads: usize) -> Result<f64, EngineError> {
     let mut best = 0.0f64;
     for n in [768, 1024, 1536] {
         let (x, w, mut y) = (narrow(b, 1, n * n)?, wide(b, 2, n * n)?, b.narrow(n * n)?);
-        let seconds = fastest(0.4, || b.linear(n, n, n, &x, &w, &mut y));
+        let seconds = fastest(clock, threads, 0.4, || b.linear(n, n, n, &x, &w, &mut y));
         best = best.max(2.0 * (n * n * n) as f64 / seconds * 1e-9);
     }
     Ok(best)

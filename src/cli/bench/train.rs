@@ -1,12 +1,11 @@
 //! `midc bench train`: optimizer steps on random tokens.
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use miette::IntoDiagnostic;
 use serde_json::json;
 
-use super::measure::{self, median};
+use super::measure::{self, Clock, median};
 use super::{Format, Precision};
 use crate::plan::Architecture;
 use crate::rope::{self, RopeScaling};
@@ -48,6 +47,9 @@ pub(crate) struct Args {
     /// Largest memory in MiB; layers are recomputed to stay below
     #[arg(long)]
     memory: Option<u64>,
+    /// What to count seconds by
+    #[arg(long, default_value = "wall")]
+    clock: Clock,
     /// How to write the result
     #[arg(long, default_value = "text")]
     format: Format,
@@ -120,9 +122,10 @@ fn batch(rows: usize, context: usize, vocab: usize, step: usize) -> Batch {
 pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     let architecture = args.architecture();
     let (rows, context) = args.shape();
+    let threads = measure::threads(args.threads);
     let peak = match args.precision {
-        Precision::F32 => measure::peak(&Cpu::<f32>::new(args.threads)?)?,
-        Precision::Bf16 => measure::peak(&Cpu::<half::bf16>::new(args.threads)?)?,
+        Precision::F32 => measure::peak(&Cpu::<f32>::new(args.threads)?, args.clock, threads)?,
+        Precision::Bf16 => measure::peak(&Cpu::<half::bf16>::new(args.threads)?, args.clock, threads)?,
     };
     let kind = match args.precision {
         Precision::F32 => EngineKind::CpuF32,
@@ -150,10 +153,10 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
             z_loss: None,
             optimizer_step: step as u64 + 1,
         };
-        let start = Instant::now();
+        let start = args.clock.now(threads);
         let report = engine.train_step(&batch, &table, &hyper)?;
         if step >= args.warmup {
-            seconds.push(start.elapsed().as_secs_f64());
+            seconds.push(args.clock.now(threads) - start);
         }
         loss = report.loss;
     }
@@ -169,6 +172,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
             "peak_rss_mib": rss,
             "step_seconds": seconds,
             "precision": args.precision.name(),
+            "clock": if args.clock == Clock::Wall { "wall" } else { "cpu" },
             "gflops": gflops,
             "peak_gflops": peak,
             "loss": loss,

@@ -1,0 +1,222 @@
+"""Compare midc's training with PyTorch autograd over transformers' models.
+
+usage: gradients_torch.py PATH_OF_MIDC     (see tests/gradients.sh)
+
+For every architecture, head grouping, mask and RoPE method, on a small model with the same weights:
+1. loss and the gradient of every tensor equal PyTorch's in f64, for midc's f64 reference, its f32
+   backend and (more loosely) its bf16 backend;
+2. fifty AdamW steps with clipping and weight decay track PyTorch's loss within 1e-3 relative.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import torch
+import transformers
+from transformers import (
+    LlamaConfig, LlamaForCausalLM, Olmo2Config, Olmo2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
+)
+
+transformers.utils.logging.set_verbosity_error()
+MIDC = sys.argv[1]
+CLASSES = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "olmo2": (Olmo2Config, Olmo2ForCausalLM),
+}
+# Largest relative error of the loss, and of a gradient tensor in the Frobenius norm.
+TOLERANCE = {"reference": (1e-6, 1e-5), "f32": (1e-6, 1e-5), "bf16": (5e-3, 8e-2)}
+DOCUMENTS = [1, 7, 1, 12, 40, 3]
+
+
+def model_of(case):
+    config_class, model_class = CLASSES[case["model_type"]]
+    head_dim = case.get("head_dim", 16)
+    heads, kv_heads = case["heads"]
+    rope = dict(case.get("rope") or {"rope_type": "default"})
+    rope.setdefault("rope_theta", 10000.0)
+    keys = dict(
+        vocab_size=case.get("vocab", 96), hidden_size=case.get("hidden", 48), intermediate_size=72,
+        num_hidden_layers=2, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
+        max_position_embeddings=case.get("max_position", 64), rms_norm_eps=1e-5,
+        tie_word_embeddings=case.get("tied", True), attention_bias=False, attention_dropout=0.0,
+        rope_parameters=rope, pad_token_id=None, bos_token_id=None, eos_token_id=None, use_cache=False,
+    )
+    if case["model_type"] == "olmo2":
+        # transformers takes the head dimension of OLMo 2 from hidden_size.
+        keys["hidden_size"], head_dim = heads * 16, 16
+        del keys["head_dim"]
+    config = config_class(**keys)
+    config._attn_implementation = "eager"
+    torch.manual_seed(case.get("seed", 0))
+    model = model_class(config).float()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.ndim == 1:
+                p.copy_(1 + 0.3 * torch.randn_like(p))
+            else:
+                p.normal_(0, 0.15 if "embed" not in name else 0.5)
+    architecture = dict(
+        model_type=case["model_type"], num_hidden_layers=2, hidden_size=config.hidden_size,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
+        intermediate_size=72, vocab_size=config.vocab_size,
+        tie_word_embeddings=config.tie_word_embeddings, rms_norm_eps=1e-5, initializer_range=0.02,
+    )
+    return model, architecture
+
+
+def batch_of(case, vocab):
+    rows, context = case.get("rows", 2), case.get("context", 64)
+    g = torch.Generator().manual_seed(7)
+    tokens = torch.randint(0, vocab, (rows, context), generator=g)
+    targets = torch.cat([tokens[:, 1:], torch.full((rows, 1), -1)], 1)
+    targets[:, 5:6] = -1
+    start = torch.zeros(rows, context, dtype=torch.long)
+    if case.get("documents"):
+        at, i = 0, 0
+        while at < context:
+            end = min(at + DOCUMENTS[i % len(DOCUMENTS)], context)
+            start[:, at:end] = at
+            at, i = end, i + 1
+    positions = torch.arange(context).expand(rows, -1) - start
+    j = torch.arange(context)
+    seen = (j[None, None, :] <= j[None, :, None]) & (j[None, None, :] >= start[:, :, None])
+    return tokens, targets, start, positions, seen
+
+
+def loss_of(model, batch):
+    tokens, targets, _, positions, seen = batch
+    dtype = next(model.parameters()).dtype
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+    logits = model(input_ids=tokens, attention_mask=mask, position_ids=positions).logits
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+
+
+def midc(directory, engine, case, architecture, model, rotary, batch, weights, steps):
+    tokens, targets, start, positions, _ = batch
+    names = list(weights)
+    with open(os.path.join(directory, "case.json"), "w") as f:
+        json.dump(dict(
+            architecture=architecture, inv_freq=rotary[0], attention_factor=rotary[1],
+            rows=tokens.shape[0], context=tokens.shape[1], tokens=tokens.flatten().tolist(),
+            targets=targets.flatten().tolist(), attend_from=start.flatten().tolist(),
+            positions=positions.flatten().tolist(),
+            weights=[dict(name=n, shape=list(weights[n].shape)) for n in names], steps=steps, lr=1e-3,
+        ), f)
+    np.concatenate([weights[n].numpy().ravel() for n in names]).astype("<f4").tofile(
+        os.path.join(directory, "weights.f32"))
+    subprocess.run([MIDC, "bench", "gradients", directory, "--engine", engine], check=True)
+    result = json.load(open(os.path.join(directory, "result.json")))
+    values = np.fromfile(os.path.join(directory, "gradients.f32"), "<f4")
+    gradients, at = {}, 0
+    for n in names:
+        size = weights[n].numel()
+        gradients[n] = torch.from_numpy(values[at:at + size].astype("f8")).reshape(weights[n].shape)
+        at += size
+    assert at == len(values)
+    return result, gradients
+
+
+def train(model, batch, steps):
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    norms = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [dict(params=decayed, weight_decay=0.1), dict(params=norms, weight_decay=0.0)],
+        lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+    losses = []
+    for _ in range(steps):
+        loss = loss_of(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def check(name, case, failures):
+    model, architecture = model_of(case)
+    batch = batch_of(case, architecture["vocab_size"])
+    weights = {n: p.detach().clone() for n, p in model.named_parameters()}
+    exact = model.double()
+    loss = loss_of(exact, batch)
+    loss.backward()
+    expected = {n: p.grad.clone() for n, p in exact.named_parameters()}
+    # After the pass: the dynamic methods set their frequencies in it.
+    embedding = exact.model.rotary_emb
+    rotary = ([float(x) for x in embedding.inv_freq], float(embedding.attention_scaling))
+    steps = case.get("steps", 0)
+    worst = []
+    for engine, (loss_limit, gradient_limit) in TOLERANCE.items():
+        with tempfile.TemporaryDirectory() as directory:
+            result, gradients = midc(
+                directory, engine, case, architecture, exact, rotary, batch, weights,
+                steps if engine == "f32" else 0)
+        error = abs(result["loss"] - loss.item()) / loss.item()
+        if not error <= loss_limit:
+            failures.append(f"{name}: {engine}: loss {result['loss']} instead of {loss.item()}")
+        largest = 0.0
+        for n, e in expected.items():
+            relative = float((gradients[n] - e).norm() / e.norm())
+            largest = max(largest, relative if relative == relative else float("inf"))
+            if not relative <= gradient_limit:
+                failures.append(f"{name}: {engine}: gradient of {n} off by {relative:.1e}")
+        worst.append(f"{engine} loss {error:.0e} gradient {largest:.0e}")
+        if steps and engine == "f32":
+            model.load_state_dict({n: w for n, w in weights.items()}, strict=False)
+            torch_losses = train(model.float(), batch, steps)
+            apart = max(abs(a - b) / b for a, b in zip(result["steps"], torch_losses))
+            worst.append(f"{steps} steps {apart:.0e} ({torch_losses[0]:.2f} to {torch_losses[-1]:.2f})")
+            if not apart <= 1e-3 or not torch_losses[-1] < 0.9 * torch_losses[0]:
+                failures.append(f"{name}: losses of {steps} steps apart by {apart:.1e}")
+    print(f"{name}: {', '.join(worst)}", flush=True)
+
+
+def cases():
+    for heads in [(2, 2), (3, 1), (4, 1), (8, 2)]:
+        for documents in (False, True):
+            yield dict(model_type="llama", heads=heads, documents=documents)
+    yield dict(model_type="llama", heads=(4, 2), tied=False, documents=True, steps=50)
+    yield dict(model_type="llama", heads=(4, 2), vocab=97)
+    yield dict(model_type="llama", heads=(4, 2), context=3, rows=7)
+    yield dict(model_type="llama", heads=(2, 1), context=257, rows=1, documents=True, head_dim=32)
+    for heads in [(3, 1), (4, 4), (8, 2)]:
+        yield dict(model_type="qwen3", heads=heads, documents=True, head_dim=32, steps=50 * (heads[0] == 8))
+        yield dict(model_type="olmo2", heads=heads, documents=True, tied=False, steps=50 * (heads[0] == 8))
+    yield dict(model_type="qwen3", heads=(4, 1), head_dim=24)
+    yield dict(model_type="olmo2", heads=(4, 1))
+    half = 8
+    for rope in [
+        dict(rope_type="default", rope_theta=500000.0),
+        dict(rope_type="linear", factor=4.0),
+        dict(rope_type="dynamic", factor=2.0, max_position=16),
+        dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16),
+        dict(rope_type="yarn", factor=8.0, original_max_position_embeddings=16, attention_factor=1.3),
+        dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+             original_max_position_embeddings=16),
+        dict(rope_type="longrope", factor=4.0, original_max_position_embeddings=16,
+             short_factor=[1.0 + 0.1 * i for i in range(half)],
+             long_factor=[1.5 + 0.4 * i for i in range(half)]),
+    ]:
+        position = rope.pop("max_position", 64)
+        yield dict(model_type="llama", heads=(4, 2), rope=rope, max_position=position)
+
+
+failures = []
+count = 0
+for case in cases():
+    rope = (case.get("rope") or {}).get("rope_type", "default")
+    name = " ".join(str(x) for x in (
+        case["model_type"], "heads", case["heads"], "documents" if case.get("documents") else "causal",
+        "tied" if case.get("tied", True) else "untied", rope))
+    check(name, case, failures)
+    count += 1
+for failure in failures:
+    print("FAILED", failure)
+print(f"{count} models compared, {len(failures)} failures")
+sys.exit(1 if failures else 0)
