@@ -70,6 +70,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         threads: args.threads,
         memory: args.memory,
         on_bad: if args.strict_data { OnBad::Fail } else { OnBad::Skip },
+        gates_halt: true,
     };
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -192,6 +193,9 @@ impl Observer for Screen {
                 }
             }
             Event::Step { stage, record } => self.step(stage, record),
+            Event::Soup(soup) => {
+                self.say(&format!("soup `{}` of {}", soup.name, soup.ingredients.join(", ")))
+            }
             Event::Eval(_) | Event::Checkpoint(_) | Event::Finished(_) => {}
         }
     }

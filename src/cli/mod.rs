@@ -17,6 +17,7 @@ mod input;
 mod plan;
 mod plan_file;
 mod progress;
+mod rehearse;
 mod report;
 mod write;
 
@@ -38,6 +39,7 @@ enum Command {
     Plan(plan::Args),
     Graph(graph::Args),
     Exec(exec::Args),
+    Rehearse(rehearse::Args),
     Data(data::Args),
     Eval(eval::Args),
     Report(report::Args),
@@ -60,6 +62,7 @@ pub fn run() -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Graph(args) => graph::run(args),
         Command::Exec(args) => exec::run(args),
+        Command::Rehearse(args) => rehearse::run(args),
         Command::Data(args) => data::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Report(args) => report::run(args),

@@ -13,5 +13,6 @@ pub mod journal;
 pub mod model;
 pub mod optim;
 pub mod random;
+pub mod rehearse;
 pub mod run_dir;
 pub mod tensorboard;

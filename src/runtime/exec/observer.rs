@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::plan::{Plan, StagePlan};
+use crate::plan::{Plan, SoupPlan, StagePlan};
 use crate::runtime::data::{Progress, Quiet};
 use crate::runtime::journal::{EvalRecord, StepRecord};
 
@@ -29,6 +29,8 @@ pub enum Event<'a> {
     },
     /// A measurement is done.
     Eval(&'a EvalRecord),
+    /// A soup was made.
+    Soup(&'a SoupPlan),
     /// A checkpoint is complete.
     Checkpoint(&'a Path),
     /// The run is over.

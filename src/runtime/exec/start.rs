@@ -66,15 +66,21 @@ impl Run<'_> {
                 }
                 Ok(start)
             }
-            Origin::Soup(_) => {
-                Err(ExecError::BrokenPlan { stage: stage.name.clone(), from: stage.from.clone() })
-            }
+            Origin::Soup(soup) => self.soup(soup, stage),
         }
     }
 
-    fn resumed(&self, checkpoint: Checkpoint, path: &Path) -> Result<Start, ExecError> {
-        let trainer = serde_json::from_value(checkpoint.trainer.unwrap_or_default())
-            .map_err(|source| ExecError::TrainerState { path: path.to_path_buf(), source })?;
+    pub(super) fn trainer_state(
+        &self,
+        json: Option<serde_json::Value>,
+        path: &Path,
+    ) -> Result<TrainerState, ExecError> {
+        serde_json::from_value(json.unwrap_or_default())
+            .map_err(|source| ExecError::TrainerState { path: path.to_path_buf(), source })
+    }
+
+    pub(super) fn resumed(&self, checkpoint: Checkpoint, path: &Path) -> Result<Start, ExecError> {
+        let trainer = self.trainer_state(checkpoint.trainer, path)?;
         Ok(Start {
             config: checkpoint.config,
             tokenizer: checkpoint.tokenizer,

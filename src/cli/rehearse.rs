@@ -1,0 +1,131 @@
+//! `midc rehearse`: run a whole curriculum at toy scale.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use miette::IntoDiagnostic;
+
+use super::compile::{self, CompileArgs};
+use crate::plan::{FromKind, Plan, Precision};
+use crate::runtime::data::{OnBad, Progress, Quiet};
+use crate::runtime::exec::{Event, ExecOptions, Observer, Outcome, exec};
+use crate::runtime::rehearse::{shrink, write_props};
+
+/// Run the whole graph at toy scale: every stage, edge, branch and soup
+///
+/// The model's family is kept and shrunk; tokens, batch and context are scaled with the schedules in
+/// proportion; missing sources are replaced by bundled text of their kind. Gates are measured and
+/// reported, and do not halt.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    compile: CompileArgs,
+    /// About how long it may take on this machine
+    #[arg(long, value_name = "N", default_value_t = 1.0)]
+    minutes: f64,
+    /// Keep the toy run here [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+}
+
+/// Toy steps of one minute on two slow cores.
+const STEPS_PER_MINUTE: f64 = 400.0;
+
+pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    if !(args.minutes > 0.0 && args.minutes.is_finite()) {
+        return Err(miette::miette!("`--minutes {}` is no time", args.minutes));
+    }
+    let Some(compiled) = compile::plan(&args.compile)? else { return Ok(ExitCode::from(super::FOUND)) };
+    let rehearsal = shrink(&compiled.plan, (args.minutes * STEPS_PER_MINUTE).ceil() as u64);
+    let scratch = tempfile::tempdir().into_diagnostic()?;
+    let props = scratch.path().join("props");
+    write_props(&props)?;
+    let options = ExecOptions {
+        base_dir: props,
+        run_dir: args.run_dir.unwrap_or_else(|| scratch.path().join("run")),
+        cache_dir: scratch.path().join("cache"),
+        resume: false,
+        precision: Precision::F32,
+        threads: None,
+        memory: None,
+        on_bad: OnBad::Skip,
+        gates_halt: false,
+    };
+    let mut counts = Counts::default();
+    let outcome = exec(&rehearsal.plan, &options, &AtomicBool::new(false), &mut counts)?;
+    if !matches!(outcome, Outcome::Finished(_)) {
+        return Err(miette::miette!("the rehearsal ended early: {outcome:?}"));
+    }
+    print(&compiled.plan, &counts, &rehearsal.left_out);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What really ran.
+#[derive(Debug, Default)]
+struct Counts {
+    stages: usize,
+    steps: usize,
+    measurements: usize,
+    checkpoints: usize,
+    soups: usize,
+    notes: Vec<String>,
+}
+
+impl Observer for Counts {
+    fn reading(&self) -> &dyn Progress {
+        &Quiet
+    }
+
+    fn on(&mut self, event: Event<'_>) {
+        match event {
+            Event::Stage { stage, .. } => {
+                self.stages += 1;
+                eprintln!("stage `{}`: {} steps", stage.name, stage.steps);
+            }
+            Event::Step { .. } => self.steps += 1,
+            Event::Eval(_) => self.measurements += 1,
+            Event::Checkpoint(_) => self.checkpoints += 1,
+            Event::Soup(_) => self.soups += 1,
+            Event::Note(text) => self.notes.push(text.to_string()),
+            Event::Skipped(_) | Event::Finished(_) => {}
+        }
+    }
+}
+
+fn print(plan: &Plan, counts: &Counts, left_out: &[String]) {
+    let edges = plan.stages.iter().filter(|s| s.from_kind != FromKind::Model).count();
+    let branches = plan.stages.iter().filter(|s| s.from_kind == FromKind::Checkpoint).count();
+    let rope = plan.stages.iter().filter(|s| s.rope.is_some()).count();
+    let contexts = plan.stages.iter().filter(|s| s.context.len() > 1).count();
+    let gates: usize = plan.stages.iter().map(|s| s.gates.len()).sum();
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["exercised", "count"]);
+    let rows: [(&str, usize); 10] = [
+        ("stages", counts.stages),
+        ("optimizer steps", counts.steps),
+        ("stage edges", edges),
+        ("branches from named checkpoints", branches),
+        ("stages with a RoPE of their own", rope),
+        ("context changes inside a stage", contexts),
+        ("soups", counts.soups),
+        ("checkpoints written", counts.checkpoints),
+        ("measurements", counts.measurements),
+        ("gates measured", gates),
+    ];
+    for (what, count) in rows.into_iter().filter(|(_, count)| *count > 0) {
+        table.add_row([what.to_string(), count.to_string()]);
+    }
+    println!("{table}");
+    for (title, lines) in [("not exercised:", left_out), ("notes:", &counts.notes)] {
+        if !lines.is_empty() {
+            println!("\n{title}");
+            for line in lines {
+                println!("  {line}");
+            }
+        }
+    }
+}
