@@ -9,7 +9,7 @@ use crate::syntax::ast::{Rational, Unit};
 use super::chain::{Chain, Frame, is_open};
 use super::checker::Checker;
 use super::clock::{BatchPiece, Clock, Length, Misfit};
-use super::codes;
+use crate::diag::codes;
 use super::show;
 use super::value::{Kind, Val};
 

@@ -13,7 +13,7 @@ use crate::syntax::ast::{Rational, Unit};
 
 use super::checker::Checker;
 use super::clock::Clock;
-use super::codes;
+use crate::diag::codes;
 use super::show;
 use super::value::{Call, Kind, Val, Whole};
 

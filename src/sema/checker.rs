@@ -7,7 +7,7 @@ use crate::diag::Diagnostic;
 use crate::source::{Files, Span};
 use crate::syntax::ast::{self, ItemKind};
 
-use super::codes;
+use crate::diag::codes;
 use super::curriculum::{Curriculum, Param};
 use super::eval::Scope;
 use super::mix::MixSpec;

@@ -12,7 +12,7 @@ use crate::source::Span;
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment, Rational, Unit};
 
 use super::checker::{Checker, Resolved};
-use super::codes;
+use crate::diag::codes;
 use super::program::{DefKind, Lookup, suggest};
 use super::value::{Call, Entity, Kind, Val, Whole};
 
@@ -444,7 +444,7 @@ impl<'p> Checker<'p> {
             }
         };
         let whole_value = self.eval(whole, scope);
-        let word = |whole| Kind::Relative { share, whole, whole_span: whole_value.span };
+        let word = |whole| Kind::Relative { share, whole };
         match &whole_value.kind {
             Kind::Word("stage") => word(Whole::Stage),
             Kind::Word("total") => word(Whole::Total),

@@ -7,7 +7,7 @@ use crate::source::Span;
 use crate::syntax::ast::{Rational, Unit};
 
 use super::checker::Checker;
-use super::codes;
+use crate::diag::codes;
 use super::show;
 use super::value::{Kind, Val};
 

@@ -9,7 +9,7 @@ use crate::source::Span;
 use crate::syntax::ast::{self, EntryKind, PathSegment};
 
 use super::checker::Checker;
-use super::codes;
+use crate::diag::codes;
 use super::eval::Scope;
 use super::program::suggest;
 use super::value::Val;

@@ -6,7 +6,7 @@ use crate::syntax::ast::{self, EntryKind, ExprKind, Unit};
 
 use super::chain::Frame;
 use super::checker::Checker;
-use super::codes;
+use crate::diag::codes;
 use super::curriculum::{Eval, Gate};
 use super::eval::Scope;
 use super::query::sign;

@@ -13,7 +13,7 @@ use crate::syntax::ast::{self, EntryKind, PathSegment, Rational};
 
 use super::chain::{Chain, Frame};
 use super::checker::{Checker, Resolved};
-use super::codes;
+use crate::diag::codes;
 use super::eval::Scope;
 use super::program::DefId;
 use super::show;

@@ -13,7 +13,6 @@ mod batch;
 mod chain;
 mod checker;
 mod clock;
-mod codes;
 mod curriculum;
 mod eval;
 mod expect;

@@ -6,7 +6,7 @@ use crate::source::Span;
 use crate::syntax::ast;
 
 use super::checker::Checker;
-use super::codes;
+use crate::diag::codes;
 use super::curriculum::{Architecture, Model, Rope};
 use super::eval::Scope;
 use super::program::DefId;

@@ -8,7 +8,7 @@ use crate::syntax::ast::Rational;
 
 use super::chain::{Chain, Frame, Placed, curve};
 use super::checker::Checker;
-use super::codes;
+use crate::diag::codes;
 use super::show;
 use super::value::{Call, Kind, Val, Whole};
 

@@ -9,7 +9,7 @@ use crate::schema;
 use crate::source::{FileId, Files, Span};
 use crate::syntax::ast::{self, EntryKind, Expr, ExprKind, ItemKind, PathSegment};
 
-use super::codes;
+use crate::diag::codes;
 
 /// Index into [`Program::defs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

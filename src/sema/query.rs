@@ -8,7 +8,7 @@ use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment, Rational, 
 
 use super::chain::Frame;
 use super::checker::{Checker, Resolved};
-use super::codes;
+use crate::diag::codes;
 use super::eval::Scope;
 use super::program::suggest;
 use super::show;

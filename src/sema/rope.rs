@@ -5,7 +5,7 @@ use crate::rope::RopeScaling;
 use crate::schema::{Family, Ty};
 
 use super::checker::Checker;
-use super::codes;
+use crate::diag::codes;
 use super::curriculum::Rope;
 use super::value::{Call, Kind, Val};
 

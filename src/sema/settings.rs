@@ -6,7 +6,7 @@ use crate::source::{FileId, Span};
 use crate::syntax::ast::{Expr, ItemKind};
 
 use super::checker::Checker;
-use super::codes;
+use crate::diag::codes;
 use super::eval::Scope;
 use super::program::DefKind;
 use super::value::{Kind, Val};

@@ -5,7 +5,7 @@ use crate::schema::{Family, Ty};
 use crate::syntax::ast;
 
 use super::checker::Checker;
-use super::codes;
+use crate::diag::codes;
 use super::curriculum::{From, Soup};
 use super::eval::Scope;
 use super::program::DefId;

@@ -5,7 +5,7 @@ use crate::schema::{self, Family, Ty};
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment};
 
 use super::checker::{Checker, Resolved};
-use super::codes;
+use crate::diag::codes;
 use super::curriculum::Source;
 use super::eval::Scope;
 use super::program::DefId;

@@ -8,7 +8,7 @@ use crate::syntax::ast::{self, Unit};
 use super::chain::{Chain, Frame};
 use super::checker::{Checker, Resolved};
 use super::clock::{BatchPiece, Clock, Length};
-use super::codes;
+use crate::diag::codes;
 use super::curriculum::{Architecture, From, Optimizer, Phase, Portion, Rope, Stage};
 use super::eval::Scope;
 use super::fields::Fields;

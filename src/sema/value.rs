@@ -27,7 +27,7 @@ pub(crate) enum Kind<'p> {
     /// `50 steps`.
     Quantity(Rational, Unit),
     /// `10% of peak`.
-    Relative { share: Rational, whole: Whole, whole_span: Span },
+    Relative { share: Rational, whole: Whole },
     /// `"text"`.
     Text(Rc<str>),
     /// `yes`, `no`, the result of a comparison.

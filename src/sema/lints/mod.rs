@@ -25,6 +25,7 @@ mod same_order;
 mod scene;
 mod soup_ingredients;
 mod source_overlap;
+mod unpinned_source;
 mod unused;
 mod weight_below_quantum;
 
@@ -69,11 +70,14 @@ impl<'p> Checker<'p> {
     /// Run the lints, set levels, sort, hand over.
     pub(crate) fn finish(mut self, name: String) -> (Option<Curriculum>, Vec<Diagnostic>) {
         self.out.name = name;
-        let complete = self.diags.iter().all(|d| d.level != Level::Deny || d.lint.is_some());
+        // What is found before the lints run stands in the way of a stage.
+        let complete = self.early_lints.is_empty()
+            && self.diags.iter().all(|d| d.level != Level::Deny || d.lint.is_some());
         let program = self.program;
         let mut found = std::mem::take(&mut self.early_lints);
         for module in &program.modules {
             decimal_context::check(&module.ast, &mut found);
+            unpinned_source::check(&module.ast, &mut found);
         }
         let scene = Scene { curriculum: &self.out, files: self.files, root: program.modules[0].file };
         // What is absent because of an error would be missed here and there: an unused source may
