@@ -10,7 +10,7 @@ use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level};
 use crate::plan::{self, Plan};
 use crate::sema::{self, Curriculum, Options};
-use crate::source::{FileId, Files as _};
+use crate::source::Files as _;
 
 /// A params file that cannot be used.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -51,7 +51,6 @@ impl InputArgs {
 /// A file that was read and checked.
 pub(crate) struct Checked {
     pub(crate) files: DiskFiles,
-    pub(crate) file: FileId,
     /// There unless some error stands in the way.
     pub(crate) curriculum: Option<Curriculum>,
     /// At their final levels.
@@ -71,7 +70,7 @@ pub(crate) fn check(path: &str, input: &InputArgs) -> miette::Result<Checked> {
     let file = loaded.map_err(|why| ReadError { path: path.to_owned(), why })?;
     let (curriculum, mut diagnostics) = sema::check(&mut files, file, &options);
     levels.apply(&mut diagnostics);
-    Ok(Checked { files, file, curriculum, diagnostics })
+    Ok(Checked { files, curriculum, diagnostics })
 }
 
 /// The plan of `path`, after its diagnostics were written to stderr; `None` when one of them

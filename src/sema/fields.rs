@@ -69,6 +69,10 @@ impl<'p> Checker<'p> {
                     let Some(field) = schema.field(&name.text) else {
                         self.unknown_field(schema, name.span, &name.text);
                         fields.doubtful = true;
+                        // A bare `seed` was meant as one: it is not missing as well.
+                        if schema.keyword == "stage" && name.text == "seed" {
+                            fields.entries.entry("data_seed").or_insert((entry, value));
+                        }
                         continue;
                     };
                     if let Some((first, _)) = fields.entries.get(field.name) {

@@ -9,6 +9,7 @@
 //! query     properties, asserts      measures evals and gates   lints  what is legal and unwise
 //! ```
 
+mod attributes;
 mod batch;
 mod chain;
 mod checker;
@@ -65,6 +66,7 @@ pub fn check(
     checker.apply_settings(&settings);
     checker.resolve();
     checker.check_asserts();
+    checker.check_attributes();
     let stem = files.name(file).rsplit('/').next().unwrap_or_default();
     let stem = stem.strip_suffix(".curriculum").unwrap_or(stem).to_owned();
     checker.finish(stem)
