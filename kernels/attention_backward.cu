@@ -302,14 +302,16 @@ KERNEL(attention_delta, 256, 4)
 #define BACKWARD_ARGUMENTS qkv, grad_out, attend_from, log_sum, delta, grad_qkv, context, heads, kv_heads, scale
 
 // Launch: grid (⌈context/64⌉, kv_heads, rows), twice as many in y for head dimension 256; 128 threads; shared memory
-// (128 + 2 · stages · queries) · D · 2 bytes with stages, queries = 2, 64 (64), 2, 32 (96 and 128), 1, 32 (256).
+// (128 + 2 · stages · queries) · D · 2 bytes with stages, queries = 2, 64 (32 and 64), 2, 32 (96 and 128), 1, 32 (256).
+KERNEL(attention_backward_kv_32, 128, 2) BACKWARD_PARAMETERS { backward_kv<32, 32, 64, 2>(BACKWARD_ARGUMENTS); }
 KERNEL(attention_backward_kv_64, 128, 2) BACKWARD_PARAMETERS { backward_kv<64, 64, 64, 2>(BACKWARD_ARGUMENTS); }
 KERNEL(attention_backward_kv_96, 128, 1) BACKWARD_PARAMETERS { backward_kv<96, 96, 32, 2>(BACKWARD_ARGUMENTS); }
 KERNEL(attention_backward_kv_128, 128, 1) BACKWARD_PARAMETERS { backward_kv<128, 128, 32, 2>(BACKWARD_ARGUMENTS); }
 KERNEL(attention_backward_kv_256, 128, 1) BACKWARD_PARAMETERS { backward_kv<256, 128, 32, 1>(BACKWARD_ARGUMENTS); }
 
 // Launch: grid (⌈context/64⌉, heads, rows); 128 threads; shared memory (128 + 2 · stages · keys) · D · 2 bytes with
-// stages, keys = 2, 64 (64 and 96), 2, 32 (128), 1, 32 (256).
+// stages, keys = 2, 64 (32, 64 and 96), 2, 32 (128), 1, 32 (256).
+KERNEL(attention_backward_q_32, 128, 2) BACKWARD_PARAMETERS { backward_q<32, 64, 2>(BACKWARD_ARGUMENTS); }
 KERNEL(attention_backward_q_64, 128, 2) BACKWARD_PARAMETERS { backward_q<64, 64, 2>(BACKWARD_ARGUMENTS); }
 KERNEL(attention_backward_q_96, 128, 1) BACKWARD_PARAMETERS { backward_q<96, 64, 2>(BACKWARD_ARGUMENTS); }
 KERNEL(attention_backward_q_128, 128, 1) BACKWARD_PARAMETERS { backward_q<128, 32, 2>(BACKWARD_ARGUMENTS); }

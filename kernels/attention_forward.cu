@@ -160,6 +160,10 @@ __device__ __forceinline__ void attention_forward(const u16* __restrict__ qkv, c
 
 // Launch: grid (⌈context/64⌉, heads, rows), 128 threads, (64 + 4 · keys) · D · 2 bytes of shared memory, where keys
 // is 64, or 32 for head dimension 256.
+KERNEL(attention_forward_32, 128, 2)
+(const u16* qkv, const u32* attend_from, u16* out, float* log_sum, int context, int heads, int kv_heads, float scale) {
+  attention_forward<32, 64>(qkv, attend_from, out, log_sum, context, heads, kv_heads, scale);
+}
 KERNEL(attention_forward_64, 128, 2)
 (const u16* qkv, const u32* attend_from, u16* out, float* log_sum, int context, int heads, int kv_heads, float scale) {
   attention_forward<64, 64>(qkv, attend_from, out, log_sum, context, heads, kv_heads, scale);

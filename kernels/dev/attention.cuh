@@ -16,7 +16,8 @@ struct HeadTile {
   template <int ROWS, int THREADS>
   static __device__ __forceinline__ void load(u16* tile, const u16* __restrict__ from, long long stride, int first, int end) {
     constexpr int CHUNKS = ROWS * D / 8;
-#pragma unroll
+    // Every unrolled copy keeps an address; the widest head has no registers for them.
+#pragma unroll(D > 128 ? 2 : (CHUNKS + THREADS - 1) / THREADS)
     for (int i = 0; i < (CHUNKS + THREADS - 1) / THREADS; i++) {
       int chunk = (int)threadIdx.x + i * THREADS;
       if (CHUNKS % THREADS != 0 && chunk >= CHUNKS) break;
