@@ -7,7 +7,7 @@
 # those checkpoints, on examples/data/*.test.jsonl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. tests/support/python.sh torch=torch transformers=transformers safetensors=safetensors tokenizers=tokenizers
+. tests/support/python.sh torch=torch transformers=transformers safetensors=safetensors tokenizers=tokenizers numpy=numpy
 cargo build --quiet --release --bin midc --example checkpoint_copy
 target=$(cargo metadata --format-version 1 --no-deps | "$PYTHON" -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')
 exec "$PYTHON" tests/transformers_compare.py "$target/release" "$@"

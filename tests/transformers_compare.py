@@ -4,7 +4,7 @@ usage: transformers_compare.py DIR_OF_BINARIES [CHECKPOINT…]     (see tests/tr
 
 For each model: it loads with from_pretrained, nothing missing and nothing unexpected; a copy through midc
 (read, written as a checkpoint) gives the same logits bit for bit; and `midc eval` gives the mean NLL
-that transformers gives, within 1e-4 relative in f32.
+that transformers gives, within 1e-4 relative in f32. And soups equal numpy.average.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -171,6 +172,35 @@ def small_models(midc, work):
     check("bf16 is the dtype transformers sees", AutoConfig.from_pretrained(sharded + "-bf16").dtype == torch.bfloat16)
 
 
+def soups(midc, work):
+    """`midc soup` against numpy.average, bit for bit."""
+    paths, states = [], []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        config = AutoConfig.for_model(
+            "llama", hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, vocab_size=512, max_position_embeddings=256, initializer_range=0.2,
+        )
+        model = AutoModelForCausalLM.from_config(config)
+        paths.append(os.path.join(work, f"ingredient-{seed}"))
+        model.save_pretrained(paths[-1])
+        states.append(load_file(os.path.join(paths[-1], "model.safetensors")))
+    weights = np.array([0.1, 3, 1, 0.7], dtype=np.float32)
+    for name, flags, expected in [
+        ("mean", [], lambda stack: np.average(stack, axis=0)),
+        ("weighted", ["--weights", "0.1,3,1,0.7"], lambda stack: np.average(stack, axis=0, weights=weights)),
+    ]:
+        out = os.path.join(work, f"soup-{name}")
+        subprocess.run([f"{midc.binaries}/midc", "soup", *paths, "-o", out, *flags], check=True, stderr=subprocess.DEVNULL)
+        soup = load_file(os.path.join(out, "model.safetensors"))
+        same = all(
+            np.array_equal(soup[k].numpy().view(np.uint32), expected(np.stack([s[k].numpy() for s in states])).view(np.uint32))
+            for k in soup
+        )
+        check(f"soup ({name}) equals numpy.average bit for bit", same and soup.keys() == states[0].keys())
+        load(out)
+
+
 def smollm2(midc, work, gguf, tokens):
     """From GGUF, and from a Hugging Face directory: midc's own and one converted elsewhere."""
     directory = os.path.join(work, "smollm2")
@@ -225,6 +255,7 @@ def main():
         if not args.checkpoints:
             threads = torch.get_num_threads()
             small_models(midc, work)
+            soups(midc, work)
             torch.set_num_threads(threads)
             gguf = os.environ.get("MIDC_SMOLLM2", f"{ROOT}/examples/models/SmolLM2-135M-Instruct.Q4_1.gguf")
             if os.path.exists(gguf):

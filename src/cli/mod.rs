@@ -19,6 +19,7 @@ mod plan_file;
 mod progress;
 mod rehearse;
 mod report;
+mod soup;
 mod write;
 
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ enum Command {
     Data(data::Args),
     Eval(eval::Args),
     Report(report::Args),
+    Soup(soup::Args),
     Fmt(fmt::Args),
     Explain(explain::Args),
     Bench(bench::Args),
@@ -66,6 +68,7 @@ pub fn run() -> ExitCode {
         Command::Data(args) => data::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Report(args) => report::run(args),
+        Command::Soup(args) => soup::run(args),
         Command::Fmt(args) => fmt::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Bench(args) => bench::run(args),

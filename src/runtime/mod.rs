@@ -15,4 +15,5 @@ pub mod optim;
 pub mod random;
 pub mod rehearse;
 pub mod run_dir;
+pub mod soup;
 pub mod tensorboard;

@@ -26,9 +26,11 @@ use miette::Diagnostic;
 use serde_json::Value;
 use thiserror::Error;
 
+pub(in crate::runtime) use read::Weights;
 pub use read::{read, verify};
 pub use series::{Entry, Latest, clean, latest_valid, list, prune, step_dir};
 pub use write::write;
+pub(in crate::runtime) use write::write_each;
 
 use super::model::tensor::StateDict;
 use super::model::{Dtype, LoadError, ModelConfig, TokenizerSource};

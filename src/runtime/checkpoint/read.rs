@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::checksums::Checksums;
 use super::{Checkpoint, CheckpointError, OptimizerState, names};
+use crate::runtime::model::hf::Shards;
 use crate::runtime::model::safetensors::Safetensors;
-use crate::runtime::model::tensor::StateDict;
+use crate::runtime::model::tensor::{StateDict, Tensor};
 use crate::runtime::model::{Dtype, LoadError, Loaded, load};
 
 /// Compare every file of the checkpoint with its checksum.
@@ -70,7 +71,7 @@ fn matching(
     from: &Safetensors,
     name: &str,
     shape: &[usize],
-) -> Result<crate::runtime::model::tensor::Tensor, CheckpointError> {
+) -> Result<Tensor, CheckpointError> {
     let tensor = from.read(name).map_err(LoadError::from)?;
     if tensor.shape == shape {
         return Ok(tensor);
@@ -80,4 +81,34 @@ fn matching(
         file: file.to_owned(),
         problem: format!("has tensor `{name}` of shape {:?}; the weight's is {shape:?}", tensor.shape),
     })
+}
+
+/// The exact weights of a checkpoint or any Hugging Face directory, one tensor at a time.
+pub(in crate::runtime) struct Weights {
+    shards: Shards,
+    exact: Option<Safetensors>,
+}
+
+impl Weights {
+    /// `shards` are those of `dir`.
+    ///
+    /// # Errors
+    /// The file of exact weights is there and damaged.
+    pub(in crate::runtime) fn open(dir: &Path, shards: Shards) -> Result<Self, CheckpointError> {
+        let file = dir.join(names::MASTER);
+        let exact =
+            if file.exists() { Some(Safetensors::open(&file).map_err(LoadError::from)?) } else { None };
+        Ok(Self { shards, exact })
+    }
+
+    /// Read one tensor.
+    ///
+    /// # Errors
+    /// Not there, or in a format midc does not read.
+    pub(in crate::runtime) fn tensor(&self, name: &str) -> Result<Tensor, LoadError> {
+        match &self.exact {
+            Some(exact) => Ok(exact.read(name)?),
+            None => self.shards.tensor(name),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::checksums::{Checksums, Summing};
 use super::{CheckpointContents, CheckpointError, names};
 use crate::runtime::model::tensor::{StateDict, Tensor};
-use crate::runtime::model::{Dtype, ModelConfig, safetensors};
+use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource, safetensors};
 
 /// Write `contents` as the directory `dir`. What stood there before is replaced when the new one is
 /// complete. Parent directories are made.
@@ -17,14 +17,44 @@ use crate::runtime::model::{Dtype, ModelConfig, safetensors};
 /// # Errors
 /// A full disk or another failure of the machine; `dir` is then as it was.
 pub fn write(contents: &CheckpointContents<'_>, dir: &Path) -> Result<(), CheckpointError> {
+    whole_or_not_at_all(dir, size(contents), |aside| write_aside(contents, aside))
+}
+
+/// Write a model whose tensors are made one at a time, without a training state. `make` is called once
+/// for each of `tensors`.
+///
+/// # Errors
+/// As [`write`], and those of `make`.
+pub(in crate::runtime) fn write_each(
+    config: &ModelConfig,
+    tokenizer: &TokenizerSource,
+    dtype: Dtype,
+    tensors: &[(String, Vec<usize>)],
+    make: impl FnMut(&str) -> io::Result<Vec<f32>>,
+    dir: &Path,
+) -> Result<(), CheckpointError> {
+    let count: usize = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    whole_or_not_at_all(dir, (count * dtype.size()) as u64, |aside| {
+        let mut files = Files::begin(aside)?;
+        files.model(config, tokenizer, dtype)?;
+        files.write(names::WEIGHTS, |mut out| safetensors::write_each(&mut out, tensors, dtype, make))?;
+        files.finish()
+    })
+}
+
+fn whole_or_not_at_all(
+    dir: &Path,
+    size: u64,
+    write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
     let aside = aside(dir, "new");
-    let result = write_aside(contents, &aside).and_then(|()| put_in_place(&aside, dir));
+    let result = write(&aside).and_then(|()| put_in_place(&aside, dir));
     result.map_err(|error| {
         // Best effort: what cannot be removed now is removed at the next start.
         let _ = fs::remove_dir_all(&aside);
         match error {
             CheckpointError::Io { source, .. } if is_full(&source) => {
-                CheckpointError::Full { dir: dir.to_owned(), needed: size(contents), source }
+                CheckpointError::Full { dir: dir.to_owned(), needed: size, source }
             }
             other => other,
         }
@@ -55,23 +85,13 @@ fn has_master(contents: &CheckpointContents<'_>) -> bool {
 }
 
 fn write_aside(contents: &CheckpointContents<'_>, aside: &Path) -> Result<(), CheckpointError> {
-    let made = |path: &Path| fs::create_dir_all(path).map_err(CheckpointError::io("create", path));
-    if aside.exists() {
-        fs::remove_dir_all(aside).map_err(CheckpointError::io("remove", aside))?;
-    }
-    made(aside)?;
-    let mut files = Files { root: aside, sums: Checksums { v: 1, ..Checksums::default() } };
-
-    let config = ModelConfig { dtype: Some(contents.dtype), ..contents.config.clone() };
-    files.json(names::CONFIG, &config.to_keys())?;
-    for (name, content) in &contents.tokenizer.files {
-        files.write(name, |out| out.write_all(content))?;
-    }
-    files.json(names::GENERATION, &generation(contents))?;
+    let mut files = Files::begin(aside)?;
+    files.model(contents.config, contents.tokenizer, contents.dtype)?;
     files.tensors(names::WEIGHTS, tensors(contents.weights), contents.dtype)?;
 
     if contents.optimizer.is_some() || contents.trainer.is_some() {
-        made(&aside.join("state"))?;
+        let state = aside.join("state");
+        fs::create_dir_all(&state).map_err(CheckpointError::io("create", &state))?;
     }
     if let Some(optimizer) = contents.optimizer {
         let moment = |prefix: &str, state: &StateDict| {
@@ -96,11 +116,11 @@ fn tensors(state: &StateDict) -> impl Iterator<Item = (&str, &Tensor)> + Clone {
 }
 
 /// What came with the model, or the special tokens, so that generation stops where it should.
-fn generation(contents: &CheckpointContents<'_>) -> Map<String, Value> {
-    if let Some(generation) = &contents.tokenizer.generation {
+fn generation(config: &ModelConfig, tokenizer: &TokenizerSource) -> Map<String, Value> {
+    if let Some(generation) = &tokenizer.generation {
         return generation.clone();
     }
-    let keys = contents.config.to_keys();
+    let keys = config.to_keys();
     let mut generation = Map::new();
     generation.insert("_from_model_config".into(), json!(true));
     for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
@@ -117,7 +137,30 @@ struct Files<'a> {
     sums: Checksums,
 }
 
-impl Files<'_> {
+impl<'a> Files<'a> {
+    fn begin(root: &'a Path) -> Result<Self, CheckpointError> {
+        if root.exists() {
+            fs::remove_dir_all(root).map_err(CheckpointError::io("remove", root))?;
+        }
+        fs::create_dir_all(root).map_err(CheckpointError::io("create", root))?;
+        Ok(Self { root, sums: Checksums { v: 1, ..Checksums::default() } })
+    }
+
+    /// Everything beside the weights that makes a directory a model.
+    fn model(
+        &mut self,
+        config: &ModelConfig,
+        tokenizer: &TokenizerSource,
+        dtype: Dtype,
+    ) -> Result<(), CheckpointError> {
+        let config = ModelConfig { dtype: Some(dtype), ..config.clone() };
+        self.json(names::CONFIG, &config.to_keys())?;
+        for (name, content) in &tokenizer.files {
+            self.write(name, |out| out.write_all(content))?;
+        }
+        self.json(names::GENERATION, &generation(&config, tokenizer))
+    }
+
     fn write(
         &mut self,
         name: &str,

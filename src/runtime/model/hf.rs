@@ -1,15 +1,16 @@
 //! A Hugging Face directory: `config.json`, safetensors in one file or in shards, tokenizer files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::config::ModelConfig;
+use super::dtype::Dtype;
 use super::layout::layout;
 use super::load::{LoadError, Loaded, TokenizerSource};
 use super::safetensors::Safetensors;
-use super::tensor::StateDict;
+use super::tensor::{StateDict, Tensor};
 
 /// Files that make up a tokenizer, where they are there.
 const TOKENIZER_FILES: &[&str] = &[
@@ -30,10 +31,12 @@ const TOKENIZER_FILES: &[&str] = &[
 pub(super) fn load(dir: &Path) -> Result<Loaded, LoadError> {
     let mut config = config(dir)?;
     let shards = Shards::open(dir)?;
-    let weights = shards.read(&config)?;
-    if config.dtype.is_none() {
-        config.dtype = shards.files.values().find_map(|f| f.dtype("model.embed_tokens.weight"));
+    let mut weights = StateDict::new();
+    for (name, _) in shards.check(&config)? {
+        let tensor = shards.tensor(&name)?;
+        weights.insert(name, tensor);
     }
+    config.dtype = config.dtype.or(shards.dtype());
     Ok(Loaded { config, weights, tokenizer: tokenizer(dir)? })
 }
 
@@ -84,7 +87,7 @@ fn read_if_there(file: &Path) -> Result<Option<Vec<u8>>, LoadError> {
 }
 
 /// The weight files of a directory and which tensor lies in which.
-struct Shards {
+pub(in crate::runtime) struct Shards {
     /// What to name when a tensor is in none: the file, or the index.
     listing: PathBuf,
     files: BTreeMap<PathBuf, Safetensors>,
@@ -98,7 +101,11 @@ struct Index {
 }
 
 impl Shards {
-    fn open(dir: &Path) -> Result<Self, LoadError> {
+    /// Open every weight file of a directory.
+    ///
+    /// # Errors
+    /// None there, one that is damaged, or an index that contradicts them.
+    pub(in crate::runtime) fn open(dir: &Path) -> Result<Self, LoadError> {
         let single = dir.join("model.safetensors");
         let index_file = dir.join("model.safetensors.index.json");
         if single.exists() {
@@ -143,32 +150,61 @@ impl Shards {
         Ok(Self { listing: index_file, files, place })
     }
 
-    fn read(&self, config: &ModelConfig) -> Result<StateDict, LoadError> {
-        let mut weights = StateDict::new();
-        for (tensor, expected) in layout(&config.architecture)? {
-            let missing = || LoadError::Missing {
-                path: self.listing.clone(),
+    /// The tensors of the model, all of which are there in their shapes, and no others.
+    ///
+    /// # Errors
+    /// One that is missing, superfluous or of another shape.
+    pub(in crate::runtime) fn check(
+        &self,
+        config: &ModelConfig,
+    ) -> Result<Vec<(String, Vec<usize>)>, LoadError> {
+        let tensors = layout(&config.architecture)?;
+        for (tensor, expected) in &tensors {
+            let missing = |path: &Path| LoadError::Missing {
+                path: path.to_owned(),
                 tensor: tensor.clone(),
                 shape: expected.clone(),
             };
-            let path = self.place.get(&tensor).ok_or_else(missing)?;
-            let file = self.files.get(path).ok_or_else(missing)?;
-            let Some(found) = file.shape(&tensor) else {
-                return Err(LoadError::Missing { path: path.clone(), tensor, shape: expected });
-            };
+            let path = self.place.get(tensor).ok_or_else(|| missing(&self.listing))?;
+            let found = self.files.get(path).and_then(|file| file.shape(tensor));
+            let found = found.ok_or_else(|| missing(path))?;
             if found != expected {
-                let found = found.to_vec();
-                return Err(LoadError::Shape { path: path.clone(), tensor, expected, found });
+                return Err(LoadError::Shape {
+                    path: path.clone(),
+                    tensor: tensor.clone(),
+                    expected: expected.clone(),
+                    found: found.to_vec(),
+                });
             }
-            let read = file.read(&tensor)?;
-            weights.insert(tensor, read);
         }
+        let used: BTreeSet<&String> = tensors.iter().map(|(name, _)| name).collect();
         for (tensor, path) in &self.place {
-            if !weights.contains_key(tensor) && !ignored(tensor, config) {
+            if !used.contains(tensor) && !ignored(tensor, config) {
                 return Err(LoadError::Extra { path: path.clone(), tensor: tensor.clone() });
             }
         }
-        Ok(weights)
+        Ok(tensors)
+    }
+
+    /// Read one tensor.
+    ///
+    /// # Errors
+    /// Not there, or in a format midc does not read.
+    pub(in crate::runtime) fn tensor(&self, name: &str) -> Result<Tensor, LoadError> {
+        let file = self.place.get(name).and_then(|path| self.files.get(path));
+        match file {
+            Some(file) => Ok(file.read(name)?),
+            None => Err(LoadError::Missing {
+                path: self.listing.clone(),
+                tensor: name.to_owned(),
+                shape: Vec::new(),
+            }),
+        }
+    }
+
+    /// How the weights are stored, judged by the embedding.
+    pub(in crate::runtime) fn dtype(&self) -> Option<Dtype> {
+        self.files.values().find_map(|f| f.dtype("model.embed_tokens.weight"))
     }
 }
 

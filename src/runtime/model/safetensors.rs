@@ -272,13 +272,49 @@ pub(in crate::runtime) fn write<'a>(
     tensors: impl Iterator<Item = (&'a str, &'a Tensor)> + Clone,
     dtype: Dtype,
 ) -> io::Result<()> {
+    let entries = tensors.clone().map(|(name, tensor)| (name, tensor.shape.as_slice()));
+    header_of(out, entries, dtype)?;
+    for (_, tensor) in tensors {
+        numbers(out, &tensor.data, dtype)?;
+    }
+    Ok(())
+}
+
+/// The same for tensors that are made one at a time, so that never more than one is in memory.
+/// `make` is called once for each name and returns as many numbers as its shape asks for.
+///
+/// # Errors
+/// Those of `out` and of `make`.
+pub(in crate::runtime) fn write_each(
+    out: &mut impl Write,
+    tensors: &[(String, Vec<usize>)],
+    dtype: Dtype,
+    mut make: impl FnMut(&str) -> io::Result<Vec<f32>>,
+) -> io::Result<()> {
+    header_of(out, tensors.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())), dtype)?;
+    for (name, shape) in tensors {
+        let data = make(name)?;
+        if data.len() != shape.iter().product::<usize>() {
+            let problem = format!("tensor `{name}` of shape {shape:?} was made with {} numbers", data.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        numbers(out, &data, dtype)?;
+    }
+    Ok(())
+}
+
+fn header_of<'a>(
+    out: &mut impl Write,
+    tensors: impl Iterator<Item = (&'a str, &'a [usize])>,
+    dtype: Dtype,
+) -> io::Result<()> {
     let mut header = Map::new();
     // transformers refuses files that do not say which framework's layout they have.
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
     let mut start = 0;
-    for (name, tensor) in tensors.clone() {
-        let end = start + tensor.data.len() * dtype.size();
-        let entry = json!({ "dtype": dtype.tag(), "shape": tensor.shape, "data_offsets": [start, end] });
+    for (name, shape) in tensors {
+        let end = start + shape.iter().product::<usize>() * dtype.size();
+        let entry = json!({ "dtype": dtype.tag(), "shape": shape, "data_offsets": [start, end] });
         header.insert(name.to_owned(), entry);
         start = end;
     }
@@ -286,15 +322,16 @@ pub(in crate::runtime) fn write<'a>(
     // Spaces to the next multiple of 8, so that the numbers are aligned.
     text.resize(text.len().next_multiple_of(8), b' ');
     out.write_all(&(text.len() as u64).to_le_bytes())?;
-    out.write_all(&text)?;
+    out.write_all(&text)
+}
+
+fn numbers(out: &mut impl Write, numbers: &[f32], dtype: Dtype) -> io::Result<()> {
     const CHUNK: usize = 1 << 18;
-    let mut bytes = Vec::with_capacity(CHUNK * dtype.size());
-    for (_, tensor) in tensors {
-        for numbers in tensor.data.chunks(CHUNK) {
-            bytes.clear();
-            dtype.encode(numbers, &mut bytes);
-            out.write_all(&bytes)?;
-        }
+    let mut bytes = Vec::with_capacity(CHUNK.min(numbers.len()) * dtype.size());
+    for numbers in numbers.chunks(CHUNK) {
+        bytes.clear();
+        dtype.encode(numbers, &mut bytes);
+        out.write_all(&bytes)?;
     }
     Ok(())
 }

@@ -1,0 +1,93 @@
+//! Soups of real checkpoint directories: what goes in must be one model, and nothing half-made stays.
+
+use std::path::{Path, PathBuf};
+
+use midc::plan::Architecture;
+use midc::rope::{Rope, RopeScaling};
+use midc::runtime::checkpoint::{self, CheckpointContents, OptimizerState};
+use midc::runtime::model::tensor::{StateDict, Tensor};
+use midc::runtime::model::{Dtype, ModelConfig, TokenizerSource, layout};
+use midc::runtime::soup::{Recipe, soup};
+
+fn config(hidden: usize, theta: f64) -> ModelConfig {
+    let architecture = Architecture {
+        model_type: "llama".into(),
+        num_hidden_layers: 1,
+        hidden_size: hidden,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 4,
+        intermediate_size: 12,
+        vocab_size: 16,
+        tie_word_embeddings: true,
+        rms_norm_eps: 1e-5,
+        initializer_range: 0.02,
+    };
+    ModelConfig::fresh(architecture, Rope { theta, scaling: RopeScaling::Default }, 64)
+}
+
+/// A checkpoint whose every weight is `value`; with an optimizer state when stored below f32.
+fn write(dir: &Path, config: &ModelConfig, value: f32, dtype: Dtype) -> PathBuf {
+    let weights: StateDict = layout(&config.architecture)
+        .unwrap()
+        .into_iter()
+        .map(|(name, shape)| {
+            let data = vec![value; shape.iter().product()];
+            (name, Tensor { shape, data })
+        })
+        .collect();
+    let optimizer = OptimizerState { first: weights.clone(), second: weights.clone() };
+    let tokenizer = TokenizerSource::default();
+    let contents = CheckpointContents {
+        config,
+        weights: &weights,
+        dtype,
+        tokenizer: &tokenizer,
+        optimizer: Some(&optimizer),
+        trainer: None,
+    };
+    checkpoint::write(&contents, dir).unwrap();
+    dir.to_owned()
+}
+
+#[test]
+fn averages_into_a_checkpoint() {
+    let root = tempfile::tempdir().unwrap();
+    let model = config(8, 1e4);
+    // Stored in bf16, 1.001 is 1; a soup takes the exact weights.
+    let a = write(&root.path().join("a"), &model, 1.001, Dtype::Bf16);
+    let b = write(&root.path().join("b"), &model, 2.0, Dtype::F32);
+    let out = root.path().join("out");
+    soup(&[a.clone(), b.clone()], &Recipe::Uniform, Dtype::F32, &out).unwrap();
+    let made = checkpoint::read(&out).unwrap();
+    assert!(made.weights.values().flat_map(|t| &t.data).all(|v| *v == (1.001f32 + 2.0) / 2.0));
+    assert_eq!((made.config.architecture, made.optimizer), (model.architecture, None));
+    let message = soup(&[a, b], &Recipe::Uniform, Dtype::F32, &out).unwrap_err().to_string();
+    assert!(message.contains("out` is there already"), "{message}");
+}
+
+#[test]
+fn ingredients_must_be_one_whole_model() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    let a = write(&at("a"), &config(8, 1e4), 1.0, Dtype::F32);
+    let wide = write(&at("wide"), &config(16, 1e4), 1.0, Dtype::F32);
+    let stretched = write(&at("stretched"), &config(8, 1e6), 1.0, Dtype::F32);
+    let damaged = write(&at("damaged"), &config(8, 1e4), 1.0, Dtype::F32);
+    std::fs::write(damaged.join("config.json"), "{}").unwrap();
+    let other_tokenizer = write(&at("tokenizer"), &config(8, 1e4), 1.0, Dtype::F32);
+    std::fs::write(other_tokenizer.join("tokenizer.json"), "{}").unwrap();
+    for (other, expected) in [
+        (wide, "`hidden_size` is 8 in the one and 16 in the other"),
+        (stretched, "RoPE is"),
+        (damaged, "damaged` is damaged: `config.json` has 2 bytes"),
+        (other_tokenizer, "their `tokenizer.json` differ"),
+        (at("nowhere"), "there is no such file or directory"),
+    ] {
+        let out = at("out");
+        let message = soup(&[a.clone(), other], &Recipe::Uniform, Dtype::F32, &out).unwrap_err().to_string();
+        assert!(message.contains(expected), "expected {expected:?} in {message}");
+        assert!(!out.exists());
+    }
+    assert!(soup(&[], &Recipe::Uniform, Dtype::F32, &at("out")).is_err());
+}
