@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const DEFAULT_SETS: &str = "stable_tokens=300k anneal_tokens=100k";
+const DEFAULT_SETS: &str = "stable_tokens=200k anneal_tokens=80k";
 
 fn exec(run_dir: &Path, cache: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_midc"));

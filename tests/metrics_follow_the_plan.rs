@@ -1,0 +1,57 @@
+//! What `midc exec` records for each step is what `midc plan` said it would be.
+
+use std::path::Path;
+use std::process::Command;
+
+use midc::plan::Plan;
+
+const SETS: [&str; 4] = ["--set", "stable_tokens=100k", "--set", "anneal_tokens=50k"];
+
+fn midc(args: &[&str]) -> Vec<u8> {
+    let output = Command::new(env!("CARGO_BIN_EXE_midc"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(args)
+        .args(SETS)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn every_step_of_the_quickstart() {
+    let example = "examples/quickstart.curriculum";
+    let plan: Plan = serde_json::from_slice(&midc(&["plan", example, "--format", "json"])).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let (run_dir, cache) = (path("run"), path("cache"));
+    midc(&["exec", example, "--quiet", "--run-dir", &run_dir, "--cache-dir", &cache]);
+
+    let text = std::fs::read_to_string(Path::new(&run_dir).join("metrics.jsonl")).unwrap();
+    let mut records = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    for stage in &plan.stages {
+        let (mut seen, mut rows_of_first) = (0, 0.0);
+        let first = &stage.mix[0];
+        for step in 0..stage.steps {
+            let record = records.next().expect("one line for each step");
+            let at = |key: &str| record[key].as_f64().unwrap();
+            assert_eq!(record["stage"], stage.name);
+            assert_eq!(record["step"], step);
+            assert_eq!(record["tokens"], seen);
+            assert_eq!(at("lr"), stage.lr.curve.value(seen));
+            let point = stage.step_point(step);
+            assert_eq!(record["batch_tokens"], point.sequences * point.context);
+            assert_eq!(record["context"], point.context);
+            for mix in &stage.mix {
+                assert_eq!(record["mix"][&mix.source].as_f64().unwrap(), mix.weight.value(seen));
+            }
+            seen += point.sequences * point.context;
+            // The realised share stays within one row of the plan at every prefix.
+            rows_of_first += record["rows"][&first.source].as_f64().unwrap() * point.context as f64;
+            let planned = first.weight_mean * seen as f64;
+            assert!((rows_of_first - planned).abs() <= point.context as f64, "step {step}");
+        }
+        assert_eq!(seen, stage.tokens + stage.overshoot_tokens);
+    }
+    assert!(records.next().is_none());
+}
