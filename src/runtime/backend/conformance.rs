@@ -487,9 +487,16 @@ impl Case for Loss {
 
 #[test]
 fn loss() {
-    for (tokens, width, vocab) in
-        [(1, 2, 1), (1, 4, 3), (15, 16, 31), (16, 32, 32), (17, 18, 33), (70, 24, 1000), (40, 6, 5003)]
-    {
+    for (tokens, width, vocab) in [
+        (1, 2, 1),
+        (1, 4, 3),
+        (15, 16, 31),
+        (16, 32, 32),
+        (17, 18, 33),
+        (70, 24, 1000),
+        (40, 6, 5003),
+        (40, 6, 5004),
+    ] {
         check(&Loss { tokens, width, vocab, z_loss: 0.0 });
     }
     check(&Loss { tokens: 20, width: 8, vocab: 50, z_loss: 0.1 });

@@ -7,6 +7,7 @@ use super::element::Element;
 use super::exp::exp;
 use super::pool::Pool;
 use super::product::{View, product};
+use super::softmax::{exponentials, largest};
 use super::vectorise::{LANES, multiply_add, sum_lanes, vectorised};
 use crate::runtime::backend::AttentionShape;
 
@@ -45,37 +46,6 @@ vectorised! {
         }
         for i in whole..a.len() {
             lanes[i - whole] = multiply_add::<FMA>(a[i].get(), b[i].get(), lanes[i - whole]);
-        }
-        sum_lanes(lanes)
-    }
-
-    fn largest(x: &[f32]) -> f32 {
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        let chunks = x.chunks_exact(LANES);
-        for (lane, x) in lanes.iter_mut().zip(chunks.remainder()) {
-            *lane = *x;
-        }
-        for chunk in chunks {
-            for i in 0..LANES {
-                lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
-            }
-        }
-        lanes.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x))
-    }
-
-    /// `x ← e^(x − max)`; the sum.
-    fn exponentials(x: &mut [f32], max: f32) -> f32 {
-        let mut lanes = [0.0; LANES];
-        let mut chunks = x.chunks_exact_mut(LANES);
-        for chunk in &mut chunks {
-            for i in 0..LANES {
-                chunk[i] = exp::<FMA>(chunk[i] - max);
-                lanes[i] += chunk[i];
-            }
-        }
-        for (lane, x) in lanes.iter_mut().zip(chunks.into_remainder()) {
-            *x = exp::<FMA>(*x - max);
-            *lane += *x;
         }
         sum_lanes(lanes)
     }

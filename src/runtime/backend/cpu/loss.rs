@@ -3,11 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::element::Element;
-use super::exp::exp;
 use super::linear::{Products, Shape};
-use super::pointwise;
 use super::pool::Pool;
-use super::vectorise::{LANES, sum_lanes, vectorised};
+use super::softmax::{exponentials, largest};
+use super::vectorise::vectorised;
 use crate::runtime::backend::LossShape;
 use crate::runtime::batch::IGNORE;
 
@@ -15,35 +14,11 @@ use crate::runtime::batch::IGNORE;
 const LOGITS: usize = 1 << 24;
 
 vectorised! {
-    fn largest(x: &[f32]) -> f32 {
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        let chunks = x.chunks_exact(LANES);
-        for (lane, x) in lanes.iter_mut().zip(chunks.remainder()) {
-            *lane = *x;
+    /// `from · factor`, rounded.
+    fn scaled<E: Element>(from: &[f32], factor: f32, to: &mut [E]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = E::of(*from * factor);
         }
-        for chunk in chunks {
-            for i in 0..LANES {
-                lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
-            }
-        }
-        lanes.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x))
-    }
-
-    /// `x ← e^(x − max)`; the sum.
-    fn exponentials(x: &mut [f32], max: f32) -> f32 {
-        let mut lanes = [0.0; LANES];
-        let mut chunks = x.chunks_exact_mut(LANES);
-        for chunk in &mut chunks {
-            for i in 0..LANES {
-                chunk[i] = exp::<FMA>(chunk[i] - max);
-                lanes[i] += chunk[i];
-            }
-        }
-        for (lane, x) in lanes.iter_mut().zip(chunks.into_remainder()) {
-            *x = exp::<FMA>(*x - max);
-            *lane += *x;
-        }
-        sum_lanes(lanes)
     }
 
     fn multiply(x: &mut [f32], factor: f32) {
@@ -100,47 +75,62 @@ pub(super) fn loss<E: Element>(
         let logits = &mut logits[..n * vocab];
         let shape_of_chunk = Shape { rows: n, inputs: width, outputs: vocab };
         products.forward_wide(pool, shape_of_chunk, x, w, false, logits);
-        let backward = gradients.is_some();
-        pool.chunks2((&mut nll[start..start + n], 1), (&mut *logits, vocab), |i, nll, logits| {
-            nll[0] = row(shape, targets[start + i], logits, backward);
-        });
-        let Some(g) = &mut gradients else { continue };
+        let nll = &mut nll[start..start + n];
+        let target = |i: usize| targets[start + i];
+        if gradients.is_none() {
+            pool.chunks2((nll, 1), (logits, vocab), |i, nll, logits| {
+                nll[0] = row(shape, target(i), logits).0;
+            });
+            continue;
+        }
+        // The gradient of a row is made while its exponentials are still in the cache.
+        let grad_logits = if E::as_f32(x).is_some() {
+            pool.chunks2((nll, 1), (&mut *logits, vocab), |i, nll, logits| {
+                let (loss, factor) = row(shape, target(i), logits);
+                nll[0] = loss;
+                multiply(logits, factor);
+                if target(i) != IGNORE {
+                    logits[target(i) as usize] -= shape.gradient_scale as f32;
+                }
+            });
+            E::from_f32(logits)
+        } else {
+            if narrow.len() < n * vocab {
+                narrow.resize(n * vocab, E::default());
+            }
+            let narrow = &mut narrow[..n * vocab];
+            pool.chunks3((nll, 1), (logits, vocab), (&mut *narrow, vocab), |i, nll, logits, narrow| {
+                let (loss, factor) = row(shape, target(i), logits);
+                nll[0] = loss;
+                scaled(logits, factor, narrow);
+                if target(i) != IGNORE {
+                    let hit = target(i) as usize;
+                    narrow[hit] = E::of(logits[hit] * factor - shape.gradient_scale as f32);
+                }
+            });
+            Some(&*narrow)
+        };
+        let (Some(g), Some(grad_logits)) = (&mut gradients, grad_logits) else { continue };
         let grad_x = &mut g.x[start * width..][..n * width];
         let accumulate = g.accumulate || start > 0;
-        let grad_logits = match E::from_f32(logits) {
-            Some(logits) => logits,
-            None => {
-                if narrow.len() < n * vocab {
-                    narrow.resize(n * vocab, E::default());
-                }
-                pointwise::narrow(pool, logits, &mut narrow[..n * vocab]);
-                &narrow[..n * vocab]
-            }
-        };
         products.input_grad(pool, shape_of_chunk, grad_logits, w, grad_x);
         products.weight_grad(pool, shape_of_chunk, grad_logits, x, accumulate, g.w);
     }
 }
 
-/// Loss of one token; turns its logits into their gradient when `backward`.
-fn row(shape: LossShape, target: u32, logits: &mut [f32], backward: bool) -> f32 {
+/// Loss of one token; turns its logits into exponentials, of which the second value makes gradients
+/// once the target's part is taken off.
+fn row(shape: LossShape, target: u32, logits: &mut [f32]) -> (f32, f32) {
     if target == IGNORE {
-        if backward {
-            logits.fill(0.0);
-        }
-        return 0.0;
+        // Also where the logits are not finite: 0 · ∞ would not be 0.
+        logits.fill(0.0);
+        return (0.0, 0.0);
     }
-    let target = target as usize;
-    let hit = logits[target];
+    let hit = logits[target as usize];
     let max = largest(logits);
     let sum = exponentials(logits, max);
     let log_z = max + sum.ln();
-    if backward {
-        // d/dl of nll + z·log²Z is softmax · (1 + 2·z·logZ) − onehot.
-        let slope = 1.0 + 2.0 * shape.z_loss as f32 * log_z;
-        let scale = shape.gradient_scale as f32;
-        multiply(logits, scale * slope / sum);
-        logits[target] -= scale;
-    }
-    log_z - hit
+    // d/dl of nll + z·log²Z is softmax · (1 + 2·z·logZ) − onehot.
+    let slope = 1.0 + 2.0 * shape.z_loss as f32 * log_z;
+    (log_z - hit, shape.gradient_scale as f32 * slope / sum)
 }

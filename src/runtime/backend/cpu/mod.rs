@@ -16,6 +16,7 @@ mod pool;
 mod product;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+mod softmax;
 mod vectorise;
 
 use std::sync::{Mutex, PoisonError};

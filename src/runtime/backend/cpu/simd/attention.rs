@@ -8,7 +8,6 @@ use std::arch::x86_64::*;
 use rayon::prelude::*;
 
 use super::element::{Element, first};
-use super::exp::exp;
 use super::micro::{COLUMNS, ROWS, Tile, Write};
 use super::pack::{self, panels, steps};
 use super::{PANEL, Shared, Step, Workspace, room};
@@ -235,7 +234,7 @@ unsafe fn forward_block<E: Element>(
 ) {
     let (d, ld, m) = (shape.head_dim, shape.qkv_width(), queries.len());
     let key_steps = steps::<E>(d);
-    let scale = _mm512_set1_ps(shape.scale as f32);
+    let log_scale = (shape.scale * std::f64::consts::LOG2_E) as f32;
     scratch.rows.clear();
     scratch.rows.resize(QUERIES * d, 0.0);
     let mut largest = [f32::NEG_INFINITY; QUERIES];
@@ -251,26 +250,28 @@ unsafe fn forward_block<E: Element>(
         }
         for i in 0..m {
             let query = queries.start + i;
-            let valid = span(attend_from[query] as usize, query + 1, start, KEYS);
+            let valid = span(attend_from[query] as usize, query + 1, start, n);
             // SAFETY: row `i` of the block.
             let row = unsafe { scores.add(i * KEYS) };
             let mut top = _mm512_set1_ps(f32::NEG_INFINITY);
             for c in (0..n).step_by(16) {
                 // SAFETY: sixteen scores of the row.
-                let s = unsafe { _mm512_mul_ps(_mm512_loadu_ps(row.add(c)), scale) };
+                let s = unsafe { _mm512_loadu_ps(row.add(c)) };
                 top = _mm512_mask_max_ps(top, lanes(&valid, c), top, s);
             }
-            let top = _mm512_reduce_max_ps(top).max(largest[i]);
+            // Scores count in powers of two; the scale is positive.
+            let top = (_mm512_reduce_max_ps(top) * log_scale).max(largest[i]);
             // A query whose keys of this block are all masked: nothing is added.
             let shift = if top == f32::NEG_INFINITY { 0.0 } else { top };
-            let rescale = if largest[i] == f32::NEG_INFINITY { 0.0 } else { (largest[i] - shift).exp() };
+            let rescale = if largest[i] == f32::NEG_INFINITY { 0.0 } else { (largest[i] - shift).exp2() };
             let mut sum = _mm512_setzero_ps();
+            let (factor, minus) = (_mm512_set1_ps(log_scale), _mm512_set1_ps(shift));
             for c in (0..n.next_multiple_of(PANEL)).step_by(16) {
-                let mask = if c < n { lanes(&valid, c) } else { 0 };
+                let mask = lanes(&valid, c);
                 // SAFETY: sixteen scores and weights of the row.
                 unsafe {
-                    let s = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, row.add(c)), scale);
-                    let p = _mm512_maskz_mov_ps(mask, exp(_mm512_sub_ps(s, _mm512_set1_ps(shift))));
+                    let s = _mm512_fmsub_ps(_mm512_loadu_ps(row.add(c)), factor, minus);
+                    let p = _mm512_maskz_mov_ps(mask, E::exp2(s));
                     sum = _mm512_add_ps(sum, p);
                     E::store(weights.add(i * KEYS + c), p, !0);
                 }
@@ -302,7 +303,7 @@ unsafe fn forward_block<E: Element>(
             }
         }
         // SAFETY: one value for each query of the block.
-        unsafe { *log_sum.add(i) = largest[i] + sums[i].ln() };
+        unsafe { *log_sum.add(i) = (largest[i] + sums[i].log2()) * std::f32::consts::LN_2 };
     }
 }
 
@@ -314,6 +315,9 @@ fn span(from: usize, to: usize, start: usize, len: usize) -> std::ops::Range<usi
 /// Which of the sixteen lanes from `at` on lie in `valid`.
 #[inline]
 fn lanes(valid: &std::ops::Range<usize>, at: usize) -> __mmask16 {
+    if valid.start <= at && at + 16 <= valid.end {
+        return !0;
+    }
     let below_end = first(valid.end.saturating_sub(at));
     let below_start = first(valid.start.saturating_sub(at));
     below_end & !below_start
@@ -415,7 +419,8 @@ unsafe fn backward_head<E: Element>(
     let (context, group) = (shape.context, shape.heads / shape.kv_heads);
     let token = head.row * context;
     let key_steps = steps::<E>(d);
-    let scale = shape.scale as f32;
+    let scale = _mm512_set1_ps(shape.scale as f32);
+    let log_scale = _mm512_set1_ps((shape.scale * std::f64::consts::LOG2_E) as f32);
 
     // Row sums of grad_out ∘ out, once per query and head.
     let mut deltas = vec![0.0f32; group * context];
@@ -484,36 +489,28 @@ unsafe fn backward_head<E: Element>(
                     );
                     // Weights p in place of the scores, d_score = p (dp − delta) scale beside them.
                     let padded = n.next_multiple_of(PANEL);
+                    let rounded: *mut E = scores.cast();
+                    let weights = scratch.weights.as_mut_ptr();
                     for i in 0..m {
                         let query = first_query + i;
                         let valid = span(head.attend_from[query] as usize, query + 1, start, n);
-                        let log = _mm512_set1_ps(logs[query]);
+                        let log = _mm512_set1_ps(logs[query] * std::f32::consts::LOG2_E);
                         let delta = _mm512_set1_ps(deltas[g * context + query]);
                         for c in (0..padded).step_by(16) {
                             let mask = lanes(&valid, c);
                             let at = i * KEYS + c;
-                            let s = _mm512_maskz_loadu_ps(mask, scores.add(at));
-                            let s = _mm512_fmsub_ps(s, _mm512_set1_ps(scale), log);
-                            let p = _mm512_maskz_mov_ps(mask, exp(s));
-                            let dp = _mm512_maskz_loadu_ps(mask, second.add(at));
-                            let ds = _mm512_mul_ps(
-                                p,
-                                _mm512_mul_ps(_mm512_sub_ps(dp, delta), _mm512_set1_ps(scale)),
-                            );
-                            _mm512_storeu_ps(scores.add(at), p);
-                            E::store(scratch.weights.as_mut_ptr().add(at), _mm512_maskz_mov_ps(mask, ds), !0);
+                            let s = _mm512_fmsub_ps(_mm512_loadu_ps(scores.add(at)), log_scale, log);
+                            let p = _mm512_maskz_mov_ps(mask, E::exp2(s));
+                            let dp = _mm512_loadu_ps(second.add(at));
+                            let ds = _mm512_mul_ps(_mm512_mul_ps(p, scale), _mm512_sub_ps(dp, delta));
+                            // Both rounded; p takes the place of the scores before it, which are
+                            // read already, being no shorter.
+                            E::store(rounded.add(at), p, !0);
+                            E::store(weights.add(at), _mm512_maskz_mov_ps(mask, ds), !0);
                         }
                     }
                     let count = steps::<E>(m);
-                    // grad_v += pᵀ · grad_out. The weights are needed as elements twice, so p takes
-                    // the place of dp, rounded.
-                    let rounded: *mut E = second.cast();
-                    for i in 0..m {
-                        for c in (0..padded).step_by(16) {
-                            let p = _mm512_loadu_ps(scores.add(i * KEYS + c));
-                            E::store(rounded.add(i * KEYS + c), p, !0);
-                        }
-                    }
+                    // grad_v += pᵀ · grad_out
                     let a = room(&mut scratch.panels, panels(KEYS) * count);
                     let b = room(&mut scratch.more_panels, panels(d) * count);
                     pack_along::<E>(m, n, rounded, KEYS, count, a);

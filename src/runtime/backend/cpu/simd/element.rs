@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::exp::exp2;
 use super::micro::{self, Tile};
 
 /// f32 or bf16.
@@ -32,6 +33,16 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     unsafe fn row_steps(from: *const Self, count: usize) -> __m512i;
     /// As `row_steps`, rounding from f32.
     unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i;
+    /// Round sixteen values at most.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn round_from(from: &[f32], to: &mut [Self]) {
+        debug_assert!(from.len() == to.len() && to.len() <= 16);
+        let mask = first(to.len());
+        // SAFETY: by the caller; the mask names the values of both.
+        unsafe { Self::store(to.as_mut_ptr(), _mm512_maskz_loadu_ps(mask, from.as_ptr()), mask) }
+    }
+    /// 2^x for x ≤ 0, as exactly as the type can tell.
+    unsafe fn exp2(x: __m512) -> __m512;
     /// `micro::row` of this type.
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const Self, lda: usize, b: *const u8, c: Tile);
     /// `micro::column` of this type.
@@ -46,6 +57,29 @@ pub(super) fn first(count: usize) -> __mmask16 {
 /// The first `count` of 32 lanes.
 fn first32(count: usize) -> __mmask32 {
     if count >= 32 { !0 } else { (1u32 << count) - 1 }
+}
+
+/// Round sixteen f32 to bf16: to nearest, ties to even; NaN stays NaN, denormals become 0.
+///
+/// Written as the instruction itself because the intrinsic would not be inlined into functions that
+/// serve f32 too and so cannot require AVX512-BF16.
+///
+/// # Safety
+/// Needs `has_bf16`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn round(value: __m512) -> __m256i {
+    let rounded: __m256i;
+    // SAFETY: reads one register and writes one, nothing else; the caller vouches for the feature.
+    unsafe {
+        std::arch::asm!(
+            "vcvtneps2bf16 {0}, {1}",
+            out(ymm_reg) rounded,
+            in(zmm_reg) value,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    rounded
 }
 
 impl Element for f32 {
@@ -99,6 +133,12 @@ impl Element for f32 {
         unsafe { f32::lanes(from, first(count)) }
     }
 
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn exp2(x: __m512) -> __m512 {
+        exp2::<7>(x)
+    }
+
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const f32, lda: usize, b: *const u8, c: Tile) {
         // SAFETY: by the caller.
         unsafe { micro::single::row(rows, steps, a.cast(), lda * size_of::<f32>(), b, c) }
@@ -127,8 +167,7 @@ impl Element for bf16 {
     unsafe fn store(to: *mut bf16, value: __m512, mask: __mmask16) {
         // SAFETY: by the caller.
         unsafe {
-            let lanes = bf16::lanes_of(value);
-            _mm256_mask_storeu_epi16(to.cast(), mask, _mm512_cvtepi32_epi16(lanes));
+            _mm256_mask_storeu_epi16(to.cast(), mask, round(value));
         }
     }
 
@@ -139,16 +178,11 @@ impl Element for bf16 {
         unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast())) }
     }
 
-    /// Round to nearest, ties to even; NaN stays NaN.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn lanes_of(value: __m512) -> __m512i {
-        let bits = _mm512_castps_si512(value);
-        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-        let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
-        let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
-        _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet))
+        // SAFETY: the caller vouches for `has_bf16`.
+        _mm512_cvtepu16_epi32(unsafe { round(value) })
     }
 
     #[inline]
@@ -171,10 +205,14 @@ impl Element for bf16 {
         unsafe {
             let low = _mm512_maskz_loadu_ps(first(count), from);
             let high = _mm512_maskz_loadu_ps(first(count.saturating_sub(16)), from.wrapping_add(16));
-            let low = _mm512_cvtepi32_epi16(bf16::lanes_of(low));
-            let high = _mm512_cvtepi32_epi16(bf16::lanes_of(high));
-            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(round(low)), round(high))
         }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn exp2(x: __m512) -> __m512 {
+        exp2::<4>(x)
     }
 
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const bf16, lda: usize, b: *const u8, c: Tile) {

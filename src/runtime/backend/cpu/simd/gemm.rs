@@ -22,6 +22,9 @@ pub(crate) enum Out<'a, E> {
 const BLOCK_ROWS: usize = 16 * ROWS;
 /// Panels of B one task goes through.
 const BLOCK_PANELS: usize = 32;
+/// Longest sum of a product in one go, in steps: beyond it a panel of B (256 KiB here) would not stay
+/// in the second-level cache while the row tiles pass.
+const LONGEST_SUM: usize = 2048;
 /// Steps of a transposed product between two visits of the accumulators in memory: a panel of A and
 /// one of B then take 128 KiB, an eighth of the second-level cache.
 const BLOCK_STEPS: usize = 512;
@@ -49,7 +52,7 @@ pub(crate) fn linear<E: Element>(
         // panel's rows of `w` are within it by the assertion.
         unsafe { pack::columns::<E, Weight>(weights(w).add(p * PANEL * inputs), inputs, inputs, n, panel) }
     });
-    product(x, [rows, inputs, outputs], b, out);
+    product(x, [rows, inputs, outputs], b, &mut work.c, out);
 }
 
 /// `grad_x = grad_y · w`: grad_y is `[rows, outputs]`, w is `[outputs, inputs]`.
@@ -70,7 +73,7 @@ pub(crate) fn linear_input_grad<E: Element>(
         // SAFETY: as in `linear`.
         unsafe { pack::rows::<E, Weight>(weights(w).add(p * PANEL), inputs, outputs, n, panel) }
     });
-    product(grad_y, [rows, outputs, inputs], b, grad_x);
+    product(grad_y, [rows, outputs, inputs], b, &mut work.c, grad_x);
 }
 
 /// `grad_w (+)= grad_yᵀ · x`: grad_y is `[rows, outputs]`, x is `[rows, inputs]`.
@@ -120,8 +123,34 @@ pub(crate) fn linear_weight_grad<E: Element>(
     });
 }
 
-/// `out = a · b` with A `[m, k]` in rows and B packed.
-fn product<E: Element>(a: &[E], [m, k, n]: [usize; 3], b: &[Step], out: Out<'_, E>) {
+/// `out = a · b` with A `[m, k]` in rows and B packed. A sum too long for the cache is made in parts
+/// in `sums`.
+fn product<E: Element>(a: &[E], [m, k, n]: [usize; 3], b: &[Step], sums: &mut Vec<Step>, out: Out<'_, E>) {
+    if E::GROUP == 1 || steps::<E>(k) <= LONGEST_SUM {
+        return blocks_of_product(a, [m, k, n], b, out);
+    }
+    let out = match out {
+        Out::Wide(_) | Out::Add(_) => return blocks_of_product(a, [m, k, n], b, out),
+        Out::Narrow(out) => out,
+    };
+    assert!(out.len() >= m * n);
+    let sums = room(sums, (m * n).div_ceil(PANEL));
+    // SAFETY: a step is 32 u32 without padding, for which any bits are good, as for f32.
+    let sums = unsafe { std::slice::from_raw_parts_mut(sums.as_mut_ptr().cast::<f32>(), sums.len() * PANEL) };
+    blocks_of_product(a, [m, k, n], b, Out::<E>::Wide(sums));
+    const CHUNK: usize = 1 << 12;
+    let (out, sums) = (&mut out[..m * n], &*sums);
+    out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, out)| {
+        for (c, out) in out.chunks_mut(16).enumerate() {
+            let from = &sums[i * CHUNK + 16 * c..][..out.len()];
+            // SAFETY: both have as many values as the mask names; the features are there.
+            unsafe { E::round_from(from, out) };
+        }
+    });
+}
+
+/// The tasks of [`product`].
+fn blocks_of_product<E: Element>(a: &[E], [m, k, n]: [usize; 3], b: &[Step], out: Out<'_, E>) {
     assert!(k.is_multiple_of(E::GROUP), "the summed dimension is whole steps");
     let depth = steps::<E>(k);
     let (to, size, write) = match out {
@@ -140,19 +169,29 @@ fn product<E: Element>(a: &[E], [m, k, n]: [usize; 3], b: &[Step], out: Out<'_, 
         }
     };
     let groups = panels(n).div_ceil(BLOCK_PANELS);
-    let blocks = m.div_ceil(BLOCK_ROWS);
+    // As many blocks as threads or a multiple, of about the same number of row tiles: which task makes
+    // a value does not change it.
+    let threads = rayon::current_num_threads().min(m.div_ceil(ROWS));
+    let block_rows = m.div_ceil(m.div_ceil(BLOCK_ROWS).next_multiple_of(threads)).next_multiple_of(ROWS);
+    let blocks = m.div_ceil(block_rows);
     (0..blocks * groups).into_par_iter().for_each(|task| {
         let (block, group) = (task / groups, task % groups);
-        let rows = block * BLOCK_ROWS..((block + 1) * BLOCK_ROWS).min(m);
-        for p in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(panels(n)) {
-            let columns = (n - p * PANEL).min(PANEL);
-            for i in rows.clone().step_by(ROWS) {
-                // SAFETY: each task writes its own rows and columns of `out`, which holds `m · n`
-                // values of `size` bytes; A holds `m · k` values, the panel `depth` steps.
-                unsafe {
-                    let c = Tile { to: to.at((i * n + p * PANEL) * size), stride: n, columns, write };
-                    let b = b[p * depth].0.as_ptr().cast();
-                    E::row_kernel((rows.end - i).min(ROWS), depth, a.as_ptr().add(i * k), k, b, c);
+        let rows = block * block_rows..((block + 1) * block_rows).min(m);
+        for start in (0..depth).step_by(LONGEST_SUM) {
+            let count = (depth - start).min(LONGEST_SUM);
+            let write = if start == 0 { write } else { Write::Add };
+            for p in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(panels(n)) {
+                let columns = (n - p * PANEL).min(PANEL);
+                for i in rows.clone().step_by(ROWS) {
+                    // SAFETY: each task writes its own rows and columns of `out`, which holds `m · n`
+                    // values of `size` bytes; A holds `m · k` values, the panel `depth` steps.
+                    unsafe {
+                        let to = to.at((i * n + p * PANEL) * size);
+                        let c = Tile { to, stride: n, columns, write };
+                        let b = b[p * depth + start].0.as_ptr().cast();
+                        let a = a.as_ptr().add(i * k + start * E::GROUP);
+                        E::row_kernel((rows.end - i).min(ROWS), count, a, k, b, c);
+                    }
                 }
             }
         }
@@ -184,7 +223,15 @@ mod tests {
 
     fn check<E: Element>(narrow: fn(f32) -> E, wide: fn(E) -> f32, rounding: f64) {
         let mut work = Workspace::default();
-        let sizes = [(1, 2, 1), (13, 32, 31), (14, 64, 32), (15, 30, 33), (225, 66, 70), (3, 1100, 40)];
+        let sizes = [
+            (1, 2, 1),
+            (13, 32, 31),
+            (14, 64, 32),
+            (15, 30, 33),
+            (225, 66, 70),
+            (3, 1100, 40),
+            (30, 40, 4100),
+        ];
         for (rows, inputs, outputs) in sizes {
             let name = format!("{rows}x{inputs}x{outputs}");
             let x: Vec<f32> = values(rows * inputs, 1);
