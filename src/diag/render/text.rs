@@ -25,7 +25,20 @@ pub(super) fn render(diagnostics: &[Diagnostic], files: &dyn Files, color: bool)
     }
     // Trailing blanks only make the output hard to compare.
     let text = String::from_utf8_lossy(&out);
+    let text = if color { text } else { plain(&text).into() };
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// The text without escape sequences: ariadne paints the kind of a report whatever its configuration
+/// says.
+fn plain(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // Parameters, then the one letter that ends a sequence.
+        out.push_str(part.split_once(|c: char| c.is_ascii_alphabetic()).map_or("", |(_, rest)| rest));
+    }
+    out
 }
 
 fn report<'a>(diagnostic: &Diagnostic, files: &dyn Files, color: bool) -> Report<'a, Place> {
@@ -95,5 +108,18 @@ impl<'f> Cache<FileId> for Sources<'f> {
 
     fn display<'a>(&self, id: &'a FileId) -> Option<impl std::fmt::Display + 'a> {
         Some(self.files.name(*id).to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn plain_text_has_no_escapes() {
+        assert_eq!(
+            plain("\x1b[31m[E0301] error:\x1b[0m weights [\x1b[38;5;9mx"),
+            "[E0301] error: weights [x"
+        );
     }
 }
