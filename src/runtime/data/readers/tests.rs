@@ -172,8 +172,7 @@ fn megatron_documents_are_joined_from_sequences() {
     assert_eq!(tokens(read(&megatron(&dir)).unwrap()), [vec![1, 2, 3], vec![4]]);
 }
 
-/// A table of (text, score, messages) as a writer of this crate makes it; `tests/readers.sh` has
-/// pyarrow's.
+/// A table of (text, score, messages), made by the writer of the parquet crate.
 fn table(dir: &tempfile::TempDir) -> PathBuf {
     use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType};
     use ::parquet::file::writer::SerializedFileWriter;
