@@ -31,20 +31,27 @@ fn cases() -> impl Strategy<Value = Case> {
         (100_000u64..400_000, 1u64..20, 0u64..40),
         (shapes, 0u64..=100, 0u64..=100),
     )
-        .prop_map(|((context, context_to, context_at), (rows, rows_to, ramp), (tokens, warmup_steps, hold_percent), (shape, weight, weight_to))| Case {
-            context,
-            context_to,
-            context_at,
-            rows,
-            rows_to,
-            ramp,
-            tokens,
-            warmup_steps,
-            hold_percent,
-            shape,
-            weight,
-            weight_to,
-        })
+        .prop_map(
+            |(
+                (context, context_to, context_at),
+                (rows, rows_to, ramp),
+                (tokens, warmup_steps, hold_percent),
+                (shape, weight, weight_to),
+            )| Case {
+                context,
+                context_to,
+                context_at,
+                rows,
+                rows_to,
+                ramp,
+                tokens,
+                warmup_steps,
+                hold_percent,
+                shape,
+                weight,
+                weight_to,
+            },
+        )
 }
 
 const PEAK: f64 = 1e-3;
@@ -52,7 +59,11 @@ const END: f64 = 1e-5;
 
 impl Case {
     fn text(&self) -> String {
-        let hold = if self.hold_percent > 0 { format!("then hold(over: {}% of stage) ", self.hold_percent) } else { String::new() };
+        let hold = if self.hold_percent > 0 {
+            format!("then hold(over: {}% of stage) ", self.hold_percent)
+        } else {
+            String::new()
+        };
         format!(
             "model m {{ init = llama(layers: 1, hidden: 32, heads: 2, ffn: 64, vocab: 64) }}\n\
              source a {{ kind = web }}\n\

@@ -9,9 +9,9 @@ use crate::syntax::ast::{Rational, Unit};
 use super::chain::{Chain, Frame, is_open};
 use super::checker::Checker;
 use super::clock::{BatchPiece, Clock, Length, Misfit};
-use crate::diag::codes;
 use super::show;
 use super::value::{Kind, Val};
+use crate::diag::codes;
 
 /// A batch as written: a number of rows or of tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]

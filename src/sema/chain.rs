@@ -13,9 +13,9 @@ use crate::syntax::ast::{Rational, Unit};
 
 use super::checker::Checker;
 use super::clock::Clock;
-use crate::diag::codes;
 use super::show;
 use super::value::{Call, Kind, Val, Whole};
+use crate::diag::codes;
 
 /// Chains may be made of named chains; one that unfolds to more segments than this is refused.
 const MAX_SEGMENTS: usize = 10_000;

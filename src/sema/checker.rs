@@ -7,12 +7,12 @@ use crate::diag::Diagnostic;
 use crate::source::{Files, Span};
 use crate::syntax::ast::{self, ItemKind};
 
-use crate::diag::codes;
 use super::curriculum::{Curriculum, Param};
 use super::eval::Scope;
 use super::mix::MixSpec;
 use super::program::{DefId, DefKind, Program};
 use super::value::{Kind, Val};
+use crate::diag::codes;
 
 /// What a definition turned out to be.
 #[derive(Clone, Debug)]

@@ -12,9 +12,9 @@ use crate::source::Span;
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment, Rational, Unit};
 
 use super::checker::{Checker, Resolved};
-use crate::diag::codes;
 use super::program::{DefKind, Lookup, suggest};
 use super::value::{Call, Entity, Kind, Val, Whole};
+use crate::diag::codes;
 
 /// Where an expression stands.
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use crate::source::Span;
 use crate::syntax::ast::{Rational, Unit};
 
 use super::checker::Checker;
-use crate::diag::codes;
 use super::show;
 use super::value::{Kind, Val};
+use crate::diag::codes;
 
 /// The largest count of tokens: every whole number up to it is exact as a 64-bit float.
 pub(crate) const MAX_TOKENS: u64 = 1 << 53;

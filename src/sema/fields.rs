@@ -9,10 +9,10 @@ use crate::source::Span;
 use crate::syntax::ast::{self, EntryKind, PathSegment};
 
 use super::checker::Checker;
-use crate::diag::codes;
 use super::eval::Scope;
 use super::program::suggest;
 use super::value::Val;
+use crate::diag::codes;
 
 /// The fields of one block, by name.
 #[derive(Debug)]

@@ -6,12 +6,12 @@ use crate::syntax::ast::{self, EntryKind, ExprKind, Unit};
 
 use super::chain::Frame;
 use super::checker::Checker;
-use crate::diag::codes;
 use super::curriculum::{Eval, Gate};
 use super::eval::Scope;
 use super::query::sign;
 use super::show;
 use super::value::{Kind, Val, Whole};
+use crate::diag::codes;
 
 impl<'p> Checker<'p> {
     /// The `eval` blocks, and whether all of them are sound.

@@ -13,11 +13,11 @@ use crate::syntax::ast::{self, EntryKind, PathSegment, Rational};
 
 use super::chain::{Chain, Frame};
 use super::checker::{Checker, Resolved};
-use crate::diag::codes;
 use super::eval::Scope;
 use super::program::DefId;
 use super::show;
 use super::value::{Call, Entity, Kind, Val};
+use crate::diag::codes;
 
 /// Mixes nested deeper than this are refused.
 const MAX_DEPTH: usize = 64;

@@ -6,13 +6,13 @@ use crate::source::Span;
 use crate::syntax::ast;
 
 use super::checker::Checker;
-use crate::diag::codes;
 use super::curriculum::{Architecture, Model, Rope};
 use super::eval::Scope;
 use super::program::DefId;
 use super::rope::RopeGround;
 use super::show;
 use super::value::{Call, Kind, Val};
+use crate::diag::codes;
 
 /// What a `config.json` says.
 struct Config {

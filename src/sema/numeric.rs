@@ -8,9 +8,9 @@ use crate::syntax::ast::Rational;
 
 use super::chain::{Chain, Frame, Placed, curve};
 use super::checker::Checker;
-use crate::diag::codes;
 use super::show;
 use super::value::{Call, Kind, Val, Whole};
+use crate::diag::codes;
 
 /// The learning rate at the end of `from`, or why there is none.
 #[derive(Clone, Debug)]

@@ -8,11 +8,11 @@ use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment, Rational, 
 
 use super::chain::Frame;
 use super::checker::{Checker, Resolved};
-use crate::diag::codes;
 use super::eval::Scope;
 use super::program::suggest;
 use super::show;
 use super::value::{Entity, Kind, Val};
+use crate::diag::codes;
 
 /// Properties of a stage.
 const STAGE: [&str; 12] = [

@@ -5,9 +5,9 @@ use crate::rope::RopeScaling;
 use crate::schema::{Family, Ty};
 
 use super::checker::Checker;
-use crate::diag::codes;
 use super::curriculum::Rope;
 use super::value::{Call, Kind, Val};
+use crate::diag::codes;
 
 /// What the stage knows that a spelling may leave out.
 #[derive(Clone, Copy, Debug, Default)]

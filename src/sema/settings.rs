@@ -6,10 +6,10 @@ use crate::source::{FileId, Span};
 use crate::syntax::ast::{Expr, ItemKind};
 
 use super::checker::Checker;
-use crate::diag::codes;
 use super::eval::Scope;
 use super::program::DefKind;
 use super::value::{Kind, Val};
+use crate::diag::codes;
 
 /// A setting, parsed. The text is no file: spans in it are replaced by the parameter's.
 #[derive(Debug)]

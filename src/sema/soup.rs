@@ -5,11 +5,11 @@ use crate::schema::{Family, Ty};
 use crate::syntax::ast;
 
 use super::checker::Checker;
-use crate::diag::codes;
 use super::curriculum::{From, Soup};
 use super::eval::Scope;
 use super::program::DefId;
 use super::value::{Kind, Val};
+use crate::diag::codes;
 
 impl<'p> Checker<'p> {
     /// `soup final = average(anneal)`.

@@ -5,12 +5,12 @@ use crate::schema::{self, Family, Ty};
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment};
 
 use super::checker::{Checker, Resolved};
-use crate::diag::codes;
 use super::curriculum::Source;
 use super::eval::Scope;
 use super::program::DefId;
 use super::show;
 use super::value::{Entity, Kind, Val};
+use crate::diag::codes;
 
 impl<'p> Checker<'p> {
     /// A `source` block.

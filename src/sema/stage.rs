@@ -8,7 +8,6 @@ use crate::syntax::ast::{self, Unit};
 use super::chain::{Chain, Frame};
 use super::checker::{Checker, Resolved};
 use super::clock::{BatchPiece, Clock, Length};
-use crate::diag::codes;
 use super::curriculum::{Architecture, From, Optimizer, Phase, Portion, Rope, Stage};
 use super::eval::Scope;
 use super::fields::Fields;
@@ -18,6 +17,7 @@ use super::program::DefId;
 use super::rope::RopeGround;
 use super::show;
 use super::value::{Entity, Kind, Val};
+use crate::diag::codes;
 
 /// A fan-out over more members than this is refused.
 const MAX_MEMBERS: usize = 1000;

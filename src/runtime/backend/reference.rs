@@ -2,6 +2,9 @@
 //!
 //! Written to be read against the formulas, not to be fast; knows nothing of the other backends.
 
+// Indices as in the formulas.
+#![allow(clippy::needless_range_loop, clippy::manual_memcpy)]
+
 use num_traits::Float;
 
 use super::{AdamW, AttentionShape, Backend, LossShape, NormShape};

@@ -46,6 +46,7 @@ impl<B: Backend> Pass<'_, B> {
 
     /// One layer from `input` to `output`. `hidden` (`[tokens, hidden]`) and `activated`
     /// (`[tokens, ffn]`) are scratch. With `again`, only what the backward pass needs is computed.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn layer(
         &self,
         p: &LayerParameters<B::Wide>,

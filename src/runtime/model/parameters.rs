@@ -51,7 +51,7 @@ impl Family {
                 return refuse(format!("{name} is 0"), None);
             }
         }
-        if a.num_attention_heads % a.num_key_value_heads != 0 {
+        if !a.num_attention_heads.is_multiple_of(a.num_key_value_heads) {
             return refuse(
                 format!(
                     "{} query heads cannot share {} key and value heads evenly",
@@ -60,7 +60,7 @@ impl Family {
                 Some("num_attention_heads must be a multiple of num_key_value_heads".into()),
             );
         }
-        if a.head_dim % 2 != 0 {
+        if !a.head_dim.is_multiple_of(2) {
             return refuse(format!("head_dim {} is odd; RoPE turns pairs", a.head_dim), None);
         }
         match a.model_type.as_str() {

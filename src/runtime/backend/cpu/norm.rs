@@ -95,6 +95,7 @@ fn segment_backward<E: Element>(x: &[E], w: &[f32], rstd: f32, grad: &mut [f32],
 }
 
 /// Norm of whole rows; `f(row, values)` takes the result in f32.
+#[allow(clippy::too_many_arguments)]
 fn rows<E: Element, O: Send>(
     pool: &Pool,
     shape: NormShape,

@@ -727,7 +727,7 @@ mod tests {
         let mut qkv: Vec<bf16> =
             values(shape.tokens() * shape.qkv_width(), 9).into_iter().map(bf16::from_f32).collect();
         let from = vec![0; 200];
-        let mut run = |qkv: &[bf16]| {
+        let run = |qkv: &[bf16]| {
             let mut out = vec![bf16::NAN; shape.tokens() * shape.out_width()];
             forward(&mut Workspace::default(), &shape, qkv, &from, &mut out, &mut vec![0.0; 400]);
             out
