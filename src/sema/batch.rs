@@ -106,10 +106,10 @@ impl<'p> Checker<'p> {
     pub(crate) fn batch_value(&mut self, value: &Val<'p>) -> Option<Batch> {
         match value.kind {
             Kind::Quantity(n, Unit::Seqs) => {
-                self.to_count(n, value.span, "batch").map(|value| Batch { value, rows: true })
+                self.count(n, value.span, "batch").map(|value| Batch { value, rows: true })
             }
             Kind::Quantity(n, Unit::Tokens) => {
-                self.to_count(n, value.span, "batch").map(|value| Batch { value, rows: false })
+                self.count(n, value.span, "batch").map(|value| Batch { value, rows: false })
             }
             Kind::Number(_) => {
                 let end = Span { start: value.span.end, ..value.span };
@@ -250,7 +250,7 @@ impl<'p> Checker<'p> {
             if call.function.name == "hold" && in_steps(&call) {
                 let Some(over) = call.named.iter_mut().find(|(n, _)| n.text == "over") else { continue };
                 let Kind::Quantity(n, _) = over.1.kind else { continue };
-                let steps = self.to_count(n, over.1.span, "over")?;
+                let steps = self.count(n, over.1.span, "over")?;
                 let from = context.partition_point(|(p, _)| *p <= at).saturating_sub(1);
                 let shifted: Vec<(u64, u64)> =
                     context[from..].iter().map(|(p, c)| (p.saturating_sub(at), *c)).collect();
@@ -336,10 +336,10 @@ impl<'p> Checker<'p> {
             )
             .help("ramp in a few `step`s"),
         };
-        if let (Misfit::NotWhole { .. }, Some(context)) = (misfit, context_span) {
-            if context != batch_span {
-                d = d.label(context, "the length of a sequence");
-            }
+        if let (Misfit::NotWhole { .. }, Some(context)) = (misfit, context_span)
+            && context != batch_span
+        {
+            d = d.label(context, "the length of a sequence");
         }
         self.push(d);
         None

@@ -94,24 +94,22 @@ impl<'p> Checker<'p> {
         if start.is_poison() {
             return None;
         }
-        if let Kind::Call(call) = &start.kind {
-            if call.function.family == Family::Segment {
-                self.push(
-                    Diagnostic::error(
-                        codes::CURVE_START,
-                        start.span,
-                        format!("`{field}` does not say where it starts"),
-                        format!("`{}` is a segment; a value must stand before it", call.function.name),
-                    )
-                    .help(match field {
-                        "lr" => {
-                            "write `inherit then …` to go on where `from` ended, or a value: `3e-4 then …`"
-                        }
-                        _ => "write the value it starts from: `… then …`",
-                    }),
-                );
-                return None;
-            }
+        if let Kind::Call(call) = &start.kind
+            && call.function.family == Family::Segment
+        {
+            self.push(
+                Diagnostic::error(
+                    codes::CURVE_START,
+                    start.span,
+                    format!("`{field}` does not say where it starts"),
+                    format!("`{}` is a segment; a value must stand before it", call.function.name),
+                )
+                .help(match field {
+                    "lr" => "write `inherit then …` to go on where `from` ended, or a value: `3e-4 then …`",
+                    _ => "write the value it starts from: `… then …`",
+                }),
+            );
+            return None;
         }
         let mut segments = Vec::new();
         for part in parts {
@@ -285,10 +283,10 @@ impl<'p> Checker<'p> {
         }
         let last = chain.segments.iter().rev().find(|c| c.arg("over").is_some());
         d = d.help("shorten a segment by that much, leave out one `over` (that segment takes what is left), or wrap the curve in `truncate(…)` if it is meant to be cut");
-        if let (Some(last), None) = (last, open) {
-            if let Some(fix) = drop_over(last) {
-                d.fixes.push(fix);
-            }
+        if let (Some(last), None) = (last, open)
+            && let Some(fix) = drop_over(last)
+        {
+            d.fixes.push(fix);
         }
         self.push(d);
         None
@@ -397,10 +395,10 @@ impl<'p> Checker<'p> {
     ) -> Option<Rational> {
         match value.kind {
             Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => {
-                self.to_count(n, value.span, field).map(|v| Rational::from_integer(i128::from(v)))
+                self.count(n, value.span, field).map(|v| Rational::from_integer(i128::from(v)))
             }
             Kind::Quantity(n, Unit::Steps) => {
-                let n = self.to_count(n, value.span, field)?;
+                let n = self.count(n, value.span, field)?;
                 match frame.clock {
                     Some(clock) => Some(Rational::from_integer(i128::from(steps(clock, n)))),
                     None => {

@@ -101,7 +101,7 @@ impl Clock {
             let rows = piece.rows_at(tokens, row);
             if !piece.rows {
                 let still = piece.from == piece.to;
-                if still && piece.from % row != 0 {
+                if still && !piece.from.is_multiple_of(row) {
                     return Err(Misfit::NotWhole { at: tokens, batch: piece.from, context: row });
                 }
             }

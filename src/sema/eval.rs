@@ -94,10 +94,11 @@ impl<'p> Checker<'p> {
     pub(crate) fn eval_path(&mut self, path: &'p ast::Path, scope: &Scope<'p>) -> Val<'p> {
         let span = path.span;
         let Some(PathSegment::Name(first)) = path.segments.first() else { return Val::poison(span) };
-        if let Some((name, value)) = &scope.local {
-            if *name == first.text && path.segments.len() == 1 {
-                return Val { kind: value.kind.clone(), span };
-            }
+        if let Some((name, value)) = &scope.local
+            && *name == first.text
+            && path.segments.len() == 1
+        {
+            return Val { kind: value.kind.clone(), span };
         }
         match self.program.lookup(scope.module, path) {
             Lookup::Def(id, used) => {
@@ -159,11 +160,11 @@ impl<'p> Checker<'p> {
 
     fn unknown_first(&mut self, path: &'p ast::Path, first: &'p ast::Ident, scope: &Scope<'p>) -> Val<'p> {
         let span = path.span;
-        if let Some(member) = scope.member {
-            if super::query::is_property(&first.text) {
-                let base = Val { kind: Kind::Entity(Entity::Member(member)), span };
-                return self.properties(base, &path.segments, scope);
-            }
+        if let Some(member) = scope.member
+            && super::query::is_property(&first.text)
+        {
+            let base = Val { kind: Kind::Entity(Entity::Member(member)), span };
+            return self.properties(base, &path.segments, scope);
         }
         if path.segments.len() == 1 {
             match first.text.as_str() {
@@ -267,8 +268,6 @@ impl<'p> Checker<'p> {
                 let value = if function.family == Family::Order {
                     field_name(&arg.value)
                         .map_or_else(|| self.eval(&arg.value, scope), |n| Val { kind: n, span: arg.span })
-                } else if name == "loss" || name == "choice" {
-                    self.eval(&arg.value, scope)
                 } else {
                     self.eval(&arg.value, scope)
                 };
@@ -496,15 +495,15 @@ impl<'p> Checker<'p> {
             Kind::Number(n) | Kind::Share(n) => Some(super::show::real(*n)),
             _ => None,
         };
-        if matches!(left.kind, Kind::Real(_)) || matches!(right.kind, Kind::Real(_)) {
-            if let (Some(a), Some(b)) = (real(&left.kind), real(&right.kind)) {
-                return Kind::Real(match op {
-                    BinaryOp::Add => a + b,
-                    BinaryOp::Sub => a - b,
-                    BinaryOp::Mul => a * b,
-                    _ => a / b,
-                });
-            }
+        if (matches!(left.kind, Kind::Real(_)) || matches!(right.kind, Kind::Real(_)))
+            && let (Some(a), Some(b)) = (real(&left.kind), real(&right.kind))
+        {
+            return Kind::Real(match op {
+                BinaryOp::Add => a + b,
+                BinaryOp::Sub => a - b,
+                BinaryOp::Mul => a * b,
+                _ => a / b,
+            });
         }
         let exact = |a: Rational, b: Rational| match op {
             BinaryOp::Add => a.checked_add(&b),

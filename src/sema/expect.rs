@@ -46,7 +46,7 @@ impl<'p> Checker<'p> {
     }
 
     /// A whole, non-negative number that fits.
-    pub(crate) fn to_count(&mut self, n: Rational, span: Span, field: &str) -> Option<u64> {
+    pub(crate) fn count(&mut self, n: Rational, span: Span, field: &str) -> Option<u64> {
         if !n.is_integer() {
             self.push(Diagnostic::error(
                 codes::NOT_WHOLE,
@@ -76,8 +76,8 @@ impl<'p> Checker<'p> {
     }
 
     /// A positive count.
-    pub(crate) fn to_positive(&mut self, n: Rational, span: Span, field: &str) -> Option<u64> {
-        match self.to_count(n, span, field)? {
+    pub(crate) fn positive_count(&mut self, n: Rational, span: Span, field: &str) -> Option<u64> {
+        match self.count(n, span, field)? {
             0 => {
                 self.push(Diagnostic::error(
                     codes::OUT_OF_RANGE,
@@ -136,7 +136,7 @@ impl<'p> Checker<'p> {
     /// A whole number without a unit.
     pub(crate) fn whole(&mut self, value: &Val<'p>, field: &str) -> Option<u64> {
         match value.kind {
-            Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => self.to_count(n, value.span, field),
+            Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => self.count(n, value.span, field),
             _ => {
                 self.wrong(value, Ty::Whole, field);
                 None
@@ -147,7 +147,7 @@ impl<'p> Checker<'p> {
     /// A positive whole number without a unit.
     pub(crate) fn whole_positive(&mut self, value: &Val<'p>, field: &str) -> Option<u64> {
         match value.kind {
-            Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => self.to_positive(n, value.span, field),
+            Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => self.positive_count(n, value.span, field),
             _ => {
                 self.wrong(value, Ty::Whole, field);
                 None
@@ -158,7 +158,7 @@ impl<'p> Checker<'p> {
     /// A positive number of tokens.
     pub(crate) fn tokens(&mut self, value: &Val<'p>, field: &str) -> Option<u64> {
         match value.kind {
-            Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => self.to_positive(n, value.span, field),
+            Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => self.positive_count(n, value.span, field),
             _ => {
                 self.wrong(value, Ty::Tokens, field);
                 None

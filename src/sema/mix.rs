@@ -171,13 +171,13 @@ impl<'p> Checker<'p> {
                 sound = false;
                 continue;
             };
-            if let [PathSegment::Name(word)] = key.segments.as_slice() {
-                if word.text == "weights" && !self.program.modules[scope.module].names.contains_key("weights")
-                {
-                    let value = self.eval_typed(value, Ty::Word(crate::schema::WEIGHTS), "weights", scope);
-                    relative = self.word(&value, crate::schema::WEIGHTS, "weights").is_some();
-                    continue;
-                }
+            if let [PathSegment::Name(word)] = key.segments.as_slice()
+                && word.text == "weights"
+                && !self.program.modules[scope.module].names.contains_key("weights")
+            {
+                let value = self.eval_typed(value, Ty::Word(crate::schema::WEIGHTS), "weights", scope);
+                relative = self.word(&value, crate::schema::WEIGHTS, "weights").is_some();
+                continue;
             }
             let text = self.text(key.span);
             if let Some(first) = seen.insert(text.clone(), key.span) {
@@ -226,10 +226,10 @@ impl<'p> Checker<'p> {
         }
         let mut depth = 1;
         for e in &entries {
-            if let Kind::Entity(Entity::Mix(id)) = e.target.kind {
-                if let Resolved::Mix(inner) = &self.resolved[id.index()] {
-                    depth = depth.max(inner.depth + 1);
-                }
+            if let Kind::Entity(Entity::Mix(id)) = e.target.kind
+                && let Resolved::Mix(inner) = &self.resolved[id.index()]
+            {
+                depth = depth.max(inner.depth + 1);
             }
         }
         if depth > MAX_DEPTH {

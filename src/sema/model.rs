@@ -96,10 +96,10 @@ impl<'p> Checker<'p> {
             if let (Some(a), Some(b)) = (&architecture, &config.architecture) {
                 self.compare(a, b, fields.get("init").map_or(name.span, |e| e.span));
             }
-            if let (Some(a), Some(b), Some(e)) = (context, config.context, fields.get("context")) {
-                if a != b {
-                    self.contradiction(e.span, "context", &show::length(a), &show::length(b));
-                }
+            if let (Some(a), Some(b), Some(e)) = (context, config.context, fields.get("context"))
+                && a != b
+            {
+                self.contradiction(e.span, "context", &show::length(a), &show::length(b));
             }
             architecture = config.architecture.or(architecture);
             theta = config.theta.or(theta);
@@ -111,11 +111,13 @@ impl<'p> Checker<'p> {
         if let Some(v) = optional(self, "rope") {
             let written = self.rope(&v, ground);
             sound &= written.is_some();
-            if let (Some(a), Some(b)) = (&written, &rope) {
-                if a.theta.is_some() && b.theta.is_some() && a.theta != b.theta {
-                    let (a, b) = (a.theta.unwrap_or_default(), b.theta.unwrap_or_default());
-                    self.contradiction(v.span, "theta", &a.to_string(), &b.to_string());
-                }
+            if let (Some(a), Some(b)) = (&written, &rope)
+                && a.theta.is_some()
+                && b.theta.is_some()
+                && a.theta != b.theta
+            {
+                let (a, b) = (a.theta.unwrap_or_default(), b.theta.unwrap_or_default());
+                self.contradiction(v.span, "theta", &a.to_string(), &b.to_string());
             }
             rope = written;
         }

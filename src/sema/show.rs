@@ -13,7 +13,7 @@ pub(crate) fn count(value: u64) -> String {
     for (unit, name) in DECIMAL {
         if value >= unit {
             // At most three decimals, exact.
-            if value % (unit / 1000).max(1) == 0 {
+            if value.is_multiple_of((unit / 1000).max(1)) {
                 let text = format!("{:.3}", value as f64 / unit as f64);
                 return format!("{}{name}", text.trim_end_matches('0').trim_end_matches('.'));
             }
@@ -28,7 +28,7 @@ pub(crate) fn digits(value: u64) -> String {
     let text = value.to_string();
     let mut out = String::with_capacity(text.len() + text.len() / 3);
     for (i, c) in text.chars().enumerate() {
-        if i > 0 && (text.len() - i) % 3 == 0 {
+        if i > 0 && (text.len() - i).is_multiple_of(3) {
             out.push('_');
         }
         out.push(c);
@@ -38,8 +38,8 @@ pub(crate) fn digits(value: u64) -> String {
 
 /// A context length: binary magnitudes where they are exact.
 pub(crate) fn length(value: u64) -> String {
-    if value >= 1024 && value % 1024 == 0 && value < 1 << 30 {
-        if value % (1 << 20) == 0 {
+    if value >= 1024 && value.is_multiple_of(1024) && value < 1 << 30 {
+        if value.is_multiple_of(1 << 20) {
             return format!("{}Mi", value >> 20);
         }
         return format!("{}Ki", value >> 10);

@@ -208,12 +208,12 @@ impl<'p> Checker<'p> {
         // Curves over the grid.
         let mut lr = None;
         let mut truncated = false;
-        if let (Some(value), Some(clock), Some(ground)) = (self.field(fields, "lr", scope), &clock, &ground) {
-            if let Some(chain) = self.chain(&value, "lr") {
-                truncated = chain.truncated;
-                let frame = Frame { field: "lr", tokens: clock.tokens, clock: Some(clock), ..frame };
-                lr = self.lr(&chain, frame, &ground.lr);
-            }
+        if let (Some(value), Some(clock), Some(ground)) = (self.field(fields, "lr", scope), &clock, &ground)
+            && let Some(chain) = self.chain(&value, "lr")
+        {
+            truncated = chain.truncated;
+            let frame = Frame { field: "lr", tokens: clock.tokens, clock: Some(clock), ..frame };
+            lr = self.lr(&chain, frame, &ground.lr);
         }
         let mut mix = None;
         if let Some(clock) = &clock {
@@ -580,7 +580,7 @@ impl<'p> Checker<'p> {
                 let value = self.field(fields, "steps", scope)?;
                 match value.kind {
                     Kind::Number(n) | Kind::Quantity(n, Unit::Steps) => {
-                        self.to_positive(n, value.span, "steps").map(Length::Steps)
+                        self.positive_count(n, value.span, "steps").map(Length::Steps)
                     }
                     _ => {
                         self.wrong(&value, schema::Ty::Steps, "steps");
@@ -673,7 +673,7 @@ impl<'p> Checker<'p> {
     /// An interval in steps.
     pub(crate) fn every(&mut self, value: &Val<'p>, field: &str, frame: Frame<'_>) -> Option<u64> {
         if let Kind::Quantity(n, Unit::Steps) = value.kind {
-            return self.to_positive(n, value.span, field);
+            return self.positive_count(n, value.span, field);
         }
         let tokens = self.span(value, field, frame, |clock, steps| clock.span(0, steps))?;
         let steps = frame.clock?.step_at(tokens.ceil().to_integer().max(0) as u64);
