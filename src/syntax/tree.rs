@@ -10,7 +10,7 @@ use super::build::{Builder, Head};
 use super::grammar::{Mismatch, Rule, matching};
 use super::layout::{Chunk, Fault, Layout, MAX_BRACKETS, Piece};
 use super::mismatch::{Context, explain};
-use crate::diag::{Applicability, Diagnostic, Level, codes};
+use crate::diag::{Applicability, Diagnostic, Edit, Level, codes};
 use crate::source::{FileId, Span};
 
 /// Blocks nested deeper than this are reported and left out.
@@ -473,13 +473,19 @@ impl<'t> Tree<'t> {
                     "a doc comment with nothing after it",
                     "documents nothing",
                 )
-                .fix(
-                    "make it a plain comment",
-                    Applicability::MachineApplicable,
-                    Span { end: first.span.start + 2, ..first.span },
-                    "#",
-                ),
+                .fix("make it a plain comment", Applicability::MachineApplicable, span, ""),
             );
+            // Every line of it at once.
+            if let Some(fix) = self.diagnostics.last_mut().and_then(|d| d.fixes.first_mut()) {
+                fix.edits = preface
+                    .docs
+                    .iter()
+                    .map(|doc| Edit {
+                        span: Span { end: doc.span.start + 2, ..doc.span },
+                        text: "#".to_owned(),
+                    })
+                    .collect();
+            }
         }
         for Attr { name, span, .. } in preface.attrs {
             self.broken.push(span);

@@ -2,6 +2,7 @@
 //! pages; the formatter; and that nothing a file contains can crash or hang the front end.
 
 mod explain;
+mod fixes;
 mod fmt;
 mod formats;
 mod mutations;
