@@ -115,3 +115,45 @@ fn damaged_plans_draw_what_they_can() {
     }
     assert_well_formed(&plot::plan_svg(&plan));
 }
+
+/// Every published recipe and the quickstart: drawn through the command line, and as a graph.
+#[test]
+fn examples_are_drawn_from_the_command_line() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut files: Vec<_> = std::fs::read_dir(examples.join("recipes"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "curriculum"))
+        .collect();
+    files.push(examples.join("quickstart.curriculum"));
+    assert!(files.len() > 15);
+    let dir = match std::env::var_os("MIDC_PICTURES") {
+        Some(kept) => std::path::PathBuf::from(kept),
+        None => tempfile::tempdir().unwrap().keep(),
+    };
+    let midc = |args: &[&std::ffi::OsStr]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_midc")).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for file in files {
+        let svg = dir.join(file.file_stem().unwrap()).with_extension("recipe.svg");
+        let printed = midc(&["plan".as_ref(), file.as_ref(), "--svg".as_ref(), svg.as_ref()]);
+        assert_eq!(printed, "", "the figure alone was asked for");
+        let text = std::fs::read_to_string(&svg).unwrap();
+        assert_well_formed(&text);
+        assert!(text.len() < 200_000, "{}: {} bytes", file.display(), text.len());
+        let json = dir.join(file.file_stem().unwrap()).with_extension("json");
+        midc(&["plan".as_ref(), file.as_ref(), "-o".as_ref(), json.as_ref()]);
+        let graph = midc(&["graph".as_ref(), file.as_ref()]);
+        assert!(graph.starts_with("flowchart LR\n  n0[("), "{graph}");
+        assert_eq!(graph, midc(&["graph".as_ref(), json.as_ref()]), "from the plan as from the curriculum");
+        assert!(
+            midc(&["graph".as_ref(), json.as_ref(), "--format".as_ref(), "dot".as_ref()])
+                .starts_with("digraph")
+        );
+    }
+    if std::env::var_os("MIDC_PICTURES").is_none() {
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -228,7 +228,9 @@ impl<'a> Figure<'a> {
     fn notes(&mut self) {
         let shown = || self.lanes.legs.iter().filter(|l| l.lane < LANES_SHOWN);
         let mut notes = Vec::new();
-        if shown().any(|l| !l.stage().assumed.is_empty()) {
+        let drawn = ["tokens", "steps", "lr", "batch", "batch_tokens", "context", "rope", "mix"];
+        let assumed = |a: &String| drawn.contains(&a.split('.').next().unwrap_or_default());
+        if shown().any(|l| l.stage().assumed.iter().any(assumed)) {
             notes.push("Dashed lines and ≈: assumed, not published.".to_owned());
         }
         if self.axis.stretched().next().is_some() {
