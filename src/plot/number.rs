@@ -5,14 +5,14 @@ pub(crate) fn tokens(value: f64) -> String {
     tokens_to(value, 3)
 }
 
-/// The fewest digits, three to seven, with which no two of `values` read the same.
-pub(crate) fn telling_digits(values: &[u64]) -> i32 {
-    let distinct = |digits: &i32| {
-        let mut texts: Vec<String> = values.iter().map(|v| tokens_to(*v as f64, *digits)).collect();
-        texts.sort_unstable();
-        texts.windows(2).all(|w| w[0] != w[1])
+/// Each of `values` with the fewest digits, three to seven, that tell it from all others.
+pub(crate) fn telling(values: &[u64]) -> Vec<String> {
+    let text = |value: u64, digits: i32| tokens_to(value as f64, digits);
+    let told = |value: u64, digits: i32| {
+        let mine = text(value, digits);
+        values.iter().filter(|v| **v != value).all(|v| text(*v, digits) != mine)
     };
-    (3..7).find(distinct).unwrap_or(7)
+    values.iter().map(|v| text(*v, (3..7).find(|d| told(*v, *d)).unwrap_or(7))).collect()
 }
 
 /// As [`tokens`], with `digits` significant digits.
@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn edges_that_lie_close_read_apart() {
-        assert_eq!(telling_digits(&[0, 14_800_000_000_000, 14_863_000_000_000, 14_926_000_000_000]), 4);
-        assert_eq!(telling_digits(&[5, 5]), 7);
+        let edges = [0, 14_799_960_000_000, 15_599_960_000_000, 15_600_000_000_000];
+        assert_eq!(telling(&edges), ["0", "14.8T", "15.59996T", "15.6T"]);
+        assert_eq!(telling(&[5, 5]), ["5", "5"]);
     }
 }

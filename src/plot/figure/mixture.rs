@@ -146,42 +146,55 @@ impl Figure<'_> {
 
     /// Names and shares inside the bands that are large enough.
     fn band_labels(&mut self, lane: usize, looks: &[Look], (top, bottom): (f64, f64)) {
+        let height = bottom - top;
         let mut labels = Vec::new();
         for leg in self.lanes.lane(lane) {
-            let (x0, x1) = (self.axis.x(leg.start), self.axis.x(leg.end()));
-            let room = x1 - x0 - 6.0;
-            if room < 14.0 {
-                continue;
-            }
             let columns = self.columns(leg, looks);
-            let assumed = leg.stage().assumed.iter().any(|a| a.split('.').next().is_some_and(|a| a == "mix"));
-            // Where the columns were sampled nearest the middle of the leg.
-            let middle = (x0 + x1) / 2.0;
-            let distance = |c: &Column| (self.axis.x(c.tokens) - middle).abs();
-            let moving = columns.iter().any(|c| c.edges != columns[0].edges);
-            let Some(at) = columns.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))) else {
-                continue;
-            };
-            let x = if moving { self.axis.x(at.tokens).clamp(x0 + 3.0, x1 - 3.0) } else { middle };
-            for (i, look) in looks.iter().enumerate() {
-                let (low, high) = (at.edges[i], at.edges[i + 1]);
-                if (high - low) * (bottom - top) < 12.5 {
-                    continue;
-                }
-                let share = format!("{}{}", if assumed { "≈" } else { "" }, number::percent(high - low));
-                let words = if moving {
-                    vec![look.name.clone()]
-                } else {
-                    vec![
-                        format!("{} {share}", look.name),
-                        share.clone(),
+            let assumed =
+                leg.stage().assumed.iter().any(|a| a.split('.').next().is_some_and(|a| a == "mix"));
+            let about = if assumed { "≈" } else { "" };
+            let x = |c: &Column| self.axis.x(c.tokens);
+            // Where the shares stand still, name and share; every such stretch for itself.
+            for still in columns.chunk_by(|a, b| a.edges == b.edges) {
+                let (Some(first), Some(last)) = (still.first(), still.last()) else { continue };
+                let (x0, x1) = (x(first), x(last));
+                for (i, look) in looks.iter().enumerate() {
+                    let (low, high) = (first.edges[i], first.edges[i + 1]);
+                    if (high - low) * height < 12.5 {
+                        continue;
+                    }
+                    let share = number::percent(high - low);
+                    let words = [
+                        format!("{} {about}{share}", look.name),
+                        format!("{about}{share}"),
                         share.trim_end_matches('%').to_owned(),
-                    ]
+                    ];
+                    if let Some(text) = words.into_iter().find(|t| text_width(t, SMALL) <= x1 - x0 - 6.0) {
+                        labels.push(((x0 + x1) / 2.0, bottom - (low + high) / 2.0 * height + 4.0, look, text));
+                    }
+                }
+            }
+            // Where they move, the name alone, once a leg, where the band holds all of it.
+            for (i, look) in looks.iter().enumerate() {
+                let half = text_width(&look.name, SMALL) / 2.0 + 3.0;
+                let holds = |middle: &&Column| {
+                    let near = columns.iter().filter(|c| (x(c) - x(middle)).abs() <= half + 2.0);
+                    let (low, high) = near.fold((0.0f64, 1.0f64), |(low, high), c| {
+                        (low.max(c.edges[i]), high.min(c.edges[i + 1]))
+                    });
+                    let inside = x(middle) - half >= x(&columns[0])
+                        && columns.last().is_some_and(|end| x(middle) + half <= x(end));
+                    inside && (high - low) * height >= 12.5
                 };
-                let room = if moving { 2.0 * (x - x0).min(x1 - x) - 4.0 } else { room };
-                if let Some(text) = words.into_iter().find(|t| text_width(t, SMALL) <= room) {
-                    let y = bottom - (low + high) / 2.0 * (bottom - top) + 4.0;
-                    labels.push((x, y, look, text));
+                let moving = columns.windows(3).filter(|w| w[0].edges != w[1].edges && w[1].edges != w[2].edges);
+                let thickness = |c: &Column| c.edges[i + 1] - c.edges[i];
+                let best = moving
+                    .map(|w| &w[1])
+                    .filter(holds)
+                    .max_by(|a, b| thickness(a).total_cmp(&thickness(b)));
+                if let Some(c) = best {
+                    let y = bottom - (c.edges[i] + c.edges[i + 1]) / 2.0 * height + 4.0;
+                    labels.push((x(c), y, look, look.name.clone()));
                 }
             }
         }
@@ -218,7 +231,7 @@ impl Figure<'_> {
                     [one] => self.plan.sources.iter().find(|s| s.name == *one),
                     _ => None,
                 };
-                let epochs = source.and_then(|s| s.epochs).map(|e| format!(" · {} ep", number::plain(e)));
+                let epochs = source.and_then(|s| s.epochs).map(|e| format!(" · {} ep", number::tokens(e)));
                 let facts = format!(
                     "{} · {}{}",
                     number::percent(tokens / total),

@@ -11,6 +11,8 @@ mod mixture;
 
 pub(crate) use mixture::{Look, looks};
 
+use std::collections::BTreeMap;
+
 use crate::plan::Plan;
 use crate::plot::axis::Axis;
 use crate::plot::lanes::Lanes;
@@ -203,11 +205,11 @@ impl<'a> Figure<'a> {
         let mut marks: Vec<(u64, bool)> = order.into_iter().map(|i| (knots[i].0, true)).collect();
         marks.extend(self.axis.ticks(90.0, edges > EDGES_TOLD).into_iter().map(|t| (t, false)));
         let positions: Vec<u64> = marks.iter().filter(|m| m.1).map(|m| m.0).collect();
-        let digits = number::telling_digits(&positions);
+        let told: BTreeMap<u64, String> = positions.iter().copied().zip(number::telling(&positions)).collect();
         let mut taken: Vec<(f64, f64)> = Vec::new();
         for (tokens, edge) in marks {
             let x = self.axis.x(tokens);
-            let text = number::tokens_to(tokens as f64, digits);
+            let text = told.get(&tokens).cloned().unwrap_or_else(|| number::tokens(tokens as f64));
             let half = text_width(&text, SMALL) / 2.0 + 3.0;
             if taken.iter().any(|(a, b)| x + half > *a && x - half < *b) {
                 if edge {
