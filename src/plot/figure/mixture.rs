@@ -150,8 +150,7 @@ impl Figure<'_> {
         let mut labels = Vec::new();
         for leg in self.lanes.lane(lane) {
             let columns = self.columns(leg, looks);
-            let assumed =
-                leg.stage().assumed.iter().any(|a| a.split('.').next().is_some_and(|a| a == "mix"));
+            let assumed = leg.stage().assumed.iter().any(|a| a.split('.').next().is_some_and(|a| a == "mix"));
             let about = if assumed { "≈" } else { "" };
             let x = |c: &Column| self.axis.x(c.tokens);
             // Where the shares stand still, name and share; every such stretch for itself.
@@ -170,7 +169,12 @@ impl Figure<'_> {
                         share.trim_end_matches('%').to_owned(),
                     ];
                     if let Some(text) = words.into_iter().find(|t| text_width(t, SMALL) <= x1 - x0 - 6.0) {
-                        labels.push(((x0 + x1) / 2.0, bottom - (low + high) / 2.0 * height + 4.0, look, text));
+                        labels.push((
+                            (x0 + x1) / 2.0,
+                            bottom - (low + high) / 2.0 * height + 4.0,
+                            look,
+                            text,
+                        ));
                     }
                 }
             }
@@ -186,12 +190,11 @@ impl Figure<'_> {
                         && columns.last().is_some_and(|end| x(middle) + half <= x(end));
                     inside && (high - low) * height >= 12.5
                 };
-                let moving = columns.windows(3).filter(|w| w[0].edges != w[1].edges && w[1].edges != w[2].edges);
+                let moving =
+                    columns.windows(3).filter(|w| w[0].edges != w[1].edges && w[1].edges != w[2].edges);
                 let thickness = |c: &Column| c.edges[i + 1] - c.edges[i];
-                let best = moving
-                    .map(|w| &w[1])
-                    .filter(holds)
-                    .max_by(|a, b| thickness(a).total_cmp(&thickness(b)));
+                let best =
+                    moving.map(|w| &w[1]).filter(holds).max_by(|a, b| thickness(a).total_cmp(&thickness(b)));
                 if let Some(c) = best {
                     let y = bottom - (c.edges[i] + c.edges[i + 1]) / 2.0 * height + 4.0;
                     labels.push((x(c), y, look, look.name.clone()));

@@ -205,7 +205,8 @@ impl<'a> Figure<'a> {
         let mut marks: Vec<(u64, bool)> = order.into_iter().map(|i| (knots[i].0, true)).collect();
         marks.extend(self.axis.ticks(90.0, edges > EDGES_TOLD).into_iter().map(|t| (t, false)));
         let positions: Vec<u64> = marks.iter().filter(|m| m.1).map(|m| m.0).collect();
-        let told: BTreeMap<u64, String> = positions.iter().copied().zip(number::telling(&positions)).collect();
+        let told: BTreeMap<u64, String> =
+            positions.iter().copied().zip(number::telling(&positions)).collect();
         let mut taken: Vec<(f64, f64)> = Vec::new();
         for (tokens, edge) in marks {
             let x = self.axis.x(tokens);

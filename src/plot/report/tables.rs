@@ -113,7 +113,7 @@ pub(super) fn stages(plan: &Plan, history: &History) -> String {
         .map(|(stage, seen)| {
             let mut losses = seen.buckets.iter().filter_map(|b| b.loss.mean());
             let first = losses.next();
-            let last = losses.last().or(first);
+            let last = losses.next_back().or(first);
             let heldout = mean_heldout(history, &stage.name);
             let bar = 100.0 * (seen.next.min(stage.steps) as f64 / stage.steps.max(1) as f64);
             vec![

@@ -130,7 +130,8 @@ fn tensors_must_be_those_of_the_model() {
     let dir = directory();
     let path = dir.path().join("model.safetensors");
     let all = tensors(&parse(config()).unwrap());
-    let load_with = |change: &dyn Fn(&mut Vec<(String, Vec<usize>, Vec<u8>)>)| {
+    type Tensors = Vec<(String, Vec<usize>, Vec<u8>)>;
+    let load_with = |change: &dyn Fn(&mut Tensors)| {
         let mut changed = all.clone();
         change(&mut changed);
         save(&path, &changed, Theirs::F32);
