@@ -308,11 +308,9 @@ pub(crate) fn smollm2() -> Plan {
     let tail = curve(from, &[(Shape::Linear, 0.0, 75 * B)]);
     let mut long = stage("long", "decay.before_tail", 75 * B, tail, &long_mix);
     long.from_kind = FromKind::Checkpoint;
-    for stage in [&mut s4] {
-        shape(stage, 1024, 2048);
-        stage.save_every = Some(20_000);
-        stage.evals = vec![eval("heldout", Some(40_000), true, &[])];
-    }
+    shape(&mut s4, 1024, 2048);
+    s4.save_every = Some(20_000);
+    s4.evals = vec![eval("heldout", Some(40_000), true, &[])];
     let mut stages = vec![s1, s2, s3, s4, long];
     for stage in &mut stages[..3] {
         shape(stage, 1024, 2048);
