@@ -531,7 +531,8 @@ fn visit_block(block: &ast::Block, visit: &mut impl FnMut(&ast::Path, bool)) {
                     visit(key, false);
                 } else if let [PathSegment::Name(name)] = key.segments.as_slice() {
                     use schema::Ty;
-                    words = schema.and_then(|b| b.field(&name.text)).is_some_and(|f| {
+                    // The value of a field that does not exist means nothing: `kindd = web` neither.
+                    words = schema.and_then(|b| b.field(&name.text)).is_none_or(|f| {
                         matches!(f.ty, Ty::Word(_) | Ty::Names | Ty::Order | Ty::Predicate | Ty::Init)
                     });
                 }
