@@ -4,6 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/support/python.sh torch=torch transformers=transformers
-cargo build --quiet --bin midc
+cargo build --quiet --release --bin midc
 target=$(cargo metadata --format-version 1 --no-deps | "$PYTHON" -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')
-exec "$PYTHON" tests/gradients_torch.py "$target/debug/midc"
+exec "$PYTHON" tests/gradients_torch.py "$target/release/midc"
