@@ -42,7 +42,8 @@ fn the_recipe_is_sound() {
     for block in blocks(include_str!("../README.md"), "curriculum") {
         let path = dir.path().join("readme.curriculum");
         std::fs::write(&path, block).unwrap();
-        let (sound, said) = midc(&["check", &path.to_string_lossy(), "-D", "warnings", "-A", "missing_files"]);
+        let (sound, said) =
+            midc(&["check", &path.to_string_lossy(), "-D", "warnings", "-A", "missing_files"]);
         assert!(sound, "{said}");
     }
 }
