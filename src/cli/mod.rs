@@ -15,6 +15,7 @@ mod fmt;
 mod graph;
 mod input;
 mod plan;
+mod plan_diff;
 mod plan_file;
 mod progress;
 mod rehearse;

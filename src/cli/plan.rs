@@ -8,7 +8,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use miette::IntoDiagnostic as _;
 
 use super::input::InputArgs;
-use super::{FOUND, curriculum, write};
+use super::{FOUND, curriculum, plan_diff, write};
 use crate::plan::{self, Plan, StagePlan};
 use crate::plot;
 use crate::sema::show;
@@ -37,6 +37,11 @@ pub(crate) struct Args {
     /// Draw the plan as one figure: learning rate, batch, context, mixture and marks over the tokens
     #[arg(long, value_name = "OUT.svg")]
     svg: Option<PathBuf>,
+    /// What changes for a run of the plan in OLD.json: its past, learning rate and reading of the
+    /// sources, and which stages are stale. The run stands where the checkpoints beside OLD.json
+    /// say, or at `--at STAGE:POSITION`
+    #[arg(long, value_name = "OLD.json", conflicts_with = "csv")]
+    diff: Option<PathBuf>,
     /// Print the JSON schema of the plan
     #[arg(long, exclusive = true)]
     schema: bool,
@@ -58,7 +63,7 @@ enum PlanFormat {
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[error("--at: {0}")]
 #[diagnostic(code(midc::plan::at), help("write STAGE:POSITION, as in `--at anneal:25B`"))]
-struct AtError(#[from] plan::AtError);
+pub(super) struct AtError(pub(super) plan::AtError);
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     if args.schema {
@@ -71,6 +76,10 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     }
     if let Some(svg) = &args.svg {
         write::replace(svg, &plot::plan_svg(&plan))?;
+    }
+    if let Some(old) = &args.diff {
+        let json = args.format == PlanFormat::Json;
+        return print(&plan_diff::diff(old, &plan, args.at.as_deref(), json)?);
     }
     if let Some(at) = &args.at {
         let moment = plan::at(&plan, at).map_err(AtError)?;

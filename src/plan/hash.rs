@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Plan;
+use super::{Plan, SourcePlan};
 
 /// Keys that say how a run is watched or where its numbers came from, not what it computes.
 const IDLE: [&str; 10] = [
@@ -21,10 +21,14 @@ const IDLE: [&str; 10] = [
 /// `blake3:` and the hash over the canonical JSON of everything that decides the outcome: models,
 /// stages, soups and sources, keys sorted, without the names of the file and its parameters (their
 /// values are in the numbers) and without what only observes. Measurements and periodic checkpoints
-/// can therefore be added to a run that is under way.
+/// can therefore be added to a run that is under way. The share of documents that an `eval` holds
+/// out is no mere observation: it is taken from the training data.
 pub fn hash(plan: &Plan) -> String {
-    let value = serde_json::to_value((&plan.v, &plan.models, &plan.stages, &plan.soups, &plan.sources))
-        .unwrap_or(Value::Null);
+    // What a source is called a kind of, and how large it is said to be, are in the weights already.
+    let sources: Vec<SourcePlan> =
+        plan.sources.iter().map(|s| SourcePlan { kind: String::new(), tokens: None, ..s.clone() }).collect();
+    let outcome = (&plan.v, &plan.models, &plan.stages, &plan.soups, &sources, plan.heldout());
+    let value = serde_json::to_value(outcome).unwrap_or(Value::Null);
     let mut text = String::new();
     write(&value, &mut text);
     format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex())

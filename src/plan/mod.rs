@@ -6,10 +6,12 @@
 
 mod at;
 mod build;
+mod diff;
 mod hash;
 
 pub use at::{AtError, Moment, at, moment};
 pub use build::build;
+pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standing, StepsDone, diff};
 pub use hash::hash;
 
 use std::collections::BTreeMap;
@@ -452,6 +454,13 @@ impl StagePlan {
 }
 
 impl Plan {
+    /// Share of documents no stage may train on: the largest any `eval` asks for, because a
+    /// document held out for one stage must not be read by another.
+    pub fn heldout(&self) -> f64 {
+        let shares = self.stages.iter().flat_map(|s| &s.evals).filter_map(|e| e.heldout);
+        shares.fold(0.0, f64::max)
+    }
+
     /// The JSON schema of the plan.
     pub fn schema() -> serde_json::Value {
         schemars::schema_for!(Plan).to_value()

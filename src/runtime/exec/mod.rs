@@ -171,13 +171,6 @@ impl Run<'_> {
         self.dir.log(text);
         self.observer.on(Event::Note(text));
     }
-
-    /// Share of documents no stage may train on: the largest any `eval` asks for, because a
-    /// document held out for one stage must not be read by another.
-    fn heldout(&self) -> f64 {
-        let shares = self.plan.stages.iter().flat_map(|s| &s.evals).filter_map(|e| e.heldout);
-        shares.fold(0.0, f64::max)
-    }
 }
 
 /// The model a stage's weights descend from.

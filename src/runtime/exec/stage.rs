@@ -121,7 +121,7 @@ impl Run<'_> {
             base_dir: &self.options.base_dir,
             cache_dir: &self.options.cache_dir,
             vocab_size: config.architecture.vocab_size,
-            heldout: self.heldout(),
+            heldout: self.plan.heldout(),
             on_bad: self.options.on_bad,
             count_duplicates: false,
         };

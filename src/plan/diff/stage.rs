@@ -1,0 +1,248 @@
+//! One stage in two plans: what differs in it and from which token on, and where the reading of
+//! its sources stands.
+
+use std::collections::BTreeMap;
+
+use super::{Change, Pair, Point, SourceDiff, StageDiff, Standing, first};
+use crate::plan::{
+    CheckpointPlan, FromKind, MixPlan, ModelPlan, Phase, Plan, RopePlan, SourcePlan, StagePlan,
+};
+use crate::sema::show;
+
+/// What differs between two stages of one name. The standing is not decided here.
+pub(super) fn compare(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan) -> StageDiff {
+    let mut out = StageDiff::new(&n.name, Standing::Kept);
+    let end = o.tokens.min(n.tokens);
+    let mut change = |what: &str, from: u64, before: String, after: String| {
+        out.changes.push(Change { what: what.to_owned(), from, before, after });
+    };
+    if n.from_kind == FromKind::Model && o.from == n.from && model(old, o) != model(new, n) {
+        change("model", 0, model_text(model(old, o)), model_text(model(new, n)));
+    }
+    let mut whole = |what: &str, before: String, after: String| {
+        if before != after {
+            change(what, 0, before, after);
+        }
+    };
+    whole("from", o.from.clone(), n.from.clone());
+    whole("rope", rope_text(o.rope.as_ref()), rope_text(n.rope.as_ref()));
+    whole("attention", word(&o.attention), word(&n.attention));
+    whole("packing", word(&o.packing), word(&n.packing));
+    whole("optimizer", optimizer_text(o), optimizer_text(n));
+    whole("state", word(&o.state), word(&n.state));
+    whole("precision", word(&o.precision), word(&n.precision));
+    whole("data_seed", o.data_seed.to_string(), n.data_seed.to_string());
+    whole("init_seed", o.init_seed.to_string(), n.init_seed.to_string());
+    whole("heldout", show::percent(old.heldout()), show::percent(new.heldout()));
+    for m in &n.mix {
+        let (before, after) = (documents(old, &m.source), documents(new, &m.source));
+        if o.mix.iter().any(|p| p.source == m.source) && before != after {
+            change(&format!("source {}", m.source), 0, before, after);
+        }
+    }
+    if let Some(at) = first::grids(o, n, end) {
+        change("batch", at, phase_text(o, at), phase_text(n, at));
+    }
+    if let Some(at) = first::curves(&o.lr.curve, &n.lr.curve, end) {
+        change("lr", at, lr_text(o, at), lr_text(n, at));
+    }
+    for source in names(o, n) {
+        let (a, b) = (portion(o, source), portion(n, source));
+        if let Some(at) = first::weights(a.map(|m| &m.weight), b.map(|m| &m.weight), end) {
+            change(&format!("mix.{source}"), at, weight_text(a, at), weight_text(b, at));
+        }
+    }
+    // With the same tokens it is the batch that makes other steps of them.
+    if o.tokens != n.tokens {
+        let text = |s: &StagePlan| format!("{} ({} steps)", show::count(s.tokens), show::digits(s.steps));
+        change("tokens", end, text(o), text(n));
+    }
+    for c in &n.checkpoints {
+        let was = o.checkpoints.iter().find(|x| x.name == c.name);
+        let at = was.map_or(c.tokens, |x| x.tokens.min(c.tokens));
+        if was.is_none_or(|x| x.step != c.step) {
+            let text = |c: Option<&CheckpointPlan>| {
+                c.map_or("none".to_owned(), |c| {
+                    format!("{} (step {})", show::count(c.tokens), show::digits(c.step))
+                })
+            };
+            change(&format!("checkpoint {}", c.name), at, text(was), text(Some(c)));
+        }
+    }
+    out.watching = [
+        ("eval", o.evals != n.evals),
+        ("gate", o.gates != n.gates),
+        ("save_every", o.save_every != n.save_every),
+        ("keep", o.keep != n.keep),
+    ]
+    .into_iter()
+    .filter(|(_, differs)| *differs)
+    .map(|(name, _)| name.to_owned())
+    .collect();
+    // A step uses what holds at its first token: steps that begin before the place are the same.
+    let at = out.changes.iter().map(|c| c.from).min();
+    out.same_until = at.map(|at| {
+        let step = o.step_containing(at);
+        let point = o.step_point(step);
+        let point = if point.tokens < at { o.step_point(step + 1) } else { point };
+        Point { step: point.step, tokens: point.tokens }
+    });
+    out
+}
+
+/// Where the sources stand `at` tokens into the stage and at its end, where that differs.
+pub(super) fn reading(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan, at: u64) -> Vec<SourceDiff> {
+    let (before, after) = (drawn(old, o, at), drawn(new, n, at));
+    let (end_before, end_after) =
+        (drawn(old, o, o.tokens + o.overshoot_tokens), drawn(new, n, n.tokens + n.overshoot_tokens));
+    let get = |map: &BTreeMap<&str, u64>, name: &str| map.get(name).copied().unwrap_or(0);
+    names(o, n)
+        .into_iter()
+        .filter_map(|source| {
+            let drawn = Pair { before: get(&before, source), after: get(&after, source) };
+            let end = Pair { before: get(&end_before, source), after: get(&end_after, source) };
+            let reordered = drawn.before > 0
+                && (documents(old, source) != documents(new, source)
+                    || o.data_seed != n.data_seed
+                    || old.heldout() != new.heldout());
+            let (reread, skipped) = if reordered {
+                (drawn.before, 0)
+            } else {
+                (drawn.before.saturating_sub(drawn.after), drawn.after.saturating_sub(drawn.before))
+            };
+            let differs = drawn.before != drawn.after || end.before != end.after || reordered;
+            differs.then(|| SourceDiff { source: source.to_owned(), drawn, end, reread, skipped, reordered })
+        })
+        .collect()
+}
+
+/// Tokens of every source drawn `at` tokens into `stage` and on the way to it. A soup and a model
+/// start the reading afresh, as the run does.
+fn drawn<'p>(plan: &'p Plan, stage: &'p StagePlan, at: u64) -> BTreeMap<&'p str, u64> {
+    let mut out: BTreeMap<&str, u64> = BTreeMap::new();
+    let (mut stage, mut at) = (stage, at);
+    // A lineage is no longer than the plan; a plan edited by hand could hold a cycle.
+    for _ in 0..=plan.stages.len() {
+        for m in &stage.mix {
+            let tokens = (m.weight.mean(at) * at as f64).round() as u64;
+            let sum = out.entry(&m.source).or_insert(0);
+            *sum = sum.saturating_add(tokens);
+        }
+        let from = match stage.from_kind {
+            FromKind::Stage | FromKind::Checkpoint => super::reach(plan, &stage.from),
+            FromKind::Model | FromKind::Soup => None,
+        };
+        let Some((name, step)) = from else { break };
+        let Some(before) = plan.stages.iter().find(|s| s.name == name) else { break };
+        (at, stage) = (before.step_point(step).tokens, before);
+    }
+    out
+}
+
+/// Sources of either stage, the new one's first.
+fn names<'p>(o: &'p StagePlan, n: &'p StagePlan) -> Vec<&'p str> {
+    let gone = o.mix.iter().filter(|m| portion(n, &m.source).is_none());
+    n.mix.iter().chain(gone).map(|m| m.source.as_str()).collect()
+}
+
+fn portion<'p>(stage: &'p StagePlan, source: &str) -> Option<&'p MixPlan> {
+    stage.mix.iter().find(|m| m.source == source)
+}
+
+fn model<'p>(plan: &'p Plan, stage: &StagePlan) -> Option<&'p ModelPlan> {
+    plan.models.iter().find(|m| m.name == stage.from)
+}
+
+/// What decides which documents a source gives, and in which order.
+fn documents(plan: &Plan, name: &str) -> String {
+    let Some(s) = plan.sources.iter().find(|s| s.name == name) else { return "none".to_owned() };
+    let SourcePlan { path, text, filter, order, loss_on, fim, dedup, exclude, .. } = s;
+    let mut out = path.join(", ");
+    let mut say = |what: &str, value: Option<String>| {
+        if let Some(value) = value {
+            out.push_str(&format!("; {what} {value}"));
+        }
+    };
+    say("text", text.clone());
+    say("where", filter.clone());
+    say("order", Some(order.clone()).filter(|o| o != "shuffled"));
+    say("loss on", Some(loss_on.join(", ")).filter(|l| !l.is_empty()));
+    say("fim", fim.as_ref().map(|f| format!("{} {}", show::percent(f.rate), f.style)));
+    say("dedup", dedup.then(|| "exact".to_owned()));
+    say("exclude", Some(exclude.join(", ")).filter(|e| !e.is_empty()));
+    out
+}
+
+fn model_text(model: Option<&ModelPlan>) -> String {
+    let Some(m) = model else { return "none".to_owned() };
+    let mut out = match (&m.checkpoint, &m.init) {
+        (Some(checkpoint), _) => checkpoint.clone(),
+        (None, Some(a)) => format!(
+            "fresh {} of {} layers, {} wide, vocabulary {}",
+            a.model_type, a.num_hidden_layers, a.hidden_size, a.vocab_size
+        ),
+        (None, None) => m.name.clone(),
+    };
+    if let Some(lr) = m.lr {
+        out.push_str(&format!(", lr {}", show::number(lr)));
+    }
+    if let Some(seen) = m.seen_tokens {
+        out.push_str(&format!(", {} tokens seen", show::count(seen)));
+    }
+    if let Some(tokenizer) = &m.tokenizer {
+        out.push_str(&format!(", tokenizer {tokenizer}"));
+    }
+    if let Some(context) = m.context {
+        out.push_str(&format!(", context {}", show::length(context)));
+    }
+    format!("{out}, {}", rope_text(m.rope.as_ref()))
+}
+
+fn rope_text(rope: Option<&RopePlan>) -> String {
+    let Some(r) = rope else { return "the model's own".to_owned() };
+    let mut out = format!("{}(theta: {}", r.method, show::number(r.theta));
+    if let Some(factor) = r.factor {
+        out.push_str(&format!(", factor: {}", show::number(factor)));
+    }
+    if let Some(original) = r.original {
+        out.push_str(&format!(", original: {}", show::length(original)));
+    }
+    out.push(')');
+    out
+}
+
+fn optimizer_text(s: &StagePlan) -> String {
+    let o = &s.optimizer;
+    let optional = |v: Option<f64>| v.map_or("none".to_owned(), show::number);
+    format!(
+        "adamw(betas: [{}, {}], eps: {}, weight_decay: {}), clip {}, z_loss {}",
+        o.betas[0],
+        o.betas[1],
+        show::number(o.eps),
+        show::number(o.weight_decay),
+        optional(o.clip),
+        optional(o.z_loss)
+    )
+}
+
+/// An enum as the language writes it.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => "the device's choice".to_owned(),
+    }
+}
+
+fn phase_text(stage: &StagePlan, at: u64) -> String {
+    let i = stage.phases.partition_point(|p| p.tokens <= at).saturating_sub(1);
+    let Phase { sequences, context, .. } = stage.phases[i];
+    format!("{} seqs of {}", show::digits(sequences), show::length(context))
+}
+
+fn lr_text(stage: &StagePlan, at: u64) -> String {
+    show::number(stage.lr.curve.value(at))
+}
+
+fn weight_text(portion: Option<&MixPlan>, at: u64) -> String {
+    portion.map_or("none".to_owned(), |m| show::percent(m.weight.value(at)))
+}

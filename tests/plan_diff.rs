@@ -1,0 +1,166 @@
+//! `midc plan --diff`: golden text and JSON for `tests/golden/diff/*.curriculum`, each against
+//! `old.curriculum` there, for runs that have come to several places.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/diff")
+}
+
+fn midc(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_midc"))
+        .current_dir(golden())
+        .env("NO_COLOR", "1")
+        .args(args)
+        .output()
+        .expect("midc runs")
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = midc(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// A run directory with the plan of `old.curriculum` and empty checkpoints.
+fn run_dir(checkpoints: &[(&str, u64)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    let plan = stdout(&["plan", "old.curriculum", "--format", "json"]);
+    std::fs::write(dir.path().join("plan.json"), plan).expect("writable");
+    for (stage, step) in checkpoints {
+        let path = dir.path().join("checkpoints").join(stage).join(format!("step-{step}"));
+        std::fs::create_dir_all(path).expect("writable");
+    }
+    dir
+}
+
+fn diff(new: &str, dir: &tempfile::TempDir, more: &[&str]) -> String {
+    let old = dir.path().join("plan.json").display().to_string();
+    let mut args = vec!["plan", new, "--diff", &old];
+    args.extend(more);
+    stdout(&args)
+}
+
+fn json(new: &str, dir: &tempfile::TempDir, more: &[&str]) -> Value {
+    let mut args = vec!["--format", "json"];
+    args.extend(more);
+    serde_json::from_str(&diff(new, dir, &args)).expect("JSON")
+}
+
+fn stage<'v>(diff: &'v Value, name: &str) -> &'v Value {
+    let stages = diff["stages"].as_array().expect("stages");
+    stages.iter().find(|s| s["stage"] == name).unwrap_or_else(|| panic!("stage `{name}`"))
+}
+
+#[test]
+fn texts_read_as_blessed() {
+    let unknown = run_dir(&[]);
+    let early = run_dir(&[("main", 2000)]);
+    let late = run_dir(&[("main", 23_842), ("decay[1]", 4769), ("decay[2]", 100)]);
+    let mut wrong = Vec::new();
+    for name in [
+        "old",
+        "later_decay",
+        "longer_stage",
+        "other_order",
+        "other_mix",
+        "other_batch",
+        "watched",
+        "held_out",
+        "graph",
+    ] {
+        let new = format!("{name}.curriculum");
+        let text = format!(
+            "== nothing known ==\n{}\n== main under way ==\n{}\n== decays under way ==\n{}",
+            diff(&new, &unknown, &[]),
+            diff(&new, &early, &[]),
+            diff(&new, &late, &[])
+        );
+        let path = golden().join(format!("{name}.txt"));
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&path, text).expect("writable");
+        } else if std::fs::read_to_string(&path).unwrap_or_default() != text {
+            wrong.push(format!("{}:\n{text}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n(BLESS=1 rewrites them)", wrong.join("\n"));
+}
+
+#[test]
+fn a_later_decay_leaves_the_past_alone() {
+    let dir = run_dir(&[("main", 2000)]);
+    let diff = json("later_decay.curriculum", &dir, &[]);
+    let main = stage(&diff, "main");
+    assert_eq!(main["standing"], "goes_on");
+    assert_eq!(main["done"]["step"], 2000);
+    assert_eq!(main["done"]["tokens"], 2000 * 1024 * 4096u64);
+    // The first step whose rate differs is the first that begins after token 80B.
+    let step = 80_000_000_000u64.div_ceil(1024 * 4096);
+    assert_eq!(main["same_until"]["step"], step);
+    assert_eq!(main["lr"]["next"]["before"], main["lr"]["next"]["after"]);
+    // The branch point lies where both are the same.
+    assert_eq!(stage(&diff, "decay[1]")["standing"], "kept");
+    assert_eq!(stage(&diff, "long")["standing"], "kept");
+    assert_eq!(diff["same_outcome"], false);
+    // Past the place where they part, the end of `main` is stale.
+    let late = run_dir(&[("main", 23_842)]);
+    assert_eq!(stage(&json("later_decay.curriculum", &late, &[]), "main")["standing"], "stale");
+}
+
+#[test]
+fn a_changed_past_makes_everything_after_it_stale() {
+    let dir = run_dir(&[("main", 23_842), ("decay[1]", 4769), ("decay[2]", 100)]);
+    let diff = json("other_order.curriculum", &dir, &[]);
+    for name in ["main", "decay[1]", "decay[2]"] {
+        assert_eq!(stage(&diff, name)["standing"], "stale", "{name}");
+    }
+    assert_eq!(stage(&diff, "long")["standing"], "ahead");
+    let why = stage(&diff, "long")["why"][0].as_str().expect("a reason");
+    assert!(why.contains("soup `final`") && why.contains("decay[1]"), "{why}");
+    // Everything read of a source whose documents change may come again.
+    let sources = stage(&diff, "main")["sources"].as_array().expect("sources").clone();
+    let code = sources.iter().find(|s| s["source"] == "code").expect("code");
+    assert_eq!(code["reordered"], true);
+    assert_eq!(code["reread"], code["drawn"]["before"]);
+}
+
+#[test]
+fn tokens_read_again_and_skipped_are_counted() {
+    let dir = run_dir(&[]);
+    let diff = json("other_mix.curriculum", &dir, &["--at", "main:80B"]);
+    let main = stage(&diff, "main");
+    assert_eq!(main["standing"], "stale");
+    let tokens = main["done"]["tokens"].as_u64().expect("a number");
+    let moved = |source: &str, way: &str| {
+        let sources = main["sources"].as_array().expect("sources");
+        let found = sources.iter().find(|s| s["source"] == source).expect("the source");
+        found[way].as_u64().expect("a number")
+    };
+    // From 60B on web falls from 80% to 50% and code rises by as much.
+    let expected = (tokens - 60_000_000_000) * 3 / 10;
+    assert!(moved("web", "reread").abs_diff(expected) <= 1);
+    assert!(moved("code", "skipped").abs_diff(expected) <= 1);
+    assert_eq!(moved("web", "skipped"), 0);
+}
+
+#[test]
+fn what_only_watches_changes_no_hash_and_what_is_held_out_does() {
+    let dir = run_dir(&[("main", 2000)]);
+    let watched = json("watched.curriculum", &dir, &[]);
+    assert_eq!(watched["same_outcome"], true);
+    assert_eq!(stage(&watched, "long")["watching"][0], "eval");
+    let held_out = json("held_out.curriculum", &dir, &[]);
+    assert_eq!(held_out["same_outcome"], false);
+    assert_eq!(stage(&held_out, "main")["standing"], "stale");
+    assert_eq!(stage(&held_out, "main")["changes"][0]["what"], "heldout");
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let output = midc(&["plan", "old.curriculum", "--diff", "old.curriculum"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not a plan"));
+}
