@@ -51,6 +51,22 @@ void forward_and_backward(Check& c, const AttentionCase& s) {
   }
 }
 
+void hopper_forward(Check& c, const AttentionCase& s) {
+  c.begin("attention sm90 d%d h%d/%d %dx%d %s", s.d, s.heads, s.kv_heads, s.rows, s.context, s.mask);
+  AttentionData a = attention_data(c.seed, s);
+  Buffer<uint16_t> qkv(c.device, a.qkv.bits), out(c.device, (size_t)s.tokens() * s.heads * s.d);
+  Buffer<uint32_t> from(c.device, a.from);
+  Buffer<float> lse(c.device, (size_t)s.tokens() * s.heads);
+  std::string name = "attention_forward_sm90_" + std::to_string(s.d);
+  MapBytes map = c.device.map_2d(qkv.ptr(), s.width(), s.tokens(), (uint64_t)s.width() * 2, 64, 64);
+  c.device.run({name.c_str(), {(unsigned)(s.context + 127) / 128, (unsigned)s.heads, (unsigned)s.rows}, {384, 1, 1},
+                (size_t)5 * 128 * s.d * 2 + 128},
+               map, from.ptr(), out.ptr(), lse.ptr(), s.context, s.heads, s.kv_heads, (float)s.scale());
+  AttentionReference ref = attention_reference(s, a);
+  c.close("out", widen(out.get()), ref.out, 5e-3);
+  c.within("log sum", widen(lse.get()), ref.lse, 1e-4);
+}
+
 // Changing a token leaves everything before it as it was, to the bit.
 void causal(Check& c, const AttentionCase& s, int changed) {
   c.begin("attention causal d%d context %d", s.d, s.context);
@@ -78,7 +94,7 @@ FAMILY(attention) {
     forward_and_backward(c, {64, 2, 1, 1, 200, "documents"});
     return;
   }
-  for (int d : {64, 96, 128, 256}) {
+  for (int d : {32, 64, 96, 128, 256}) {
     forward_and_backward(c, {d, 2, 1, 1, 1, "causal"});
     forward_and_backward(c, {d, 2, 2, 2, 65, "documents"});
     forward_and_backward(c, {d, 3, 1, 1, d == 64 ? 330 : 200, "causal"});
@@ -89,4 +105,22 @@ FAMILY(attention) {
   forward_and_backward(c, {64, 2, 1, 1, 300, "window"});
   forward_and_backward(c, {128, 4, 1, 1, 257, "edges"});
   causal(c, {64, 2, 1, 1, 200, "causal"}, 130);
+}
+
+FAMILY(attention_sm90) {
+  if (!c.device.has_hopper()) return;
+  if (c.small) {
+    hopper_forward(c, {64, 1, 1, 1, 520, "window"});
+    return;
+  }
+  for (int d : {64, 128}) {
+    hopper_forward(c, {d, 2, 1, 1, 1, "causal"});
+    hopper_forward(c, {d, 2, 2, 2, 65, "documents"});
+    hopper_forward(c, {d, 3, 1, 1, 127, "causal"});
+    hopper_forward(c, {d, 2, 1, 2, 129, "documents"});
+    hopper_forward(c, {d, 1, 1, 1, 700, "causal"});
+    hopper_forward(c, {d, 4, 2, 1, 385, "window"});
+    hopper_forward(c, {d, 1, 1, 1, 513, "documents"});
+    hopper_forward(c, {d, 1, 1, 1, 256, "edges"});
+  }
 }
