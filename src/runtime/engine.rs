@@ -5,6 +5,7 @@
 
 use crate::plan::Architecture;
 use crate::runtime::backend::cpu::Cpu;
+use crate::runtime::backend::cuda;
 use crate::runtime::backend::reference::Reference;
 use crate::runtime::batch::Batch;
 use crate::runtime::model::decoder::Decoder;
@@ -141,6 +142,8 @@ pub enum EngineKind {
     CpuF32,
     /// bf16 products with f32 sums and f32 master weights, on all cores.
     CpuBf16,
+    /// bf16 products with f32 sums and f32 master weights, on the NVIDIA GPU of this number.
+    Cuda(usize),
     /// Plain f64 loops: the oracle of the tests, slow.
     Reference,
 }
@@ -265,6 +268,9 @@ pub fn engine(
     Ok(match kind {
         EngineKind::Reference => {
             Box::new(Decoder::new(Reference::<f64>::default(), architecture, weights, options.memory)?)
+        }
+        EngineKind::Cuda(ordinal) => {
+            Box::new(Decoder::new(cuda::open(ordinal)?, architecture, weights, options.memory)?)
         }
         EngineKind::CpuF32 => {
             let cpu = Cpu::<f32>::new(options.threads)?;

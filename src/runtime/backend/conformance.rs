@@ -598,3 +598,32 @@ fn a_packed_row_equals_its_documents_alone() {
     check(&Cpu::<f32>::new(Some(2)).unwrap(), 1e-5);
     check(&Cpu::<bf16>::new(Some(2)).unwrap(), 1e-2);
 }
+
+/// Every operation of a device backend, whose kernels take dimensions in multiples of 8 and heads of a
+/// few sizes only, against the reference.
+pub(super) fn on_device(backend: &impl Backend) {
+    const DOCUMENTS: &[usize] = &[70, 1, 60];
+    fn against(backend: &impl Backend, case: &impl Case) {
+        let expected = case.run(&Reference::<f64>::default());
+        let outputs = case.run(backend);
+        for ((name, got), (_, expected)) in outputs.iter().zip(&expected) {
+            compare(&backend.describe(), &case.name(), name, got, expected, 1e-2);
+        }
+    }
+    for (rows, inputs, outputs) in [(1, 8, 8), (70, 136, 264), (130, 264, 136), (257, 64, 328)] {
+        against(backend, &Linear { rows, inputs, outputs });
+    }
+    for (context, head_dim) in [(1, 64), (65, 32), (64, 64), (70, 96), (130, 128), (66, 256), (200, 64)] {
+        let documents = (context == 200).then_some(DOCUMENTS);
+        against(backend, &Attention { rows: 2, context, heads: 4, kv_heads: 2, head_dim, documents });
+    }
+    for (rows, width) in [(1, 8), (65, 64), (9, 2000)] {
+        against(backend, &Norm(NormShape::whole(rows, width)));
+        against(backend, &Pointwise { rows, width });
+    }
+    against(backend, &Norm(NormShape { rows: 65, stride: 96, offset: 0, segments: 4, width: 16 }));
+    against(backend, &Norm(NormShape { rows: 3, stride: 384, offset: 64, segments: 1, width: 300 }));
+    against(backend, &Rope { rows: 2, context: 33, heads: 3, kv_heads: 1, head_dim: 32 });
+    against(backend, &Loss { tokens: 33, width: 64, vocab: 301, z_loss: 0.0 });
+    against(backend, &Loss { tokens: 200, width: 8, vocab: 50, z_loss: 0.1 });
+}

@@ -1,0 +1,647 @@
+//! The operations of a training step on one GPU: bf16 products with f32 sums, f32 weights and stream.
+//!
+//! Every operation is a few launches on one stream. No kernel uses atomics and no launch depends on
+//! anything but shapes, so equal inputs give equal bits.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::device::{Argument, Device, DeviceFailure, Launch};
+use super::memory::{Index, Memory, Narrow, Scratch, Wide};
+use super::product::{Order, Output, Product};
+use crate::runtime::backend::{AdamW, AttentionShape, Backend, LossShape, NormShape};
+use crate::runtime::engine::EngineError;
+use Argument::{Float, Int, Long, Pointer};
+
+/// Shares of a sum of squares; as in `reduce.cu`.
+const SHARES: usize = 512;
+/// Blocks that sum the gradient of a norm's weight: fixed, so that the order of the sums is.
+const NORM_SHARES: usize = 264;
+
+/// One GPU.
+#[derive(Debug)]
+pub struct Cuda {
+    pub(super) device: Arc<dyn Device>,
+    failure: RefCell<Option<DeviceFailure>>,
+    pub(super) scratch: RefCell<ScratchSpace>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ScratchSpace {
+    /// Logits of a block of rows, then their gradient.
+    pub(super) logits: Scratch,
+    /// Δ of the attention backward pass.
+    pub(super) delta: Scratch,
+    /// Shares of sums.
+    shares: Scratch,
+}
+
+/// Which values of a row a norm takes, as the kernels want it.
+struct NormArguments {
+    items: usize,
+    tail: [Argument; 5],
+}
+
+impl Cuda {
+    /// On a device.
+    pub fn new(device: Arc<dyn Device>) -> Self {
+        Cuda { device, failure: RefCell::new(None), scratch: RefCell::default() }
+    }
+
+    fn error(&self, failure: DeviceFailure) -> EngineError {
+        EngineError::Device {
+            device: self.device.describe(),
+            reason: format!("{}: {}", failure.what, failure.reason),
+        }
+    }
+
+    /// Do something unless something failed before; remember the first failure.
+    fn attempt<T: Default>(&self, work: impl FnOnce() -> Result<T, DeviceFailure>) -> T {
+        if self.failure.borrow().is_some() {
+            return T::default();
+        }
+        work().unwrap_or_else(|failure| {
+            *self.failure.borrow_mut() = Some(failure);
+            T::default()
+        })
+    }
+
+    pub(super) fn launch(
+        &self,
+        kernel: &'static str,
+        grid: [usize; 3],
+        threads: u32,
+        shared: usize,
+        arguments: &mut [Argument],
+    ) -> Result<(), DeviceFailure> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let refuse = |reason: String| Err(DeviceFailure { what: format!("launching `{kernel}`"), reason });
+        if shared > self.device.shared_limit() {
+            return refuse(format!(
+                "it needs {shared} bytes of shared memory, a block can have {}",
+                self.device.shared_limit()
+            ));
+        }
+        if grid[0] > i32::MAX as usize || grid[1] > 65_535 || grid[2] > 65_535 {
+            return refuse(format!("a grid of {grid:?} blocks is too large"));
+        }
+        let launch = Launch { kernel, grid: grid.map(|g| g as u32), threads, shared };
+        self.device.launch(launch, arguments)
+    }
+
+    /// One thread for each of `items`.
+    fn each(
+        &self,
+        kernel: &'static str,
+        items: usize,
+        arguments: &mut [Argument],
+    ) -> Result<(), DeviceFailure> {
+        self.launch(kernel, [items.div_ceil(256), 1, 1], 256, 0, arguments)
+    }
+
+    /// The bf16 copy of a weight.
+    pub(super) fn operand(&self, weight: &Wide) -> Result<u64, DeviceFailure> {
+        weight.narrow(&self.device, |from, to, len| {
+            self.each("narrow_copy", len, &mut [Pointer(from), Pointer(to), Long(len as i64)])
+        })
+    }
+
+    fn norm_arguments(shape: NormShape) -> Result<NormArguments, DeviceFailure> {
+        if shape.width % 2 != 0 || shape.stride % 2 != 0 || shape.offset % 2 != 0 {
+            return Err(DeviceFailure {
+                what: format!("a norm over {} values", shape.width),
+                reason: "the kernels need even widths".into(),
+            });
+        }
+        Ok(NormArguments {
+            items: shape.rows * shape.segments,
+            tail: [
+                Long(shape.rows as i64),
+                Int(shape.stride as i32),
+                Int(shape.offset as i32),
+                Int(shape.segments as i32),
+                Int(shape.width as i32),
+            ],
+        })
+    }
+
+    fn norm_forward(
+        &self,
+        kernel: &'static str,
+        shape: NormShape,
+        eps: f64,
+        front: &[Argument],
+    ) -> Result<(), DeviceFailure> {
+        let NormArguments { items, tail } = Self::norm_arguments(shape)?;
+        let mut arguments = [front, &tail, &[Float(eps as f32)]].concat();
+        self.launch(kernel, [items.div_ceil(8), 1, 1], 256, 0, &mut arguments)
+    }
+
+    /// `front` are the arguments up to the partial sums, which go to scratch memory and from there to
+    /// `grad_w`.
+    fn norm_backward_pass(
+        &self,
+        kernel: &'static str,
+        shape: NormShape,
+        front: &[Argument],
+        grad_w: &mut Wide,
+    ) -> Result<(), DeviceFailure> {
+        let NormArguments { items, tail } = Self::norm_arguments(shape)?;
+        if items == 0 {
+            return Ok(());
+        }
+        // Each warp keeps one row of sums. 48 KiB can be had on every device.
+        let warps = (49_152 / (shape.width * 4)).clamp(1, 8);
+        let shares = items.div_ceil(warps).min(NORM_SHARES);
+        let partial = self.scratch.borrow_mut().shares.at_least(&self.device, shares * shape.width * 4)?;
+        let mut arguments = [front, &[Pointer(partial)], &tail].concat();
+        let shared = warps * shape.width * 4;
+        self.launch(kernel, [shares, 1, 1], warps as u32 * 32, shared, &mut arguments)?;
+        let mut sum =
+            [Pointer(partial), Pointer(grad_w.change()), Int(shares as i32), Int(shape.width as i32)];
+        self.each("rmsnorm_weight_grad", shape.width, &mut sum)
+    }
+
+    pub(super) fn product(&self, product: Product) -> Result<(), DeviceFailure> {
+        product.run(&*self.device)
+    }
+}
+
+impl Backend for Cuda {
+    type Wide = Wide;
+    type Narrow = Narrow;
+    type Index = Index;
+    const WIDE_BYTES: usize = 4;
+    const NARROW_BYTES: usize = 2;
+
+    fn describe(&self) -> String {
+        format!("cuda bf16 ({})", self.device.describe())
+    }
+
+    fn wide(&self, len: usize) -> Result<Wide, EngineError> {
+        Memory::zeroed(&self.device, len * 4).map(Wide::new).map_err(|f| self.error(f))
+    }
+
+    fn narrow(&self, len: usize) -> Result<Narrow, EngineError> {
+        Memory::zeroed(&self.device, len * 2).map(Narrow).map_err(|f| self.error(f))
+    }
+
+    fn index(&self, len: usize) -> Result<Index, EngineError> {
+        Memory::zeroed(&self.device, len * 4).map(Index).map_err(|f| self.error(f))
+    }
+
+    fn write(&self, values: &[f32], to: &mut Wide, at: usize) {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
+        self.attempt(|| self.device.upload(to.change() + (at * 4) as u64, &bytes));
+    }
+
+    fn read(&self, from: &Wide, at: usize, values: &mut [f32]) {
+        let mut bytes = vec![0u8; values.len() * 4];
+        self.attempt(|| self.device.download(from.at() + (at * 4) as u64, &mut bytes));
+        for (value, chunk) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *value = f32::from_ne_bytes(*chunk);
+        }
+    }
+
+    fn write_index(&self, values: &[u32], to: &mut Index) {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
+        self.attempt(|| self.device.upload(to.0.at(), &bytes));
+    }
+
+    fn zero(&self, len: usize, buffer: &mut Wide) {
+        self.attempt(|| self.device.clear(buffer.change(), len * 4));
+    }
+
+    fn finish(&self) -> Result<(), EngineError> {
+        self.attempt(|| self.device.wait());
+        match self.failure.borrow_mut().take() {
+            Some(failure) => Err(self.error(failure)),
+            None => Ok(()),
+        }
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        let scratch = self.scratch.borrow();
+        scratch.logits.bytes() + scratch.delta.bytes() + scratch.shares.bytes()
+    }
+
+    fn narrow_copy(&self, len: usize, from: &Wide, to: &mut Narrow) {
+        self.attempt(|| {
+            self.each("narrow_copy", len, &mut [Pointer(from.at()), Pointer(to.0.at()), Long(len as i64)])
+        });
+    }
+
+    fn add_narrow(&self, len: usize, from: &Narrow, to: &mut Wide, copy: &mut Narrow) {
+        let mut arguments =
+            [Pointer(from.0.at()), Pointer(to.change()), Pointer(copy.0.at()), Long(len as i64)];
+        self.attempt(|| self.each("add_narrow", len, &mut arguments));
+    }
+
+    fn embed(&self, tokens: usize, width: usize, table: &Wide, ids: &Index, out: &mut Wide) {
+        self.attempt(|| {
+            whole_quads(width)?;
+            let mut arguments =
+                [Pointer(table.at()), Pointer(ids.0.at()), Pointer(out.change()), Int(width as i32)];
+            self.launch("embedding_forward", [tokens, 1, 1], 128, 0, &mut arguments)
+        });
+    }
+
+    fn embed_backward(&self, tokens: usize, width: usize, grad: &Wide, ids: &Index, grad_table: &mut Wide) {
+        self.attempt(|| {
+            whole_quads(width)?;
+            let mut arguments = [
+                Pointer(grad.at()),
+                Pointer(ids.0.at()),
+                Pointer(grad_table.change()),
+                Int(tokens as i32),
+                Int(width as i32),
+            ];
+            self.launch("embedding_backward", [tokens, width.div_ceil(256), 1], 128, 0, &mut arguments)
+        });
+    }
+
+    fn linear(&self, rows: usize, inputs: usize, outputs: usize, x: &Narrow, w: &Wide, y: &mut Narrow) {
+        self.attempt(|| {
+            self.product(Product {
+                order: Order::Nt,
+                a: x.0.at(),
+                lda: inputs,
+                b: self.operand(w)?,
+                ldb: inputs,
+                c: y.0.at(),
+                ldc: outputs,
+                m: rows,
+                n: outputs,
+                k: inputs,
+                output: Output::Bf16,
+            })
+        });
+    }
+
+    fn linear_residual(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        x: &Narrow,
+        w: &Wide,
+        residual: &Wide,
+        y: &mut Wide,
+    ) {
+        self.attempt(|| {
+            self.product(Product {
+                order: Order::Nt,
+                a: x.0.at(),
+                lda: inputs,
+                b: self.operand(w)?,
+                ldb: inputs,
+                c: y.change(),
+                ldc: outputs,
+                m: rows,
+                n: outputs,
+                k: inputs,
+                output: Output::F32 { add: residual.at() },
+            })
+        });
+    }
+
+    fn linear_input_grad(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        grad_y: &Narrow,
+        w: &Wide,
+        grad_x: &mut Narrow,
+    ) {
+        self.attempt(|| {
+            self.product(Product {
+                order: Order::Nn,
+                a: grad_y.0.at(),
+                lda: outputs,
+                b: self.operand(w)?,
+                ldb: inputs,
+                c: grad_x.0.at(),
+                ldc: inputs,
+                m: rows,
+                n: inputs,
+                k: outputs,
+                output: Output::Bf16,
+            })
+        });
+    }
+
+    fn linear_weight_grad(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        grad_y: &Narrow,
+        x: &Narrow,
+        accumulate: bool,
+        grad_w: &mut Wide,
+    ) {
+        self.attempt(|| {
+            let c = grad_w.change();
+            self.product(Product {
+                order: Order::Tn,
+                a: grad_y.0.at(),
+                lda: outputs,
+                b: x.0.at(),
+                ldb: inputs,
+                c,
+                ldc: inputs,
+                m: outputs,
+                n: inputs,
+                k: rows,
+                output: Output::F32 { add: if accumulate { c } else { 0 } },
+            })
+        });
+    }
+
+    fn norm(&self, shape: NormShape, eps: f64, x: &Wide, w: &Wide, y: &mut Narrow, rstd: &mut Wide) {
+        let front = [Pointer(x.at()), Pointer(w.at()), Pointer(y.0.at()), Pointer(rstd.change())];
+        self.attempt(|| self.norm_forward("rmsnorm_forward", shape, eps, &front));
+    }
+
+    fn norm_backward(
+        &self,
+        shape: NormShape,
+        x: &Wide,
+        w: &Wide,
+        rstd: &Wide,
+        grad_y: &Narrow,
+        grad: &mut Wide,
+        copy: &mut Narrow,
+        grad_w: &mut Wide,
+    ) {
+        let front = [
+            Pointer(x.at()),
+            Pointer(w.at()),
+            Pointer(rstd.at()),
+            Pointer(grad_y.0.at()),
+            Pointer(grad.change()),
+            Pointer(copy.0.at()),
+        ];
+        self.attempt(|| self.norm_backward_pass("rmsnorm_backward", shape, &front, grad_w));
+    }
+
+    fn norm_residual(
+        &self,
+        shape: NormShape,
+        eps: f64,
+        x: &Narrow,
+        w: &Wide,
+        residual: &Wide,
+        y: &mut Wide,
+        rstd: &mut Wide,
+    ) {
+        let front = [
+            Pointer(x.0.at()),
+            Pointer(w.at()),
+            Pointer(residual.at()),
+            Pointer(y.change()),
+            Pointer(rstd.change()),
+        ];
+        self.attempt(|| self.norm_forward("rmsnorm_residual_forward", shape, eps, &front));
+    }
+
+    fn norm_residual_backward(
+        &self,
+        shape: NormShape,
+        x: &Narrow,
+        w: &Wide,
+        rstd: &Wide,
+        grad_y: &Wide,
+        grad_x: &mut Narrow,
+        grad_w: &mut Wide,
+    ) {
+        let front = [
+            Pointer(x.0.at()),
+            Pointer(w.at()),
+            Pointer(rstd.at()),
+            Pointer(grad_y.at()),
+            Pointer(grad_x.0.at()),
+        ];
+        self.attempt(|| self.norm_backward_pass("rmsnorm_residual_backward", shape, &front, grad_w));
+    }
+
+    fn norm_segments(
+        &self,
+        shape: NormShape,
+        eps: f64,
+        x: &Narrow,
+        w: &Wide,
+        y: &mut Narrow,
+        rstd: &mut Wide,
+    ) {
+        let front = [Pointer(x.0.at()), Pointer(w.at()), Pointer(y.0.at()), Pointer(rstd.change())];
+        self.attempt(|| self.norm_forward("rmsnorm_segments_forward", shape, eps, &front));
+    }
+
+    fn norm_segments_backward(
+        &self,
+        shape: NormShape,
+        x: &Narrow,
+        w: &Wide,
+        rstd: &Wide,
+        grad: &mut Narrow,
+        grad_w: &mut Wide,
+    ) {
+        let front = [Pointer(x.0.at()), Pointer(w.at()), Pointer(rstd.at()), Pointer(grad.0.at())];
+        self.attempt(|| self.norm_backward_pass("rmsnorm_segments_backward", shape, &front, grad_w));
+    }
+
+    fn copy_columns(
+        &self,
+        rows: usize,
+        stride: usize,
+        offset: usize,
+        width: usize,
+        from: &Narrow,
+        to: &mut Narrow,
+    ) {
+        let mut arguments = [
+            Pointer(from.0.at()),
+            Pointer(to.0.at()),
+            Long(rows as i64),
+            Int(stride as i32),
+            Int(offset as i32),
+            Int(width as i32),
+        ];
+        self.attempt(|| self.each("copy_columns", rows * width, &mut arguments));
+    }
+
+    fn rope(
+        &self,
+        shape: AttentionShape,
+        positions: &Index,
+        cos: &Wide,
+        sin: &Wide,
+        backward: bool,
+        qkv: &mut Narrow,
+    ) {
+        self.attempt(|| {
+            if shape.head_dim % 4 != 0 {
+                return Err(DeviceFailure {
+                    what: format!("RoPE over heads of {} values", shape.head_dim),
+                    reason: "the kernel needs a multiple of 4".into(),
+                });
+            }
+            let mut arguments = [
+                Pointer(qkv.0.at()),
+                Pointer(positions.0.at()),
+                Pointer(cos.at()),
+                Pointer(sin.at()),
+                Int(shape.qkv_width() as i32),
+                Int((shape.heads + shape.kv_heads) as i32),
+                Int(shape.head_dim as i32),
+                Float(if backward { -1.0 } else { 1.0 }),
+            ];
+            self.launch("rope", [shape.tokens(), 1, 1], 256, 0, &mut arguments)
+        });
+    }
+
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        qkv: &Narrow,
+        attend_from: &Index,
+        out: &mut Narrow,
+        log_sum: &mut Wide,
+    ) {
+        self.attempt(|| self.attend(shape, qkv, attend_from, out, log_sum));
+    }
+
+    fn attention_backward(
+        &self,
+        shape: AttentionShape,
+        qkv: &Narrow,
+        out: &Narrow,
+        log_sum: &Wide,
+        attend_from: &Index,
+        grad_out: &Narrow,
+        grad_qkv: &mut Narrow,
+    ) {
+        self.attempt(|| self.attend_backward(shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv));
+    }
+
+    fn swiglu(&self, rows: usize, width: usize, gate_up: &Narrow, y: &mut Narrow) {
+        self.attempt(|| {
+            whole_chunks(width)?;
+            let mut arguments =
+                [Pointer(gate_up.0.at()), Pointer(y.0.at()), Long(rows as i64), Int(width as i32)];
+            self.each("swiglu_forward", rows * width / 8, &mut arguments)
+        });
+    }
+
+    fn swiglu_backward(
+        &self,
+        rows: usize,
+        width: usize,
+        grad_y: &Narrow,
+        gate_up: &mut Narrow,
+        y: &mut Narrow,
+    ) {
+        self.attempt(|| {
+            whole_chunks(width)?;
+            let mut arguments = [
+                Pointer(grad_y.0.at()),
+                Pointer(gate_up.0.at()),
+                Pointer(y.0.at()),
+                Long(rows as i64),
+                Int(width as i32),
+            ];
+            self.each("swiglu_backward", rows * width / 8, &mut arguments)
+        });
+    }
+
+    fn loss(&self, shape: LossShape, x: &Narrow, w: &Wide, targets: &Index, nll: &mut Wide) {
+        self.attempt(|| self.nll(shape, x, w, targets, nll));
+    }
+
+    fn loss_backward(
+        &self,
+        shape: LossShape,
+        x: &Narrow,
+        w: &Wide,
+        targets: &Index,
+        nll: &mut Wide,
+        grad_x: &mut Narrow,
+        accumulate: bool,
+        grad_w: &mut Wide,
+    ) {
+        self.attempt(|| self.nll_backward(shape, x, w, targets, nll, grad_x, accumulate, grad_w));
+    }
+
+    fn squared_norm(&self, len: usize, buffer: &Wide) -> f64 {
+        self.attempt(|| {
+            let shares = self.scratch.borrow_mut().shares.at_least(&self.device, (SHARES + 1) * 8)?;
+            let total = shares + (SHARES * 8) as u64;
+            let mut arguments = [Pointer(buffer.at()), Pointer(shares), Long(len as i64)];
+            self.launch("squared_norm_partial", [SHARES, 1, 1], 256, 0, &mut arguments)?;
+            let mut arguments = [Pointer(shares), Pointer(total), Int(0)];
+            self.launch("squared_norm_total", [1, 1, 1], 32, 0, &mut arguments)?;
+            let mut bytes = [0u8; 8];
+            self.device.download(total, &mut bytes)?;
+            Ok(f64::from_ne_bytes(bytes))
+        })
+    }
+
+    fn adamw(
+        &self,
+        len: usize,
+        constants: AdamW,
+        grad: &Wide,
+        weight: &mut Wide,
+        first: &mut Wide,
+        second: &mut Wide,
+    ) {
+        self.attempt(|| {
+            let whole = len == weight.len();
+            let at = weight.change();
+            // The copy follows the weights when all of them change.
+            let copy = if whole { weight.copy_to_update().unwrap_or(0) } else { 0 };
+            let [beta1, beta2] = constants.betas;
+            let [correction1, correction2] = constants.corrections;
+            let mut arguments = [
+                Pointer(grad.at()),
+                Pointer(at),
+                Pointer(first.change()),
+                Pointer(second.change()),
+                Pointer(copy),
+                Pointer(0),
+                Long(len as i64),
+                Float(constants.lr as f32),
+                Float(beta1 as f32),
+                Float(beta2 as f32),
+                Float(constants.eps as f32),
+                Float(constants.weight_decay as f32),
+                Float((1.0 / correction1) as f32),
+                Float((1.0 / correction2) as f32),
+                Float(constants.gradient_scale as f32),
+            ];
+            self.each("adamw_f32", len, &mut arguments)
+        });
+    }
+}
+
+fn whole_quads(width: usize) -> Result<(), DeviceFailure> {
+    multiple(width, 4, "rows of an embedding")
+}
+
+fn whole_chunks(width: usize) -> Result<(), DeviceFailure> {
+    multiple(width, 8, "rows of SwiGLU")
+}
+
+fn multiple(width: usize, of: usize, what: &str) -> Result<(), DeviceFailure> {
+    if width % of == 0 {
+        return Ok(());
+    }
+    Err(DeviceFailure {
+        what: format!("{what} of {width} values"),
+        reason: format!("the kernels need a multiple of {of}"),
+    })
+}

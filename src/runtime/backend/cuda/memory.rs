@@ -1,0 +1,130 @@
+//! Buffers of the backend in device memory.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::device::{Device, DeviceFailure};
+
+/// An allocation that is given back with its owner.
+#[derive(Debug)]
+pub(super) struct Memory {
+    at: u64,
+    bytes: usize,
+    device: Arc<dyn Device>,
+}
+
+impl Memory {
+    /// Contents undefined.
+    pub(super) fn new(device: &Arc<dyn Device>, bytes: usize) -> Result<Self, DeviceFailure> {
+        Ok(Memory { at: device.allocate(bytes)?, bytes, device: Arc::clone(device) })
+    }
+
+    pub(super) fn zeroed(device: &Arc<dyn Device>, bytes: usize) -> Result<Self, DeviceFailure> {
+        let memory = Memory::new(device, bytes)?;
+        device.clear(memory.at, bytes)?;
+        Ok(memory)
+    }
+
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.device.release(self.at);
+    }
+}
+
+/// f32 values, with a bf16 copy once they have been an operand of a product.
+#[derive(Debug)]
+pub struct Wide {
+    pub(super) memory: Memory,
+    copy: RefCell<Option<Copy>>,
+}
+
+/// The bf16 copy of a wide buffer, of the same length.
+#[derive(Debug)]
+struct Copy {
+    memory: Memory,
+    fresh: bool,
+}
+
+impl Wide {
+    pub(super) fn new(memory: Memory) -> Self {
+        Wide { memory, copy: RefCell::new(None) }
+    }
+
+    /// To read the values.
+    pub(super) fn at(&self) -> u64 {
+        self.memory.at()
+    }
+
+    /// To change them: the copy is no longer theirs.
+    pub(super) fn change(&mut self) -> u64 {
+        if let Some(copy) = self.copy.get_mut() {
+            copy.fresh = false;
+        }
+        self.memory.at()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.memory.bytes() / 4
+    }
+
+    /// Address of the copy, when there is one, for somebody who changes it along with the values.
+    pub(super) fn copy_to_update(&mut self) -> Option<u64> {
+        self.copy.get_mut().as_mut().map(|copy| {
+            copy.fresh = true;
+            copy.memory.at()
+        })
+    }
+
+    /// The copy, brought up to date by `refresh(from, to, len)` when it is not.
+    pub(super) fn narrow(
+        &self,
+        device: &Arc<dyn Device>,
+        refresh: impl FnOnce(u64, u64, usize) -> Result<(), DeviceFailure>,
+    ) -> Result<u64, DeviceFailure> {
+        let mut slot = self.copy.borrow_mut();
+        let copy = match slot.take() {
+            Some(copy) => slot.insert(copy),
+            None => slot.insert(Copy { memory: Memory::new(device, self.len() * 2)?, fresh: false }),
+        };
+        if !copy.fresh {
+            refresh(self.memory.at(), copy.memory.at(), self.len())?;
+            copy.fresh = true;
+        }
+        Ok(copy.memory.at())
+    }
+}
+
+/// bf16 values.
+#[derive(Debug)]
+pub struct Narrow(pub(super) Memory);
+
+/// u32 values.
+#[derive(Debug)]
+pub struct Index(pub(super) Memory);
+
+/// Memory that is kept between operations and grows when one needs more.
+#[derive(Debug, Default)]
+pub(super) struct Scratch(Option<Memory>);
+
+impl Scratch {
+    pub(super) fn at_least(&mut self, device: &Arc<dyn Device>, bytes: usize) -> Result<u64, DeviceFailure> {
+        if self.0.as_ref().is_none_or(|m| m.bytes() < bytes) {
+            self.0 = None;
+            self.0 = Some(Memory::new(device, bytes)?);
+        }
+        Ok(self.0.as_ref().map_or(0, Memory::at))
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, |m| m.bytes() as u64)
+    }
+}

@@ -1,0 +1,170 @@
+//! The backend on the host model of the device: every operation against the reference, and whole
+//! training steps beside the CPU. `tests/kernels_host.sh` builds the model and runs these.
+
+use std::sync::Arc;
+
+use super::backend::Cuda;
+use super::host_model::HostModel;
+use crate::plan::Architecture;
+use crate::runtime::backend::conformance;
+use crate::runtime::batch::{Batch, IGNORE};
+use crate::runtime::engine::{
+    Engine, EngineError, EngineKind, EngineOptions, Hyper, RopeTable, StepReport, engine, init_weights,
+};
+use crate::runtime::model::decoder::Decoder;
+use crate::runtime::model::tensor::StateDict;
+use crate::runtime::random::philox;
+
+/// The backend on the model, with or without Hopper's kernels; `None` where the model is not built.
+fn model(hopper: bool) -> Option<Cuda> {
+    let path = HostModel::path();
+    assert!(
+        path.is_some() || std::env::var_os("MIDC_REQUIRE_DEVICE_MODEL").is_none(),
+        "the device model is not built: make -C kernels/host"
+    );
+    path.map(|p| Cuda::new(Arc::new(HostModel::open(&p, hopper, 0))))
+}
+
+#[test]
+fn every_operation_on_ampere() {
+    let Some(backend) = model(false) else { return };
+    conformance::on_device(&backend);
+}
+
+#[test]
+fn every_operation_on_hopper() {
+    let Some(backend) = model(true) else { return };
+    conformance::on_device(&backend);
+}
+
+fn architecture(model_type: &str, tied: bool) -> Architecture {
+    Architecture {
+        model_type: model_type.into(),
+        num_hidden_layers: 2,
+        hidden_size: 64,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 32,
+        intermediate_size: 96,
+        vocab_size: 72,
+        tie_word_embeddings: tied,
+        rms_norm_eps: 1e-5,
+        initializer_range: 0.1,
+    }
+}
+
+/// Two rows of 70 tokens in documents of 30, 1 and 39, different at each step.
+fn batch(step: u32) -> Batch {
+    let context = 70;
+    let starts: Vec<u32> = (0..70)
+        .map(|t| {
+            if t < 30 {
+                0
+            } else if t < 31 {
+                30
+            } else {
+                31
+            }
+        })
+        .collect();
+    let tokens: Vec<u32> = (0..2 * context as u32).map(|i| philox(5, [i, step, 0, 0])[0] % 72).collect();
+    let mut targets = Vec::new();
+    for row in tokens.chunks_exact(context) {
+        targets.extend_from_slice(&row[1..]);
+        targets.push(IGNORE);
+    }
+    targets[29] = IGNORE;
+    let attend_from: Vec<u32> = starts.iter().chain(&starts).copied().collect();
+    let positions = (0..2 * context as u32).map(|i| i % context as u32 - attend_from[i as usize]).collect();
+    Batch { context, tokens, targets, attend_from, positions, source: vec![0, 0] }
+}
+
+fn train(engine: &mut dyn Engine, steps: u32) -> Vec<StepReport> {
+    let inverse: Vec<f64> = (0..16).map(|i| 10_000f64.powf(-f64::from(i) / 16.0)).collect();
+    let rope = RopeTable::new(&inverse, 1.0, 70);
+    (1..=steps)
+        .map(|step| {
+            let hyper = Hyper {
+                lr: 1e-2,
+                betas: [0.9, 0.95],
+                eps: 1e-8,
+                weight_decay: 0.1,
+                clip: Some(1.0),
+                z_loss: Some(1e-4),
+                optimizer_step: u64::from(step),
+            };
+            // The same batch twice in a row, so that learning shows.
+            engine.train_step(&batch(step / 3), &rope, &hyper).unwrap()
+        })
+        .collect()
+}
+
+fn on_model(
+    a: &Architecture,
+    weights: &StateDict,
+    hopper: bool,
+    memory: Option<u64>,
+) -> Option<Box<dyn Engine>> {
+    Some(Box::new(Decoder::new(model(hopper)?, a, weights, memory).unwrap()))
+}
+
+#[test]
+fn training_tracks_the_cpu() {
+    for (model_type, tied, hopper) in
+        [("llama", true, false), ("llama", false, true), ("qwen3", true, true), ("olmo2", false, false)]
+    {
+        let a = architecture(model_type, tied);
+        let weights = init_weights(&a, 3).unwrap();
+        let Some(mut device) = on_model(&a, &weights, hopper, None) else { return };
+        let mut cpu = engine(EngineKind::CpuF32, &a, &weights, EngineOptions::default()).unwrap();
+        let (got, expected) = (train(&mut *device, 6), train(&mut *cpu, 6));
+        for (step, (g, e)) in got.iter().zip(&expected).enumerate() {
+            let name = format!("{model_type}, hopper {hopper}, step {step}");
+            assert!(g.finite && (g.loss / e.loss - 1.0).abs() < 0.01, "{name}: {} beside {}", g.loss, e.loss);
+            let norms = g.grad_norm / e.grad_norm;
+            assert!(
+                (norms - 1.0).abs() < 0.05,
+                "{name}: gradient norm {} beside {}",
+                g.grad_norm,
+                e.grad_norm
+            );
+        }
+        assert!(expected[1].loss < expected[0].loss, "the test learns nothing");
+    }
+}
+
+#[test]
+fn runs_are_equal_to_the_bit_whatever_the_schedule() {
+    let a = architecture("llama", false);
+    let weights = init_weights(&a, 4).unwrap();
+    let Some(mut first) = on_model(&a, &weights, true, None) else { return };
+    let reports = train(&mut *first, 3);
+    let Some(mut second) = on_model(&a, &weights, true, None) else { return };
+    assert_eq!(train(&mut *second, 3), reports);
+    assert_eq!(first.weights(), second.weights());
+}
+
+#[test]
+fn dimensions_no_kernel_has_are_refused() {
+    let mut a = architecture("llama", true);
+    a.head_dim = 48;
+    let weights = init_weights(&a, 3).unwrap();
+    let Some(mut device) = on_model(&a, &weights, false, None) else { return };
+    let inverse = vec![0.5; 24];
+    let error = device.losses(&batch(0), &RopeTable::new(&inverse, 1.0, 70)).unwrap_err();
+    assert!(
+        matches!(&error, EngineError::Device { reason, .. } if reason.contains("heads of 48")),
+        "{error}"
+    );
+}
+
+/// Where there is no driver, the answer says so.
+#[test]
+fn a_missing_driver_is_an_error() {
+    // SAFETY: only tries to load a library by name.
+    if unsafe { cudarc::driver::sys::is_culib_present() } {
+        return;
+    }
+    let error = super::open(0).unwrap_err();
+    assert!(error.to_string().contains("libcuda.so.1"), "{error}");
+}
