@@ -68,7 +68,7 @@ caught tsan 'data race' planted wgmma_overwritten
 # bug MODE NAME KERNEL CHECKS PATTERN ARGUMENTS…: a real kernel with one line changed.
 bug() {
   mode=$1 name=$2 kernel=$3 checks=$4 pattern=$5; shift 5
-  build MODE="$mode" BUG="$name" KERNELS="$kernel" CHECKS="main $checks" "$out/$mode-$name/kernel-check"
+  build MODE="$mode" BUG="$name" KERNELS="$kernel" CHECKS="main timing $checks" "$out/$mode-$name/kernel-check"
   caught "$mode-$name" "$pattern" kernel-check "$@"
 }
 bug o2 BUG_GEMM_BARRIER gemm gemm 'NaN' --seeds 1 gemm
@@ -79,4 +79,8 @@ bug tsan BUG_ATTENTION_RING "attention_forward attention_backward" attention 'da
 bug o2 BUG_RMSNORM_BARRIER "rmsnorm swiglu rope embedding elementwise" rows 'FAIL' --seeds 3 rmsnorm
 bug o2 BUG_CROSS_ENTROPY_BARRIER "cross_entropy adamw reduce" loss_optimizer 'FAIL' --seeds 3 cross_entropy
 [ $missed = 0 ] || { echo "planted bugs went unseen" >&2; exit 1; }
+if command -v cargo >/dev/null; then
+  say "the backend on the host model"
+  (cd "$root" && MIDC_REQUIRE_DEVICE_MODEL=1 cargo test --release --lib backend::cuda)
+fi
 say "all kernels are right on the host model"

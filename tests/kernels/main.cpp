@@ -1,9 +1,9 @@
-// Runs the kernel checks: kernel-check [--gpu DIR] [--seeds N] [--small] [--verbose] [FAMILY…]
+// Runs the kernel checks: kernel-check [--gpu DIR] [--seeds N] [--small] [--repeat N] [--time FILE] [--verbose] [FAMILY…]
 #include <cstdarg>
 #include <cstdlib>
 #include <cstring>
 
-#include "check.h"
+#include "timing.h"
 
 void Check::begin(const char* format, ...) {
   char text[256];
@@ -15,9 +15,10 @@ void Check::begin(const char* format, ...) {
 }
 
 int main(int argc, char** argv) {
-  const char* gpu = nullptr;
+  const char *gpu = nullptr, *times = nullptr;
   int seeds = 3;
   bool small = false, verbose = false;
+  int repeats = 1;
   std::vector<std::string> wanted;
   for (int i = 1; i < argc; i++) {
     std::string a = argv[i];
@@ -25,17 +26,22 @@ int main(int argc, char** argv) {
       gpu = argv[++i];
     else if (a == "--seeds" && i + 1 < argc)
       seeds = atoi(argv[++i]);
+    else if (a == "--repeat" && i + 1 < argc)
+      repeats = atoi(argv[++i]);
+    else if (a == "--time" && i + 1 < argc)
+      times = argv[++i];
     else if (a == "--small")
       small = true;
     else if (a == "--verbose")
       verbose = true;
     else if (a[0] == '-')
-      return fprintf(stderr, "kernel-check [--gpu DIR] [--seeds N] [--small] [--verbose] [FAMILY…]\n"), 2;
+      return fprintf(stderr, "kernel-check [--gpu DIR] [--seeds N] [--small] [--repeat N] [--time FILE] [--verbose] [FAMILY…]\n"), 2;
     else
       wanted.push_back(a);
   }
   Device* device = gpu ? open_gpu(gpu) : open_model();
   printf("device: %s\n", device->describe().c_str());
+  if (times) return time_kernels(*device, times), 0;
   int passed = 0, failed = 0, families = 0;
   for (Family* f = Family::first(); f; f = f->next) {
     bool run = wanted.empty();
@@ -49,6 +55,11 @@ int main(int argc, char** argv) {
       Check c(*device, (uint64_t)s + 1, small);
       c.verbose = verbose;
       f->run(c);
+      for (int again = 1; again < repeats; again++) {
+        Check other(*device, (uint64_t)s + 1, small);
+        f->run(other);
+        c.expect(other.results == c.results, std::string(f->name) + ": two runs differ");
+      }
       total.passed += c.passed;
       total.failed += c.failed;
     }
