@@ -347,6 +347,11 @@ static void run_block(bool fresh) {
   }
   for (int i = 0; i < thread_count; i++) {
     Thread& t = threads[i];
+    if (tsan && fresh && t.stack) {
+      // Nor may it remember what the thread that had this stack wrote there.
+      munmap(t.stack - PAGE, STACK + PAGE);
+      t.stack = nullptr;
+    }
     if (!t.stack) {
       u8* p = (u8*)mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (p == MAP_FAILED) fail(MIDC_HERE, "no memory for the stacks of threads");

@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use miette::miette;
 
+use crate::plan::Precision;
 use crate::runtime::backend::cuda::probe::probe;
+use crate::runtime::engine::Device;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,12 +14,6 @@ pub(crate) enum DeviceArg {
     Auto,
     Cpu,
     Cuda(usize),
-}
-
-/// What is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Device {
-    Cpu,
 }
 
 impl FromStr for DeviceArg {
@@ -38,7 +34,8 @@ impl FromStr for DeviceArg {
 }
 
 impl DeviceArg {
-    /// The device to use.
+    /// The device to use. `auto` stays on the CPU: what a run computes does not change with the machine
+    /// unless it is asked to.
     ///
     /// # Errors
     /// When a GPU was asked for and cannot be used; says why and what to do.
@@ -47,16 +44,29 @@ impl DeviceArg {
             Self::Auto | Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(ordinal) => {
                 let report = probe();
-                let problem = report.problem.unwrap_or_else(|| match report.devices.get(ordinal) {
-                    Some(device) => format!("this version does not train on the {} yet", device.name),
-                    None => format!("there is no GPU {ordinal}; the driver shows {}", report.devices.len()),
+                let problem = report.problem.or_else(|| match report.devices.get(ordinal) {
+                    Some(device) => device.problem(),
+                    None => {
+                        Some(format!("there is no GPU {ordinal}; the driver shows {}", report.devices.len()))
+                    }
                 });
-                Err(miette!(
-                    code = "midc::device::cuda",
-                    help = "`midc doctor` says what is missing; `--device cpu` trains without a GPU",
-                    "cannot use `cuda:{ordinal}`: {problem}"
-                ))
+                match problem {
+                    None => Ok(Device::Cuda(ordinal)),
+                    Some(problem) => Err(miette!(
+                        code = "midc::device::cuda",
+                        help = "`midc doctor` says what is missing; `--device cpu` trains without a GPU",
+                        "cannot use `cuda:{ordinal}`: {problem}"
+                    )),
+                }
             }
         }
+    }
+}
+
+/// The arithmetic that was asked for, or what a device does when nothing was said.
+pub(crate) fn precision(asked: Option<&str>, device: Device) -> Precision {
+    match (asked, device) {
+        (Some("bf16"), _) | (None, Device::Cuda(_)) => Precision::Bf16,
+        _ => Precision::F32,
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::compile;
-use crate::cli::device::{Device, DeviceArg};
+use crate::cli::device::{DeviceArg, precision};
 use crate::rope;
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::data::{TextTokenizer, file_windows};
@@ -37,9 +37,9 @@ pub(crate) struct Args {
     /// `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto")]
     device: DeviceArg,
-    /// Arithmetic
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
-    precision: String,
+    /// Arithmetic [default: f32 on the CPU, bf16 on a GPU]
+    #[arg(long, value_parser = ["f32", "bf16"])]
+    precision: Option<String>,
     /// Worker threads [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -55,7 +55,7 @@ pub(crate) struct Args {
 const TOKENS_AT_ONCE: usize = 8192;
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
-    let Device::Cpu = args.device.choose()?;
+    let device = args.device.choose()?;
     let Loaded { config, weights, tokenizer } = model::load(&args.checkpoint)?;
     let context = args.context.unwrap_or((config.context as usize).min(2048));
     if context < 2 {
@@ -75,7 +75,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             )?
         }
     };
-    let kind = if args.precision == "bf16" { EngineKind::CpuBf16 } else { EngineKind::CpuF32 };
+    let kind = EngineKind::on(device, precision(args.precision.as_deref(), device))?;
     let options = EngineOptions { threads: args.threads, memory: args.memory };
     let scaled =
         rope::inv_freq(config.architecture.head_dim, config.rope.theta, &config.rope.scaling, context as u64);

@@ -13,9 +13,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use miette::IntoDiagnostic;
 
 use crate::cli::compile::{self, CompileArgs};
-use crate::cli::device::{Device, DeviceArg};
+use crate::cli::device::{DeviceArg, precision};
 use crate::cli::progress::Bar;
-use crate::plan::{Precision, StagePlan};
+use crate::plan::StagePlan;
 use crate::runtime::data::{OnBad, Progress};
 use crate::runtime::exec::{Event, ExecOptions, Observer, Outcome, Summary, exec};
 use crate::runtime::journal::StepRecord;
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto")]
     device: DeviceArg,
-    /// Arithmetic of stages that name none [default: f32 on the CPU]
+    /// Arithmetic of stages that name none [default: f32 on the CPU, bf16 on a GPU]
     #[arg(long, value_parser = ["f32", "bf16"])]
     precision: Option<String>,
     /// Worker threads [default: all cores]
@@ -59,14 +59,15 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let Some(compiled) = compile::plan(&args.compile)? else { return Ok(ExitCode::from(super::FOUND)) };
-    let Device::Cpu = args.device.choose()?;
+    let device = args.device.choose()?;
     let run_dir = args.run_dir.unwrap_or_else(|| PathBuf::from("runs").join(&compiled.plan.curriculum));
     let options = ExecOptions {
         base_dir: compiled.base_dir,
         run_dir: run_dir.clone(),
         cache_dir: args.cache_dir,
         resume: args.resume,
-        precision: if args.precision.as_deref() == Some("bf16") { Precision::Bf16 } else { Precision::F32 },
+        device,
+        precision: precision(args.precision.as_deref(), device),
         threads: args.threads,
         memory: args.memory,
         on_bad: if args.strict_data { OnBad::Fail } else { OnBad::Skip },

@@ -11,6 +11,7 @@ use miette::IntoDiagnostic;
 use super::compile::{self, CompileArgs};
 use crate::plan::{FromKind, Plan, Precision};
 use crate::runtime::data::{OnBad, Progress, Quiet};
+use crate::runtime::engine::Device;
 use crate::runtime::exec::{Event, ExecOptions, Observer, Outcome, exec};
 use crate::runtime::rehearse::{shrink, write_props};
 
@@ -48,6 +49,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         run_dir: args.run_dir.unwrap_or_else(|| scratch.path().join("run")),
         cache_dir: scratch.path().join("cache"),
         resume: false,
+        device: Device::Cpu,
         precision: Precision::F32,
         threads: None,
         memory: None,

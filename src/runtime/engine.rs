@@ -3,7 +3,7 @@
 //! Knows nothing of plans, data or checkpoints; which backend does the arithmetic is chosen once, by
 //! [`engine`].
 
-use crate::plan::Architecture;
+use crate::plan::{Architecture, Precision};
 use crate::runtime::backend::cpu::Cpu;
 use crate::runtime::backend::cuda;
 use crate::runtime::backend::reference::Reference;
@@ -135,6 +135,16 @@ pub trait Engine: Send {
     fn describe(&self) -> String;
 }
 
+/// Where the arithmetic happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The NVIDIA GPU of this number.
+    Cuda(usize),
+}
+
 /// Which arithmetic to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineKind {
@@ -146,6 +156,21 @@ pub enum EngineKind {
     Cuda(usize),
     /// Plain f64 loops: the oracle of the tests, slow.
     Reference,
+}
+
+impl EngineKind {
+    /// The engine for an arithmetic on a device.
+    ///
+    /// # Errors
+    /// When the device has no such arithmetic: a GPU computes in bf16 only.
+    pub fn on(device: Device, precision: Precision) -> Result<Self, EngineError> {
+        match (device, precision) {
+            (Device::Cpu, Precision::F32) => Ok(Self::CpuF32),
+            (Device::Cpu, Precision::Bf16) => Ok(Self::CpuBf16),
+            (Device::Cuda(ordinal), Precision::Bf16) => Ok(Self::Cuda(ordinal)),
+            (Device::Cuda(ordinal), Precision::F32) => Err(EngineError::Precision { ordinal }),
+        }
+    }
 }
 
 /// Limits of an engine.
@@ -242,6 +267,16 @@ pub enum EngineError {
         /// From the operating system.
         #[source]
         source: rayon::ThreadPoolBuildError,
+    },
+    /// f32 on a GPU.
+    #[error("`cuda:{ordinal}` has no f32 arithmetic: products are made in bf16 with f32 sums")]
+    #[diagnostic(
+        code(engine::precision),
+        help("use bf16, in the stage or by `--precision bf16`, or `--device cpu`")
+    )]
+    Precision {
+        /// Number of the GPU.
+        ordinal: usize,
     },
     /// A device failed.
     #[error("{device} failed: {reason}")]

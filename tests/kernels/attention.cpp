@@ -91,7 +91,9 @@ void causal(Check& c, const AttentionCase& s, int changed) {
 
 FAMILY(attention) {
   if (c.small) {
-    forward_and_backward(c, {64, 2, 1, 1, 200, "documents"});
+    // More tiles of keys than stages, or a race in the ring stays unseen; then tiles that are skipped.
+    forward_and_backward(c, {64, 1, 1, 1, 260, "causal"});
+    forward_and_backward(c, {32, 2, 1, 1, 130, "documents"});
     return;
   }
   for (int d : {32, 64, 96, 128, 256}) {

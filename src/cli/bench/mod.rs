@@ -48,6 +48,15 @@ impl Precision {
     }
 }
 
+impl From<Precision> for crate::plan::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     match args.what {
         What::Train(args) => train::run(&args),

@@ -7,9 +7,11 @@ use serde_json::json;
 
 use super::measure::{self, Clock, median};
 use super::{Format, Precision};
+use crate::cli::device::DeviceArg;
 use crate::plan::Architecture;
 use crate::rope::{self, RopeScaling};
 use crate::runtime::backend::cpu::Cpu;
+use crate::runtime::backend::cuda;
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::engine::{EngineKind, EngineOptions, Hyper, RopeTable, engine, init_weights};
 use crate::runtime::random::philox;
@@ -17,9 +19,13 @@ use crate::runtime::random::philox;
 /// Time optimizer steps
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A: 5.5M parameters, 8 rows of 512; B: 135M, 2 rows of 1024; C: A with one row of 16384
+    /// A: 5.5M parameters, 8 rows of 512; B: 135M, 2 rows of 1024; C: A with one row of 16384;
+    /// D: 1.2B, 4 rows of 4096
     #[arg(long, default_value = "a", ignore_case = true)]
     geometry: Geometry,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`
+    #[arg(long, default_value = "auto")]
+    device: DeviceArg,
     /// Arithmetic
     #[arg(long, default_value = "bf16")]
     precision: Precision,
@@ -60,20 +66,27 @@ enum Geometry {
     A,
     B,
     C,
+    D,
 }
 
 impl Args {
     fn architecture(&self) -> Architecture {
-        let small = self.geometry != Geometry::B;
+        let [layers, hidden, heads, kv_heads, head_dim, ffn, vocab] = match self.geometry {
+            Geometry::A | Geometry::C => [6, 256, 8, 4, 32, 704, 4096],
+            // SmolLM2-135M.
+            Geometry::B => [30, 576, 9, 3, 64, 1536, 49_152],
+            // Llama 3.2 1B.
+            Geometry::D => [16, 2048, 32, 8, 64, 8192, 128_256],
+        };
         Architecture {
             model_type: self.model_type.clone(),
-            num_hidden_layers: if small { 6 } else { 30 },
-            hidden_size: if small { 256 } else { 576 },
-            num_attention_heads: if small { 8 } else { 9 },
-            num_key_value_heads: if small { 4 } else { 3 },
-            head_dim: if small { 32 } else { 64 },
-            intermediate_size: if small { 704 } else { 1536 },
-            vocab_size: if small { 4096 } else { 49152 },
+            num_hidden_layers: layers,
+            hidden_size: hidden,
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            head_dim,
+            intermediate_size: ffn,
+            vocab_size: vocab,
             tie_word_embeddings: !self.untied,
             rms_norm_eps: 1e-6,
             initializer_range: 0.02,
@@ -86,6 +99,7 @@ impl Args {
             Geometry::A => (8, 512),
             Geometry::B => (2, 1024),
             Geometry::C => (1, 16384),
+            Geometry::D => (4, 4096),
         };
         (self.rows.unwrap_or(rows), self.context.unwrap_or(context))
     }
@@ -123,13 +137,19 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     let architecture = args.architecture();
     let (rows, context) = args.shape();
     let threads = measure::threads(args.threads);
-    let peak = match args.precision {
-        Precision::F32 => measure::peak(&Cpu::<f32>::new(args.threads)?, args.clock, threads)?,
-        Precision::Bf16 => measure::peak(&Cpu::<half::bf16>::new(args.threads)?, args.clock, threads)?,
-    };
-    let kind = match args.precision {
-        Precision::F32 => EngineKind::CpuF32,
-        Precision::Bf16 => EngineKind::CpuBf16,
+    let device = args.device.choose()?;
+    let kind = EngineKind::on(device, args.precision.into())?;
+    let sides = measure::CPU_PRODUCTS;
+    let peak = match kind {
+        EngineKind::Cuda(ordinal) => {
+            measure::peak(&cuda::open(ordinal)?, measure::GPU_PRODUCTS, args.clock, threads)?
+        }
+        EngineKind::CpuBf16 => {
+            measure::peak(&Cpu::<half::bf16>::new(args.threads)?, sides, args.clock, threads)?
+        }
+        EngineKind::CpuF32 | EngineKind::Reference => {
+            measure::peak(&Cpu::<f32>::new(args.threads)?, sides, args.clock, threads)?
+        }
     };
     let options = EngineOptions { threads: args.threads, memory: args.memory.map(|mib| mib << 20) };
     let weights = init_weights(&architecture, 0)?;

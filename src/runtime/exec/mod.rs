@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::plan::{ModelPlan, Plan, Precision, StagePlan};
 use crate::runtime::checkpoint;
 use crate::runtime::data::{Corpus, OnBad};
+use crate::runtime::engine::Device;
 use crate::runtime::journal::{self, EvalRecord, Journal, StepRecord};
 use crate::runtime::run_dir::RunDir;
 
@@ -39,6 +40,8 @@ pub struct ExecOptions {
     pub cache_dir: PathBuf,
     /// Continue a run that is there.
     pub resume: bool,
+    /// Where to train.
+    pub device: Device,
     /// Arithmetic for stages that leave it to the device.
     pub precision: Precision,
     /// Worker threads; all cores when absent.

@@ -89,9 +89,11 @@ impl Run<'_> {
         // What the stage trains at is what the model is meant for, unless it was meant for more.
         let longest = stage.phases.iter().map(|p| p.context).max().unwrap_or_default();
         config.context = config.context.max(longest);
-        let (kind, dtype) = match stage.precision.unwrap_or(self.options.precision) {
-            Precision::F32 => (EngineKind::CpuF32, Dtype::F32),
-            Precision::Bf16 => (EngineKind::CpuBf16, Dtype::Bf16),
+        let precision = stage.precision.unwrap_or(self.options.precision);
+        let kind = EngineKind::on(self.options.device, precision)?;
+        let dtype = match precision {
+            Precision::F32 => Dtype::F32,
+            Precision::Bf16 => Dtype::Bf16,
         };
         let options = EngineOptions { threads: self.options.threads, memory: self.options.memory };
         let mut engine = engine::engine(kind, &config.architecture, &weights, options)?;

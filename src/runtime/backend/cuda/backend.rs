@@ -109,7 +109,7 @@ impl Cuda {
     }
 
     fn norm_arguments(shape: NormShape) -> Result<NormArguments, DeviceFailure> {
-        if shape.width % 2 != 0 || shape.stride % 2 != 0 || shape.offset % 2 != 0 {
+        if [shape.width, shape.stride, shape.offset].iter().any(|n| !n.is_multiple_of(2)) {
             return Err(DeviceFailure {
                 what: format!("a norm over {} values", shape.width),
                 reason: "the kernels need even widths".into(),
@@ -484,7 +484,7 @@ impl Backend for Cuda {
         qkv: &mut Narrow,
     ) {
         self.attempt(|| {
-            if shape.head_dim % 4 != 0 {
+            if !shape.head_dim.is_multiple_of(4) {
                 return Err(DeviceFailure {
                     what: format!("RoPE over heads of {} values", shape.head_dim),
                     reason: "the kernel needs a multiple of 4".into(),
@@ -637,7 +637,7 @@ fn whole_chunks(width: usize) -> Result<(), DeviceFailure> {
 }
 
 fn multiple(width: usize, of: usize, what: &str) -> Result<(), DeviceFailure> {
-    if width % of == 0 {
+    if width.is_multiple_of(of) {
         return Ok(());
     }
     Err(DeviceFailure {

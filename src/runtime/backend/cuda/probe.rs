@@ -31,6 +31,19 @@ pub struct CudaDevice {
     pub multiprocessors: i32,
 }
 
+impl CudaDevice {
+    /// Why the kernels cannot run on it, if so.
+    pub fn problem(&self) -> Option<String> {
+        let (major, minor) = self.capability;
+        (major < 8).then(|| {
+            format!(
+                "the {} has compute capability {major}.{minor}; the kernels need 8.0 (Ampere) or later",
+                self.name
+            )
+        })
+    }
+}
+
 /// Look at the machine. Never fails: what is missing is part of the answer.
 pub fn probe() -> CudaReport {
     // SAFETY: both calls only try to load a library by name.

@@ -45,7 +45,7 @@ impl Product {
             return Ok(());
         }
         for (name, ld) in [("A", self.lda), ("B", self.ldb), ("C", self.ldc)] {
-            if ld % 8 != 0 {
+            if !ld.is_multiple_of(8) {
                 return Err(DeviceFailure {
                     what: format!("a product of {}x{}x{}", self.m, self.n, self.k),
                     reason: format!("rows of {name} have {ld} values; the kernels need a multiple of 8"),
