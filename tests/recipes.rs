@@ -350,3 +350,34 @@ fn other_totals() {
         assert_eq!(sum, expected, "{recipe}");
     }
 }
+
+/// A source of 1.3T tokens at 15% is read through after 8.67T; one that is read often is used up.
+#[test]
+fn sources_run_out_where_their_shares_say() {
+    let plan = plan("phi4");
+    let of = |name: &str| {
+        let all = plan["exhaustion"].as_array().expect("a list");
+        all.iter().find(|e| e["source"] == name).unwrap_or_else(|| panic!("source `{name}`")).clone()
+    };
+    assert_eq!(of("web")["read_through"]["stage"], "pretrain");
+    close(&of("web")["read_through"]["tokens"], 1.3e12 / 0.15, 1e-9);
+    close(&of("synthetic")["read_through"]["tokens"], 290e9 / 0.40, 1e-9);
+    assert_eq!(of("web")["exhausted"], Value::Null);
+}
+
+/// Model FLOPs over the peak of the accelerator, at the utilisation that was asked for.
+#[test]
+fn cost_on_a_named_accelerator() {
+    let path = file("olmo2_7b");
+    let args = ["plan", &path, "--format", "json", "--accelerator", "h100", "--mfu", "50%"];
+    let plan = json(&args);
+    let cost = &plan["cost"];
+    close(&cost["gpu_hours"], number(&plan["totals"]["flops"]) / (989.4e12 * 0.5) / 3600.0, 1e-9);
+    let stages = cost["stages"].as_array().expect("stages");
+    let sum: f64 = stages.iter().map(|s| number(&s["gpu_hours"])).sum();
+    close(&cost["gpu_hours"], sum, 1e-9);
+    assert_eq!(stages.len(), plan["stages"].as_array().map_or(0, Vec::len));
+    let output = midc(&["plan", &path, "--accelerator", "abacus"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("tpu_v5p"));
+}

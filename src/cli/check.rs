@@ -9,6 +9,7 @@ use super::input::InputArgs;
 use super::{FOUND, write};
 use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level, LintLevels, fix};
+use crate::fmt;
 use crate::sema;
 use crate::source::{FileId, Files as _};
 
@@ -53,8 +54,7 @@ pub(crate) struct ReadError {
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let levels = args.input.levels()?;
-    let options = args.input.options()?;
-    let (mut files, mut diagnostics) = check(&args.files, &levels, &options)?;
+    let (mut files, mut diagnostics) = check(&args.files, &levels, &args.input)?;
     let mut fixed = 0;
     if args.fix {
         for _ in 0..MAX_ROUNDS {
@@ -63,7 +63,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
                 break;
             }
             fixed += applied;
-            (files, diagnostics) = check(&args.files, &levels, &options)?;
+            (files, diagnostics) = check(&args.files, &levels, &args.input)?;
         }
     }
     let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -86,15 +86,15 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 fn check(
     paths: &[String],
     levels: &LintLevels,
-    options: &sema::Options,
+    input: &InputArgs,
 ) -> Result<(DiskFiles, Vec<Diagnostic>), ReadError> {
     let mut files = DiskFiles::new();
-    let mut all = Vec::new();
+    let (options, mut all) = input.options(&mut files)?;
     let mut seen = HashSet::new();
     for path in paths {
         let loaded = if path == "-" { files.load_stdin() } else { files.load(path, None) };
         let file = loaded.map_err(|why| ReadError { path: path.clone(), why })?;
-        let (_, diagnostics) = sema::check(&mut files, file, options);
+        let (_, diagnostics) = sema::check(&mut files, file, &options);
         all.extend(
             diagnostics.into_iter().filter(|d| seen.insert((d.code, d.primary.span, d.message.clone()))),
         );
@@ -114,7 +114,7 @@ fn apply(files: &DiskFiles, diagnostics: &[Diagnostic]) -> miette::Result<usize>
         // Standard input has no place to write to.
         let Some(path) = files.path(file).filter(|path| path.is_file()) else { continue };
         if let Some(fixed) = fix::apply(diagnostics, file, files.text(file)) {
-            write::replace(path, &fixed.text)?;
+            write::replace(path, &fmt::follow(files.text(file), fixed.text))?;
             applied += fixed.applied;
         }
     }

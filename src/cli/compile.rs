@@ -12,7 +12,7 @@ use crate::plan::Plan;
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompileArgs {
     /// A .curriculum file, or a plan that `midc plan -o plan.json` wrote beside it
-    file: PathBuf,
+    pub(super) file: PathBuf,
     #[command(flatten)]
     input: InputArgs,
 }

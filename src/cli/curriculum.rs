@@ -5,48 +5,12 @@ use std::io::IsTerminal as _;
 
 use super::check::ReadError;
 use super::files::DiskFiles;
-use super::input::{InputArgs, Setting};
+use super::input::InputArgs;
 use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level};
 use crate::plan::{self, Plan};
-use crate::sema::{self, Curriculum, Options};
+use crate::sema::{self, Curriculum};
 use crate::source::Files as _;
-
-/// A params file that cannot be used.
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-#[error("`{path}`, line {line}: {why}")]
-#[diagnostic(code(midc::params), help("a params file has one `name = value` per line"))]
-struct ParamsError {
-    path: String,
-    line: usize,
-    why: String,
-}
-
-impl InputArgs {
-    /// What the checker needs of these: the params file first, then `--set`, later ones winning.
-    ///
-    /// # Errors
-    /// When the params file cannot be read.
-    pub(crate) fn options(&self) -> miette::Result<Options> {
-        let mut set = Vec::new();
-        if let Some(path) = &self.params {
-            let shown = path.display().to_string();
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| ReadError { path: shown.clone(), why: e.to_string() })?;
-            for (i, line) in text.lines().enumerate() {
-                let line = line.trim();
-                if line.is_empty() || line.starts_with('#') {
-                    continue;
-                }
-                let setting: Setting =
-                    line.parse().map_err(|why| ParamsError { path: shown.clone(), line: i + 1, why })?;
-                set.push((setting.name, setting.value));
-            }
-        }
-        set.extend(self.set.iter().map(|s| (s.name.clone(), s.value.clone())));
-        Ok(Options { set })
-    }
-}
 
 /// A file that was read and checked.
 pub(crate) struct Checked {
@@ -64,11 +28,12 @@ pub(crate) struct Checked {
 /// diagnostics.
 pub(crate) fn check(path: &str, input: &InputArgs) -> miette::Result<Checked> {
     let levels = input.levels()?;
-    let options = input.options()?;
     let mut files = DiskFiles::new();
+    let (options, mut wrong) = input.options(&mut files)?;
     let loaded = if path == "-" { files.load_stdin() } else { files.load(path, None) };
     let file = loaded.map_err(|why| ReadError { path: path.to_owned(), why })?;
     let (curriculum, mut diagnostics) = sema::check(&mut files, file, &options);
+    diagnostics.append(&mut wrong);
     levels.apply(&mut diagnostics);
     Ok(Checked { files, curriculum, diagnostics })
 }

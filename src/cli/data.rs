@@ -9,6 +9,7 @@ use miette::IntoDiagnostic as _;
 
 use super::compile::{self, CompileArgs, Compiled};
 use super::progress::Bar;
+use super::write;
 use crate::runtime::data::{Corpus, OnBad, OpenOptions, SourceSummary, Summary, TextTokenizer, model_files};
 
 /// Read, tokenise and count the sources
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// Stop at a malformed line of a data file instead of counting and skipping it
     #[arg(long)]
     strict_data: bool,
+    /// Keep the counts beside the curriculum as NAME.data.json, where `midc check` reads them
+    #[arg(long, conflicts_with = "source")]
+    save: bool,
     /// Only these sources
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
@@ -70,7 +74,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let path = args.tokenizer.clone().or_else(|| of_model.as_ref().map(|m| m.tokenizer.clone()));
     let tokenizer = TextTokenizer::open(&path.ok_or(DataCommandError::Tokenizer)?)?;
     let vocab_size = of_model.and_then(|m| m.vocab_size).unwrap_or(tokenizer.largest() as usize + 1);
-    let heldout = plan.stages.iter().flat_map(|s| &s.evals).filter_map(|e| e.heldout).fold(0.0, f64::max);
+    let heldout = plan.heldout();
     let options = OpenOptions {
         base_dir: &base_dir,
         cache_dir: &args.cache_dir,
@@ -80,6 +84,10 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         count_duplicates: true,
     };
     let (_, summary) = Corpus::open(&sources, tokenizer, &options, &Bar::new(args.quiet))?;
+    if args.save {
+        let json = serde_json::to_string_pretty(&summary).into_diagnostic()? + "\n";
+        write::replace(&args.compile.file.with_extension("data.json"), &json)?;
+    }
     let text = match args.format {
         Format::Json => serde_json::to_string_pretty(&summary).into_diagnostic()? + "\n",
         Format::Text => render(&summary),

@@ -41,6 +41,13 @@ impl DiskFiles {
         Ok(id)
     }
 
+    /// Add a text that is in no file; the same name again is another text.
+    pub(crate) fn add(&mut self, name: &str, text: String) -> FileId {
+        let id = FileId(self.files.len() as u32);
+        self.files.push(Loaded { path: PathBuf::from(name), name: name.to_owned(), text });
+        id
+    }
+
     /// Where a loaded file really is.
     pub(crate) fn path(&self, file: FileId) -> Option<&Path> {
         self.files.get(file.0 as usize).map(|loaded| loaded.path.as_path())

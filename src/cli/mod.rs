@@ -20,6 +20,7 @@ mod plan_file;
 mod progress;
 mod rehearse;
 mod report;
+mod settings;
 mod soup;
 mod write;
 

@@ -9,7 +9,7 @@ use miette::IntoDiagnostic as _;
 
 use super::input::InputArgs;
 use super::{FOUND, curriculum, plan_diff, write};
-use crate::plan::{self, Plan, StagePlan};
+use crate::plan::{self, Accelerator, Cost, Exhaustion, Place, Plan, StagePlan};
 use crate::plot;
 use crate::sema::show;
 
@@ -45,6 +45,12 @@ pub(crate) struct Args {
     /// Print the JSON schema of the plan
     #[arg(long, exclusive = true)]
     schema: bool,
+    /// What the run costs on an accelerator: `h100`, `a100`, `tpu_v5p`, …
+    #[arg(long, value_name = "NAME", value_parser = accelerator)]
+    accelerator: Option<&'static Accelerator>,
+    /// Share of the accelerator's peak that the run reaches: model FLOPs utilisation
+    #[arg(long, value_name = "SHARE", default_value = "40%", value_parser = share, requires = "accelerator")]
+    mfu: f64,
     /// Show inherited and assumed values, phases and hash
     #[arg(short, long)]
     verbose: bool,
@@ -70,7 +76,14 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         return print(&(json(&Plan::schema())? + "\n"));
     }
     let path = args.file.unwrap_or_default();
-    let Some((plan, _)) = curriculum::plan(&path, &args.input)? else { return Ok(ExitCode::from(FOUND)) };
+    let Some((plan, checked)) = curriculum::plan(&path, &args.input)? else {
+        return Ok(ExitCode::from(FOUND));
+    };
+    let cost = args.accelerator.map(|on| {
+        let stages = checked.curriculum.iter().flat_map(|c| &c.stages);
+        plan::cost(stages.map(|s| (s.name.clone(), s.flops())), on, args.mfu)
+    });
+    let exhaustion = plan::exhaustion(&plan);
     if let Some(output) = &args.output {
         write::replace(output, &(json(&plan)? + "\n"))?;
     }
@@ -89,9 +102,35 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         return print(&csv(&plan, args.points.max(2)));
     }
     match args.format {
-        PlanFormat::Json => print(&(json(&plan)? + "\n")),
+        PlanFormat::Json => print(&(json(&Shown { plan: &plan, exhaustion, cost })? + "\n")),
         PlanFormat::Table if args.output.is_some() || args.svg.is_some() => Ok(ExitCode::SUCCESS),
-        PlanFormat::Table => print(&table(&plan, args.verbose)),
+        PlanFormat::Table => print(&table(&plan, &exhaustion, cost.as_ref(), args.verbose)),
+    }
+}
+
+/// The plan with what follows from it: where sources run out, what the run costs.
+#[derive(serde::Serialize)]
+struct Shown<'p> {
+    #[serde(flatten)]
+    plan: &'p Plan,
+    exhaustion: Vec<Exhaustion>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<Cost>,
+}
+
+fn accelerator(name: &str) -> Result<&'static Accelerator, String> {
+    Accelerator::find(name).ok_or_else(|| {
+        let known: Vec<&str> = plan::ACCELERATORS.iter().map(|a| a.name).collect();
+        format!("no accelerator of that name is known; known are {}", known.join(", "))
+    })
+}
+
+/// `40%` or `0.4`, above nothing and at most all.
+fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |n| (n, 0.01));
+    match number.trim().parse::<f64>().map(|n| n * scale) {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("a share is expected, such as `40%`".to_owned()),
     }
 }
 
@@ -121,7 +160,7 @@ fn range<T: PartialEq>(start: T, end: T, print: impl Fn(T) -> String) -> String 
     if start == end { print(start) } else { format!("{} → {}", print(start), print(end)) }
 }
 
-fn table(plan: &Plan, verbose: bool) -> String {
+fn table(plan: &Plan, exhaustion: &[Exhaustion], cost: Option<&Cost>, verbose: bool) -> String {
     let mut out = String::new();
     let mut stages = new_table(&["stage", "from", "tokens", "steps", "lr", "batch", "context", "rope"]);
     for s in &plan.stages {
@@ -168,14 +207,23 @@ fn table(plan: &Plan, verbose: bool) -> String {
         }
     }
     out.push_str(&format!("{mix}\n"));
-    let mut sources = new_table(&["source", "kind", "size", "drawn", "epochs"]);
-    for s in &plan.sources {
+    let mut sources = new_table(&["source", "kind", "size", "drawn", "epochs", "read through at"]);
+    for (s, end) in plan.sources.iter().zip(exhaustion) {
+        let place = |p: &Place| format!("{}:{}", p.stage, show::count(p.tokens));
+        let ends = match (&end.read_through, &end.exhausted) {
+            (Some(through), Some(end)) if through != end => {
+                format!("{}, used up at {}", place(through), place(end))
+            }
+            (Some(through), _) => place(through),
+            (None, _) => if s.tokens.is_some() { "never" } else { "?" }.to_owned(),
+        };
         sources.add_row(vec![
             Cell::new(&s.name),
             Cell::new(&s.kind),
             right(s.tokens.map_or_else(|| "?".to_owned(), show::count)),
             right(show::count(s.drawn_tokens)),
             right(s.epochs.map_or_else(|| "?".to_owned(), epochs)),
+            Cell::new(ends),
         ]);
     }
     out.push_str(&format!("{sources}\n"));
@@ -188,6 +236,9 @@ fn table(plan: &Plan, verbose: bool) -> String {
         show::count(plan.totals.tokens),
         show::digits(plan.totals.steps)
     ));
+    if let Some(cost) = cost {
+        out.push_str(&priced(cost));
+    }
     for s in &plan.stages {
         if s.overshoot_tokens > 0 {
             out.push_str(&format!(
@@ -214,6 +265,28 @@ fn table(plan: &Plan, verbose: bool) -> String {
             }
         }
         out.push_str(&format!("{}\n", plan.hash));
+    }
+    out
+}
+
+/// GPU-hours, stage by stage where there are several.
+fn priced(cost: &Cost) -> String {
+    let hours = |h: Option<f64>| match h {
+        None => "? (its architecture is not known)".to_owned(),
+        Some(h) if h >= 100.0 => format!("{} GPU-hours", show::digits(h.round() as u64)),
+        Some(h) => format!("{} GPU-hours", show::number(h)),
+    };
+    let mut out = format!(
+        "cost: {} on {} at {} of {:.0} TFLOP/s\n",
+        hours(cost.gpu_hours),
+        cost.accelerator,
+        show::percent(cost.mfu),
+        cost.peak_flops * 1e-12
+    );
+    if cost.stages.len() > 1 {
+        for s in &cost.stages {
+            out.push_str(&format!("  {}: {}\n", s.stage, hours(s.gpu_hours)));
+        }
     }
     out
 }

@@ -200,6 +200,7 @@ codes! {
     ROPE_REACH E0650 Deny "rope_reach", "a context that RoPE does not cover";
     ROPE_TRANSITION E0651 Deny "rope_transition", "RoPE loses something between stages";
     DECIMAL_CONTEXT E0652 Deny "decimal_context", "a context with a decimal magnitude";
+    CONTEXT_STARVED E0653 Warn "context_starved", "few documents as long as the context";
 
     // E07xx: asserts and budgets.
     ASSERT_FAILED E0701, "an assert that does not hold";

@@ -32,6 +32,12 @@ pub fn format(text: &str) -> String {
     if essence(&out).eq(essence(text)) { out } else { text.to_owned() }
 }
 
+/// `after`, an edited `before`, in the one style if `before` was: an edit of a formatted file leaves
+/// a formatted file, one of another leaves the author's layout alone.
+pub fn follow(before: &str, after: String) -> String {
+    if format(before) == before { format(&after) } else { after }
+}
+
 /// What formatting must not change: everything but white space and commas.
 fn essence(text: &str) -> impl Iterator<Item = char> {
     text.chars().filter(|c| !c.is_whitespace() && !matches!(c, ',' | '\u{feff}'))

@@ -6,12 +6,16 @@
 
 mod at;
 mod build;
+mod cost;
 mod diff;
+mod exhaustion;
 mod hash;
 
 pub use at::{AtError, Moment, at, moment};
 pub use build::build;
+pub use cost::{ACCELERATORS, Accelerator, Cost, StageCost, cost};
 pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standing, StepsDone, diff};
+pub use exhaustion::{Exhaustion, Place, exhaustion};
 pub use hash::hash;
 
 use std::collections::BTreeMap;
@@ -454,6 +458,18 @@ impl StagePlan {
 }
 
 impl Plan {
+    /// The stage and the steps of it that a place stands for: `main` is all of it, `main.stable_end`
+    /// its first steps. `None` for models and soups.
+    pub fn stage_point(&self, place: &str) -> Option<(&StagePlan, u64)> {
+        if let Some(stage) = self.stages.iter().find(|s| s.name == place) {
+            return Some((stage, stage.steps));
+        }
+        let (name, point) = place.rsplit_once('.')?;
+        let stage = self.stages.iter().find(|s| s.name == name)?;
+        let point = stage.checkpoints.iter().find(|c| c.name == point)?;
+        Some((stage, point.step))
+    }
+
     /// Share of documents no stage may train on: the largest any `eval` asks for, because a
     /// document held out for one stage must not be read by another.
     pub fn heldout(&self) -> f64 {

@@ -3,10 +3,11 @@
 use crate::diag::suggest::nearest;
 use crate::diag::{Diagnostic, codes};
 use crate::schema;
-use crate::syntax::ast::{Block, EntryKind, ItemKind, Preface};
+use crate::syntax::ast::{Block, EntryKind, Expr, ItemKind, Preface};
 
 use super::checker::Checker;
-use super::program::suggest;
+use super::eval::Scope;
+use super::program::{DefId, DefKind, Lookup, suggest, visit_expr};
 
 impl<'p> Checker<'p> {
     /// Report attributes that do not exist, in all files.
@@ -29,6 +30,39 @@ impl<'p> Checker<'p> {
         }
     }
 
+    /// Whether a value, or a named one it is made of, is marked `@assumed`. Asked in the order of
+    /// resolution, so that what it mentions has its answer.
+    pub(crate) fn is_assumed(&self, id: DefId) -> bool {
+        let program = self.program;
+        let item = program.item(id);
+        if has_assumed(&item.preface) {
+            return true;
+        }
+        let carries = matches!(program.def(id).kind, DefKind::Param | DefKind::Let | DefKind::Mix);
+        let inside = match &item.kind {
+            ItemKind::Block(block) => block.entries.iter().any(|e| has_assumed(&e.preface)),
+            _ => false,
+        };
+        carries && (inside || program.mentions(id).iter().any(|m| self.passes_on(*m)))
+    }
+
+    /// Whether an expression mentions a named value or mix that is assumed.
+    pub(crate) fn mentions_assumed(&self, expr: &Expr, scope: &Scope<'_>) -> bool {
+        let mut found = false;
+        visit_expr(expr, &mut |path| {
+            if let Lookup::Def(id, _) = self.program.lookup(scope.module, path) {
+                found |= self.passes_on(id);
+            }
+        });
+        found
+    }
+
+    /// A stage that is named (`s1.mix`, `from`) does not pass on what is assumed in it.
+    fn passes_on(&self, id: DefId) -> bool {
+        self.assumed[id.index()]
+            && matches!(self.program.def(id).kind, DefKind::Param | DefKind::Let | DefKind::Mix)
+    }
+
     fn known_attributes(&mut self, preface: &'p Preface) {
         let known = || schema::ATTRIBUTES.iter().map(|a| a.name);
         for attr in &preface.attrs {
@@ -46,4 +80,9 @@ impl<'p> Checker<'p> {
             self.push(suggest(d, name.span, nearest(&name.text, known()), otherwise));
         }
     }
+}
+
+/// Whether `@assumed` stands before it.
+pub(crate) fn has_assumed(preface: &Preface) -> bool {
+    preface.attrs.iter().any(|a| a.name.text == "assumed")
 }

@@ -10,7 +10,7 @@ use super::chain::{Chain, Frame, is_open};
 use super::checker::Checker;
 use super::clock::{BatchPiece, Clock, Length, Misfit};
 use super::show;
-use super::value::{Kind, Val};
+use super::value::{Call, Kind, Val};
 use crate::diag::codes;
 
 /// A batch as written: a number of rows or of tokens.
@@ -189,24 +189,7 @@ impl<'p> Checker<'p> {
                 );
                 return None;
             }
-            let shape = match call.function.name {
-                "linear" => Shape::Linear,
-                "cosine" => Shape::Cosine,
-                "one_minus_sqrt" => Shape::OneMinusSqrt,
-                "exp" if current.value > 0 && next.value > 0 => Shape::Exp,
-                other => {
-                    self.push(
-                        Diagnostic::error(
-                            codes::CURVE_SEGMENT,
-                            call.name_span,
-                            format!("the batch cannot follow `{other}` here"),
-                            "not a way to move a batch",
-                        )
-                        .help("use `hold`, `step`, `linear`, `cosine`, `one_minus_sqrt` or, between values above zero, `exp(to: …)`"),
-                    );
-                    return None;
-                }
-            };
+            let shape = self.batch_shape(&call, current, next)?;
             pieces.push(BatchPiece {
                 start: from,
                 end: to,
@@ -228,7 +211,38 @@ impl<'p> Checker<'p> {
         Some(merged)
     }
 
-    /// Rewrite `hold(over: N steps)` in a batch curve to tokens.
+    /// Report what is wrong with the values of a batch curve whose grid cannot be laid.
+    pub(crate) fn batch_values<T>(&mut self, chain: &Chain<'p>) -> Option<T> {
+        self.batch_value(&chain.start);
+        for to in chain.segments.iter().filter_map(|call| call.arg("to").cloned()) {
+            self.batch_value(&to);
+        }
+        None
+    }
+
+    fn batch_shape(&mut self, call: &Call<'p>, from: Batch, to: Batch) -> Option<Shape> {
+        match call.function.name {
+            "linear" => Some(Shape::Linear),
+            "cosine" => Some(Shape::Cosine),
+            "one_minus_sqrt" => Some(Shape::OneMinusSqrt),
+            "exp" if from.value > 0 && to.value > 0 => Some(Shape::Exp),
+            other => {
+                self.push(
+                    Diagnostic::error(
+                        codes::CURVE_SEGMENT,
+                        call.name_span,
+                        format!("the batch cannot follow `{other}` here"),
+                        "not a way to move a batch",
+                    )
+                    .help("use `hold`, `step`, `linear`, `cosine`, `one_minus_sqrt` or, between values above zero, `exp(to: …)`"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Rewrite `over: N steps` in a batch curve to tokens: such a span is the tokens of as many
+    /// steps of the segment itself, laid from where it begins. Then spans are placed as any other.
     fn steps_to_tokens(
         &mut self,
         chain: &Chain<'p>,
@@ -236,7 +250,7 @@ impl<'p> Checker<'p> {
         context: &[(u64, u64)],
         frame: Frame<'_>,
     ) -> Option<Chain<'p>> {
-        let in_steps = |call: &super::value::Call<'_>| {
+        let in_steps = |call: &Call<'_>| {
             matches!(call.arg("over"), Some(Val { kind: Kind::Quantity(_, Unit::Steps), .. }))
         };
         if !chain.segments.iter().any(|c| in_steps(c)) {
@@ -247,42 +261,45 @@ impl<'p> Checker<'p> {
         let mut at = 0u64;
         for slot in &mut chain.segments {
             let mut call = (**slot).clone();
-            if call.function.name == "hold" && in_steps(&call) {
-                let Some(over) = call.named.iter_mut().find(|(n, _)| n.text == "over") else { continue };
-                let Kind::Quantity(n, _) = over.1.kind else { continue };
-                let steps = self.count(n, over.1.span, "over")?;
-                let from = context.partition_point(|(p, _)| *p <= at).saturating_sub(1);
-                let shifted: Vec<(u64, u64)> =
-                    context[from..].iter().map(|(p, c)| (p.saturating_sub(at), *c)).collect();
-                let piece = BatchPiece {
-                    start: 0,
-                    end: u64::MAX,
-                    shape: Shape::Hold,
-                    from: current.value,
-                    to: current.value,
-                    rows: current.rows,
-                };
-                let clock = match Clock::lay(Length::Steps(steps), &shifted, &[piece]) {
-                    Ok(clock) => clock,
-                    Err(misfit) => return self.misfit(misfit, chain.span, None),
-                };
-                over.1.kind = Kind::Quantity(Rational::from_integer(i128::from(clock.tokens)), Unit::Tokens);
-                at = at.saturating_add(clock.tokens);
-            } else if call.function.name == "step" {
-                let to = call.arg("to")?.clone();
-                current = self.batch_value(&to)?;
-                continue;
-            } else if let Some(over) = call.arg("over").cloned() {
-                let span = self.span(&over, "over", frame, |_, _| 0)?;
-                at = at.saturating_add(span.floor().to_integer().max(0) as u64);
-                if let Some(to) = call.arg("to").cloned() {
-                    current = self.batch_value(&to)?;
-                }
-                continue;
-            } else {
-                // Open: what follows begins at an unknown place; its spans must be in tokens.
+            let next = match call.arg("to").cloned() {
+                Some(to) => self.batch_value(&to)?,
+                None => current,
+            };
+            if call.function.name == "step" {
+                current = next;
                 continue;
             }
+            let Some(over) = call.arg("over").cloned() else {
+                // Open: what follows begins at an unknown place; its spans must be in tokens.
+                current = next;
+                continue;
+            };
+            if !in_steps(&call) {
+                let span = self.span(&over, "over", frame, |_, _| 0)?;
+                at = at.saturating_add(span.floor().to_integer().max(0) as u64);
+                current = next;
+                continue;
+            }
+            let Kind::Quantity(n, _) = over.kind else { continue };
+            let steps = self.count(n, over.span, "over")?;
+            let from = context.partition_point(|(p, _)| *p <= at).saturating_sub(1);
+            let rows: Vec<(u64, u64)> =
+                context[from..].iter().map(|(p, c)| (p.saturating_sub(at), *c)).collect();
+            let laid = if call.function.name == "hold" {
+                still_span(steps, &rows, current)
+            } else {
+                let shape = self.batch_shape(&call, current, next)?;
+                ramp_span(steps, &rows, current, next, shape)
+            };
+            let tokens = match laid {
+                Ok(tokens) => tokens,
+                Err(misfit) => return self.misfit(misfit, chain.span, None),
+            };
+            if let Some((_, over)) = call.named.iter_mut().find(|(n, _)| n.text == "over") {
+                over.kind = Kind::Quantity(Rational::from_integer(i128::from(tokens)), Unit::Tokens);
+            }
+            at = at.saturating_add(tokens);
+            current = next;
             *slot = std::rc::Rc::new(call);
         }
         Some(chain)
@@ -343,5 +360,68 @@ impl<'p> Checker<'p> {
         }
         self.push(d);
         None
+    }
+}
+
+/// Phases that the span of a ramp in steps may have; it is laid some fifty times.
+const MAX_RAMP_PHASES: usize = 20_000;
+
+/// Tokens of `steps` steps of a batch that stays.
+fn still_span(steps: u64, context: &[(u64, u64)], batch: Batch) -> Result<u64, Misfit> {
+    let piece = BatchPiece {
+        start: 0,
+        end: u64::MAX,
+        shape: Shape::Hold,
+        from: batch.value,
+        to: batch.value,
+        rows: batch.rows,
+    };
+    Ok(Clock::lay(Length::Steps(steps), context, &[piece])?.tokens)
+}
+
+/// The fewest tokens over which a ramp takes `steps` steps. A curve moves with the tokens, so the
+/// span decides how large the steps in it are; it is found by halving.
+fn ramp_span(
+    steps: u64,
+    context: &[(u64, u64)],
+    from: Batch,
+    to: Batch,
+    shape: Shape,
+) -> Result<u64, Misfit> {
+    if from == to || steps == 0 {
+        return still_span(steps, context, from);
+    }
+    let lay = |end: u64| {
+        let ramp = BatchPiece { start: 0, end, shape, from: from.value, to: to.value, rows: from.rows };
+        let clock = Clock::lay(Length::Tokens(end), context, &[ramp])?;
+        if clock.phases.len() > MAX_RAMP_PHASES { Err(Misfit::TooFine) } else { Ok(clock.steps) }
+    };
+    // With the larger batch throughout it would take the most.
+    let largest = if from.value > to.value { from } else { to };
+    let mut enough = still_span(steps, context, largest)?;
+    let mut short = 0;
+    while enough - short > 1 {
+        let middle = short + (enough - short) / 2;
+        if lay(middle)? < steps { short = middle } else { enough = middle }
+    }
+    Ok(enough)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp_takes_the_steps_it_says() {
+        let rows = |value| Batch { value, rows: true };
+        for (from, to, steps) in [(16, 64, 100), (64, 16, 100), (8, 1000, 37), (5, 6, 2000)] {
+            for shape in [Shape::Linear, Shape::Cosine, Shape::Exp] {
+                let context = [(0, 64), (50_000, 128)];
+                let end = ramp_span(steps, &context, rows(from), rows(to), shape).unwrap();
+                let ramp = BatchPiece { start: 0, end, shape, from, to, rows: true };
+                let clock = Clock::lay(Length::Tokens(end), &context, &[ramp]).unwrap();
+                assert_eq!(clock.steps, steps, "{from} to {to}, {shape:?}");
+            }
+        }
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Checker<'p> {
     pub(crate) member_defs: Vec<DefId>,
     /// Values given to parameters from outside.
     pub(crate) settings: HashMap<String, Val<'p>>,
+    /// By [`DefId`]: whether it, or a named value or mix it mentions, is marked `@assumed`.
+    pub(crate) assumed: Vec<bool>,
     /// Findings about `lr_never_lands` and the like that arise while values are laid out.
     pub(crate) early_lints: Vec<Diagnostic>,
 }
@@ -73,6 +75,7 @@ impl<'p> Checker<'p> {
             total: None,
             member_defs: Vec::new(),
             settings: HashMap::new(),
+            assumed: vec![false; n],
             early_lints: Vec::new(),
         }
     }
@@ -95,6 +98,7 @@ impl<'p> Checker<'p> {
             if self.program.def(*id).kind == DefKind::Stage && self.total.is_none() {
                 self.total = self.total_tokens(&order);
             }
+            self.assumed[id.index()] = self.is_assumed(*id);
             let resolved = self.resolve_def(*id);
             self.resolved[id.index()] = resolved;
         }

@@ -372,6 +372,14 @@ impl Stage {
         self.context.iter().map(|c| c.1).max().unwrap_or(0)
     }
 
+    /// Training FLOPs, the overshoot's included; `None` while the architecture is unknown.
+    pub fn flops(&self) -> Option<f64> {
+        let shape = self.architecture.as_ref()?;
+        let ends = self.phases.iter().skip(1).map(|p| p.tokens).chain([self.drawn()]);
+        let of_phase = |(p, end): (&Phase, u64)| shape.flops_per_token(p.context) * (end - p.tokens) as f64;
+        Some(self.phases.iter().zip(ends).map(of_phase).sum())
+    }
+
     /// All tokens drawn, the overshoot included.
     pub fn drawn(&self) -> u64 {
         self.tokens + self.overshoot
@@ -381,19 +389,6 @@ impl Stage {
 impl Curriculum {
     /// Training FLOPs of all stages; `None` while an architecture is unknown.
     pub fn flops(&self) -> Option<f64> {
-        self.stages
-            .iter()
-            .map(|s| {
-                let shape = s.architecture.as_ref()?;
-                let ends = s.phases.iter().skip(1).map(|p| p.tokens).chain([s.drawn()]);
-                Some(
-                    s.phases
-                        .iter()
-                        .zip(ends)
-                        .map(|(p, end)| shape.flops_per_token(p.context) * (end - p.tokens) as f64)
-                        .sum::<f64>(),
-                )
-            })
-            .sum()
+        self.stages.iter().map(Stage::flops).sum()
     }
 }

@@ -39,13 +39,9 @@ impl<'p> Fields<'p> {
         self.entries.get(name).map(|(e, _)| *e)
     }
 
-    /// Fields marked `@assumed`.
-    pub(crate) fn assumed(&self) -> Vec<String> {
-        self.entries
-            .iter()
-            .filter(|(_, (e, _))| e.preface.attrs.iter().any(|a| a.name.text == "assumed"))
-            .map(|(name, _)| (*name).to_owned())
-            .collect()
+    /// Every field with its entry and value.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &'p ast::Entry, &'p ast::Expr)> {
+        self.entries.iter().map(|(name, (entry, value))| (*name, *entry, *value))
     }
 }
 

@@ -41,13 +41,31 @@ pub use curriculum::{
 };
 
 use crate::diag::Diagnostic;
-use crate::source::{FileId, Files};
+use crate::source::{FileId, Files, Span};
 
 /// What the command line says beside the file.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// `--set NAME=VALUE` and the lines of `--params` files, in order; later ones win.
-    pub set: Vec<(String, String)>,
+    pub set: Vec<Setting>,
+}
+
+/// A value given to a parameter from outside the file.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The parameter.
+    pub name: String,
+    /// An expression of the language.
+    pub value: String,
+    /// Where the name and the value are written, when that is in a loaded file: messages point there.
+    pub place: Option<(Span, Span)>,
+}
+
+impl Setting {
+    /// A setting that is written nowhere.
+    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { name: name.into(), value: value.into(), place: None }
+    }
 }
 
 /// Check `file` and everything it uses.

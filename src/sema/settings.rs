@@ -1,4 +1,4 @@
-//! `--set NAME=VALUE`: values from the command line, with the diagnostics of the file.
+//! `--set NAME=VALUE` and params files: values from outside, with the diagnostics of the file.
 
 use crate::diag::Diagnostic;
 use crate::diag::suggest::nearest;
@@ -11,92 +11,146 @@ use super::program::DefKind;
 use super::value::{Kind, Val};
 use crate::diag::codes;
 
-/// A setting, parsed. The text is no file: spans in it are replaced by the parameter's.
+/// What stands before the value in the text that is parsed.
+const BEFORE: &str = "let x = ";
+
+/// A setting, parsed. The text is no file: places in it are moved to where the value is written, or
+/// to the parameter.
 #[derive(Debug)]
-pub(crate) struct Setting {
-    name: String,
-    value: String,
+pub(crate) struct Setting<'o> {
+    given: &'o super::Setting,
     expr: Option<Expr>,
+    errors: Vec<Diagnostic>,
 }
 
 /// Parse the right-hand sides.
-pub(crate) fn parse(set: &[(String, String)]) -> Vec<Setting> {
+pub(crate) fn parse(set: &[super::Setting]) -> Vec<Setting<'_>> {
     set.iter()
-        .map(|(name, value)| {
-            let (file, errors) = crate::syntax::parse(FileId(u32::MAX), &format!("let x = {value}\n"));
+        .map(|given| {
+            let (file, errors) =
+                crate::syntax::parse(FileId(u32::MAX), &format!("{BEFORE}{}\n", given.value));
             let expr = match file.items.into_iter().next().map(|item| item.kind) {
                 Some(ItemKind::Let { value, .. }) if errors.is_empty() => Some(value),
                 _ => None,
             };
-            Setting { name: name.clone(), value: value.clone(), expr }
+            Setting { given, expr, errors }
         })
         .collect()
 }
 
+/// A place in the parsed text as a place where people wrote it.
+fn moved(span: Span, value: Span) -> Span {
+    if span.file != FileId(u32::MAX) {
+        return span;
+    }
+    let at = |offset: u32| (value.start + offset.saturating_sub(BEFORE.len() as u32)).min(value.end);
+    Span { file: value.file, start: at(span.start), end: at(span.end) }
+}
+
+fn moved_diagnostic(mut d: Diagnostic, value: Span) -> Diagnostic {
+    d.primary.span = moved(d.primary.span, value);
+    d.labels.iter_mut().for_each(|l| l.span = moved(l.span, value));
+    d.fixes.iter_mut().flat_map(|f| &mut f.edits).for_each(|e| e.span = moved(e.span, value));
+    d
+}
+
+/// A value whose places, as far as they are kept, are moved.
+fn moved_value<'p>(value: Val<'p>, to: Span) -> Val<'p> {
+    let span = moved(value.span, to);
+    let kind = match value.kind {
+        Kind::List(items) => Kind::List(items.iter().map(|v| moved_value(v.clone(), to)).collect()),
+        kind => kind,
+    };
+    Val { kind, span }
+}
+
 impl<'p> Checker<'p> {
     /// Give the parameters their values; unknown names and unreadable values are errors.
-    pub(crate) fn apply_settings(&mut self, settings: &'p [Setting]) {
+    pub(crate) fn apply_settings(&mut self, settings: &'p [Setting<'p>]) {
         let program = self.program;
         for s in settings {
-            let id = program.modules[0].names.get(&s.name).copied();
+            let super::Setting { name, value, place } = s.given;
+            let id = program.modules[0].names.get(name).copied();
             let Some(id) = id.filter(|id| program.def(*id).kind == DefKind::Param) else {
-                let top = Span::new(program.modules[0].file, 0, 0);
-                let mut d = Diagnostic::error(
-                    codes::UNKNOWN_PARAM,
-                    id.map_or(top, |id| program.def(id).name_span),
-                    format!("`--set {}={}`: there is no parameter `{}`", s.name, s.value, s.name),
-                    match id {
-                        Some(id) => format!("this is a {}", program.def(id).kind.keyword()),
-                        None => "no `param` in this file has that name".to_owned(),
-                    },
-                );
-                let params: Vec<&str> = program
-                    .ids()
-                    .map(|id| program.def(id))
-                    .filter(|d| d.module == 0 && d.kind == DefKind::Param)
-                    .map(|d| d.name.as_str())
-                    .collect();
-                d = match (nearest(&s.name, params.iter().copied()), params.as_slice()) {
-                    (Some(near), _) => d.help(format!("did you mean `{near}`?")),
-                    (None, []) => {
-                        d.help("the file has no parameters; only a `param` can be set from outside")
-                    }
-                    (None, all) => d.help(format!(
-                        "parameters are {}",
-                        all.iter().map(|p| format!("`{p}`")).collect::<Vec<_>>().join(", ")
-                    )),
-                };
-                self.push(d);
+                self.unknown_param(s.given, id);
                 continue;
             };
-            let span = program.def(id).name_span;
-            let unreadable = |this: &mut Self, why: &str| {
-                this.push(
-                    Diagnostic::error(
-                        codes::BAD_PARAM,
-                        span,
-                        format!("`--set {}={}`: the value cannot be read", s.name, s.value),
-                        why.to_owned(),
-                    )
-                    .help("values are written as in the file: `--set budget=10B`, `--set lr=3e-4`"),
-                );
-            };
-            let Some(expr) = &s.expr else {
-                unreadable(self, "the parameter that was set");
-                continue;
-            };
-            let before = self.diags.len();
-            let value = self.eval(expr, &Scope::top(0));
-            if self.diags.len() > before {
+            let param = program.def(id).name_span;
+            let Some((_, written)) = *place else {
+                // Nothing to point at but the parameter: one message says it all.
+                let before = self.diags.len();
+                let found = s.expr.as_ref().map(|expr| self.eval(expr, &Scope::top(0)));
+                let sound = self.diags.len() == before;
                 self.diags.truncate(before);
-                unreadable(self, "the parameter that was set");
+                match found {
+                    Some(v) if sound && !v.is_poison() => {
+                        self.settings.insert(name.clone(), Val { kind: v.kind, span: param });
+                    }
+                    _ => self.push(
+                        Diagnostic::error(
+                            codes::BAD_PARAM,
+                            param,
+                            format!("`--set {name}={value}`: the value cannot be read"),
+                            "the parameter that was set",
+                        )
+                        .help("values are written as in the file: `--set budget=10B`, `--set lr=3e-4`"),
+                    ),
+                }
                 continue;
+            };
+            for d in &s.errors {
+                self.push(moved_diagnostic(d.clone(), written));
             }
-            if matches!(value.kind, Kind::Poison) {
-                unreadable(self, "the parameter that was set");
-                continue;
+            let Some(expr) = &s.expr else { continue };
+            let before = self.diags.len();
+            let found = self.eval(expr, &Scope::top(0));
+            for d in &mut self.diags[before..] {
+                *d = moved_diagnostic(d.clone(), written);
             }
-            self.settings.insert(s.name.clone(), Val { kind: value.kind, span });
+            if found.is_poison() {
+                // What is wrong with it is said; the default must not stand in for it.
+                self.settings.insert(name.clone(), Val::poison(written));
+            } else {
+                self.settings.insert(name.clone(), moved_value(found, written));
+            }
         }
+    }
+
+    fn unknown_param(&mut self, given: &super::Setting, id: Option<super::program::DefId>) {
+        let program = self.program;
+        let super::Setting { name, value, place } = given;
+        let top = Span::new(program.modules[0].file, 0, 0);
+        let other = id.map(|id| program.def(id));
+        let at = place.map(|(name, _)| name).or(other.map(|d| d.name_span)).unwrap_or(top);
+        let mut d = Diagnostic::error(
+            codes::UNKNOWN_PARAM,
+            at,
+            match place {
+                Some(_) => format!("there is no parameter `{name}`"),
+                None => format!("`--set {name}={value}`: there is no parameter `{name}`"),
+            },
+            match other {
+                Some(def) if place.is_none() => format!("this is a {}", def.kind.keyword()),
+                _ => "no `param` in the file has that name".to_owned(),
+            },
+        );
+        if let (Some(def), Some(_)) = (other, place) {
+            d = d.label(def.name_span, format!("this is a {}", def.kind.keyword()));
+        }
+        let params: Vec<&str> = program
+            .ids()
+            .map(|id| program.def(id))
+            .filter(|d| d.module == 0 && d.kind == DefKind::Param)
+            .map(|d| d.name.as_str())
+            .collect();
+        d = match (nearest(name, params.iter().copied()), params.as_slice()) {
+            (Some(near), _) => d.help(format!("did you mean `{near}`?")),
+            (None, []) => d.help("the file has no parameters; only a `param` can be set from outside"),
+            (None, all) => d.help(format!(
+                "parameters are {}",
+                all.iter().map(|p| format!("`{p}`")).collect::<Vec<_>>().join(", ")
+            )),
+        };
+        self.push(d);
     }
 }

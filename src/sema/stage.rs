@@ -5,6 +5,7 @@ use crate::schema;
 use crate::source::Span;
 use crate::syntax::ast::{self, Unit};
 
+use super::attributes::has_assumed;
 use super::chain::{Chain, Frame};
 use super::checker::{Checker, Resolved};
 use super::clock::{BatchPiece, Clock, Length};
@@ -46,6 +47,8 @@ struct Ground {
     architecture: Option<Architecture>,
     root: Option<usize>,
     start_tokens: u64,
+    /// Fields whose value is assumed there.
+    assumed: Vec<String>,
 }
 
 impl<'p> Checker<'p> {
@@ -192,6 +195,8 @@ impl<'p> Checker<'p> {
         };
         let pieces = match (&batch_chain, &context) {
             (Some(chain), Some(context)) => self.batch(chain, context, Frame { field: "batch", ..frame }),
+            // The grid of steps has its own trouble; the batch's values speak for themselves.
+            (Some(chain), None) => self.batch_values(chain),
             _ => None,
         };
         let clock = match (&pieces, &context, length) {
@@ -316,7 +321,17 @@ impl<'p> Checker<'p> {
         }
         let total = clock.tokens + clock.overshoot;
         let mix_shares = portions(&mix, &clock, total);
-        let mut assumed = fields.assumed();
+        // Marked itself, with the whole stage, through a named value, or where it is inherited from.
+        let whole = has_assumed(&item.preface);
+        let mut assumed: Vec<String> = fields
+            .iter()
+            .filter(|(name, entry, value)| {
+                has_assumed(&entry.preface)
+                    || *name != "from" && (whole || self.mentions_assumed(value, scope))
+            })
+            .map(|(name, ..)| name.to_owned())
+            .collect();
+        assumed.extend(inherited.iter().map(|n| (*n).to_owned()).filter(|n| ground.assumed.contains(n)));
         assumed.sort();
         let model_theta = ground.theta;
         let rope = rope.map(|r| Rope { theta: r.theta.or(model_theta), ..r });
@@ -471,6 +486,7 @@ impl<'p> Checker<'p> {
                     architecture: m.architecture.clone(),
                     root: Some(*i),
                     start_tokens: m.seen.unwrap_or(0),
+                    assumed: Vec::new(),
                 }
             }
             From::Stage(i) => self.stage_ground(*i, None, span),
@@ -541,6 +557,7 @@ impl<'p> Checker<'p> {
             architecture: s.architecture.clone(),
             root: s.root,
             start_tokens: s.start_tokens + at,
+            assumed: s.assumed.clone(),
         }
     }
 

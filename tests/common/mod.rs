@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use midc::diag::Diagnostic;
-use midc::sema::{self, Curriculum, Options};
+use midc::sema::{self, Curriculum, Options, Setting};
 use midc::source::MemoryFiles;
 
 /// The package.
@@ -62,6 +62,6 @@ pub(crate) fn check_text(text: &str) -> (Option<Curriculum>, Vec<Diagnostic>) {
 pub(crate) fn check_with(text: &str, set: &[(&str, &str)]) -> (Option<Curriculum>, Vec<Diagnostic>) {
     let mut files = MemoryFiles::new();
     let file = files.add("test.curriculum", text);
-    let options = Options { set: set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect() };
+    let options = Options { set: set.iter().map(|(k, v)| Setting::new(*k, *v)).collect() };
     sema::check(&mut files, file, &options)
 }

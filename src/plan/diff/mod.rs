@@ -230,8 +230,8 @@ impl StageDiff {
 /// Why the weights that `stage` starts from are not those they were, if they are not.
 fn upstream(old: &Plan, new: &Plan, stage: &StagePlan, differs: &BTreeMap<&str, u64>) -> Option<String> {
     let changed = |place: &str| {
-        let (name, step) = reach(new, place)?;
-        differs.get(name).filter(|at| **at < step).map(|_| place.to_owned())
+        let (stage, step) = new.stage_point(place)?;
+        differs.get(stage.name.as_str()).filter(|at| **at < step).map(|_| place.to_owned())
     };
     match stage.from_kind {
         FromKind::Model => None,
@@ -250,17 +250,6 @@ fn upstream(old: &Plan, new: &Plan, stage: &StagePlan, differs: &BTreeMap<&str, 
                 .then(|| format!("it starts from the soup `{}`, which is made differently", soup.name))
         }
     }
-}
-
-/// The stage and the steps of it that a place (`main`, `main.stable_end`) stands for.
-fn reach<'p>(plan: &'p Plan, place: &str) -> Option<(&'p str, u64)> {
-    if let Some(stage) = plan.stages.iter().find(|s| s.name == place) {
-        return Some((&stage.name, stage.steps));
-    }
-    let (name, point) = place.rsplit_once('.')?;
-    let stage = plan.stages.iter().find(|s| s.name == name)?;
-    let point = stage.checkpoints.iter().find(|c| c.name == point)?;
-    Some((&stage.name, point.step))
 }
 
 fn why(entry: &StageDiff, upstream: Option<String>) -> Vec<String> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Change, Pair, Point, SourceDiff, StageDiff, Standing, first};
+use crate::plan::exhaustion::taken;
 use crate::plan::{
     CheckpointPlan, FromKind, MixPlan, ModelPlan, Phase, Plan, RopePlan, SourcePlan, StagePlan,
 };
@@ -124,16 +125,15 @@ fn drawn<'p>(plan: &'p Plan, stage: &'p StagePlan, at: u64) -> BTreeMap<&'p str,
     // A lineage is no longer than the plan; a plan edited by hand could hold a cycle.
     for _ in 0..=plan.stages.len() {
         for m in &stage.mix {
-            let tokens = (m.weight.mean(at) * at as f64).round() as u64;
+            let tokens = taken(m, at);
             let sum = out.entry(&m.source).or_insert(0);
             *sum = sum.saturating_add(tokens);
         }
         let from = match stage.from_kind {
-            FromKind::Stage | FromKind::Checkpoint => super::reach(plan, &stage.from),
+            FromKind::Stage | FromKind::Checkpoint => plan.stage_point(&stage.from),
             FromKind::Model | FromKind::Soup => None,
         };
-        let Some((name, step)) = from else { break };
-        let Some(before) = plan.stages.iter().find(|s| s.name == name) else { break };
+        let Some((before, step)) = from else { break };
         (at, stage) = (before.step_point(step).tokens, before);
     }
     out

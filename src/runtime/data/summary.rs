@@ -42,6 +42,9 @@ pub struct SourceSummary {
     pub examples: Vec<Example>,
     /// Documents by length: entry i counts those of 2^(i−1) to 2^i − 1 tokens.
     pub lengths: Vec<u64>,
+    /// Tokens in them, by the same classes.
+    #[serde(default)]
+    pub tokens_by_length: Vec<u64>,
     /// Length of the shortest document.
     pub shortest: u64,
     /// Length of the middle document, to the accuracy of `lengths`.
@@ -127,8 +130,10 @@ impl SourceSummary {
             let bucket = (u64::BITS - n.leading_zeros()) as usize;
             if self.lengths.len() <= bucket {
                 self.lengths.resize(bucket + 1, 0);
+                self.tokens_by_length.resize(bucket + 1, 0);
             }
             self.lengths[bucket] += 1;
+            self.tokens_by_length[bucket] += n;
             self.documents += 1;
             self.tokens += n;
             self.shortest = self.shortest.min(n);

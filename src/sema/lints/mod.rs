@@ -6,6 +6,7 @@ mod batch_changes_tokens;
 mod benchmark_in_train;
 mod boundary_alignment;
 mod budget_vs_source;
+mod context_starved;
 mod decay_too_short;
 mod decimal_context;
 mod epochs_over_cap;
@@ -47,6 +48,7 @@ const LINTS: &[fn(&Scene<'_>, &mut Vec<Diagnostic>)] = &[
     benchmark_in_train::check,
     boundary_alignment::check,
     budget_vs_source::check,
+    context_starved::check,
     decay_too_short::check,
     epochs_over_cap::check,
     long_only::check,

@@ -199,10 +199,10 @@ pub(super) fn taken(portion: &Portion, upto: Option<u64>) -> u64 {
     }
 }
 
-/// Whether a source is chosen by the length of its documents.
+/// Whether a source is chosen for the length of its documents.
 pub(super) fn is_long(source: &Source) -> bool {
     source.kind == "long"
-        || source.filter.as_deref().is_some_and(|f| f.split([' ', '(', ')']).any(|w| w == "length"))
+        || source.filter.as_deref().is_some_and(|f| f.contains("length >") || f.contains("length =="))
 }
 
 /// Whether two learning rates are one to a millionth.

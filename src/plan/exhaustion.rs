@@ -1,0 +1,109 @@
+//! Where each source runs out: the place in the run at which it has been read through, and the one
+//! at which it has been read as often as it may be.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{FromKind, MixPlan, Plan, StagePlan};
+
+/// A source and where it runs out, on the first line through the graph on which it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Exhaustion {
+    /// The source.
+    pub source: String,
+    /// Where every token of it has been read once; `null` when the run ends before, or the size is
+    /// not known.
+    pub read_through: Option<Place>,
+    /// Where it has been read `max_epochs` times; `null` as above.
+    pub exhausted: Option<Place>,
+}
+
+/// A place in a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Place {
+    /// The stage.
+    pub stage: String,
+    /// Tokens into it.
+    pub tokens: u64,
+}
+
+/// Where the sources of `plan` run out, in its order. What a lineage has read before a stage counts;
+/// where lines meet in a soup the hungriest counts, because no weight has seen more.
+pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
+    let mut out: Vec<Exhaustion> = plan
+        .sources
+        .iter()
+        .map(|s| Exhaustion { source: s.name.clone(), read_through: None, exhausted: None })
+        .collect();
+    let mut before: BTreeMap<&str, Drawn<'_>> = BTreeMap::new();
+    for stage in &plan.stages {
+        let start = at_start(plan, stage, &before);
+        for (source, entry) in plan.sources.iter().zip(&mut out) {
+            let Some(size) = source.tokens.filter(|s| *s > 0) else { continue };
+            let Some(portion) = stage.mix.iter().find(|m| m.source == source.name) else { continue };
+            let already = start.get(source.name.as_str()).copied().unwrap_or(0);
+            let place = |limit: f64| {
+                crossing(stage, portion, already, limit)
+                    .map(|tokens| Place { stage: stage.name.clone(), tokens })
+            };
+            entry.read_through = entry.read_through.take().or_else(|| place(size as f64));
+            let limit = source.max_epochs.map(|epochs| size as f64 * epochs);
+            entry.exhausted = entry.exhausted.take().or_else(|| limit.and_then(place));
+        }
+        before.insert(&stage.name, start);
+    }
+    out
+}
+
+/// Tokens drawn, by source.
+type Drawn<'p> = BTreeMap<&'p str, u64>;
+
+/// What the lineage of `stage` has drawn before it; `before` has the same of the stages before it.
+fn at_start<'p>(plan: &'p Plan, stage: &'p StagePlan, before: &BTreeMap<&'p str, Drawn<'p>>) -> Drawn<'p> {
+    let through = |place: &str| -> Drawn<'p> {
+        let Some((from, step)) = plan.stage_point(place) else { return Drawn::new() };
+        let mut drawn = before.get(from.name.as_str()).cloned().unwrap_or_default();
+        let at = from.step_point(step).tokens;
+        for m in &from.mix {
+            *drawn.entry(&m.source).or_insert(0) += taken(m, at);
+        }
+        drawn
+    };
+    match stage.from_kind {
+        FromKind::Model => Drawn::new(),
+        FromKind::Stage | FromKind::Checkpoint => through(&stage.from),
+        FromKind::Soup => {
+            let mut most = Drawn::new();
+            let soup = plan.soups.iter().find(|s| s.name == stage.from);
+            for place in soup.iter().flat_map(|s| &s.ingredients) {
+                for (source, tokens) in through(place) {
+                    let known = most.entry(source).or_insert(0);
+                    *known = tokens.max(*known);
+                }
+            }
+            most
+        }
+    }
+}
+
+/// Tokens of a source in the first `at` tokens of a stage.
+pub(super) fn taken(portion: &MixPlan, at: u64) -> u64 {
+    (portion.weight.mean(at) * at as f64).round() as u64
+}
+
+/// The first token of `stage` before which `limit` tokens have been drawn, `already` of them earlier.
+fn crossing(stage: &StagePlan, portion: &MixPlan, already: u64, limit: f64) -> Option<u64> {
+    let reached = |at: u64| already as f64 + portion.weight.mean(at) * at as f64 >= limit;
+    let end = stage.tokens + stage.overshoot_tokens;
+    if already as f64 >= limit || !reached(end) {
+        return None;
+    }
+    let (mut short, mut enough) = (0, end);
+    while enough - short > 1 {
+        let middle = short + (enough - short) / 2;
+        if reached(middle) { enough = middle } else { short = middle }
+    }
+    Some(enough)
+}

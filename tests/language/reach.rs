@@ -1,0 +1,76 @@
+//! Small promises of the language that no code of its own stands for: what is marked as assumed,
+//! what is reported beside another mistake, spans in steps.
+
+use midc::plan;
+use midc::source::MemoryFiles;
+
+use crate::support::check_text;
+
+const HEAD: &str = "lints {\n  missing_files = allow\n}\nmodel base {\n  init    = llama3_8b\n  context = 4Ki\n}\nsource web {\n  kind = web\n}\nsource code {\n  kind = code\n}\n";
+
+fn stages(text: &str) -> Vec<plan::StagePlan> {
+    let mut files = MemoryFiles::new();
+    let file = files.add("test.curriculum", format!("{HEAD}{text}"));
+    let (curriculum, found) = midc::sema::check(&mut files, file, &midc::sema::Options::default());
+    let messages: Vec<&str> = found.iter().map(|d| d.message.as_str()).collect();
+    plan::build(&curriculum.unwrap_or_else(|| panic!("{messages:?}"))).stages
+}
+
+fn codes(text: &str) -> Vec<String> {
+    check_text(&format!("{HEAD}{text}")).0.iter().map(|d| d.code.to_string()).collect()
+}
+
+#[test]
+fn what_is_assumed_reaches_the_stage() {
+    let stages = stages(
+        "@assumed(\"not disclosed\")\nlet top = 3e-4\nlet warm = 2 * top\n\
+         mix m {\n  web = 60%\n  @assumed(\"read off a figure\")\n  code = rest\n}\nlet outer = m\n\
+         stage a {\n  from = base\n  tokens = 10B\n  batch = 1024 seqs\n  mix = outer\n  data_seed = 1\n\
+         \x20 lr = 0 then linear(to: warm, over: 1B) then linear(to: 0)\n}\n\
+         stage b {\n  from = a\n  tokens = 1B\n  lr = 0 then linear(to: 1e-5, over: 100M) then linear(to: 0)\n  data_seed = 2\n}\n\
+         @assumed(\"all of it\")\nstage c {\n  from = b\n  tokens = 1B\n  mix = web\n  lr = 0 then linear(to: 1e-5, over: 100M) then linear(to: 0)\n  data_seed = 3\n}\n",
+    );
+    assert_eq!(stages[0].assumed, ["lr", "mix"]);
+    // Inherited, and so assumed here too.
+    assert_eq!(stages[1].assumed, ["mix"]);
+    assert_eq!(stages[2].assumed, ["data_seed", "lr", "mix", "tokens"]);
+}
+
+#[test]
+fn a_batch_without_a_unit_is_reported_beside_a_broken_length() {
+    let text = "stage a {\n  from = base\n  tokens = 10 sheep\n  batch = 1024\n  mix = web\n  data_seed = 1\n\
+                \x20 lr = 0 then linear(to: 1e-4, over: 1B) then linear(to: 0)\n}\n";
+    let found = codes(text);
+    assert!(found.contains(&"E0153".to_owned()), "{found:?}");
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn a_batch_ramp_in_steps() {
+    let stages = stages(
+        "stage a {\n  from = base\n  tokens = 40B\n  mix = web\n  data_seed = 1\n\
+         \x20 batch = 256 seqs then hold(over: 100 steps) then linear(to: 1024 seqs, over: 500 steps) then hold\n\
+         \x20 lr = 0 then linear(to: 1e-4, over: 1B) then linear(to: 0)\n}\n",
+    );
+    let a = &stages[0];
+    assert_eq!(a.step_point(99).sequences, 256);
+    assert_eq!(a.step_point(100).sequences, 256);
+    assert!(a.step_point(599).sequences < 1024);
+    assert_eq!(a.step_point(600).sequences, 1024);
+}
+
+#[test]
+fn a_fan_out_follows_a_fan_out_member_by_member() {
+    let a = "stage a[seed in [1, 2]] {\n  from = base\n  tokens = 10B\n  batch = 1024 seqs\n  mix = web\n  data_seed = seed\n\
+             \x20 lr = 0 then linear(to: 1e-4, over: 1B) then hold\n}\n";
+    let b = |from: &str| {
+        format!(
+            "stage b[seed in [1, 2]] {{\n  from = {from}\n  tokens = 1B\n  lr = inherit then linear(to: 0)\n  data_seed = 10 + seed\n}}\n"
+        )
+    };
+    let found: Vec<(String, String)> =
+        stages(&format!("{a}{}", b("a[seed]"))).into_iter().map(|s| (s.name, s.from)).collect();
+    let expected = [("b[1]", "a[1]"), ("b[2]", "a[2]")];
+    assert_eq!(found[2..], expected.map(|(s, f)| (s.to_owned(), f.to_owned())));
+    assert_eq!(codes(&format!("{a}{}", b("a"))), ["E0503"]);
+}
