@@ -9,8 +9,10 @@
 //   dw = dyᵀ · x     tn   A [K, M], B [K, N]
 //
 // Leading dimensions are multiples of 8 and bases 16-byte aligned; M, N and K are free. Sums are f32, in a fixed
-// order. bf16 results are rounded once; f32 results may add a matrix (the residual stream, or C itself).
+// order. bf16 results are rounded once; f32 results may add a matrix (the residual stream, or C itself); RoPE and
+// SwiGLU can be applied to the sums before they are stored.
 #include "dev/async.cuh"
+#include "dev/epilogue.cuh"
 #include "dev/mma.cuh"
 #include "dev/tiles.cuh"
 
@@ -25,9 +27,10 @@ struct Tile {
   static constexpr int LD = K_MAJOR ? BK + 8 : 128 + 8;
   static constexpr int SIZE = K_MAJOR ? 128 * LD : BK * LD;
 
-  // `mn0`, `k0`: first row and first k of the tile in the matrix.
+  // `mn0`, `k0`: first row and first k of the tile in the matrix. The second 64 rows of a k-major tile lie `jump`
+  // further on than those that follow the first.
   static __device__ __forceinline__ void load(u16* tile, const u16* __restrict__ from, long long ld, int mn0, int k0,
-                                              int mn_end, int k_end) {
+                                              int mn_end, int k_end, int jump = 0) {
 #pragma unroll
     for (int i = 0; i < 128 * BK / 8 / THREADS; i++) {
       int chunk = (int)threadIdx.x + i * THREADS;
@@ -35,8 +38,9 @@ struct Tile {
       const u16* src = from;
       if (K_MAJOR) {
         row = chunk / (BK / 8), col = chunk % (BK / 8) * 8;
-        left = mn0 + row < mn_end ? k_end - (k0 + col) : 0;
-        if (left > 0) src += (long long)(mn0 + row) * ld + k0 + col;
+        const int mn = mn0 + row + (row >= 64 ? jump : 0);
+        left = mn < mn_end ? k_end - (k0 + col) : 0;
+        if (left > 0) src += (long long)mn * ld + k0 + col;
       } else {
         row = chunk / 16, col = chunk % 16 * 8;
         left = k0 + row < k_end ? mn_end - (mn0 + col) : 0;
@@ -62,19 +66,25 @@ struct Tile {
   }
 };
 
-template <bool A_K_MAJOR, bool B_K_MAJOR, bool F32_OUT>
+// GATED: a tile has 64 gates and the 64 ups that belong to them. HEAD: of ROTATED.
+template <bool A_K_MAJOR, bool B_K_MAJOR, Output OUTPUT, int HEAD = 32>
 __device__ __forceinline__ void gemm(const u16* __restrict__ A, long long lda, const u16* __restrict__ B, long long ldb,
-                                     void* C, long long ldc, const float* add, int M, int N, int K) {
+                                     void* C, long long ldc, const Epilogue& epilogue, int M, int N, int K) {
   typedef Tile<A_K_MAJOR> TA;
   typedef Tile<B_K_MAJOR> TB;
+  constexpr int TILE_N = OUTPUT == GATED ? BN / 2 : BN;
+  // The columns of a warp: 64 in a row, or twice 32 whose partners are 64 apart.
+  constexpr bool SPLIT = OUTPUT == GATED || (OUTPUT == ROTATED && HEAD == 128);
+  constexpr int PAIR = OUTPUT == ROTATED && HEAD == 32 ? 2 : 4;
   DYNAMIC_SHARED(shared);
   u16* tiles_a = (u16*)shared;
   u16* tiles_b = tiles_a + STAGES * TA::SIZE;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   int tile_row, tile_column;
-  tile_of(blockIdx.x, (M + BM - 1) / BM, (N + BN - 1) / BN, tile_row, tile_column);
-  const int m0 = tile_row * BM, n0 = tile_column * BN;
-  const int wm = (warp & 3) * 32, wn = (warp >> 2) * 64;
+  tile_of(blockIdx.x, (M + BM - 1) / BM, (N + TILE_N - 1) / TILE_N, tile_row, tile_column);
+  const int m0 = tile_row * BM, n0 = tile_column * TILE_N;
+  const int wm = (warp & 3) * 32, wn = (warp >> 2) * (SPLIT ? 32 : 64);
+  const int rows_b = OUTPUT == GATED ? 2 * N : N, jump = OUTPUT == GATED ? N - 64 : 0;
 
   float acc[2][8][4];
 #pragma unroll
@@ -89,7 +99,7 @@ __device__ __forceinline__ void gemm(const u16* __restrict__ A, long long lda, c
   for (int s = 0; s < STAGES - 1; s++) {
     if (s < steps) {
       TA::load(tiles_a + s * TA::SIZE, A, lda, m0, s * BK, M, K);
-      TB::load(tiles_b + s * TB::SIZE, B, ldb, n0, s * BK, N, K);
+      TB::load(tiles_b + s * TB::SIZE, B, ldb, n0, s * BK, rows_b, K, jump);
     }
     copy_async_commit();
   }
@@ -102,7 +112,7 @@ __device__ __forceinline__ void gemm(const u16* __restrict__ A, long long lda, c
     int next = step + STAGES - 1;
     if (next < steps) {
       TA::load(tiles_a + next % STAGES * TA::SIZE, A, lda, m0, next * BK, M, K);
-      TB::load(tiles_b + next % STAGES * TB::SIZE, B, ldb, n0, next * BK, N, K);
+      TB::load(tiles_b + next % STAGES * TB::SIZE, B, ldb, n0, next * BK, rows_b, K, jump);
     }
     copy_async_commit();
     const u16* ta = tiles_a + step % STAGES * TA::SIZE;
@@ -113,7 +123,7 @@ __device__ __forceinline__ void gemm(const u16* __restrict__ A, long long lda, c
 #pragma unroll
       for (int i = 0; i < 2; i++) TA::fragment_a(a[i], ta, wm + i * 16, k, lane);
 #pragma unroll
-      for (int j = 0; j < 4; j++) TB::fragment_b(b[j], tb, wn + j * 16, k, lane);
+      for (int j = 0; j < 4; j++) TB::fragment_b(b[j], tb, wn + j * 16 + (SPLIT && j > 1 ? 32 : 0), k, lane);
 #pragma unroll
       for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -128,52 +138,52 @@ __device__ __forceinline__ void gemm(const u16* __restrict__ A, long long lda, c
     for (int h = 0; h < 2; h++) {
       const int row = m0 + wm + i * 16 + h * 8 + (lane >> 2);
       if (row >= M) continue;
-#pragma unroll
-      for (int j = 0; j < 8; j++) {
-        const int col = n0 + wn + j * 8 + (lane & 3) * 2;
-        const long long at = (long long)row * ldc + col;
-        float x = acc[i][j][h * 2], y = acc[i][j][h * 2 + 1];
-        if (F32_OUT) {
-          float* c = (float*)C + at;
-          if (col + 1 < N) {
-            if (add) {
-              Pair p = *(const Pair*)(add + at);
-              x += __uint_as_float(p.v[0]), y += __uint_as_float(p.v[1]);
-            }
-            *(Pair*)c = Pair{{__float_as_uint(x), __float_as_uint(y)}};
-          } else if (col < N) {
-            c[0] = add ? x + add[at] : x;
-          }
-        } else {
-          u16* c = (u16*)C + at;
-          if (col + 1 < N)
-            *(u32*)c = pack_bf16(x, y);
-          else if (col < N)
-            c[0] = to_bf16(x);
-        }
-      }
+      store_row<OUTPUT, 8, PAIR, HEAD>(
+          C, ldc, epilogue, row, N,
+          [&](int j) { return n0 + wn + j * 8 + (SPLIT && OUTPUT != GATED && j > 3 ? 32 : 0) + (lane & 3) * 2; },
+          [&](int j, int c) { return acc[i][j][h * 2 + c]; });
     }
 }
 
 }  // namespace
 
-// Launch: grid = ⌈M/128⌉ · ⌈N/128⌉, 256 threads, 61440 bytes (nt), 56832 (nn), 52224 (tn) of shared memory.
+// Launch: grid = ⌈M/128⌉ · ⌈N/128⌉ (⌈N/64⌉ for swiglu), 256 threads, 61440 bytes (nt), 56832 (nn), 52224 (tn) of shared
+// memory.
 KERNEL(gemm_nt_bf16, 256, 2)
 (const u16* A, long long lda, const u16* B, long long ldb, u16* C, long long ldc, int M, int N, int K) {
-  gemm<true, true, false>(A, lda, B, ldb, C, ldc, nullptr, M, N, K);
+  gemm<true, true, ROUNDED>(A, lda, B, ldb, C, ldc, Epilogue{}, M, N, K);
 }
 // C = add + A · Bᵀ, or A · Bᵀ when `add` is null; `add` may be C and has its leading dimension.
 KERNEL(gemm_nt_f32, 256, 2)
 (const u16* A, long long lda, const u16* B, long long ldb, float* C, long long ldc, const float* add, int M, int N,
  int K) {
-  gemm<true, true, true>(A, lda, B, ldb, C, ldc, add, M, N, K);
+  gemm<true, true, ADDED>(A, lda, B, ldb, C, ldc, adding(add), M, N, K);
 }
 KERNEL(gemm_nn_bf16, 256, 2)
 (const u16* A, long long lda, const u16* B, long long ldb, u16* C, long long ldc, int M, int N, int K) {
-  gemm<true, false, false>(A, lda, B, ldb, C, ldc, nullptr, M, N, K);
+  gemm<true, false, ROUNDED>(A, lda, B, ldb, C, ldc, Epilogue{}, M, N, K);
 }
 KERNEL(gemm_tn_f32, 256, 2)
 (const u16* A, long long lda, const u16* B, long long ldb, float* C, long long ldc, const float* add, int M, int N,
  int K) {
-  gemm<false, false, true>(A, lda, B, ldb, C, ldc, add, M, N, K);
+  gemm<false, false, ADDED>(A, lda, B, ldb, C, ldc, adding(add), M, N, K);
+}
+
+// C = A · Bᵀ with RoPE on the first `rotated` columns, heads of 32, 64 or 128 values; row i turns by the angles of
+// positions[i] in the tables [positions, head/2]. N and `rotated` are whole heads.
+#define ROTATED_KERNEL(head)                                                                                          \
+  (const u16* A, long long lda, const u16* B, long long ldb, u16* C, long long ldc, const u32* positions,            \
+   const float* cos_table, const float* sin_table, int rotated, int M, int N, int K) {                               \
+    const Epilogue e = rotating(positions, cos_table, sin_table, rotated);                                           \
+    gemm<true, true, ROTATED, head>(A, lda, B, ldb, C, ldc, e, M, N, K);                                             \
+  }
+KERNEL(gemm_nt_rope_32, 256, 2) ROTATED_KERNEL(32)
+KERNEL(gemm_nt_rope_64, 256, 2) ROTATED_KERNEL(64)
+KERNEL(gemm_nt_rope_128, 256, 2) ROTATED_KERNEL(128)
+
+// C[M, 2·N] = A · Bᵀ, rows of gates then ups, and activated[M, N] = silu(gate) · up of the rounded values. N is a
+// multiple of 8.
+KERNEL(gemm_nt_swiglu, 256, 2)
+(const u16* A, long long lda, const u16* B, long long ldb, u16* C, long long ldc, u16* activated, int M, int N, int K) {
+  gemm<true, true, GATED>(A, lda, B, ldb, C, ldc, gating(activated), M, N, K);
 }

@@ -8,6 +8,7 @@
 // Operands as in gemm.cu: each may be k-major or mn-major in memory, and TMA brings either into the layout that
 // wgmma reads, so the three products of a linear layer need no transposed copy. M, N and K are free (TMA fills with
 // zeros); leading dimensions are multiples of 8.
+#include "dev/epilogue.cuh"
 #include "dev/hopper.cuh"
 #include "dev/tiles.cuh"
 
@@ -49,9 +50,12 @@ struct Multiply<256, TA, TB> {
   }
 };
 
-template <bool A_K_MAJOR, bool B_K_MAJOR, bool F32_OUT, int COLUMNS, int STAGES>
+// GATED: a tile has COLUMNS/2 gates and the ups that belong to them. HEAD: of ROTATED.
+template <bool A_K_MAJOR, bool B_K_MAJOR, Output OUTPUT, int COLUMNS, int STAGES, int HEAD = 32>
 __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* map_b, void* C, long long ldc,
-                                     const float* add, int M, int N, int K) {
+                                     const Epilogue& epilogue, int M, int N, int K) {
+  constexpr int TILE_N = OUTPUT == GATED ? COLUMNS / 2 : COLUMNS;
+  constexpr int PAIR = OUTPUT == GATED ? COLUMNS / 16 : HEAD / 16;
   typedef Operand<A_K_MAJOR, BM> A;
   typedef Operand<B_K_MAJOR, COLUMNS> B;
   DYNAMIC_SHARED(shared);
@@ -60,7 +64,7 @@ __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* ma
   u64* full = (u64*)(stages_b + STAGES * B::BYTES);
   u64* empty = full + STAGES;
   const int group = threadIdx.x >> 7;
-  const int rows = (M + BM - 1) / BM, columns = (N + COLUMNS - 1) / COLUMNS, steps = (K + BK - 1) / BK;
+  const int rows = (M + BM - 1) / BM, columns = (N + TILE_N - 1) / TILE_N, steps = (K + BK - 1) / BK;
   if (threadIdx.x == 0) {
     for (int s = 0; s < STAGES; s++) {
       mbarrier_init(&full[s], 1);
@@ -85,7 +89,12 @@ __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* ma
 #endif
           mbarrier_expect(&full[s], A::BYTES + B::BYTES);
           A::load(stages_a + s * A::BYTES, map_a, &full[s], row * BM, k * BK);
-          B::load(stages_b + s * B::BYTES, map_b, &full[s], column * COLUMNS, k * BK);
+          if (OUTPUT == GATED) {
+            tma_load(stages_b + s * B::BYTES, map_b, &full[s], k * BK, column * TILE_N);
+            tma_load(stages_b + s * B::BYTES + TILE_N * BK * 2, map_b, &full[s], k * BK, N + column * TILE_N);
+          } else {
+            B::load(stages_b + s * B::BYTES, map_b, &full[s], column * COLUMNS, k * BK);
+          }
         }
       }
     }
@@ -126,30 +135,9 @@ __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* ma
     for (int h = 0; h < 2; h++) {
       const int r = row * BM + first + warp * 16 + h * 8 + (lane >> 2);
       if (r >= M) continue;
-#pragma unroll
-      for (int j = 0; j < COLUMNS / 8; j++) {
-        const int c = column * COLUMNS + j * 8 + (lane & 3) * 2;
-        const long long at = (long long)r * ldc + c;
-        float x = acc[j * 4 + h * 2], y = acc[j * 4 + h * 2 + 1];
-        if (F32_OUT) {
-          float* to = (float*)C + at;
-          if (c + 1 < N) {
-            if (add) {
-              Pair p = *(const Pair*)(add + at);
-              x += __uint_as_float(p.v[0]), y += __uint_as_float(p.v[1]);
-            }
-            *(Pair*)to = Pair{{__float_as_uint(x), __float_as_uint(y)}};
-          } else if (c < N) {
-            to[0] = add ? x + add[at] : x;
-          }
-        } else {
-          u16* to = (u16*)C + at;
-          if (c + 1 < N)
-            *(u32*)to = pack_bf16(x, y);
-          else if (c < N)
-            to[0] = to_bf16(x);
-        }
-      }
+      store_row<OUTPUT, COLUMNS / 8, PAIR, HEAD>(
+          C, ldc, epilogue, r, N, [&](int j) { return column * TILE_N + j * 8 + (lane & 3) * 2; },
+          [&](int j, int c) { return acc[j * 4 + h * 2 + c]; });
     }
   }
 }
@@ -158,7 +146,7 @@ __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* ma
 
 // Launch: any grid (one block per multiprocessor), 384 threads; shared memory STAGES · (128 + columns) · 128 + 16 · STAGES
 // bytes: 196672 for 256 columns (4 stages), 196704 for 128 (6 stages). Tensor maps, width · height of the box:
-// k-major 64 · 128 for A, 64 · columns for B; mn-major 64 · 64.
+// k-major 64 · 128 for A, 64 · columns for B (half as many for swiglu); mn-major 64 · 64.
 #define BF16_PARAMETERS                                                                                              \
   (const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, u16* C, long long ldc, int M, \
    int N, int K)
@@ -167,26 +155,46 @@ __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* ma
    const float* add, int M, int N, int K)
 
 KERNEL(gemm_sm90_nt_bf16_128, 384, 1) BF16_PARAMETERS {
-  gemm<true, true, false, 128, 6>(&map_a, &map_b, C, ldc, nullptr, M, N, K);
+  gemm<true, true, ROUNDED, 128, 6>(&map_a, &map_b, C, ldc, Epilogue{}, M, N, K);
 }
 KERNEL(gemm_sm90_nt_bf16_256, 384, 1) BF16_PARAMETERS {
-  gemm<true, true, false, 256, 4>(&map_a, &map_b, C, ldc, nullptr, M, N, K);
+  gemm<true, true, ROUNDED, 256, 4>(&map_a, &map_b, C, ldc, Epilogue{}, M, N, K);
 }
 KERNEL(gemm_sm90_nn_bf16_128, 384, 1) BF16_PARAMETERS {
-  gemm<true, false, false, 128, 6>(&map_a, &map_b, C, ldc, nullptr, M, N, K);
+  gemm<true, false, ROUNDED, 128, 6>(&map_a, &map_b, C, ldc, Epilogue{}, M, N, K);
 }
 KERNEL(gemm_sm90_nn_bf16_256, 384, 1) BF16_PARAMETERS {
-  gemm<true, false, false, 256, 4>(&map_a, &map_b, C, ldc, nullptr, M, N, K);
+  gemm<true, false, ROUNDED, 256, 4>(&map_a, &map_b, C, ldc, Epilogue{}, M, N, K);
 }
 KERNEL(gemm_sm90_nt_f32_128, 384, 1) F32_PARAMETERS {
-  gemm<true, true, true, 128, 6>(&map_a, &map_b, C, ldc, add, M, N, K);
+  gemm<true, true, ADDED, 128, 6>(&map_a, &map_b, C, ldc, adding(add), M, N, K);
 }
 KERNEL(gemm_sm90_nt_f32_256, 384, 1) F32_PARAMETERS {
-  gemm<true, true, true, 256, 4>(&map_a, &map_b, C, ldc, add, M, N, K);
+  gemm<true, true, ADDED, 256, 4>(&map_a, &map_b, C, ldc, adding(add), M, N, K);
 }
 KERNEL(gemm_sm90_tn_f32_128, 384, 1) F32_PARAMETERS {
-  gemm<false, false, true, 128, 6>(&map_a, &map_b, C, ldc, add, M, N, K);
+  gemm<false, false, ADDED, 128, 6>(&map_a, &map_b, C, ldc, adding(add), M, N, K);
 }
 KERNEL(gemm_sm90_tn_f32_256, 384, 1) F32_PARAMETERS {
-  gemm<false, false, true, 256, 4>(&map_a, &map_b, C, ldc, add, M, N, K);
+  gemm<false, false, ADDED, 256, 4>(&map_a, &map_b, C, ldc, adding(add), M, N, K);
 }
+
+// As gemm_nt_rope_* and gemm_nt_swiglu in gemm.cu.
+#define ROTATED_KERNEL(head, columns, stages)                                                                         \
+  (const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, u16* C, long long ldc,          \
+   const u32* positions, const float* cos_table, const float* sin_table, int rotated, int M, int N, int K) {         \
+    const Epilogue e = rotating(positions, cos_table, sin_table, rotated);                                           \
+    gemm<true, true, ROTATED, columns, stages, head>(&map_a, &map_b, C, ldc, e, M, N, K);                            \
+  }
+KERNEL(gemm_sm90_nt_rope_64_128, 384, 1) ROTATED_KERNEL(64, 128, 6)
+KERNEL(gemm_sm90_nt_rope_64_256, 384, 1) ROTATED_KERNEL(64, 256, 4)
+KERNEL(gemm_sm90_nt_rope_128_128, 384, 1) ROTATED_KERNEL(128, 128, 6)
+KERNEL(gemm_sm90_nt_rope_128_256, 384, 1) ROTATED_KERNEL(128, 256, 4)
+
+#define GATED_KERNEL(columns, stages)                                                                                 \
+  (const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, u16* C, long long ldc,          \
+   u16* activated, int M, int N, int K) {                                                                             \
+    gemm<true, true, GATED, columns, stages>(&map_a, &map_b, C, ldc, gating(activated), M, N, K);                    \
+  }
+KERNEL(gemm_sm90_nt_swiglu_128, 384, 1) GATED_KERNEL(128, 6)
+KERNEL(gemm_sm90_nt_swiglu_256, 384, 1) GATED_KERNEL(256, 4)

@@ -1,9 +1,5 @@
 // SwiGLU (arXiv:2002.05202): y = silu(gate) · up over rows of [gate, up], `width` values each.
-#include "dev/base.cuh"
-
-namespace {
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + exp2_fast(-1.4426950408889634f * x)); }
-}  // namespace
+#include "dev/epilogue.cuh"
 
 // Launch of both: grid ⌈rows · width / 8 / 256⌉, 256 threads. `width` is a multiple of 8.
 KERNEL(swiglu_forward, 256, 4)(const u16* __restrict__ gate_up, u16* __restrict__ y, long long rows, int width) {
@@ -18,7 +14,7 @@ KERNEL(swiglu_forward, 256, 4)(const u16* __restrict__ gate_up, u16* __restrict_
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     const float g0 = bf16_low(g.v[i]), g1 = bf16_high(g.v[i]);
-    out.v[i] = pack_bf16(g0 * sigmoid(g0) * bf16_low(u.v[i]), g1 * sigmoid(g1) * bf16_high(u.v[i]));
+    out.v[i] = pack_bf16(swiglu(g0, bf16_low(u.v[i])), swiglu(g1, bf16_high(u.v[i])));
   }
   *(Quad*)(y + row * width + col) = out;
 }

@@ -71,8 +71,8 @@ bug() {
   build MODE="$mode" BUG="$name" KERNELS="$kernel" CHECKS="main timing $checks" "$out/$mode-$name/kernel-check"
   caught "$mode-$name" "$pattern" kernel-check "$@"
 }
-bug o2 BUG_GEMM_BARRIER gemm gemm 'NaN' --seeds 1 gemm
-bug tsan BUG_GEMM_BARRIER gemm gemm 'data race' --small --seeds 1 gemm
+bug o2 BUG_GEMM_BARRIER "gemm gemm_sm90 swiglu" gemm 'NaN' --seeds 1 gemm
+bug tsan BUG_GEMM_BARRIER "gemm gemm_sm90 swiglu" gemm 'data race' --small --seeds 1 gemm
 bug o2 BUG_ATTENTION_MASK "attention_forward attention_backward" attention 'FAIL' --seeds 1 attention
 bug o2 BUG_ATTENTION_RING "attention_forward attention_backward" attention 'FAIL' attention
 bug tsan BUG_ATTENTION_RING "attention_forward attention_backward" attention 'data race' --small --seeds 1 attention

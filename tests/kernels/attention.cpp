@@ -9,6 +9,27 @@ size_t backward_shared(int d, bool q) {
   return (size_t)(128 + 2 * stages * tile) * d * 2;
 }
 
+size_t hopper_backward_shared(int d, bool q) {
+  int tile = q && d == 64 ? 128 : 64;
+  return (size_t)(256 + 5 * tile) * d * 2 + (q ? 0 : 24 * tile) + 128;
+}
+
+// dQ, dK and dV beside the reference, each on its own.
+void compare_gradients(Check& c, const AttentionCase& s, const std::vector<double>& g, const AttentionReference& ref) {
+  int width = s.width();
+  const char* parts[3] = {"dQ", "dK", "dV"};
+  int begin[4] = {0, s.heads * s.d, (s.heads + s.kv_heads) * s.d, width};
+  for (int p = 0; p < 3; p++) {
+    std::vector<double> have, want;
+    for (int t = 0; t < s.tokens(); t++)
+      for (int i = begin[p]; i < begin[p + 1]; i++) {
+        have.push_back(g[(size_t)t * width + i]);
+        want.push_back(ref.grad[(size_t)t * width + i]);
+      }
+    c.close(parts[p], have, want, 1e-2);
+  }
+}
+
 void forward_and_backward(Check& c, const AttentionCase& s) {
   c.begin("attention d%d h%d/%d %dx%d %s", s.d, s.heads, s.kv_heads, s.rows, s.context, s.mask);
   AttentionData a = attention_data(c.seed, s);
@@ -36,22 +57,10 @@ void forward_and_backward(Check& c, const AttentionCase& s) {
                qkv.ptr(), grad_out.ptr(), from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), s.context, s.heads, s.kv_heads, scale);
   c.device.run({q.c_str(), {tiles, (unsigned)s.heads, (unsigned)s.rows}, {128, 1, 1}, backward_shared(s.d, true)}, qkv.ptr(),
                grad_out.ptr(), from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), s.context, s.heads, s.kv_heads, scale);
-  std::vector<double> g = widen(grad.get());
-  int width = s.width();
-  const char* parts[3] = {"dQ", "dK", "dV"};
-  int begin[4] = {0, s.heads * s.d, (s.heads + s.kv_heads) * s.d, width};
-  for (int p = 0; p < 3; p++) {
-    std::vector<double> have, want;
-    for (int t = 0; t < s.tokens(); t++)
-      for (int i = begin[p]; i < begin[p + 1]; i++) {
-        have.push_back(g[(size_t)t * width + i]);
-        want.push_back(ref.grad[(size_t)t * width + i]);
-      }
-    c.close(parts[p], have, want, 1e-2);
-  }
+  compare_gradients(c, s, widen(grad.get()), ref);
 }
 
-void hopper_forward(Check& c, const AttentionCase& s) {
+void hopper_forward_and_backward(Check& c, const AttentionCase& s) {
   c.begin("attention sm90 d%d h%d/%d %dx%d %s", s.d, s.heads, s.kv_heads, s.rows, s.context, s.mask);
   AttentionData a = attention_data(c.seed, s);
   Buffer<uint16_t> qkv(c.device, a.qkv.bits), out(c.device, (size_t)s.tokens() * s.heads * s.d);
@@ -59,12 +68,25 @@ void hopper_forward(Check& c, const AttentionCase& s) {
   Buffer<float> lse(c.device, (size_t)s.tokens() * s.heads);
   std::string name = "attention_forward_sm90_" + std::to_string(s.d);
   MapBytes map = c.device.map_2d(qkv.ptr(), s.width(), s.tokens(), (uint64_t)s.width() * 2, 64, 64);
-  c.device.run({name.c_str(), {(unsigned)(s.context + 127) / 128, (unsigned)s.heads, (unsigned)s.rows}, {384, 1, 1},
-                (size_t)5 * 128 * s.d * 2 + 128},
-               map, from.ptr(), out.ptr(), lse.ptr(), s.context, s.heads, s.kv_heads, (float)s.scale());
+  unsigned tiles = (unsigned)(s.context + 127) / 128, rows = (unsigned)s.rows;
+  float scale = (float)s.scale();
+  c.device.run({name.c_str(), {tiles, (unsigned)s.heads, rows}, {384, 1, 1}, (size_t)5 * 128 * s.d * 2 + 128}, map, from.ptr(),
+               out.ptr(), lse.ptr(), s.context, s.heads, s.kv_heads, scale);
   AttentionReference ref = attention_reference(s, a);
   c.close("out", widen(out.get()), ref.out, 5e-3);
   c.within("log sum", widen(lse.get()), ref.lse, 1e-4);
+
+  Buffer<uint16_t> grad_out(c.device, a.grad_out.bits), grad(c.device, a.qkv.bits.size());
+  Buffer<float> delta(c.device, (size_t)s.tokens() * s.heads);
+  c.device.run({"attention_delta", {(unsigned)((size_t)s.tokens() * s.heads + 7) / 8, 1, 1}, {256, 1, 1}, 0}, out.ptr(),
+               grad_out.ptr(), delta.ptr(), s.rows, s.context, s.heads, s.d);
+  MapBytes map_out = c.device.map_2d(grad_out.ptr(), s.heads * s.d, s.tokens(), (uint64_t)s.heads * s.d * 2, 64, 64);
+  std::string kv = "attention_backward_sm90_kv_" + std::to_string(s.d), q = "attention_backward_sm90_q_" + std::to_string(s.d);
+  c.device.run({kv.c_str(), {tiles, (unsigned)s.kv_heads, rows}, {384, 1, 1}, hopper_backward_shared(s.d, false)}, map, map_out,
+               from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), s.context, s.heads, s.kv_heads, scale);
+  c.device.run({q.c_str(), {tiles, (unsigned)s.heads, rows}, {384, 1, 1}, hopper_backward_shared(s.d, true)}, map, map_out,
+               from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), s.context, s.heads, s.kv_heads, scale);
+  compare_gradients(c, s, widen(grad.get()), ref);
 }
 
 // Changing a token leaves everything before it as it was, to the bit.
@@ -112,17 +134,18 @@ FAMILY(attention) {
 FAMILY(attention_sm90) {
   if (!c.device.has_hopper()) return;
   if (c.small) {
-    hopper_forward(c, {64, 1, 1, 1, 520, "window"});
+    hopper_forward_and_backward(c, {64, 1, 1, 1, 520, "window"});
+    hopper_forward_and_backward(c, {128, 2, 1, 1, 330, "causal"});
     return;
   }
   for (int d : {64, 128}) {
-    hopper_forward(c, {d, 2, 1, 1, 1, "causal"});
-    hopper_forward(c, {d, 2, 2, 2, 65, "documents"});
-    hopper_forward(c, {d, 3, 1, 1, 127, "causal"});
-    hopper_forward(c, {d, 2, 1, 2, 129, "documents"});
-    hopper_forward(c, {d, 1, 1, 1, 700, "causal"});
-    hopper_forward(c, {d, 4, 2, 1, 385, "window"});
-    hopper_forward(c, {d, 1, 1, 1, 513, "documents"});
-    hopper_forward(c, {d, 1, 1, 1, 256, "edges"});
+    hopper_forward_and_backward(c, {d, 2, 1, 1, 1, "causal"});
+    hopper_forward_and_backward(c, {d, 2, 2, 2, 65, "documents"});
+    hopper_forward_and_backward(c, {d, 3, 1, 1, 127, "causal"});
+    hopper_forward_and_backward(c, {d, 2, 1, 2, 129, "documents"});
+    hopper_forward_and_backward(c, {d, 1, 1, 1, 700, "causal"});
+    hopper_forward_and_backward(c, {d, 4, 2, 1, 385, "window"});
+    hopper_forward_and_backward(c, {d, 1, 1, 1, 513, "documents"});
+    hopper_forward_and_backward(c, {d, 1, 1, 1, 256, "edges"});
   }
 }

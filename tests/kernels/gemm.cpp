@@ -79,7 +79,115 @@ void product(Check& c, const Product& p, int M, int N, int K, bool add, unsigned
   c.expect(padding, "wrote outside its columns");
 }
 
+// The product, in f64, of rows of k-major operands.
+double dot(const Bf16& a, const Bf16& b, int i, int j, int K, int lda, int ldb) {
+  double s = 0;
+  for (int k = 0; k < K; k++) s += a.value[(size_t)i * lda + k] * b.value[(size_t)j * ldb + k];
+  return s;
+}
+
+// With `columns`, the Hopper kernel of so many on `grid` blocks.
+void rotated(Check& c, int head, int heads, int M, int K, int columns = 0, unsigned grid = 0) {
+  std::string kernel = (columns ? "gemm_sm90_nt_rope_" : "gemm_nt_rope_") + std::to_string(head);
+  if (columns) kernel += "_" + std::to_string(columns);
+  const int N = heads * head, turned = (heads - 1) * head, positions = 40;
+  c.begin("%s %dx%dx%d", kernel.c_str(), M, N, K);
+  Random r(c.seed * 1000 + M + N + K);
+  int ld = up8(K), ldc = N + 8;
+  Bf16 a = random_bf16(r, (size_t)ld * M, 1), b = random_bf16(r, (size_t)ld * N, 1);
+  F32 cosine = random_f32(r, (size_t)positions * head / 2, 1), sine = random_f32(r, (size_t)positions * head / 2, 1);
+  std::vector<uint32_t> position((size_t)M);
+  for (uint32_t& p : position) p = (uint32_t)r.below(positions);
+  std::vector<double> plain((size_t)M * N), want, got;
+  for (int i = 0; i < M; i++)
+    for (int j = 0; j < N; j++) plain[(size_t)i * N + j] = dot(a, b, i, j, K, ld, ld);
+  want = plain;
+  for (int i = 0; i < M; i++)
+    for (int j = 0; j < turned; j++) {
+      int at = j % head, pair = at % (head / 2);
+      double co = cosine.value[(size_t)position[i] * head / 2 + pair], si = sine.value[(size_t)position[i] * head / 2 + pair];
+      double x = plain[(size_t)i * N + j];
+      double other = plain[(size_t)i * N + (at < head / 2 ? j + head / 2 : j - head / 2)];
+      want[(size_t)i * N + j] = at < head / 2 ? x * co - other * si : x * co + other * si;
+    }
+  Buffer<uint16_t> da(c.device, a.bits), db(c.device, b.bits), dc(c.device, (size_t)ldc * M);
+  Buffer<uint32_t> dp(c.device, position);
+  Buffer<float> dcos(c.device, cosine.bits), dsin(c.device, sine.bits);
+  if (columns) {
+    MapBytes ma = c.device.map_2d(da.ptr(), K, M, ld * 2, 64, 128), mb = c.device.map_2d(db.ptr(), K, N, ld * 2, 64, columns);
+    c.device.run({kernel.c_str(), {grid, 1, 1}, {384, 1, 1}, columns == 256 ? (size_t)196672 : (size_t)196704}, ma, mb, dc.ptr(),
+                 (long long)ldc, dp.ptr(), dcos.ptr(), dsin.ptr(), turned, M, N, K);
+  } else {
+    unsigned tiles = (unsigned)((M + 127) / 128 * ((N + 127) / 128));
+    c.device.run({kernel.c_str(), {tiles, 1, 1}, {256, 1, 1}, 61440}, da.ptr(), (long long)ld, db.ptr(), (long long)ld, dc.ptr(),
+                 (long long)ldc, dp.ptr(), dcos.ptr(), dsin.ptr(), turned, M, N, K);
+  }
+  bool padding = true;
+  std::vector<uint16_t> out = dc.get();
+  for (int i = 0; i < M; i++) {
+    for (int j = 0; j < N; j++) got.push_back(host::from_bf16(out[(size_t)i * ldc + j]));
+    for (int j = N; j < ldc; j++) padding &= out[(size_t)i * ldc + j] == 0xffff;
+  }
+  c.close("C", got, want, 2.5e-3);
+  c.expect(padding, "wrote outside its columns");
+}
+
+void gated(Check& c, int M, int N, int K, int columns = 0, unsigned grid = 0) {
+  std::string kernel = columns ? "gemm_sm90_nt_swiglu_" + std::to_string(columns) : "gemm_nt_swiglu";
+  c.begin("%s %dx%dx%d", kernel.c_str(), M, N, K);
+  Random r(c.seed * 1000 + M + N + K);
+  int ld = up8(K);
+  Bf16 a = random_bf16(r, (size_t)ld * M, 0.4), b = random_bf16(r, (size_t)ld * 2 * N, 0.4);
+  std::vector<double> want((size_t)M * 2 * N);
+  for (int i = 0; i < M; i++)
+    for (int j = 0; j < 2 * N; j++) want[(size_t)i * 2 * N + j] = dot(a, b, i, j, K, ld, ld);
+  Buffer<uint16_t> da(c.device, a.bits), db(c.device, b.bits), dc(c.device, want.size()), dy(c.device, (size_t)M * N),
+      again(c.device, (size_t)M * N);
+  if (columns) {
+    MapBytes ma = c.device.map_2d(da.ptr(), K, M, ld * 2, 64, 128), mb = c.device.map_2d(db.ptr(), K, 2 * N, ld * 2, 64, columns / 2);
+    c.device.run({kernel.c_str(), {grid, 1, 1}, {384, 1, 1}, columns == 256 ? (size_t)196672 : (size_t)196704}, ma, mb, dc.ptr(),
+                 (long long)(2 * N), dy.ptr(), M, N, K);
+  } else {
+    unsigned tiles = (unsigned)((M + 127) / 128 * ((N + 63) / 64));
+    c.device.run({kernel.c_str(), {tiles, 1, 1}, {256, 1, 1}, 61440}, da.ptr(), (long long)ld, db.ptr(), (long long)ld, dc.ptr(),
+                 (long long)(2 * N), dy.ptr(), M, N, K);
+  }
+  c.close("gates and ups", widen(dc.get()), want, 2.5e-3);
+  // The very bits of the kernel that does it alone: the backward pass computes them again.
+  c.device.run({"swiglu_forward", {(unsigned)(((size_t)M * N / 8 + 255) / 256), 1, 1}, {256, 1, 1}, 0}, dc.ptr(), again.ptr(),
+               (long long)M, N);
+  c.same_bits("activated", dy.get(), again.get());
+}
+
 }  // namespace
+
+FAMILY(gemm_fused) {
+  if (c.small) {
+    rotated(c, 64, 3, 40, 72);
+    gated(c, 40, 24, 72);
+    if (c.device.has_hopper()) rotated(c, 128, 3, 130, 72, 128, 2), gated(c, 130, 24, 72, 128, 2);
+    return;
+  }
+  for (int head : {32, 64, 128}) {
+    rotated(c, head, 1, 1, 8);
+    rotated(c, head, 5, 130, 100);
+    rotated(c, head, 3, 70, 168);
+  }
+  gated(c, 1, 8, 8);
+  gated(c, 129, 72, 100);
+  gated(c, 70, 200, 168);
+  if (!c.device.has_hopper()) return;
+  for (int columns : {128, 256}) {
+    for (int head : {64, 128}) {
+      rotated(c, head, 1, 1, 8, columns, 1);
+      rotated(c, head, 5, 130, 100, columns, 2);
+      rotated(c, head, 3, 200, 440, columns, 1);
+    }
+    gated(c, 1, 8, 8, columns, 1);
+    gated(c, 129, 136, 100, columns, 2);
+    gated(c, 200, 72, 440, columns, 1);
+  }
+}
 
 FAMILY(gemm) {
   for (const Product& p : PRODUCTS) {

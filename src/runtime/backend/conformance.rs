@@ -127,6 +127,47 @@ fn format<E: Element>(case: &impl Case, expected: &Outputs, tolerance: f64) {
     }
 }
 
+/// Products with RoPE or SwiGLU on their results.
+struct Fused {
+    shape: AttentionShape,
+    inputs: usize,
+    ffn: usize,
+}
+
+impl Fused {
+    fn new(rows: usize, heads: usize, head_dim: usize, inputs: usize, ffn: usize) -> Self {
+        let shape = AttentionShape { rows, context: 33, heads, kv_heads: 1, head_dim, scale: 1.0 };
+        Fused { shape, inputs, ffn }
+    }
+}
+
+impl Case for Fused {
+    fn name(&self) -> String {
+        format!("fused {} -> {:?}, {}", self.inputs, self.shape, self.ffn)
+    }
+
+    fn run<B: Backend>(&self, b: &B) -> Outputs {
+        let h = Host(b);
+        let (s, i, f) = (self.shape, self.inputs, self.ffn);
+        let (t, half) = (s.tokens(), s.head_dim / 2);
+        let x = h.narrow(&random(1, t * i));
+        let (w, w2) = (h.wide(&random(2, s.qkv_width() * i)), h.wide(&random(3, 2 * f * i)));
+        let angles: Vec<f32> = random(4, 50 * half);
+        let cos = h.wide(&angles.iter().map(|a| a.cos()).collect::<Vec<_>>());
+        let sin = h.wide(&angles.iter().map(|a| a.sin()).collect::<Vec<_>>());
+        let positions = h.index(&random_ids(5, t, 50));
+        let mut qkv = h.unset_narrow(t * s.qkv_width());
+        let (mut gate_up, mut y) = (h.unset_narrow(t * 2 * f), h.unset_narrow(t * f));
+        b.linear_rope(s, i, &x, &w, &positions, &cos, &sin, &mut qkv);
+        b.linear_swiglu(t, i, f, &x, &w2, &mut gate_up, &mut y);
+        vec![
+            ("qkv", h.read_narrow(&qkv, t * s.qkv_width())),
+            ("gate and up", h.read_narrow(&gate_up, t * 2 * f)),
+            ("activated", h.read_narrow(&y, t * f)),
+        ]
+    }
+}
+
 struct Linear {
     rows: usize,
     inputs: usize,
@@ -612,6 +653,9 @@ pub(super) fn on_device(backend: &impl Backend) {
     }
     for (rows, inputs, outputs) in [(1, 8, 8), (70, 136, 264), (130, 264, 136), (257, 64, 328)] {
         against(backend, &Linear { rows, inputs, outputs });
+    }
+    for (heads, head_dim) in [(3, 32), (2, 64), (3, 96), (2, 128)] {
+        against(backend, &Fused::new(2, heads, head_dim, 72, 136));
     }
     for (context, head_dim) in [(1, 64), (65, 32), (64, 64), (70, 96), (130, 128), (66, 256), (200, 64)] {
         let documents = (context == 200).then_some(DOCUMENTS);

@@ -190,6 +190,38 @@ pub trait Backend: Send {
         residual: &Self::Wide,
         y: &mut Self::Wide,
     );
+    /// [`linear`](Backend::linear) to rows of queries, keys and values, then [`rope`](Backend::rope).
+    #[allow(clippy::too_many_arguments)]
+    fn linear_rope(
+        &self,
+        shape: AttentionShape,
+        inputs: usize,
+        x: &Self::Narrow,
+        w: &Self::Wide,
+        positions: &Self::Index,
+        cos: &Self::Wide,
+        sin: &Self::Wide,
+        qkv: &mut Self::Narrow,
+    ) {
+        self.linear(shape.tokens(), inputs, shape.qkv_width(), x, w, qkv);
+        self.rope(shape, positions, cos, sin, false, qkv);
+    }
+    /// [`linear`](Backend::linear) to rows of `[gate, up]`, `width` values each, then
+    /// [`swiglu`](Backend::swiglu).
+    #[allow(clippy::too_many_arguments)]
+    fn linear_swiglu(
+        &self,
+        rows: usize,
+        inputs: usize,
+        width: usize,
+        x: &Self::Narrow,
+        w: &Self::Wide,
+        gate_up: &mut Self::Narrow,
+        y: &mut Self::Narrow,
+    ) {
+        self.linear(rows, inputs, 2 * width, x, w, gate_up);
+        self.swiglu(rows, width, gate_up, y);
+    }
     /// `grad_x = grad_y · w`.
     fn linear_input_grad(
         &self,

@@ -77,11 +77,11 @@ impl<B: Backend> Pass<'_, B> {
         }
 
         self.feed_forward_input(p, saved, hidden);
-        b.linear(t, w.hidden, 2 * w.ffn, hidden, &p.gate_up, &mut saved.gate_up);
         if again && saved.branch.is_none() {
+            b.linear(t, w.hidden, 2 * w.ffn, hidden, &p.gate_up, &mut saved.gate_up);
             return;
         }
-        b.swiglu(t, w.ffn, &saved.gate_up, activated);
+        b.linear_swiglu(t, w.hidden, w.ffn, hidden, &p.gate_up, &mut saved.gate_up, activated);
         match &mut saved.branch {
             None => {
                 b.linear_residual(t, w.ffn, w.hidden, activated, &p.down, &saved.middle, output);
@@ -120,9 +120,12 @@ impl<B: Backend> Pass<'_, B> {
                     b.norm_segments(norms[i], self.eps, raw, &weights[i], &mut saved.qkv, &mut rstd[i]);
                 }
                 b.copy_columns(t, w.qkv, w.queries + w.keys, w.keys, raw, &mut saved.qkv);
+                b.rope(self.shape, self.position, self.cos, self.sin, false, &mut saved.qkv);
             }
-            _ => b.linear(t, w.hidden, w.qkv, hidden, &p.qkv, &mut saved.qkv),
+            _ => {
+                let (position, cos, sin) = (self.position, self.cos, self.sin);
+                b.linear_rope(self.shape, w.hidden, hidden, &p.qkv, position, cos, sin, &mut saved.qkv);
+            }
         }
-        b.rope(self.shape, self.position, self.cos, self.sin, false, &mut saved.qkv);
     }
 }

@@ -1,7 +1,7 @@
 //! Attention: which kernels, which launches. Tiles, stages and slices are those of `kernels/attention_*.cu`.
 
 use super::backend::Cuda;
-use super::device::{Argument, DeviceFailure, Matrix};
+use super::device::{Argument, DeviceFailure, Matrix, TensorMap};
 use super::memory::{Index, Narrow, Wide};
 use crate::runtime::backend::AttentionShape;
 use Argument::{Float, Int, Pointer};
@@ -67,15 +67,7 @@ impl Cuda {
         out: &mut Narrow,
         log_sum: &mut Wide,
     ) -> Result<(), DeviceFailure> {
-        let width = shape.qkv_width();
-        let map = self.device.tensor_map(Matrix {
-            at: qkv.0.at(),
-            width,
-            height: shape.tokens(),
-            pitch: width * 2,
-            box_width: 64,
-            box_height: 64,
-        })?;
+        let map = self.heads_map(qkv.0.at(), shape.tokens(), shape.qkv_width())?;
         let kernel = match shape.head_dim {
             64 => "attention_forward_sm90_64",
             _ => "attention_forward_sm90_128",
@@ -92,6 +84,12 @@ impl Cuda {
         ];
         let grid = [shape.context.div_ceil(128), shape.heads, shape.rows];
         self.launch(kernel, grid, 384, 5 * 128 * shape.head_dim * 2 + 128, &mut arguments)
+    }
+
+    /// Rows of heads, in boxes of 64 by 64.
+    fn heads_map(&self, at: u64, height: usize, width: usize) -> Result<TensorMap, DeviceFailure> {
+        let pitch = width * 2;
+        self.device.tensor_map(Matrix { at, width, height, pitch, box_width: 64, box_height: 64 })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -117,6 +115,19 @@ impl Cuda {
             Int(shape.head_dim as i32),
         ];
         self.launch("attention_delta", [queries.div_ceil(8), 1, 1], 256, 0, &mut arguments)?;
+        let tail = [
+            Pointer(attend_from.0.at()),
+            Pointer(log_sum.at()),
+            Pointer(delta),
+            Pointer(grad_qkv.0.at()),
+            Int(shape.context as i32),
+            Int(shape.heads as i32),
+            Int(shape.kv_heads as i32),
+            Float(shape.scale as f32),
+        ];
+        if self.device.hopper() && matches!(shape.head_dim, 64 | 128) {
+            return self.backward_hopper(shape, qkv, grad_out, tail);
+        }
         let kv = attention_kernel(
             [
                 "attention_backward_kv_32",
@@ -137,18 +148,8 @@ impl Cuda {
             ],
             shape,
         )?;
-        let mut arguments = [
-            Pointer(qkv.0.at()),
-            Pointer(grad_out.0.at()),
-            Pointer(attend_from.0.at()),
-            Pointer(log_sum.at()),
-            Pointer(delta),
-            Pointer(grad_qkv.0.at()),
-            Int(shape.context as i32),
-            Int(shape.heads as i32),
-            Int(shape.kv_heads as i32),
-            Float(shape.scale as f32),
-        ];
+        let mut arguments =
+            [Pointer(qkv.0.at()), Pointer(grad_out.0.at())].into_iter().chain(tail).collect::<Vec<_>>();
         // Tiles, stages and slices as in `attention_backward.cu`.
         let d = shape.head_dim;
         let stages = if d > 128 { 1 } else { 2 };
@@ -159,5 +160,32 @@ impl Cuda {
         let grid = [tiles, shape.kv_heads * slices, shape.rows];
         self.launch(kv, grid, 128, shared(kv_tile), &mut arguments)?;
         self.launch(q, [tiles, shape.heads, shape.rows], 128, shared(q_tile), &mut arguments)
+    }
+
+    /// The backward pass on Hopper's own instructions, for heads of 64 and 128 values. `tail` are the
+    /// arguments after the tensor maps.
+    fn backward_hopper(
+        &self,
+        shape: AttentionShape,
+        qkv: &Narrow,
+        grad_out: &Narrow,
+        tail: [Argument; 8],
+    ) -> Result<(), DeviceFailure> {
+        let maps = [
+            Argument::Map(self.heads_map(qkv.0.at(), shape.tokens(), shape.qkv_width())?),
+            Argument::Map(self.heads_map(grad_out.0.at(), shape.tokens(), shape.out_width())?),
+        ];
+        let mut arguments: Vec<Argument> = maps.into_iter().chain(tail).collect();
+        // Tiles as in `attention_backward_sm90.cu`.
+        let d = shape.head_dim;
+        let (kv, q, keys) = match d {
+            64 => ("attention_backward_sm90_kv_64", "attention_backward_sm90_q_64", 128),
+            _ => ("attention_backward_sm90_kv_128", "attention_backward_sm90_q_128", 64),
+        };
+        let tiles = shape.context.div_ceil(128);
+        let shared = |tile: usize| (256 + 5 * tile) * d * 2 + 128;
+        let grid = [tiles, shape.kv_heads, shape.rows];
+        self.launch(kv, grid, 384, shared(64) + 24 * 64, &mut arguments)?;
+        self.launch(q, [tiles, shape.heads, shape.rows], 384, shared(keys), &mut arguments)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::device::{Argument, Device, DeviceFailure, Launch};
 use super::memory::{Index, Memory, Narrow, Scratch, Wide};
-use super::product::{Order, Output, Product};
+use super::product::{self, Order, Output, Product, Rotation};
 use crate::runtime::backend::{AdamW, AttentionShape, Backend, LossShape, NormShape};
 use crate::runtime::engine::EngineError;
 use Argument::{Float, Int, Long, Pointer};
@@ -303,6 +303,68 @@ impl Backend for Cuda {
                 n: outputs,
                 k: inputs,
                 output: Output::F32 { add: residual.at() },
+            })
+        });
+    }
+
+    fn linear_rope(
+        &self,
+        shape: AttentionShape,
+        inputs: usize,
+        x: &Narrow,
+        w: &Wide,
+        positions: &Index,
+        cos: &Wide,
+        sin: &Wide,
+        qkv: &mut Narrow,
+    ) {
+        if !product::rotates(&*self.device, shape.head_dim) {
+            self.linear(shape.tokens(), inputs, shape.qkv_width(), x, w, qkv);
+            return self.rope(shape, positions, cos, sin, false, qkv);
+        }
+        let rotation =
+            Rotation { positions: positions.0.at(), cos: cos.at(), sin: sin.at(), head_dim: shape.head_dim };
+        self.attempt(|| {
+            self.product(Product {
+                order: Order::Nt,
+                a: x.0.at(),
+                lda: inputs,
+                b: self.operand(w)?,
+                ldb: inputs,
+                c: qkv.0.at(),
+                ldc: shape.qkv_width(),
+                m: shape.tokens(),
+                n: shape.qkv_width(),
+                k: inputs,
+                output: Output::Rotated { rotation, turned: (shape.heads + shape.kv_heads) * shape.head_dim },
+            })
+        });
+    }
+
+    fn linear_swiglu(
+        &self,
+        rows: usize,
+        inputs: usize,
+        width: usize,
+        x: &Narrow,
+        w: &Wide,
+        gate_up: &mut Narrow,
+        y: &mut Narrow,
+    ) {
+        self.attempt(|| {
+            whole_chunks(width)?;
+            self.product(Product {
+                order: Order::Nt,
+                a: x.0.at(),
+                lda: inputs,
+                b: self.operand(w)?,
+                ldb: inputs,
+                c: gate_up.0.at(),
+                ldc: 2 * width,
+                m: rows,
+                n: width,
+                k: inputs,
+                output: Output::Gated { activated: y.0.at() },
             })
         });
     }

@@ -21,6 +21,24 @@ pub(super) enum Output {
     Bf16,
     /// f32, plus the matrix at this address unless it is 0.
     F32 { add: u64 },
+    /// Rounded to bf16 after RoPE of the first `turned` columns.
+    Rotated { rotation: Rotation, turned: usize },
+    /// The product has `2 · n` columns, gates then ups; silu(gate) · up goes to this address.
+    Gated { activated: u64 },
+}
+
+/// RoPE of the rows of a product: addresses of the positions and the tables, and the width of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rotation {
+    pub(super) positions: u64,
+    pub(super) cos: u64,
+    pub(super) sin: u64,
+    pub(super) head_dim: usize,
+}
+
+/// Whether a product can turn heads of this width before it stores them.
+pub(super) fn rotates(device: &dyn Device, head_dim: usize) -> bool {
+    matches!((device.hopper(), head_dim), (_, 64 | 128) | (false, 32))
 }
 
 /// `C[M, N] = A · B`, bf16 operands with f32 sums.
@@ -57,11 +75,24 @@ impl Product {
 
     fn tail(&self) -> Vec<Argument> {
         let mut tail = vec![Pointer(self.c), Long(self.ldc as i64)];
-        if let Output::F32 { add } = self.output {
-            tail.push(Pointer(add));
+        match self.output {
+            Output::Bf16 => {}
+            Output::F32 { add } => tail.push(Pointer(add)),
+            Output::Rotated { rotation, turned } => tail.extend([
+                Pointer(rotation.positions),
+                Pointer(rotation.cos),
+                Pointer(rotation.sin),
+                Int(turned as i32),
+            ]),
+            Output::Gated { activated } => tail.push(Pointer(activated)),
         }
         tail.extend([Int(self.m as i32), Int(self.n as i32), Int(self.k as i32)]);
         tail
+    }
+
+    /// Rows of the right operand.
+    fn width(&self) -> usize {
+        if matches!(self.output, Output::Gated { .. }) { 2 * self.n } else { self.n }
     }
 
     fn unknown(&self) -> DeviceFailure {
@@ -77,9 +108,16 @@ impl Product {
             (Order::Nt, Output::F32 { .. }) => ("gemm_nt_f32", 61_440),
             (Order::Nn, Output::Bf16) => ("gemm_nn_bf16", 56_832),
             (Order::Tn, Output::F32 { .. }) => ("gemm_tn_f32", 52_224),
+            (Order::Nt, Output::Gated { .. }) => ("gemm_nt_swiglu", 61_440),
+            (Order::Nt, Output::Rotated { rotation, .. }) => match rotation.head_dim {
+                32 => ("gemm_nt_rope_32", 61_440),
+                64 => ("gemm_nt_rope_64", 61_440),
+                128 => ("gemm_nt_rope_128", 61_440),
+                _ => return Err(self.unknown()),
+            },
             _ => return Err(self.unknown()),
         };
-        let tiles = self.m.div_ceil(128) * self.n.div_ceil(128);
+        let tiles = self.m.div_ceil(128) * self.width().div_ceil(128);
         let launch = Launch { kernel, grid: [tiles as u32, 1, 1], threads: 256, shared };
         let mut arguments =
             vec![Pointer(self.a), Long(self.lda as i64), Pointer(self.b), Long(self.ldb as i64)];
@@ -89,7 +127,7 @@ impl Product {
 
     fn hopper(&self, device: &dyn Device) -> Result<(), DeviceFailure> {
         // Wide tiles read less, but only when there are enough of them for every multiprocessor.
-        let wide = self.m.div_ceil(128) * self.n.div_ceil(256) >= device.multiprocessors() as usize;
+        let wide = self.m.div_ceil(128) * self.width().div_ceil(256) >= device.multiprocessors() as usize;
         let columns = if wide { 256 } else { 128 };
         let kernel = match (self.order, self.output, wide) {
             (Order::Nt, Output::Bf16, false) => "gemm_sm90_nt_bf16_128",
@@ -100,6 +138,15 @@ impl Product {
             (Order::Nn, Output::Bf16, true) => "gemm_sm90_nn_bf16_256",
             (Order::Tn, Output::F32 { .. }, false) => "gemm_sm90_tn_f32_128",
             (Order::Tn, Output::F32 { .. }, true) => "gemm_sm90_tn_f32_256",
+            (Order::Nt, Output::Gated { .. }, false) => "gemm_sm90_nt_swiglu_128",
+            (Order::Nt, Output::Gated { .. }, true) => "gemm_sm90_nt_swiglu_256",
+            (Order::Nt, Output::Rotated { rotation, .. }, wide) => match (rotation.head_dim, wide) {
+                (64, false) => "gemm_sm90_nt_rope_64_128",
+                (64, true) => "gemm_sm90_nt_rope_64_256",
+                (128, false) => "gemm_sm90_nt_rope_128_128",
+                (128, true) => "gemm_sm90_nt_rope_128_256",
+                _ => return Err(self.unknown()),
+            },
             _ => return Err(self.unknown()),
         };
         let shared = if wide { 196_672 } else { 196_704 };
@@ -108,8 +155,10 @@ impl Product {
             device.tensor_map(Matrix { at, width, height, pitch: ld * 2, box_width: 64, box_height })
         };
         let a = operand(self.a, self.lda, self.m, self.order != Order::Tn, 128)?;
-        let b = operand(self.b, self.ldb, self.n, self.order == Order::Nt, columns)?;
-        let tiles = self.m.div_ceil(128) * self.n.div_ceil(columns as usize);
+        // Gates and ups come in boxes of their own.
+        let box_b = if self.width() > self.n { columns / 2 } else { columns };
+        let b = operand(self.b, self.ldb, self.width(), self.order == Order::Nt, box_b)?;
+        let tiles = self.m.div_ceil(128) * self.width().div_ceil(columns as usize);
         let blocks = (tiles as u32).min(device.multiprocessors());
         let launch = Launch { kernel, grid: [blocks, 1, 1], threads: 384, shared };
         let mut arguments = vec![Map(a), Map(b)];

@@ -36,6 +36,7 @@ macro_rules! embed {
 pub const SOURCES: &[Source] = embed![
     "adamw.cu",
     "attention_backward.cu",
+    "attention_backward_sm90.cu",
     "attention_forward.cu",
     "attention_forward_sm90.cu",
     "cross_entropy.cu",
@@ -54,6 +55,7 @@ pub const HEADERS: &[Source] = embed![
     "dev/async.cuh",
     "dev/attention.cuh",
     "dev/base.cuh",
+    "dev/epilogue.cuh",
     "dev/hopper.cuh",
     "dev/mma.cuh",
     "dev/philox.cuh",
