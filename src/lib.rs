@@ -7,14 +7,16 @@
 //! ```
 //!
 //! Dependencies point down only; `tests/layering.rs` enforces the list:
-//! `main → cli → runtime → plan → sema → {schema, curve, rope} → syntax → diag → source`,
-//! where `runtime` uses `plan`, `curve` and `rope` and never `syntax` or `sema`, and `fmt` uses
-//! only `syntax`.
+//! `main → cli → {lsp → ide, runtime, plot, fmt} → plan → sema → {schema, curve, rope} → syntax →
+//! diag → source`, where `runtime` and `plot` use `plan`, `curve` and `rope` and never `syntax` or
+//! `sema`, and `fmt` uses only `syntax`.
 
 pub mod cli;
 pub mod curve;
 pub mod diag;
 pub mod fmt;
+pub mod ide;
+pub mod lsp;
 pub mod plan;
 pub mod plot;
 pub mod rope;

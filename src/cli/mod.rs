@@ -14,6 +14,7 @@ mod files;
 mod fmt;
 mod graph;
 mod input;
+mod lsp;
 mod plan;
 mod plan_diff;
 mod plan_file;
@@ -49,6 +50,7 @@ enum Command {
     Soup(soup::Args),
     Fmt(fmt::Args),
     Explain(explain::Args),
+    Lsp(lsp::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
 }
@@ -73,6 +75,7 @@ pub fn run() -> ExitCode {
         Command::Soup(args) => soup::run(args),
         Command::Fmt(args) => fmt::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Lsp(args) => lsp::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

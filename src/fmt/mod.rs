@@ -13,7 +13,7 @@ mod diff;
 mod expr;
 mod lines;
 
-pub use diff::unified_diff;
+pub use diff::{line_edits, unified_diff};
 
 use crate::source::FileId;
 use crate::syntax;

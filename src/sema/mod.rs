@@ -23,8 +23,9 @@ mod measures;
 mod mix;
 mod model;
 mod numeric;
+mod outcome;
 mod params;
-mod program;
+pub(crate) mod program;
 mod query;
 mod rope;
 mod settings;
@@ -38,6 +39,12 @@ mod value;
 pub use curriculum::{
     Architecture, Checkpoint, Curriculum, Eval, From, Gate, Model, Optimizer, Param, Phase, Portion, Rope,
     Soup, Source, Stage,
+};
+
+pub(crate) use outcome::{Fact, analyze};
+pub(crate) use query::{
+    CURVE as CURVE_PROPERTIES, PORTION as PORTION_PROPERTIES, ROPE as ROPE_PROPERTIES,
+    STAGE as STAGE_PROPERTIES, is_property,
 };
 
 use crate::diag::Diagnostic;
@@ -77,17 +84,8 @@ pub fn check(
     file: FileId,
     options: &Options,
 ) -> (Option<Curriculum>, Vec<Diagnostic>) {
-    let mut diags = Vec::new();
-    let program = program::Program::load(files, file, &mut diags);
-    let settings = settings::parse(&options.set);
-    let mut checker = checker::Checker::new(&program, files, diags);
-    checker.apply_settings(&settings);
-    checker.resolve();
-    checker.check_asserts();
-    checker.check_attributes();
-    let stem = files.name(file).rsplit('/').next().unwrap_or_default();
-    let stem = stem.strip_suffix(".curriculum").unwrap_or(stem).to_owned();
-    checker.finish(stem)
+    let outcome = outcome::analyze(files, file, options);
+    (outcome.complete.then_some(outcome.curriculum), outcome.diagnostics)
 }
 
 /// The name of a place as the plan spells it: `anneal[42]`, `main.stable_end`.

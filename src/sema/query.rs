@@ -15,7 +15,7 @@ use super::value::{Entity, Kind, Val};
 use crate::diag::codes;
 
 /// Properties of a stage.
-const STAGE: [&str; 12] = [
+pub(crate) const STAGE: [&str; 12] = [
     "lr",
     "mix",
     "tokens",
@@ -30,11 +30,11 @@ const STAGE: [&str; 12] = [
     "rope",
 ];
 /// Properties of a position encoding.
-const ROPE: [&str; 4] = ["theta", "factor", "original", "attention_factor"];
+pub(crate) const ROPE: [&str; 4] = ["theta", "factor", "original", "attention_factor"];
 /// Properties of a moving quantity.
-const CURVE: [&str; 5] = ["start", "end", "peak", "min", "max"];
+pub(crate) const CURVE: [&str; 5] = ["start", "end", "peak", "min", "max"];
 /// Properties of a source in a stage.
-const PORTION: [&str; 5] = ["weight", "tokens", "epochs", "start", "end"];
+pub(crate) const PORTION: [&str; 5] = ["weight", "tokens", "epochs", "start", "end"];
 
 /// Whether a name can begin a condition inside a stage.
 pub(crate) fn is_property(name: &str) -> bool {

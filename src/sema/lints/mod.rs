@@ -69,8 +69,8 @@ const LINTS: &[fn(&Scene<'_>, &mut Vec<Diagnostic>)] = &[
 ];
 
 impl<'p> Checker<'p> {
-    /// Run the lints, set levels, sort, hand over.
-    pub(crate) fn finish(mut self, name: String) -> (Option<Curriculum>, Vec<Diagnostic>) {
+    /// Run the lints, set levels, sort, hand over: what was resolved and whether that is all.
+    pub(crate) fn finish(mut self, name: String) -> (Curriculum, bool, Vec<Diagnostic>) {
         self.out.name = name;
         // What is found before the lints run stands in the way of a stage.
         let complete = self.early_lints.is_empty()
@@ -97,7 +97,7 @@ impl<'p> Checker<'p> {
         let files: Vec<(FileId, &File)> = program.modules.iter().map(|m| (m.file, &m.ast)).collect();
         levels::apply(&files, complete, &mut self.diags);
         self.diags.sort_by_key(|d| (d.primary.span.file, d.primary.span.start, d.code));
-        (complete.then_some(self.out), self.diags)
+        (self.out, complete, self.diags)
     }
 
     /// `lr_never_lands` for spans in steps under a growing batch.

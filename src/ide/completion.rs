@@ -1,0 +1,781 @@
+//! What can be written at the cursor: fields that are not there yet, names of the kind that fits,
+//! units after a number, segments after `then`. Everything comes from the schema table or from the
+//! names of the program.
+
+use crate::diag::codes;
+use crate::schema::{self, Block, Family, Function, Naming, Ty, Word};
+use crate::sema::program::{DefId, DefKind};
+use crate::sema::{CURVE_PROPERTIES, PORTION_PROPERTIES, ROPE_PROPERTIES, STAGE_PROPERTIES};
+use crate::source::{FileId, Files, Span};
+
+use super::analysis::Names;
+use super::context::{Call, Context, OpenBlock, Token, TokenKind, context};
+use super::marks::{ITEM_WORDS, checkpoints};
+use super::paths;
+
+/// One thing to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// As shown and filtered.
+    pub label: String,
+    /// What it is.
+    pub kind: CompletionKind,
+    /// A few words beside it.
+    pub detail: String,
+    /// Markdown.
+    pub doc: String,
+    /// What is inserted: a snippet with `$0` and `${1:…}` when `snippet`.
+    pub insert: String,
+    /// Whether `insert` has places to fill in.
+    pub snippet: bool,
+    /// What it replaces: the word around the cursor up to the cursor.
+    pub replace: Span,
+    /// Smaller comes first.
+    pub rank: u32,
+}
+
+/// What a completion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum CompletionKind {
+    Keyword,
+    Field,
+    Function,
+    Argument,
+    Word,
+    Unit,
+    Source,
+    Mix,
+    Stage,
+    Model,
+    Soup,
+    Value,
+    Namespace,
+    Property,
+    Checkpoint,
+    File,
+    Lint,
+    Attribute,
+}
+
+/// The completions at byte `offset` of `file`.
+pub fn complete(names: &Names, files: &dyn Files, file: FileId, offset: usize) -> Vec<Completion> {
+    let text = names.text(file);
+    let (Some(module), Some(context)) = (names.module(file), context(text, offset)) else {
+        return Vec::new();
+    };
+    let replace = Span::new(file, context.word, offset.min(text.len()));
+    let mut list = List { names, module, file, text, replace, out: Vec::new(), rank: 0 };
+    list.at(&context, files);
+    list.out
+}
+
+struct List<'a> {
+    names: &'a Names,
+    module: usize,
+    file: FileId,
+    text: &'a str,
+    replace: Span,
+    out: Vec<Completion>,
+    rank: u32,
+}
+
+impl<'a> List<'a> {
+    fn push(
+        &mut self,
+        label: &str,
+        kind: CompletionKind,
+        detail: &str,
+        doc: &str,
+    ) -> Option<&mut Completion> {
+        if self.out.iter().any(|c| c.label == label && c.kind == kind) {
+            return None;
+        }
+        self.rank += 1;
+        self.out.push(Completion {
+            label: label.to_owned(),
+            kind,
+            detail: detail.to_owned(),
+            doc: doc.to_owned(),
+            insert: label.to_owned(),
+            snippet: false,
+            replace: self.replace,
+            rank: self.rank,
+        });
+        self.out.last_mut()
+    }
+
+    fn snippet(&mut self, label: &str, kind: CompletionKind, detail: &str, doc: &str, insert: String) {
+        if let Some(completion) = self.push(label, kind, detail, doc) {
+            completion.snippet = insert.contains('$');
+            completion.insert = insert;
+        }
+    }
+
+    fn words(&mut self, words: &'static [Word]) {
+        for word in words {
+            self.push(word.name, CompletionKind::Word, word.doc, "");
+        }
+    }
+
+    fn at(&mut self, context: &Context<'_>, files: &dyn Files) {
+        if let Some(start) = context.string {
+            return self.inside_string(context, start, files);
+        }
+        let entry = context.entry.as_slice();
+        let previous = entry.last().copied();
+        match previous.map(|t| t.text) {
+            Some("@") => {
+                for attribute in schema::ATTRIBUTES {
+                    let insert = match attribute.name {
+                        "cite" | "assumed" => format!("{}(\"$0\")", attribute.name),
+                        name => format!("{name}($0)"),
+                    };
+                    self.snippet(attribute.name, CompletionKind::Attribute, attribute.doc, "", insert);
+                }
+                return;
+            }
+            Some(".") => return self.members(entry),
+            _ => {}
+        }
+        if entry.first().is_some_and(|t| t.text == "@") {
+            return self.lints("");
+        }
+        if let Some(call) = context.call() {
+            return self.in_call(&call, context);
+        }
+        let block = context.blocks.last();
+        match (block, context.value()) {
+            (_, Some((key, value))) => self.value_of(block, context, &key, value),
+            (None, None) => self.top(entry),
+            (Some(block), None) => self.entry(block, context),
+        }
+    }
+
+    fn inside_string(&mut self, context: &Context<'_>, start: usize, files: &dyn Files) {
+        let first = context.entry.first().map(|t| t.text);
+        let (curricula, wanted) = match first {
+            Some("use") => (true, true),
+            Some("path" | "exclude" | "checkpoint" | "tokenizer" | "choice") => (false, true),
+            _ => (false, false),
+        };
+        if !wanted {
+            return;
+        }
+        let typed = self.text.get(start..self.replace.end as usize).unwrap_or_default().to_owned();
+        let from = typed.rfind('/').map_or(start, |slash| start + slash + 1);
+        self.replace = Span::new(self.file, from, self.replace.end as usize);
+        for name in paths::beside(files, self.file, &typed, |n| !curricula || n.ends_with(".curriculum")) {
+            self.push(&name, CompletionKind::File, "", "");
+        }
+    }
+
+    /// At the beginning of a line outside of blocks, or in the head of an item.
+    fn top(&mut self, entry: &[Token<'_>]) {
+        match entry {
+            [] => {
+                for block in schema::BLOCKS.iter().filter(|b| b.inside.is_none()) {
+                    self.block(block);
+                }
+                for (word, doc) in ITEM_WORDS {
+                    let insert = match *word {
+                        "use" => "use \"${1:sources.curriculum}\" as ${2:s}$0",
+                        "param" => "param ${1:total}: ${2:tokens} = ${0:50B}",
+                        "let" => "let ${1:name} = $0",
+                        "assert" => "assert $0",
+                        _ => "soup ${1:final} = average($0)",
+                    };
+                    self.snippet(word, CompletionKind::Keyword, "", doc, insert.to_owned());
+                }
+            }
+            [first, .., last] if first.text == "param" && last.text == ":" => self.words(schema::PARAM_TYPES),
+            [first, _] if first.text == "use" => {
+                self.push("as", CompletionKind::Keyword, "the name of the namespace", "");
+            }
+            [first, ..] if first.text == "assert" => self.condition(None),
+            _ => {}
+        }
+    }
+
+    /// A block with its required fields.
+    fn block(&mut self, block: &Block) {
+        let name = if block.naming == Naming::Named { " ${1:name}" } else { "" };
+        let mut place = 1;
+        let width = block.fields.iter().filter(|f| f.required).map(|f| f.name.len()).max().unwrap_or(0);
+        let mut body = String::new();
+        let extra = if block.keyword == "stage" { &["tokens"][..] } else { &[] };
+        let width = extra.iter().map(|e| e.len()).max().unwrap_or(0).max(width);
+        for field in block.fields.iter().filter(|f| f.required || extra.contains(&f.name)) {
+            place += 1;
+            body.push_str(&format!("  {:width$} = ${{{place}}}\n", field.name));
+        }
+        if body.is_empty() {
+            body.push_str("  $0\n");
+        }
+        let insert = format!("{}{name} {{\n{body}}}", block.keyword);
+        self.snippet(block.keyword, CompletionKind::Keyword, "", block.doc, insert);
+    }
+
+    /// At the beginning of an entry of a block.
+    fn entry(&mut self, block: &OpenBlock<'_>, context: &Context<'_>) {
+        let Some(schema) = schema::block(block.keyword) else { return };
+        if !context.entry.is_empty() {
+            if matches!(block.keyword, "gate" | "budget") || context.entry[0].text == "assert" {
+                self.condition(Some(block));
+            }
+            return;
+        }
+        let written = self.written(block);
+        let width = schema.fields.iter().filter(|f| written.contains(&f.name)).map(|f| f.name.len()).max();
+        for field in schema.fields.iter().filter(|f| !written.contains(&f.name)) {
+            let pad = width.unwrap_or(0).max(field.name.len());
+            let insert = format!("{:pad$} = {}", field.name, starter(field.ty));
+            let detail = if field.required { "required" } else { field.default.unwrap_or("") };
+            let doc = format!("{}\n\nTakes {}.", field.doc, field.ty.describe());
+            self.snippet(field.name, CompletionKind::Field, detail, &doc, insert);
+        }
+        match block.keyword {
+            "mix" => self.definitions(&[DefKind::Source, DefKind::Mix], " = $0"),
+            "lints" => self.lints(" = ${0:allow}"),
+            "gate" => self.functions(&[Family::Measure]),
+            "budget" => {
+                for word in ["tokens", "flops", "gpu_hours"] {
+                    self.snippet(word, CompletionKind::Property, "", "", format!("{word} <= $0"));
+                }
+            }
+            _ => {}
+        }
+        for inner in schema::BLOCKS.iter().filter(|b| b.inside == Some(schema.keyword)) {
+            self.block(inner);
+        }
+    }
+
+    /// Keys that stand in the block already, from the text: also those of broken lines.
+    fn written(&self, block: &OpenBlock<'_>) -> Vec<&'a str> {
+        let mut found = Vec::new();
+        let mut depth = 0usize;
+        for line in self.text.get(block.start..).unwrap_or_default().lines() {
+            let code = line.split('#').next().unwrap_or_default();
+            for part in code.split(',') {
+                if let (0, Some((key, _))) = (depth, part.split_once('=')) {
+                    found.push(key.trim());
+                }
+            }
+            depth += code.matches('{').count();
+            let closed = code.matches('}').count();
+            if closed > depth {
+                break;
+            }
+            depth -= closed;
+        }
+        found
+    }
+
+    /// The value of a field or item.
+    fn value_of(
+        &mut self,
+        block: Option<&OpenBlock<'_>>,
+        context: &Context<'_>,
+        key: &str,
+        value: &[Token<'_>],
+    ) {
+        let ty = match block.map(|b| b.keyword) {
+            Some("mix") if key != "weights" => Some(Ty::Share),
+            Some("lints") => Some(Ty::Word(schema::LEVELS)),
+            Some(keyword) => schema::block(keyword).and_then(|b| b.field(key)).map(|f| f.ty),
+            None => None,
+        };
+        let item = context.entry.first().map_or("", |t| t.text);
+        if self.after(value, ty) {
+            return;
+        }
+        match ty {
+            Some(ty) => self.start(ty, block.map(|b| b.keyword)),
+            None => match item {
+                "soup" => {
+                    self.functions(&[Family::Soup]);
+                    self.definitions(&[DefKind::Stage, DefKind::Soup], "");
+                }
+                "mix" => {
+                    self.functions(&[Family::Mix]);
+                    self.definitions(&[DefKind::Mix, DefKind::Source], "");
+                }
+                "source" => self.definitions(&[DefKind::Source], ""),
+                "let" | "param" => {
+                    self.definitions(&[DefKind::Param, DefKind::Let, DefKind::Mix, DefKind::Source], "");
+                    self.functions(&[Family::Mix, Family::Rope, Family::Optimizer, Family::Curve]);
+                    self.words(schema::YES_NO);
+                }
+                _ => {}
+            },
+        }
+    }
+
+    /// What may follow the tokens of a value; whether anything but a fresh value may.
+    fn after(&mut self, value: &[Token<'_>], ty: Option<Ty>) -> bool {
+        let Some(last) = value.last() else { return false };
+        let curve = ty.is_none_or(|t| matches!(t, Ty::Lr | Ty::Batch | Ty::Context | Ty::Mix | Ty::Share));
+        match (last.kind, last.text) {
+            (TokenKind::Word, "then") => {
+                self.functions(&[Family::Segment]);
+                true
+            }
+            (TokenKind::Word, "of") => {
+                for (word, doc) in [
+                    ("stage", "the tokens of the stage"),
+                    ("total", "the tokens of the longest line through the graph"),
+                    ("peak", "the curve's own maximum"),
+                    ("inherit", "the value at the end of `from`"),
+                    ("from", "the value at what the stage starts from"),
+                ] {
+                    self.push(word, CompletionKind::Word, doc, "");
+                }
+                self.definitions(&[DefKind::Param, DefKind::Let], "");
+                true
+            }
+            (TokenKind::Word, "where") => {
+                self.push("length", CompletionKind::Word, "the document's length in tokens", "");
+                true
+            }
+            (TokenKind::Number, _) => {
+                let units: &[&str] = match ty {
+                    Some(Ty::Batch) => &["seqs", "tokens"],
+                    Some(Ty::Tokens) => &["tokens"],
+                    Some(Ty::Steps) => &["steps"],
+                    Some(Ty::Span) => &["tokens", "steps"],
+                    Some(Ty::Lr | Ty::Target | Ty::Number | Ty::Whole | Ty::Context) => &[],
+                    _ => &["tokens", "seqs", "steps", "epochs", "gpu_hours", "flops"],
+                };
+                for unit in schema::UNITS.iter().filter(|u| units.contains(&u.name)) {
+                    self.push(unit.name, CompletionKind::Unit, unit.doc, "");
+                }
+                if curve {
+                    self.then();
+                }
+                true
+            }
+            (TokenKind::Sign, "%") => {
+                self.push("of", CompletionKind::Keyword, "a share of something", "");
+                if curve {
+                    self.then();
+                }
+                true
+            }
+            (TokenKind::Word | TokenKind::Text, _) | (TokenKind::Sign, ")" | "]") => {
+                if curve {
+                    self.then();
+                }
+                if ty.is_none_or(|t| t == Ty::Mix) {
+                    self.push("where", CompletionKind::Keyword, "only records that satisfy a condition", "");
+                }
+                if matches!(ty, Some(Ty::Predicate | Ty::Condition)) {
+                    self.push("and", CompletionKind::Keyword, "both", "");
+                    self.push("or", CompletionKind::Keyword, "either", "");
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn then(&mut self) {
+        self.push("then", CompletionKind::Keyword, "the next segment of the curve", "");
+    }
+
+    /// A value of type `ty`, from its beginning.
+    fn start(&mut self, ty: Ty, block: Option<&str>) {
+        match ty {
+            Ty::Tokens | Ty::Steps | Ty::Number | Ty::Whole | Ty::Numbers | Ty::Text | Ty::Paths => {
+                self.definitions(&[DefKind::Param, DefKind::Let], "");
+            }
+            Ty::Share if block == Some("mix") => {
+                self.push("rest", CompletionKind::Word, "what the other weights leave", "");
+                self.definitions(&[DefKind::Param, DefKind::Let], "");
+            }
+            Ty::Share | Ty::Span | Ty::Target | Ty::Batch | Ty::Context => {
+                if ty == Ty::Span {
+                    for (label, insert) in [
+                        ("% of stage", "${1:5}% of stage"),
+                        ("% of total", "${1:5}% of total"),
+                        ("steps", "${1:1000} steps"),
+                        ("tokens", "${1:1B} tokens"),
+                    ] {
+                        self.snippet(label, CompletionKind::Value, "a span", "", insert.to_owned());
+                    }
+                }
+                if ty == Ty::Batch {
+                    self.snippet(
+                        "seqs",
+                        CompletionKind::Value,
+                        "rows per step",
+                        "",
+                        "${1:1024} seqs".to_owned(),
+                    );
+                    self.snippet(
+                        "tokens",
+                        CompletionKind::Value,
+                        "tokens per step",
+                        "",
+                        "${1:4Mi} tokens".to_owned(),
+                    );
+                }
+                if ty == Ty::Context {
+                    for length in ["2Ki", "4Ki", "8Ki", "16Ki", "32Ki", "64Ki", "128Ki"] {
+                        self.push(length, CompletionKind::Value, "tokens per row", "");
+                    }
+                }
+                if ty == Ty::Target {
+                    self.push("0", CompletionKind::Value, "", "");
+                    self.snippet(
+                        "% of peak",
+                        CompletionKind::Value,
+                        "a share of the maximum",
+                        "",
+                        "${1:10}% of peak".to_owned(),
+                    );
+                    self.definitions(&[DefKind::Mix, DefKind::Source], "");
+                }
+                self.definitions(&[DefKind::Param, DefKind::Let], "");
+            }
+            Ty::Lr => {
+                self.snippet(
+                    "inherit then linear(to: 0)",
+                    CompletionKind::Value,
+                    "go on from where `from` ended and land at zero",
+                    "",
+                    "inherit then linear(to: ${0:0})".to_owned(),
+                );
+                self.snippet(
+                    "warm-up, stable, decay",
+                    CompletionKind::Value,
+                    "three segments",
+                    "",
+                    "0 then linear(to: ${1:3e-4}, over: ${2:2000 steps}) then hold then linear(to: 0, over: ${0:10% of stage})".to_owned(),
+                );
+                self.push("inherit", CompletionKind::Word, "the value at the end of `from`", "");
+                self.definitions(&[DefKind::Let, DefKind::Param], "");
+                self.functions(&[Family::Curve]);
+            }
+            Ty::Mix => {
+                self.definitions(&[DefKind::Mix, DefKind::Source, DefKind::Let], "");
+                self.functions(&[Family::Mix]);
+            }
+            Ty::Word(words) => self.words(words),
+            Ty::From => self.definitions(&[DefKind::Model, DefKind::Stage, DefKind::Soup], ""),
+            Ty::Init => {
+                self.functions(&[Family::Init]);
+                for preset in schema::PRESETS {
+                    self.push(preset.name, CompletionKind::Value, preset.doc, "");
+                }
+            }
+            Ty::Rope => self.functions(&[Family::Rope]),
+            Ty::Optimizer => self.functions(&[Family::Optimizer]),
+            Ty::Fim => self.functions(&[Family::Fim]),
+            Ty::Order => {
+                self.words(schema::ORDERS);
+                self.functions(&[Family::Order]);
+            }
+            Ty::Heldout => {
+                self.snippet(
+                    "heldout",
+                    CompletionKind::Value,
+                    "a held-out share",
+                    "",
+                    "heldout ${0:1}%".to_owned(),
+                );
+            }
+            Ty::Predicate => {
+                self.push("length", CompletionKind::Word, "the document's length in tokens", "");
+            }
+            Ty::Condition => {
+                self.push("lr", CompletionKind::Property, "the learning rate", "");
+            }
+            Ty::Ingredients => self.definitions(&[DefKind::Stage, DefKind::Soup], ""),
+            Ty::Names => {}
+        }
+    }
+
+    fn in_call(&mut self, call: &Call<'_>, context: &Context<'_>) {
+        let Some(function) = schema::function(call.callee) else { return };
+        if let Some(param) = call.argument.and_then(|name| function.param(name)) {
+            if !self.after(&call.value, Some(param.ty)) {
+                self.start(param.ty, None);
+            }
+            return;
+        }
+        if !call.value.is_empty() {
+            self.after(&call.value, None);
+            return;
+        }
+        for param in function.params.iter().filter(|p| !call.named.contains(&p.name)) {
+            let detail = if param.required { "required" } else { param.default.unwrap_or("") };
+            let insert = format!("{}: {}", param.name, starter(param.ty));
+            self.snippet(param.name, CompletionKind::Argument, detail, param.doc, insert);
+        }
+        match function.family {
+            Family::Soup => self.definitions(&[DefKind::Stage, DefKind::Soup], ""),
+            Family::Mix => {
+                self.definitions(
+                    &[DefKind::Mix, DefKind::Source],
+                    if call.index > 0 && function.open.is_some() { ": $0" } else { "" },
+                );
+            }
+            Family::Measure => self.definitions(&[DefKind::Source, DefKind::Mix], ""),
+            Family::Curve => {
+                let block = context.blocks.last().map(|b| b.keyword);
+                self.start(Ty::Lr, block);
+            }
+            _ => {}
+        }
+    }
+
+    fn condition(&mut self, block: Option<&OpenBlock<'_>>) {
+        if block.is_some_and(|b| b.keyword == "gate") {
+            self.functions(&[Family::Measure]);
+        }
+        for property in STAGE_PROPERTIES.iter().filter(|_| block.is_some()) {
+            self.push(property, CompletionKind::Property, "of this stage", "");
+        }
+        self.definitions(
+            &[DefKind::Stage, DefKind::Model, DefKind::Source, DefKind::Mix, DefKind::Param, DefKind::Let],
+            "",
+        );
+    }
+
+    fn functions(&mut self, families: &[Family]) {
+        for function in schema::FUNCTIONS.iter().filter(|f| families.contains(&f.family)) {
+            let (label, _) = super::signature::label(function);
+            let doc = format!("```curriculum\n{label}\n```\n\n{}", function.doc);
+            self.snippet(function.name, CompletionKind::Function, "", &doc, call_snippet(function));
+        }
+    }
+
+    fn lints(&mut self, behind: &str) {
+        for info in codes::CODES {
+            if let Some(lint) = info.lint {
+                self.snippet(lint, CompletionKind::Lint, info.title, info.page, format!("{lint}{behind}"));
+            }
+        }
+    }
+
+    /// Definitions of some kinds that this file sees, its namespaces' included.
+    fn definitions(&mut self, kinds: &[DefKind], behind: &str) {
+        let program = &self.names.program;
+        for id in program.ids() {
+            let def = program.def(id);
+            if def.module == self.module && kinds.contains(&def.kind) {
+                self.definition(id, &def.name.clone(), behind);
+            }
+        }
+        let mut spaces: Vec<(&String, Option<usize>)> =
+            program.modules[self.module].spaces.iter().map(|(name, (to, _))| (name, *to)).collect();
+        spaces.sort();
+        for (space, to) in spaces {
+            for id in program.ids().filter(|id| Some(program.def(*id).module) == to) {
+                let def = program.def(id);
+                if kinds.contains(&def.kind) {
+                    self.definition(id, &format!("{space}.{}", def.name), behind);
+                }
+            }
+        }
+    }
+
+    fn definition(&mut self, id: DefId, label: &str, behind: &str) {
+        let def = self.names.program.def(id);
+        let docs = &self.names.program.item(id).preface.docs;
+        let doc = docs.iter().map(|d| d.text.as_str()).collect::<Vec<_>>().join("\n");
+        let keyword = def.kind.keyword();
+        self.snippet(label, kind_of(def.kind), keyword, &doc, format!("{label}{behind}"));
+    }
+
+    /// After a dot: names of a namespace, checkpoints and properties of a stage.
+    fn members(&mut self, entry: &[Token<'_>]) {
+        // The path before the dot, `a.b[42].`; indices are left out.
+        let mut path: Vec<&str> = Vec::new();
+        let mut depth = 0usize;
+        for token in entry[..entry.len() - 1].iter().rev() {
+            match (token.kind, token.text) {
+                (_, "]") => depth += 1,
+                (_, "[") if depth > 0 => depth -= 1,
+                _ if depth > 0 => {}
+                (TokenKind::Word, word) if path.len().is_multiple_of(2) => path.push(word),
+                (TokenKind::Sign, ".") if !path.len().is_multiple_of(2) => path.push("."),
+                _ => break,
+            }
+        }
+        let mut names: Vec<&str> = path.into_iter().filter(|p| *p != ".").collect();
+        names.reverse();
+        let program = &self.names.program;
+        let mut module = self.module;
+        let mut rest = names.as_slice();
+        while let Some((first, behind)) = rest.split_first() {
+            if let Some(id) = program.modules[module].names.get(*first) {
+                return self.members_of(*id, behind);
+            }
+            match program.modules[module].spaces.get(*first) {
+                Some((Some(to), _)) => {
+                    module = *to;
+                    rest = behind;
+                }
+                _ => return self.properties_after(first, behind),
+            }
+        }
+        if names.is_empty() {
+            return;
+        }
+        for id in program.ids().filter(|id| program.def(*id).module == module) {
+            let name = program.def(id).name.clone();
+            self.definition(id, &name, "");
+        }
+    }
+
+    fn members_of(&mut self, id: DefId, behind: &[&str]) {
+        let program = &self.names.program;
+        match (program.def(id).kind, behind) {
+            (DefKind::Stage, []) => {
+                for checkpoint in checkpoints(program, id) {
+                    self.push(&checkpoint.text, CompletionKind::Checkpoint, "checkpoint", "");
+                }
+                for property in STAGE_PROPERTIES {
+                    self.push(property, CompletionKind::Property, "of the stage", "");
+                }
+            }
+            (DefKind::Stage, [first, behind @ ..]) => self.properties_after(first, behind),
+            (DefKind::Model, []) => {
+                for property in ["mix", "lr", "seen", "context"] {
+                    self.push(property, CompletionKind::Property, "of the model", "");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn properties_after(&mut self, property: &str, behind: &[&str]) {
+        let (list, detail): (&[&str], &str) = match (property, behind) {
+            ("lr" | "batch" | "context" | "batch_tokens", []) => (&CURVE_PROPERTIES, "of the curve"),
+            ("rope", []) => (&ROPE_PROPERTIES, "of the encoding"),
+            ("mix", []) => {
+                return self.definitions(&[DefKind::Source], "");
+            }
+            ("mix", _) => (&PORTION_PROPERTIES, "of the source in the stage"),
+            _ => return,
+        };
+        for name in list {
+            self.push(name, CompletionKind::Property, detail, "");
+        }
+    }
+}
+
+fn kind_of(kind: DefKind) -> CompletionKind {
+    match kind {
+        DefKind::Param | DefKind::Let => CompletionKind::Value,
+        DefKind::Model => CompletionKind::Model,
+        DefKind::Source => CompletionKind::Source,
+        DefKind::Mix => CompletionKind::Mix,
+        DefKind::Stage => CompletionKind::Stage,
+        DefKind::Soup => CompletionKind::Soup,
+    }
+}
+
+/// What to begin a value of type `ty` with.
+fn starter(ty: Ty) -> &'static str {
+    match ty {
+        Ty::Text | Ty::Paths => "\"$0\"",
+        Ty::Numbers => "[$0]",
+        _ => "$0",
+    }
+}
+
+/// A call with its required arguments.
+fn call_snippet(function: &Function) -> String {
+    let required: Vec<String> = function
+        .params
+        .iter()
+        .filter(|p| p.required)
+        .enumerate()
+        .map(|(i, p)| format!("{}: ${{{}}}", p.name, i + 1))
+        .collect();
+    if !required.is_empty() {
+        return format!("{}({})", function.name, required.join(", "));
+    }
+    match function.family {
+        // `hold` needs no brackets.
+        Family::Segment if function.params.iter().all(|p| !p.required) && function.name == "hold" => {
+            function.name.to_owned()
+        }
+        _ => format!("{}($0)", function.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ide::testing::{CLEAN, cursor};
+    use crate::source::MemoryFiles;
+
+    fn labels(marked: &str) -> Vec<String> {
+        let (text, offset) = cursor(marked);
+        let mut files = MemoryFiles::new();
+        let main = files.add("main.curriculum", text.as_str());
+        files.add("lib.curriculum", crate::ide::testing::LIBRARY);
+        let names = Names::load(&mut files, main);
+        complete(&names, &files, main, offset).into_iter().map(|c| c.label).collect()
+    }
+
+    /// `text` at the end of the clean fixture: each of `has` is offered, none of `not`.
+    fn offers(text: &str, has: &[&str], not: &[&str]) {
+        let found = labels(&format!("{CLEAN}{text}"));
+        for label in has {
+            assert!(found.iter().any(|f| f == label), "{text:?} lacks {label}: {found:?}");
+        }
+        for label in not {
+            assert!(!found.iter().any(|f| f == label), "{text:?} offers {label}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_fits_the_place() {
+        offers("st$0", &["stage", "use", "assert", "soup", "budget"], &["eval", "lr"]);
+        offers("stage x {\n  from = base\n  $0\n}", &["lr", "tokens", "eval", "gate"], &["from", "stage"]);
+        offers("stage x {\n  from = $0\n}", &["base", "anneal", "final"], &["quality", "s.web"]);
+        offers("stage x {\n  mix = $0\n}", &["quality", "s.web", "upsample"], &["base", "linear"]);
+        offers("stage x {\n  batch = 1024 $0\n}", &["seqs", "tokens", "then"], &["steps", "epochs"]);
+        offers("stage x {\n  lr = 1e-5 then $0\n}", &["linear", "hold", "cosine"], &["yarn", "adamw"]);
+        offers("stage x {\n  lr = 1e-5 then linear($0", &["to", "over"], &["factor"]);
+        offers("stage x {\n  lr = 1e-5 then linear(to: 0, $0", &["over"], &["to"]);
+        offers("stage x {\n  lr = 1e-5 then linear(to: 0, over: 5% $0", &["of"], &["over"]);
+        offers("stage x {\n  lr = 1e-5 then linear(to: 0, over: 5% of $0", &["stage", "total"], &["of"]);
+        offers("stage x {\n  attention = $0\n}", &["causal", "documents"], &["keep"]);
+        offers("stage x {\n  rope = $0\n}", &["yarn", "abf", "llama3"], &["linear"]);
+        offers("mix x { $0", &["s.web", "s.math", "quality"], &["base", "anneal"]);
+        offers("mix x { s.web = $0", &["rest"], &["s.math"]);
+        offers("mix x { s.$0", &["web", "math"], &["quality"]);
+        offers("source x {\n  kind = $0\n}", &["web", "math"], &["yes"]);
+        offers("model x {\n  init = $0\n}", &["llama", "smollm2_135m"], &["yarn"]);
+        offers("assert anneal.$0", &["lr", "half", "mix"], &["base"]);
+        offers("assert anneal.lr.$0", &["end", "peak"], &["half"]);
+        offers("assert anneal.mix.$0", &["s.web"], &["lr"]);
+        offers("@$0", &["allow", "cite"], &["stage"]);
+        offers("@allow($0", &["lr_jump"], &["stage"]);
+        offers("lints { $0", &["unused_mix"], &["stage"]);
+        offers("param x: $0", &["tokens", "share"], &["stage"]);
+        offers("soup x = average($0", &["anneal", "final"], &["base"]);
+        offers("stage x { eval e { $0", &["every", "needle"], &["lr"]);
+        offers("stage x { gate { $0", &["needle", "loss"], &["lr"]);
+    }
+
+    #[test]
+    fn fields_of_a_broken_block_are_not_offered_twice() {
+        let found = labels("stage x {\n  lr = (((\n  tokens = 5 GB\n  $0\n  context = 4Ki\n}\n");
+        assert!(found.contains(&"from".to_owned()));
+        for written in ["lr", "tokens", "context"] {
+            assert!(!found.contains(&written.to_owned()), "{written}");
+        }
+    }
+
+    #[test]
+    fn nothing_inside_comments_and_texts() {
+        assert_eq!(labels("# stage $0"), Vec::<String>::new());
+        assert_eq!(labels("assert 1 == 1, \"st$0"), Vec::<String>::new());
+    }
+}

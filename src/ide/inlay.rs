@@ -1,0 +1,247 @@
+//! Derived numbers beside what was written: steps of a length, where a segment runs, what `rest`
+//! comes to, how often a source is read, what is inherited.
+
+use crate::schema;
+use crate::sema::{Fact, Stage, show};
+use crate::source::{FileId, Span};
+use crate::syntax::ast::{Block, EntryKind, Expr, ExprKind, ItemKind, PathSegment};
+
+use super::analysis::Analysis;
+use super::marks::{Target, TargetKind, What};
+use super::numbers;
+
+/// A remark inside a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// The file.
+    pub file: FileId,
+    /// The byte it stands before.
+    pub at: u32,
+    /// The remark.
+    pub text: String,
+    /// What it tells.
+    pub kind: HintKind,
+}
+
+/// What a hint tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HintKind {
+    /// Steps of a length, tokens of a number of steps.
+    Steps,
+    /// Where a segment of a learning rate runs; what `inherit` is.
+    Curve,
+    /// How often a source is read.
+    Epochs,
+    /// What `rest` comes to.
+    Rest,
+    /// Fields taken over.
+    Inherited,
+}
+
+/// Which hints are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct HintOptions {
+    pub steps: bool,
+    pub curves: bool,
+    pub epochs: bool,
+    pub rest: bool,
+    pub inherited: bool,
+}
+
+impl Default for HintOptions {
+    fn default() -> Self {
+        Self { steps: true, curves: true, epochs: true, rest: true, inherited: true }
+    }
+}
+
+impl HintOptions {
+    fn wants(self, kind: HintKind) -> bool {
+        match kind {
+            HintKind::Steps => self.steps,
+            HintKind::Curve => self.curves,
+            HintKind::Epochs => self.epochs,
+            HintKind::Rest => self.rest,
+            HintKind::Inherited => self.inherited,
+        }
+    }
+}
+
+/// The hints in bytes `range` of `file`, in order.
+pub fn hints(
+    analysis: &Analysis,
+    file: FileId,
+    range: std::ops::Range<usize>,
+    options: HintOptions,
+) -> Vec<Hint> {
+    let mut hinting = Hinting { analysis, file, out: Vec::new() };
+    let Some(tree) = analysis.names.tree(file) else { return Vec::new() };
+    for item in &tree.items {
+        let ItemKind::Block(block) = &item.kind else { continue };
+        // Items outside of what is asked for cost nothing.
+        if (block.span.end as usize) < range.start || range.end < block.span.start as usize {
+            continue;
+        }
+        match block.kind.text.as_str() {
+            "stage" => hinting.stage(block),
+            "mix" => hinting.rest(),
+            _ => {}
+        }
+    }
+    if options.epochs {
+        hinting.epochs();
+    }
+    let mut out = hinting.out;
+    out.retain(|h| options.wants(h.kind) && range.start <= h.at as usize && h.at as usize <= range.end);
+    out.sort_by_key(|h| h.at);
+    out.dedup();
+    out
+}
+
+struct Hinting<'a> {
+    analysis: &'a Analysis,
+    file: FileId,
+    out: Vec<Hint>,
+}
+
+impl Hinting<'_> {
+    fn push(&mut self, after: Span, text: String, kind: HintKind) {
+        if after.file == self.file {
+            self.out.push(Hint { file: self.file, at: after.end, text, kind });
+        }
+    }
+
+    fn stage(&mut self, block: &Block) {
+        let Some(name) = &block.name else { return };
+        let members = numbers::members(&self.analysis.curriculum, name.span);
+        let Some(stage) = members.first().copied() else { return };
+        for entry in &block.entries {
+            let EntryKind::Field { key, value } = &entry.kind else { continue };
+            let [PathSegment::Name(key)] = key.segments.as_slice() else { continue };
+            match key.text.as_str() {
+                "tokens" => self.push(value.span, format!("= {}", numbers::steps(stage)), HintKind::Steps),
+                "steps" => {
+                    let tokens = show::count(stage.tokens).replace('_', ",");
+                    self.push(value.span, format!("= {tokens} tokens"), HintKind::Steps);
+                }
+                "from" => {
+                    let taken: Vec<&str> =
+                        stage.inherited.iter().copied().filter(|f| schema_inherits(f)).collect();
+                    if !taken.is_empty() {
+                        self.push(value.span, format!("inherits {}", taken.join(", ")), HintKind::Inherited);
+                    }
+                }
+                "lr" => self.curve(stage, value),
+                _ => {}
+            }
+        }
+    }
+
+    fn curve(&mut self, stage: &Stage, value: &Expr) {
+        let parts = match &value.kind {
+            ExprKind::Then(parts) => parts.as_slice(),
+            _ => std::slice::from_ref(value),
+        };
+        if let Some(first) = parts.first()
+            && matches!(&first.kind, ExprKind::Path(p) if matches!(p.segments.as_slice(), [PathSegment::Name(n)] if n.text == "inherit"))
+        {
+            let text = format!("= {}", show::number(stage.lr.value(0)));
+            self.push(first.span, text, HintKind::Curve);
+        }
+        for (span, segment) in stage.lr_spans.iter().zip(&stage.lr.segments) {
+            // Only what is written here and moves or lasts.
+            let here = value.span.start <= span.start && span.end <= value.span.end && *span != value.span;
+            if here && segment.end > segment.start && parts.len() > 1 {
+                self.push(*span, numbers::segment(stage, segment), HintKind::Curve);
+            }
+        }
+    }
+
+    fn rest(&mut self) {
+        for fact in &self.analysis.facts {
+            if let Fact::Mix { rest: Some((span, share)), .. } = fact {
+                self.push(*span, format!("= {share}"), HintKind::Rest);
+            }
+        }
+    }
+
+    /// Beside the key of an entry of a mix: passes over the source, in the stages that read it.
+    fn epochs(&mut self) {
+        let curriculum = &self.analysis.curriculum;
+        let marks = self.analysis.names.marks(self.file);
+        let Some(tree) = self.analysis.names.tree(self.file) else { return };
+        for mark in &marks {
+            let What::Refer(Target { span, kind: TargetKind::Def(..) }) = mark.what else { continue };
+            let Some(at) = curriculum.sources.iter().position(|s| s.span == span) else { continue };
+            let Some(ItemKind::Block(block)) = tree.items.get(mark.item).map(|i| &i.kind) else { continue };
+            if block.kind.text != "mix" {
+                continue;
+            }
+            let entry = block.entries.iter().find_map(|e| match &e.kind {
+                EntryKind::Field { key, value } if key.span.end == mark.span.end => Some(value),
+                _ => None,
+            });
+            let Some(value) = entry else { continue };
+            let reads: Vec<f64> = curriculum
+                .stages
+                .iter()
+                .flat_map(|s| s.mix.iter().filter(|p| p.source == at))
+                .filter_map(|p| numbers::epochs(curriculum, p))
+                .collect();
+            let (low, high) = reads.iter().fold((f64::INFINITY, 0.0f64), |(l, h), e| (l.min(*e), h.max(*e)));
+            if reads.is_empty() {
+                continue;
+            }
+            let (low, high) = (numbers::times(low), numbers::times(high));
+            let text = if low == high {
+                format!("read {high}")
+            } else {
+                format!("read {} to {high}", low.trim_end_matches(" times"))
+            };
+            self.push(value.span, text, HintKind::Epochs);
+        }
+    }
+}
+
+fn schema_inherits(field: &str) -> bool {
+    schema::block("stage").and_then(|b| b.field(field)).is_some_and(|f| f.inherited)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ide::testing::{CLEAN, analyze};
+
+    fn shown(options: HintOptions) -> Vec<String> {
+        let (_, main, analysis) = analyze(CLEAN);
+        hints(&analysis, main, 0..CLEAN.len(), options)
+            .iter()
+            .map(|h| {
+                let line = CLEAN[..h.at as usize].rsplit('\n').next().unwrap_or_default().trim();
+                format!("{line} ⟨{}⟩", h.text)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn derived_numbers() {
+        let none = HintOptions { steps: false, curves: false, epochs: false, rest: false, inherited: false };
+        assert_eq!(shown(none), [""; 0]);
+        assert_eq!(shown(HintOptions { rest: true, ..none }), ["s.math = rest ⟨= 15%⟩"]);
+        assert_eq!(
+            shown(HintOptions { steps: true, ..none }),
+            ["tokens    = total_tokens ⟨= 11,921 steps of 4Mi⟩", "tokens    = 10B ⟨= 2,385 steps of 4Mi⟩"]
+        );
+        assert_eq!(
+            shown(HintOptions { inherited: true, ..none }),
+            ["from      = anneal ⟨inherits context, batch, mix, attention, packing, optimizer⟩"]
+        );
+        assert_eq!(
+            shown(HintOptions { epochs: true, ..none }),
+            ["s.web  = 85% ⟨read 0.017 to 0.085 times⟩", "s.math = rest ⟨read 0.38 to 1.9 times⟩"]
+        );
+        let curves = shown(HintOptions { curves: true, ..none });
+        assert_eq!(curves[0], "lr        = inherit ⟨= 6e-5⟩");
+        assert_eq!(curves.len(), 4, "{curves:?}");
+    }
+}
