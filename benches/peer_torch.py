@@ -1,6 +1,6 @@
 """One geometry of `midc bench train` in PyTorch and transformers; prints one JSON line.
 
-usage: peer_torch.py --geometry A|B|C --mode f32|bf16|compile [--steps N] [--warmup N]
+usage: peer_torch.py --geometry A|B|C|D|quickstart --mode f32|bf16|compile [--steps N] [--warmup N]
 
 A step is forward, cross-entropy, backward, fused AdamW and zero_grad on fresh random tokens.
 """
@@ -11,8 +11,16 @@ import os
 import statistics
 import time
 
+# layers, hidden, heads, key-value heads, feed-forward, vocabulary, rows, context
+GEOMETRIES = {
+    "A": (6, 256, 8, 4, 704, 4096, 8, 512),
+    "B": (30, 576, 9, 3, 1536, 49152, 2, 1024),
+    "C": (6, 256, 8, 4, 704, 4096, 1, 16384),
+    "D": (16, 2048, 32, 8, 8192, 128256, 4, 4096),
+    "quickstart": (4, 160, 5, 5, 448, 4096, 16, 256),
+}
 parser = argparse.ArgumentParser()
-parser.add_argument("--geometry", default="A", choices="ABC")
+parser.add_argument("--geometry", default="A", choices=GEOMETRIES)
 parser.add_argument("--mode", default="f32", choices=["f32", "bf16", "compile"])
 parser.add_argument("--steps", type=int, default=5)
 parser.add_argument("--warmup", type=int, default=2)
@@ -26,14 +34,11 @@ import transformers  # noqa: E402
 
 transformers.utils.logging.set_verbosity_error()
 torch.set_num_threads(args.threads)
-small = args.geometry != "B"
-rows, context = {"A": (8, 512), "B": (2, 1024), "C": (1, 16384)}[args.geometry]
+layers, hidden, heads, kv_heads, ffn, vocab, rows, context = GEOMETRIES[args.geometry]
 config = transformers.LlamaConfig(
-    vocab_size=4096 if small else 49152, hidden_size=256 if small else 576,
-    intermediate_size=704 if small else 1536, num_hidden_layers=6 if small else 30,
-    num_attention_heads=8 if small else 9, num_key_value_heads=4 if small else 3,
-    max_position_embeddings=max(context, 2048), tie_word_embeddings=True, use_cache=False,
-    attn_implementation="sdpa")
+    vocab_size=vocab, hidden_size=hidden, intermediate_size=ffn, num_hidden_layers=layers,
+    num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=max(context, 2048),
+    tie_word_embeddings=True, use_cache=False, attn_implementation="sdpa")
 torch.manual_seed(0)
 model = transformers.LlamaForCausalLM(config).train()
 run = torch.compile(model) if args.mode == "compile" else model

@@ -17,7 +17,7 @@ use crate::cli::device::{DeviceArg, precision};
 use crate::cli::progress::Bar;
 use crate::plan::StagePlan;
 use crate::runtime::data::{OnBad, Progress};
-use crate::runtime::exec::{Event, ExecOptions, Observer, Outcome, Summary, exec};
+use crate::runtime::exec::{Event, ExecOptions, NotFinite, Observer, Outcome, Selection, Summary, exec};
 use crate::runtime::journal::StepRecord;
 
 /// Exit code of a run stopped by ctrl-C or SIGTERM, as shells report it.
@@ -49,12 +49,32 @@ pub(crate) struct Args {
     /// Memory for activations, such as 4GiB; layers beyond it are recomputed
     #[arg(long, value_name = "SIZE", value_parser = compile::bytes)]
     memory: Option<u64>,
+    /// Run only this stage or soup; what it starts from must be done. May be repeated
+    #[arg(long, value_name = "STAGE", conflicts_with = "until")]
+    only: Vec<String>,
+    /// Run this stage or soup and what leads to it, and nothing else
+    #[arg(long, value_name = "STAGE")]
+    until: Option<String>,
+    /// Estimate the gradient noise scale every N steps (`gns` in the metrics)
+    #[arg(long, value_name = "N")]
+    noise_every: Option<u64>,
+    /// After a step whose loss or gradient is not finite: go on, return to the last checkpoint and go on with the data that follows, or end
+    #[arg(long, value_enum, default_value_t = OnNonfinite::Skip)]
+    on_nonfinite: OnNonfinite,
     /// Stop at a malformed line of a data file instead of counting and skipping it
     #[arg(long)]
     strict_data: bool,
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
+}
+
+/// `--on-nonfinite`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OnNonfinite {
+    Skip,
+    Rewind,
+    Stop,
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
@@ -71,6 +91,17 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         threads: args.threads,
         memory: args.memory,
         on_bad: if args.strict_data { OnBad::Fail } else { OnBad::Skip },
+        selection: match args.until {
+            Some(stage) => Selection::Until(stage),
+            None if args.only.is_empty() => Selection::All,
+            None => Selection::Only(args.only),
+        },
+        noise_every: args.noise_every,
+        on_not_finite: match args.on_nonfinite {
+            OnNonfinite::Skip => NotFinite::Skip,
+            OnNonfinite::Rewind => NotFinite::Rewind,
+            OnNonfinite::Stop => NotFinite::Stop,
+        },
         gates_halt: true,
     };
     let stop = Arc::new(AtomicBool::new(false));

@@ -12,7 +12,7 @@ use super::compile::{self, CompileArgs};
 use crate::plan::{FromKind, Plan, Precision};
 use crate::runtime::data::{OnBad, Progress, Quiet};
 use crate::runtime::engine::Device;
-use crate::runtime::exec::{Event, ExecOptions, Observer, Outcome, exec};
+use crate::runtime::exec::{Event, ExecOptions, NotFinite, Observer, Outcome, Selection, exec};
 use crate::runtime::rehearse::{shrink, write_props};
 
 /// Run the whole graph at toy scale: every stage, edge, branch and soup
@@ -54,6 +54,9 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         threads: None,
         memory: None,
         on_bad: OnBad::Skip,
+        selection: Selection::All,
+        noise_every: None,
+        on_not_finite: NotFinite::Skip,
         gates_halt: false,
     };
     let mut counts = Counts::default();

@@ -99,6 +99,19 @@ pub struct Architecture {
     pub initializer_range: f64,
 }
 
+impl Architecture {
+    /// Training FLOPs for one token in rows of `context` tokens: 6 for each weight of a matrix
+    /// product, the output layer included (forward 2, backward 4; Kaplan et al., arXiv:2001.08361),
+    /// and 6·L·T·heads·head_dim for causal attention, which on average looks at half of the T
+    /// positions.
+    pub fn train_flops_per_token(&self, context: u64) -> f64 {
+        let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
+        let layer = self.hidden_size * (2 * q + 2 * kv) + 3 * self.hidden_size * self.intermediate_size;
+        let weights = self.num_hidden_layers * layer + self.hidden_size * self.vocab_size;
+        6.0 * weights as f64 + 6.0 * (self.num_hidden_layers * q) as f64 * context as f64
+    }
+}
+
 /// One stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StagePlan {

@@ -32,6 +32,8 @@ pub struct Hyper {
     pub z_loss: Option<f64>,
     /// Counts from 1 since the moments were zero, for the bias correction.
     pub optimizer_step: u64,
+    /// Take a [`NoiseSample`]: send the rows through the model in two parts at least.
+    pub sample_noise: bool,
 }
 
 /// Loss of one row.
@@ -52,8 +54,23 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// One for each row of the batch.
     pub rows: Vec<RowLoss>,
+    /// Where it was asked for and the batch has two rows.
+    pub noise: Option<NoiseSample>,
     /// False when the loss or the gradient was not finite: the weights and moments are then as before.
     pub finite: bool,
+}
+
+/// Gradient norms of a part of a batch and of all of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NoiseSample {
+    /// Predicted positions in the part.
+    pub part_tokens: u64,
+    /// Predicted positions in the batch.
+    pub tokens: u64,
+    /// Norm of the gradient of the part's mean loss.
+    pub part_norm: f64,
+    /// Norm of the gradient of the batch's mean loss, before clipping.
+    pub norm: f64,
 }
 
 /// Loss and gradients of a batch, for comparisons with other implementations.
@@ -130,6 +147,10 @@ pub trait Engine: Send {
 
     /// What is held, and how activations are kept.
     fn memory(&self) -> MemoryReport;
+
+    /// FLOP/s of the device's best matrix product in this arithmetic, measured now (a quarter of a
+    /// second); `None` where that says nothing, as of the oracle.
+    fn peak_flops(&self) -> Option<f64>;
 
     /// `cpu f32`, `cpu bf16 (avx512bf16)`, …: for logs.
     fn describe(&self) -> String;

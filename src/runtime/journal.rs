@@ -33,6 +33,9 @@ pub struct StepRecord {
     /// Global gradient norm before clipping.
     #[serde(deserialize_with = "null_is_nan")]
     pub grad_norm: f64,
+    /// Gradient noise scale in tokens, in the steps where it was estimated.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gns: Option<f64>,
     /// Tokens of the step over its wall time.
     pub tokens_per_second: f64,
     /// Model FLOPs over the peak of the device; `null` where no peak is known.
@@ -57,9 +60,9 @@ pub struct EvalRecord {
     pub tokens: u64,
     /// Name of the `eval` block.
     pub eval: String,
-    /// `loss`, `needle` or `choice`.
+    /// `loss`, `position`, `needle` or `choice`.
     pub measure: String,
-    /// Source, length or task it speaks of.
+    /// Source, range of positions, length or task it speaks of.
     pub subject: String,
     /// The value: nats, or a share.
     #[serde(deserialize_with = "null_is_nan")]

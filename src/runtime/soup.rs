@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 use rayon::prelude::*;
+use serde_json::Value;
 use thiserror::Error;
 
 use super::checkpoint::{self, CheckpointError};
@@ -158,6 +159,18 @@ impl Ingredient {
 /// Ingredients that are no checkpoints, damaged, or of different models; numbers that make no average;
 /// an output that is there already; a failure of the machine. Nothing is left under `out` then.
 pub fn soup(ingredients: &[PathBuf], recipe: &Recipe, dtype: Dtype, out: &Path) -> Result<(), SoupError> {
+    average_into(ingredients, recipe, Some(dtype), None, out)
+}
+
+/// As [`soup`], with the trainer's state beside the weights; stored as the first ingredient is when
+/// `dtype` is absent.
+pub(in crate::runtime) fn average_into(
+    ingredients: &[PathBuf],
+    recipe: &Recipe,
+    dtype: Option<Dtype>,
+    trainer: Option<&Value>,
+    out: &Path,
+) -> Result<(), SoupError> {
     check(recipe, ingredients.len())?;
     if out.exists() {
         return Err(SoupError::Occupied { path: out.to_owned() });
@@ -176,7 +189,8 @@ pub fn soup(ingredients: &[PathBuf], recipe: &Recipe, dtype: Dtype, out: &Path) 
         let states = opened.iter().map(|i| i.weights.tensor(name).map(|t| t.data).map_err(io::Error::other));
         average(states, recipe, opened.len())
     };
-    checkpoint::write_each(&first.config, &first.tokenizer, dtype, &tensors, make, out)?;
+    let dtype = dtype.or(first.config.dtype).unwrap_or(Dtype::F32);
+    checkpoint::write_each(&first.config, &first.tokenizer, dtype, trainer, &tensors, make, out)?;
     Ok(())
 }
 

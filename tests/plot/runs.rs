@@ -91,6 +91,7 @@ pub(crate) fn record(stage: &StagePlan, step: u64, seen: u64) -> StepRecord {
         loss: if step == 700 { f64::NAN } else { loss },
         loss_by_source: stage.mix.iter().enumerate().map(|(i, m)| (m.source.clone(), of(i))).collect(),
         grad_norm: (0.6 + 0.3 * noise(step * 7)) * if step % 311 == 5 { 9.0 } else { 1.0 },
+        gns: None,
         tokens_per_second: 52_000.0 + 2500.0 * noise(step * 13),
         mfu: None,
         mix: stage.mix.iter().map(|m| (m.source.clone(), m.weight_mean)).collect(),

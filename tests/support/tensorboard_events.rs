@@ -19,6 +19,7 @@ fn record(step: u64, loss: f64) -> StepRecord {
         loss,
         loss_by_source: BTreeMap::from([("s.wéb".into(), loss + 0.5)]),
         grad_norm: 0.25,
+        gns: None,
         tokens_per_second: 5e4,
         mfu: None,
         mix: BTreeMap::from([("s.wéb".into(), 0.75), ("code".into(), 0.25)]),

@@ -109,6 +109,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
             clip: Some(1.0),
             z_loss: None,
             optimizer_step: step,
+            sample_noise: false,
         };
         losses.push(engine.train_step(&batch, &table, &hyper)?.loss);
     }

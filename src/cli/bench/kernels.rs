@@ -224,7 +224,7 @@ impl<B: Backend> Bench<'_, B> {
 }
 
 fn measure<B: Backend>(backend: &B, args: &Args) -> miette::Result<ExitCode> {
-    let peak = measure::peak(backend, measure::CPU_PRODUCTS, args.clock, measure::threads(args.threads))?;
+    let peak = measure::peak(backend, args.clock, measure::threads(args.threads))?;
     let mut bench = Bench { backend, args, peak, rows: Vec::new() };
     bench.all()?;
     if args.format == Format::Json {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::runtime::backend::Backend;
+use crate::runtime::backend::peak::product_peak;
 use crate::runtime::engine::EngineError;
 use crate::runtime::random::{normal_pair, philox};
 
@@ -95,32 +96,9 @@ pub(super) fn wide<B: Backend>(b: &B, stream: u32, len: usize) -> Result<B::Wide
     Ok(buffer)
 }
 
-/// Sides of the products that stand for a processor's peak, and for a GPU's.
-pub(super) const CPU_PRODUCTS: &[usize] = &[768, 1024, 1536];
-pub(super) const GPU_PRODUCTS: &[usize] = &[4096, 8192];
-
-/// GFLOP/s of the best of several large products: what this machine can do.
-pub(super) fn peak<B: Backend>(
-    b: &B,
-    sides: &[usize],
-    clock: Clock,
-    threads: usize,
-) -> Result<f64, EngineError> {
-    let mut best = 0.0f64;
-    for &n in sides {
-        let (x, w, mut y) = (narrow(b, 1, n * n)?, wide(b, 2, n * n)?, b.narrow(n * n)?);
-        let mut result = Ok(());
-        let seconds = fastest(clock, threads, 0.4, || {
-            b.linear(n, n, n, &x, &w, &mut y);
-            // A GPU has only been asked so far.
-            if result.is_ok() {
-                result = b.finish();
-            }
-        });
-        result?;
-        best = best.max(2.0 * (n * n * n) as f64 / seconds * 1e-9);
-    }
-    Ok(best)
+/// GFLOP/s of the best of three large products: what this machine can do.
+pub(super) fn peak<B: Backend>(b: &B, clock: Clock, threads: usize) -> Result<f64, EngineError> {
+    Ok(product_peak(b, &|| clock.now(threads), 0.4)? * 1e-9)
 }
 
 /// Largest resident set so far in MiB, where the system tells.

@@ -20,7 +20,7 @@ use crate::runtime::random::philox;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A: 5.5M parameters, 8 rows of 512; B: 135M, 2 rows of 1024; C: A with one row of 16384;
-    /// D: 1.2B, 4 rows of 4096
+    /// D: 1.2B, 4 rows of 4096; quickstart: 16 rows of 256
     #[arg(long, default_value = "a", ignore_case = true)]
     geometry: Geometry,
     /// `auto`, `cpu`, `cuda` or `cuda:N`
@@ -67,26 +67,85 @@ enum Geometry {
     B,
     C,
     D,
+    /// The model of `examples/quickstart.curriculum` in its first stage.
+    Quickstart,
+}
+
+/// What a geometry is made of. `benches/peer_torch.py` holds the same table.
+struct Shape {
+    layers: usize,
+    hidden: usize,
+    heads: usize,
+    kv_heads: usize,
+    ffn: usize,
+    vocab: usize,
+    rows: usize,
+    context: usize,
+}
+
+impl Geometry {
+    fn shape(self) -> Shape {
+        let small = Shape {
+            layers: 6,
+            hidden: 256,
+            heads: 8,
+            kv_heads: 4,
+            ffn: 704,
+            vocab: 4096,
+            rows: 8,
+            context: 512,
+        };
+        match self {
+            Geometry::A => small,
+            // SmolLM2-135M.
+            Geometry::B => Shape {
+                layers: 30,
+                hidden: 576,
+                heads: 9,
+                kv_heads: 3,
+                ffn: 1536,
+                vocab: 49152,
+                rows: 2,
+                context: 1024,
+            },
+            Geometry::C => Shape { rows: 1, context: 16384, ..small },
+            // Llama 3.2 1B.
+            Geometry::D => Shape {
+                layers: 16,
+                hidden: 2048,
+                heads: 32,
+                kv_heads: 8,
+                ffn: 8192,
+                vocab: 128_256,
+                rows: 4,
+                context: 4096,
+            },
+            Geometry::Quickstart => Shape {
+                layers: 4,
+                hidden: 160,
+                heads: 5,
+                kv_heads: 5,
+                ffn: 448,
+                rows: 16,
+                context: 256,
+                ..small
+            },
+        }
+    }
 }
 
 impl Args {
     fn architecture(&self) -> Architecture {
-        let [layers, hidden, heads, kv_heads, head_dim, ffn, vocab] = match self.geometry {
-            Geometry::A | Geometry::C => [6, 256, 8, 4, 32, 704, 4096],
-            // SmolLM2-135M.
-            Geometry::B => [30, 576, 9, 3, 64, 1536, 49_152],
-            // Llama 3.2 1B.
-            Geometry::D => [16, 2048, 32, 8, 64, 8192, 128_256],
-        };
+        let shape = self.geometry.shape();
         Architecture {
             model_type: self.model_type.clone(),
-            num_hidden_layers: layers,
-            hidden_size: hidden,
-            num_attention_heads: heads,
-            num_key_value_heads: kv_heads,
-            head_dim,
-            intermediate_size: ffn,
-            vocab_size: vocab,
+            num_hidden_layers: shape.layers,
+            hidden_size: shape.hidden,
+            num_attention_heads: shape.heads,
+            num_key_value_heads: shape.kv_heads,
+            head_dim: shape.hidden / shape.heads,
+            intermediate_size: shape.ffn,
+            vocab_size: shape.vocab,
             tie_word_embeddings: !self.untied,
             rms_norm_eps: 1e-6,
             initializer_range: 0.02,
@@ -95,23 +154,9 @@ impl Args {
 
     /// Rows and tokens per row.
     fn shape(&self) -> (usize, usize) {
-        let (rows, context) = match self.geometry {
-            Geometry::A => (8, 512),
-            Geometry::B => (2, 1024),
-            Geometry::C => (1, 16384),
-            Geometry::D => (4, 4096),
-        };
-        (self.rows.unwrap_or(rows), self.context.unwrap_or(context))
+        let shape = self.geometry.shape();
+        (self.rows.unwrap_or(shape.rows), self.context.unwrap_or(shape.context))
     }
-}
-
-/// Useful FLOP of a step: 6 per matrix weight and token, and causal attention without its masked half.
-fn flop(a: &Architecture, rows: usize, context: usize) -> f64 {
-    let (q, kv) = (a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim);
-    let layer = a.hidden_size * (2 * q + 2 * kv) + 3 * a.hidden_size * a.intermediate_size;
-    let matrices = a.num_hidden_layers * layer + a.vocab_size * a.hidden_size;
-    let attention = a.num_hidden_layers * context * q;
-    6.0 * (rows * context) as f64 * (matrices + attention) as f64
 }
 
 /// Random tokens, each predicted from the ones before.
@@ -139,16 +184,11 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     let threads = measure::threads(args.threads);
     let device = args.device.choose()?;
     let kind = EngineKind::on(device, args.precision.into())?;
-    let sides = measure::CPU_PRODUCTS;
     let peak = match kind {
-        EngineKind::Cuda(ordinal) => {
-            measure::peak(&cuda::open(ordinal)?, measure::GPU_PRODUCTS, args.clock, threads)?
-        }
-        EngineKind::CpuBf16 => {
-            measure::peak(&Cpu::<half::bf16>::new(args.threads)?, sides, args.clock, threads)?
-        }
+        EngineKind::Cuda(ordinal) => measure::peak(&cuda::open(ordinal)?, args.clock, threads)?,
+        EngineKind::CpuBf16 => measure::peak(&Cpu::<half::bf16>::new(args.threads)?, args.clock, threads)?,
         EngineKind::CpuF32 | EngineKind::Reference => {
-            measure::peak(&Cpu::<f32>::new(args.threads)?, sides, args.clock, threads)?
+            measure::peak(&Cpu::<f32>::new(args.threads)?, args.clock, threads)?
         }
     };
     let options = EngineOptions { threads: args.threads, memory: args.memory.map(|mib| mib << 20) };
@@ -172,6 +212,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
             clip: Some(1.0),
             z_loss: None,
             optimizer_step: step as u64 + 1,
+            sample_noise: false,
         };
         let start = args.clock.now(threads);
         let report = engine.train_step(&batch, &table, &hyper)?;
@@ -183,7 +224,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
 
     let step = median(&seconds);
     let tokens_per_second = (rows * context) as f64 / step;
-    let gflops = flop(&architecture, rows, context) / step * 1e-9;
+    let gflops = architecture.train_flops_per_token(context as u64) * (rows * context) as f64 / step * 1e-9;
     let (rss, memory) = (measure::peak_rss_mib(), engine.memory());
     if args.format == Format::Json {
         let value = json!({
@@ -236,6 +277,6 @@ mod tests {
             initializer_range: 0.02,
         };
         // 4·(4+4+2+2) + 3·4·3 + 5·4 matrix weights, 10·4 for attention over 10 tokens.
-        assert_eq!(flop(&a, 1, 10), 6.0 * 10.0 * (104.0 + 40.0));
+        assert_eq!(a.train_flops_per_token(10), 6.0 * (104.0 + 40.0));
     }
 }

@@ -9,6 +9,7 @@
 mod conformance;
 pub mod cpu;
 pub mod cuda;
+pub mod peak;
 pub mod reference;
 
 use crate::runtime::engine::EngineError;
@@ -128,6 +129,8 @@ pub trait Backend: Send {
     const WIDE_BYTES: usize;
     /// Bytes of one narrow value.
     const NARROW_BYTES: usize;
+    /// Sides of the square products that show the most the device can do.
+    const PEAK_SIDES: &'static [usize] = &[768, 1024, 1536];
 
     /// For logs: the device, the precision, the instruction set.
     fn describe(&self) -> String;

@@ -26,7 +26,7 @@ use miette::Diagnostic;
 use serde_json::Value;
 use thiserror::Error;
 
-pub(in crate::runtime) use read::Weights;
+pub(in crate::runtime) use read::{Weights, trainer};
 pub use read::{read, verify};
 pub use series::{Entry, Latest, clean, latest_valid, list, prune, step_dir};
 pub use write::write;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::checksums::Checksums;
 use super::{Checkpoint, CheckpointError, OptimizerState, names};
 use crate::runtime::model::hf::Shards;
@@ -48,20 +50,26 @@ pub fn read(dir: &Path) -> Result<Checkpoint, CheckpointError> {
     } else {
         None
     };
-    let trainer = if has(names::TRAINER) {
-        let path = dir.join(names::TRAINER);
-        let text = std::fs::read(&path).map_err(CheckpointError::io("read", &path))?;
-        let value = serde_json::from_slice(&text).map_err(|error| CheckpointError::Damaged {
-            dir: dir.to_owned(),
-            file: names::TRAINER.into(),
-            problem: format!("is not JSON: {error}"),
-        })?;
-        Some(value)
-    } else {
-        None
-    };
+    let trainer = if has(names::TRAINER) { trainer(dir)? } else { None };
     let dtype = config.dtype.unwrap_or(Dtype::F32);
     Ok(Checkpoint { config, weights, dtype, tokenizer, optimizer, trainer })
+}
+
+/// The trainer's state alone, unchecked against its checksum; `None` where there is none.
+///
+/// # Errors
+/// The file is there and cannot be read or is not JSON.
+pub(in crate::runtime) fn trainer(dir: &Path) -> Result<Option<Value>, CheckpointError> {
+    let path = dir.join(names::TRAINER);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = std::fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+    serde_json::from_slice(&text).map(Some).map_err(|error| CheckpointError::Damaged {
+        dir: dir.to_owned(),
+        file: names::TRAINER.into(),
+        problem: format!("is not JSON: {error}"),
+    })
 }
 
 /// A tensor of the state, which must have the shape of the weight it belongs to.

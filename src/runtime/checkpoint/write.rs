@@ -20,7 +20,7 @@ pub fn write(contents: &CheckpointContents<'_>, dir: &Path) -> Result<(), Checkp
     whole_or_not_at_all(dir, size(contents), |aside| write_aside(contents, aside))
 }
 
-/// Write a model whose tensors are made one at a time, without a training state. `make` is called once
+/// Write a model whose tensors are made one at a time, without an optimizer's state. `make` is called once
 /// for each of `tensors`.
 ///
 /// # Errors
@@ -29,6 +29,7 @@ pub(in crate::runtime) fn write_each(
     config: &ModelConfig,
     tokenizer: &TokenizerSource,
     dtype: Dtype,
+    trainer: Option<&Value>,
     tensors: &[(String, Vec<usize>)],
     make: impl FnMut(&str) -> io::Result<Vec<f32>>,
     dir: &Path,
@@ -38,6 +39,11 @@ pub(in crate::runtime) fn write_each(
         let mut files = Files::begin(aside)?;
         files.model(config, tokenizer, dtype)?;
         files.write(names::WEIGHTS, |mut out| safetensors::write_each(&mut out, tensors, dtype, make))?;
+        if let Some(trainer) = trainer {
+            let state = aside.join("state");
+            fs::create_dir_all(&state).map_err(CheckpointError::io("create", &state))?;
+            files.json(names::TRAINER, trainer)?;
+        }
         files.finish()
     })
 }

@@ -11,6 +11,7 @@ use crate::runtime::engine::EngineError;
 use crate::runtime::eval::MeasureError;
 use crate::runtime::model::LoadError;
 use crate::runtime::run_dir::RunDirError;
+use crate::runtime::soup::SoupError;
 
 /// Why a run cannot go on. What was finished stays; `--resume` continues from the last checkpoint.
 #[derive(Debug, Error, Diagnostic)]
@@ -67,6 +68,15 @@ pub enum ExecError {
         /// Its `from`.
         from: String,
     },
+    /// A name that is no stage.
+    #[error("the plan has no stage or soup `{name}`")]
+    #[diagnostic(code(midc::exec::unknown_stage), help("it has `{known}`"))]
+    UnknownStage {
+        /// As asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// A stage that should be done has no checkpoint.
     #[error("stage `{stage}` starts from `{from}`, of which `{}` holds no valid checkpoint", dir.display())]
     #[diagnostic(
@@ -100,7 +110,8 @@ pub enum ExecError {
     #[diagnostic(
         code(midc::exec::not_finite),
         help(
-            "the last checkpoint is kept; lower the learning rate or set `optimizer = adamw(…, clip: 1.0)`"
+            "the last checkpoint is kept; lower the learning rate, set `optimizer = adamw(…, clip: 1.0)`, or see \
+             what `--on-nonfinite rewind` makes of it"
         )
     )]
     NotFinite {
@@ -111,6 +122,10 @@ pub enum ExecError {
         /// How many steps were skipped.
         times: u32,
     },
+    /// A soup.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Soup(Box<SoupError>),
     /// A measurement.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -138,4 +153,10 @@ pub enum ExecError {
         /// The gate as written.
         gate: String,
     },
+}
+
+impl From<SoupError> for ExecError {
+    fn from(error: SoupError) -> Self {
+        Self::Soup(Box::new(error))
+    }
 }

@@ -1,9 +1,12 @@
 //! Measurements at the edges of a stage and on the way: held-out loss per source, needle in a
 //! haystack, multiple choice. Each becomes a line of `evals.jsonl`.
 
+use std::collections::BTreeMap;
+
 use crate::plan::{EvalPlan, StagePlan};
+use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::data::Corpus;
-use crate::runtime::engine::{RopeTable, RowLoss};
+use crate::runtime::engine::RopeTable;
 use crate::runtime::eval::{MeasureError, choice, needle};
 use crate::runtime::exec::stage::Work;
 use crate::runtime::exec::{Event, ExecError, Run, gate};
@@ -65,14 +68,19 @@ impl Run<'_> {
         for eval in &stage.evals {
             let due = eval.every_steps.is_some_and(|n| n > 0 && step.is_multiple_of(n));
             if moment != Moment::Between || due {
+                let mut by_position = ByPosition::default();
                 for measure in self.measures(eval) {
-                    self.take(stage, work, &eval.name, &measure)?;
+                    self.take(stage, work, &eval.name, &measure, Some(&mut by_position))?;
+                }
+                for (range, (nll, count)) in by_position.0 {
+                    let subject = format!("{}..{}", range, (range * 2).max(ByPosition::FIRST));
+                    self.record(stage, work, &eval.name, "position", subject, nll / count as f64, count)?;
                 }
             }
         }
         for (gate, measure) in gate::measures(stage)? {
             if moment == Moment::End || (moment == Moment::Start && gate.relative_to_from) {
-                self.take(stage, work, gate::EVAL, &measure)?;
+                self.take(stage, work, gate::EVAL, &measure, None)?;
             }
         }
         Ok(())
@@ -95,11 +103,12 @@ impl Run<'_> {
         work: &mut Work,
         eval: &str,
         measure: &Measure,
+        by_position: Option<&mut ByPosition>,
     ) -> Result<(), ExecError> {
         let step = work.trainer.step;
         let context = stage.step_point(step.min(stage.steps.saturating_sub(1))).context;
         let found = match measure {
-            Measure::Loss(source) => self.heldout_loss(stage, work, source, context)?,
+            Measure::Loss(source) => self.heldout_loss(stage, work, source, context, by_position)?,
             Measure::Needle(length) => {
                 let table = work.tables.of_length(*length);
                 Some(needle_score(work, &table, *length as usize, stage.data_seed)?)
@@ -114,14 +123,32 @@ impl Run<'_> {
                 Some((score.accuracy, score.questions as u64))
             }
         };
-        let Some((value, count)) = found else { return Ok(()) };
+        match found {
+            Some((value, count)) => {
+                self.record(stage, work, eval, measure.name(), measure.subject(), value, count)
+            }
+            None => Ok(()),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a record")]
+    fn record(
+        &mut self,
+        stage: &StagePlan,
+        work: &mut Work,
+        eval: &str,
+        measure: &str,
+        subject: String,
+        value: f64,
+        count: u64,
+    ) -> Result<(), ExecError> {
         let record = EvalRecord {
             stage: stage.name.clone(),
-            step,
+            step: work.trainer.step,
             tokens: work.trainer.tokens,
             eval: eval.to_string(),
-            measure: measure.name().into(),
-            subject: measure.subject(),
+            measure: measure.into(),
+            subject,
             value,
             count,
         };
@@ -137,16 +164,37 @@ impl Run<'_> {
         work: &mut Work,
         source: &str,
         context: u64,
+        by_position: Option<&mut ByPosition>,
     ) -> Result<Option<(f64, u64)>, ExecError> {
         let rows = work.corpus.heldout_rows(source, context as usize, HELDOUT_TOKENS, stage.attention)?;
         let Some(batch) = rows else { return Ok(None) };
-        let mut total = RowLoss::default();
-        for row in work.engine.losses(&batch, work.tables.at(context))? {
-            total.nll += row.nll;
-            total.predicted += row.predicted;
+        let losses = work.engine.token_losses(&batch, work.tables.at(context))?;
+        if let Some(by_position) = by_position {
+            by_position.add(&batch, &losses);
         }
-        let count = u64::from(total.predicted);
-        Ok((count > 0).then(|| (total.nll / count as f64, count)))
+        let count = batch.predicted() as u64;
+        let nll: f64 = losses.iter().map(|loss| f64::from(*loss)).sum();
+        Ok((count > 0).then(|| (nll / count as f64, count)))
+    }
+}
+
+/// Loss by the position of the prediction in its row, over all held-out sources: whether a longer
+/// context is used at all. Ranges double, from the first one on.
+#[derive(Debug, Default)]
+struct ByPosition(BTreeMap<usize, (f64, u64)>);
+
+impl ByPosition {
+    /// End of the first range.
+    const FIRST: usize = 128;
+
+    fn add(&mut self, batch: &Batch, losses: &[f32]) {
+        for (i, loss) in losses.iter().enumerate().filter(|(i, _)| batch.targets[*i] != IGNORE) {
+            let position = i % batch.context;
+            let range = if position < Self::FIRST { 0 } else { 1 << position.ilog2() };
+            let sum = self.0.entry(range).or_default();
+            sum.0 += f64::from(*loss);
+            sum.1 += 1;
+        }
     }
 }
 

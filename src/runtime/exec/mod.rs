@@ -7,17 +7,23 @@
 mod error;
 mod gate;
 mod measure;
+mod noise;
+mod not_finite;
 mod observer;
+mod selection;
 mod soup;
+mod spike;
 mod stage;
 mod start;
 mod survey;
+mod writer;
 
 pub use error::ExecError;
 pub use observer::{Event, Observer};
+pub use selection::Selection;
 pub use survey::Progress;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +32,7 @@ use crate::plan::{ModelPlan, Plan, Precision, StagePlan};
 use crate::runtime::checkpoint;
 use crate::runtime::data::{Corpus, OnBad};
 use crate::runtime::engine::Device;
+use crate::runtime::exec::writer::Writing;
 use crate::runtime::journal::{self, EvalRecord, Journal, StepRecord};
 use crate::runtime::run_dir::RunDir;
 
@@ -50,8 +57,29 @@ pub struct ExecOptions {
     pub memory: Option<u64>,
     /// What a malformed line of a data file is.
     pub on_bad: OnBad,
+    /// What of the plan to run.
+    pub selection: Selection,
+    /// Estimate the gradient noise scale in every so many steps; never when absent. Those steps send
+    /// their rows through the model in two parts, which rounds otherwise: runs compare bit for bit
+    /// only with the same value.
+    pub noise_every: Option<u64>,
+    /// What to do about a step whose loss or gradient is not finite.
+    pub on_not_finite: NotFinite,
     /// Whether a gate that does not hold ends the run; otherwise it is noted.
     pub gates_halt: bool,
+}
+
+/// What to do about a step whose loss or gradient is not finite. The update is never applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NotFinite {
+    /// Go on with the next step; give up after ten in a row.
+    #[default]
+    Skip,
+    /// Go back to the last checkpoint and go on from it with the data after the step (PaLM,
+    /// arXiv:2204.02311, section 5.1); give up after three times in a stage.
+    Rewind,
+    /// End the run.
+    Stop,
 }
 
 /// How a run ended, short of an error.
@@ -108,6 +136,7 @@ pub fn exec(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, ExecError> {
+    let selected = options.selection.names(plan)?;
     let dir = RunDir::open(&options.run_dir, plan, options.resume)?;
     let mut progress = BTreeMap::new();
     for stage in &plan.stages {
@@ -127,28 +156,24 @@ pub fn exec(
     };
     let metrics = Journal::open::<StepRecord>(&dir.metrics(), done)?;
     let evals = Journal::open::<EvalRecord>(&dir.evals(), done)?;
-    let mut run =
-        Run { plan, options, stop, observer, dir, progress, metrics, evals, corpora: BTreeMap::new() };
-    for stage in &plan.stages {
-        if run.progress.get(&stage.name).is_some_and(|p| p.finished(stage)) {
-            run.observer.on(Event::Skipped(stage));
-        } else if let Some(step) = run.stage(stage)? {
-            return Ok(Outcome::Stopped { stage: stage.name.clone(), step });
-        }
-        // From the journal, so that a gate that failed keeps failing when the run is resumed.
-        if let Some(failed) = run.failed_gate(stage)? {
-            if options.gates_halt {
-                return Ok(failed);
-            }
-            run.note(&format!("a gate does not hold: {failed:?}"));
-        }
-    }
-    for soup in &plan.soups {
-        run.cook(soup)?;
-    }
-    run.observer.on(Event::Finished(plan));
-    let records = journal::read::<EvalRecord>(&run.dir.evals())?;
-    Ok(Outcome::Finished(summary(plan, &records)))
+    let mut run = Run {
+        plan,
+        options,
+        stop,
+        observer,
+        dir,
+        progress,
+        metrics,
+        evals,
+        corpora: BTreeMap::new(),
+        writing: None,
+    };
+    let outcome = run.walk(&selected);
+    // Whatever happened, a checkpoint under way is worth its completion.
+    let settled = run.settle();
+    let outcome = outcome?;
+    settled?;
+    Ok(outcome)
 }
 
 /// A run under way.
@@ -163,9 +188,35 @@ struct Run<'a> {
     evals: Journal,
     /// Tokenised sources by root model: another root may bring another tokenizer.
     corpora: BTreeMap<String, Arc<Corpus>>,
+    /// The checkpoint under way.
+    writing: Option<Writing>,
 }
 
 impl Run<'_> {
+    /// Do what is not done of the chosen stages and soups, in the plan's order.
+    fn walk(&mut self, selected: &BTreeSet<String>) -> Result<Outcome, ExecError> {
+        for stage in self.plan.stages.iter().filter(|s| selected.contains(&s.name)) {
+            if self.progress.get(&stage.name).is_some_and(|p| p.finished(stage)) {
+                self.observer.on(Event::Skipped(stage));
+            } else if let Some(step) = self.stage(stage)? {
+                return Ok(Outcome::Stopped { stage: stage.name.clone(), step });
+            }
+            // From the journal, so that a gate that failed keeps failing when the run is resumed.
+            if let Some(failed) = self.failed_gate(stage)? {
+                if self.options.gates_halt {
+                    return Ok(failed);
+                }
+                self.note(&format!("a gate does not hold: {failed:?}"));
+            }
+        }
+        for soup in self.plan.soups.iter().filter(|s| selected.contains(&s.name)) {
+            self.cook(soup)?;
+        }
+        self.observer.on(Event::Finished(self.plan));
+        let records = journal::read::<EvalRecord>(&self.dir.evals())?;
+        Ok(Outcome::Finished(summary(self.plan, &records)))
+    }
+
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

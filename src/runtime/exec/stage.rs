@@ -8,31 +8,32 @@ use std::time::Instant;
 use crate::plan::{Precision, RopePlan, StagePlan};
 use crate::rope::{self, Rope};
 use crate::runtime::batch::Batch;
-use crate::runtime::checkpoint::{self, CheckpointContents, OptimizerState};
+use crate::runtime::checkpoint::OptimizerState;
 use crate::runtime::data::{Corpus, OpenOptions, SourceSummary, StageSampler, TextTokenizer};
 use crate::runtime::engine::{self, Engine, EngineKind, EngineOptions, Hyper, Moments, RopeTable, RowLoss};
 use crate::runtime::exec::measure::Moment;
+use crate::runtime::exec::not_finite::Count;
+use crate::runtime::exec::spike::SpikeWatch;
 use crate::runtime::exec::start::{Start, TrainerState};
+use crate::runtime::exec::writer::Snapshot;
 use crate::runtime::exec::{Event, ExecError, Run, root};
 use crate::runtime::journal::StepRecord;
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
 use crate::runtime::tensorboard::TensorBoard;
-
-/// After so many steps in a row without a finite loss and gradient the stage gives up: the weights
-/// no longer change, so more steps cannot help.
-const NOT_FINITE_LIMIT: u32 = 10;
 
 /// What a stage works with.
 pub(super) struct Work {
     pub(super) engine: Box<dyn Engine>,
     config: ModelConfig,
     tokenizer: TokenizerSource,
-    sampler: StageSampler,
+    pub(super) sampler: StageSampler,
     pub(super) corpus: Arc<Corpus>,
     pub(super) trainer: TrainerState,
     pub(super) tables: RopeTables,
     /// How checkpoints store the weights.
     dtype: Dtype,
+    /// FLOP/s of the device's best product; what MFU is a share of.
+    peak_flops: Option<f64>,
     pub(super) board: TensorBoard,
 }
 
@@ -44,29 +45,30 @@ impl Run<'_> {
         if work.trainer.step == 0 {
             self.measure(stage, &mut work, Moment::Start)?;
         }
-        let mut not_finite = 0;
+        let (mut not_finite, mut spikes) = (Count::default(), SpikeWatch::default());
         while work.trainer.step < stage.steps {
             if self.stopping() {
+                self.settle()?;
                 if self.progress.get(&stage.name).is_none_or(|p| p.steps() < work.trainer.step) {
                     self.save(stage, &work)?;
+                    self.settle()?;
                 }
                 return Ok(Some(work.trainer.step));
             }
             let record = self.step(stage, &mut work)?;
-            not_finite = if record.skipped { not_finite + 1 } else { 0 };
             if record.skipped {
-                let (name, step) = (&stage.name, record.step);
-                self.note(&format!(
-                    "stage `{name}`, step {step}: loss or gradient not finite, update skipped"
-                ));
+                if self.not_finite(stage, &mut work, &record, &mut not_finite)? {
+                    continue;
+                }
+            } else {
+                not_finite.reset();
+            }
+            if let Some(spike) = spikes.see(&record) {
+                self.note(&spike);
             }
             self.metrics.append(&record)?;
             work.board.step(&record)?;
             self.observer.on(Event::Step { stage, record: &record });
-            if not_finite >= NOT_FINITE_LIMIT {
-                let stage = stage.name.clone();
-                return Err(ExecError::NotFinite { stage, step: record.step, times: not_finite });
-            }
             let done = work.trainer.step;
             let last = done == stage.steps;
             self.measure(stage, &mut work, if last { Moment::End } else { Moment::Between })?;
@@ -76,6 +78,7 @@ impl Run<'_> {
                 self.save(stage, &work)?;
             }
         }
+        self.settle()?;
         Ok(None)
     }
 
@@ -101,11 +104,12 @@ impl Run<'_> {
             engine.load_moments(&Moments { first, second })?;
         }
         let tables = RopeTables::new(stage, &config)?;
+        let peak_flops = engine.peak_flops();
         let mut board = TensorBoard::open(&self.dir.tensorboard(&stage.name), trainer.step)?;
         if trainer.step == 0 {
             board.text(0, "plan", &plan_text(stage))?;
         }
-        Ok(Work { engine, config, tokenizer, sampler, corpus, trainer, tables, dtype, board })
+        Ok(Work { engine, config, tokenizer, sampler, corpus, trainer, tables, dtype, peak_flops, board })
     }
 
     /// The tokenised sources for a stage's lineage, read once per root model.
@@ -158,6 +162,7 @@ impl Run<'_> {
             clip: optimizer.clip,
             z_loss: optimizer.z_loss,
             optimizer_step: work.trainer.optimizer_steps + 1,
+            sample_noise: self.options.noise_every.is_some_and(|n| n > 0 && point.step.is_multiple_of(n)),
         };
         let table = work.tables.at(point.context);
         let report = work.engine.train_step(&batch, table, &hyper)?;
@@ -166,7 +171,10 @@ impl Run<'_> {
         // A skipped update leaves the moments as they were, so bias correction must not count it.
         work.trainer.optimizer_steps += u64::from(report.finite);
         work.trainer.sampler = work.sampler.state();
+        let gns = report.noise.as_ref().and_then(|sample| work.trainer.noise.add(sample));
         let batch_tokens = point.sequences * point.context;
+        let seconds = begin.elapsed().as_secs_f64();
+        let flops = work.config.architecture.train_flops_per_token(point.context) * batch_tokens as f64;
         Ok(StepRecord {
             stage: stage.name.clone(),
             step: point.step,
@@ -177,8 +185,9 @@ impl Run<'_> {
             loss: report.loss,
             loss_by_source: loss_by_source(stage, &batch, &report.rows),
             grad_norm: report.grad_norm,
-            tokens_per_second: batch_tokens as f64 / begin.elapsed().as_secs_f64(),
-            mfu: None,
+            gns,
+            tokens_per_second: batch_tokens as f64 / seconds,
+            mfu: work.peak_flops.map(|peak| flops / (seconds * peak)),
             mix: names(stage).zip(weights).collect(),
             rows: rows(stage, &batch),
             skipped: !report.finite,
@@ -199,27 +208,15 @@ impl Run<'_> {
         let trainer_json = serde_json::to_value(&trainer)
             .map_err(|source| ExecError::TrainerState { path: self.dir.checkpoints(&stage.name), source })?;
         let moments = work.engine.moments().map(|m| OptimizerState { first: m.first, second: m.second });
-        let contents = CheckpointContents {
-            config: &work.config,
-            weights: &work.engine.weights(),
+        let snapshot = Snapshot {
+            config: work.config.clone(),
+            weights: work.engine.weights(),
             dtype: work.dtype,
-            tokenizer: &work.tokenizer,
-            optimizer: moments.as_ref(),
-            trainer: Some(&trainer_json),
+            tokenizer: work.tokenizer.clone(),
+            optimizer: moments,
+            trainer: trainer_json,
         };
-        let step = trainer.step;
-        let path = checkpoint::step_dir(&self.dir.checkpoints(&stage.name), step);
-        checkpoint::write(&contents, &path)?;
-        if let Some(progress) = self.progress.get_mut(&stage.name) {
-            progress.checkpoint = Some((step, path.clone()));
-        }
-        if let Some(keep) = stage.keep {
-            let edge = std::iter::once(stage.steps);
-            let protected: Vec<u64> = edge.chain(stage.checkpoints.iter().map(|c| c.step)).collect();
-            checkpoint::prune(&self.dir.checkpoints(&stage.name), keep, &protected)?;
-        }
-        self.observer.on(Event::Checkpoint(&path));
-        Ok(())
+        self.write(stage, trainer.step, snapshot)
     }
 }
 

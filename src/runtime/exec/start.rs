@@ -9,6 +9,7 @@ use crate::rope::{Rope, RopeScaling};
 use crate::runtime::checkpoint::{self, Checkpoint, OptimizerState};
 use crate::runtime::data::{SamplerState, TextTokenizer};
 use crate::runtime::engine;
+use crate::runtime::exec::noise::NoiseScale;
 use crate::runtime::exec::survey::{self, Origin};
 use crate::runtime::exec::{ExecError, Run};
 use crate::runtime::model::tensor::StateDict;
@@ -37,6 +38,9 @@ pub(super) struct TrainerState {
     pub optimizer_steps: u64,
     /// Data cursors and mixing state.
     pub sampler: SamplerState,
+    /// Estimates of the gradient noise scale so far.
+    #[serde(default)]
+    pub noise: NoiseScale,
     /// Kind of engine that wrote this (`cpu f32`); another continues, though not bit for bit.
     pub engine: String,
 }
@@ -126,6 +130,7 @@ fn next_stage(before: TrainerState, stage: &StagePlan) -> TrainerState {
         step: 0,
         tokens: 0,
         stage: stage.name.clone(),
+        noise: NoiseScale::default(),
         optimizer_steps: if stage.state == State::Keep { before.optimizer_steps } else { 0 },
         ..before
     }

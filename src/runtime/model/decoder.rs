@@ -2,11 +2,14 @@
 //!
 //! Everything is written once over [`Backend`]; knows nothing of where batches come from.
 
+use std::time::Instant;
+
 use crate::plan::Architecture;
+use crate::runtime::backend::peak::product_peak;
 use crate::runtime::backend::{Backend, LossShape};
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::engine::{
-    Engine, EngineError, Gradients, Hyper, MemoryReport, Moments, RowLoss, StepReport,
+    Engine, EngineError, Gradients, Hyper, MemoryReport, Moments, NoiseSample, RowLoss, StepReport,
 };
 use crate::runtime::model::forward::Pass;
 use crate::runtime::model::parameters::{self, Parameters, Slot};
@@ -29,6 +32,9 @@ pub(crate) struct Decoder<B: Backend> {
     moments: Option<[Parameters<B::Wide>; 2]>,
     pub(super) workspace: Option<Workspace<B>>,
     schedule: Schedule,
+    /// Of the last run that was asked for it: predicted positions in the first part of the batch and
+    /// the norm of the gradient of their mean loss.
+    part: Option<(u64, f64)>,
 }
 
 /// What a pass is for.
@@ -38,6 +44,8 @@ enum Purpose {
     /// Gradients of the mean loss with this weight of log²Z.
     Gradients {
         z_loss: f64,
+        /// Stop half-way for the norm of the gradient so far.
+        sample_noise: bool,
     },
 }
 
@@ -66,6 +74,7 @@ impl<B: Backend> Decoder<B> {
             moments: None,
             workspace: None,
             schedule: Schedule { rows: 1, recomputed: 0 },
+            part: None,
         })
     }
 
@@ -153,13 +162,23 @@ impl<B: Backend> Decoder<B> {
         let context = batch.context;
         let mut nll = vec![0.0; batch.tokens.len()];
         let predicted = batch.predicted() as f64;
-        let group = schedule.rows * context;
+        let part = matches!(purpose, Purpose::Gradients { sample_noise: true, .. }) && batch.rows() > 1;
+        let rows = if part { schedule.rows.min(batch.rows().div_ceil(2)) } else { schedule.rows };
+        let group = rows * context;
+        self.part = None;
         for (i, losses) in nll.chunks_mut(group).enumerate() {
             let tokens = i * group..i * group + losses.len();
             self.upload(batch, rope, tokens, i == 0);
             self.pass(losses.len() / context, context, purpose, predicted, i > 0);
             if let Some(workspace) = &self.workspace {
                 self.backend.read(&workspace.nll, 0, losses);
+            }
+            let seen = (i + 1) * group;
+            if part && self.part.is_none() && 2 * seen >= batch.tokens.len() {
+                let positions = batch.targets[..seen].iter().filter(|t| **t != IGNORE).count() as u64;
+                // The gradients so far are those of a sum over the part, divided by the whole.
+                let norm = self.gradient_norm() * predicted / positions.max(1) as f64;
+                self.part = Some((positions, norm));
             }
         }
         self.backend.finish()?;
@@ -216,7 +235,7 @@ impl<B: Backend> Decoder<B> {
             gradient_scale: 0.0,
             z_loss: 0.0,
         };
-        let (Purpose::Gradients { z_loss }, Some(g), Some(grads)) =
+        let (Purpose::Gradients { z_loss, .. }, Some(g), Some(grads)) =
             (purpose, &mut ws.gradients, &mut self.gradients)
         else {
             b.loss(shape, &ws.hidden, weights.output(), &ws.targets, &mut ws.nll);
@@ -267,6 +286,14 @@ impl<B: Backend> Decoder<B> {
             );
         }
         b.embed_backward(tokens, widths.hidden, &g.stream, &ws.ids, &mut grads.embedding);
+    }
+
+    /// Global norm of the gradients as they stand.
+    fn gradient_norm(&self) -> f64 {
+        self.gradients.as_ref().map_or(0.0, |grads| {
+            let squares = self.slots.iter().zip(grads.iter());
+            squares.map(|(slot, g)| self.backend.squared_norm(slot.len, g)).sum::<f64>().sqrt()
+        })
     }
 
     fn update(&mut self, hyper: &Hyper, scale: f64) -> Result<(), EngineError> {
@@ -324,18 +351,21 @@ impl<B: Backend> Engine for Decoder<B> {
             return Err(EngineError::Batch { reason: "no position has a target".into() });
         }
         let z_loss = hyper.z_loss.unwrap_or(0.0);
-        let nll = self.run(batch, rope, Purpose::Gradients { z_loss })?;
+        let nll = self.run(batch, rope, Purpose::Gradients { z_loss, sample_noise: hyper.sample_noise })?;
         let rows = row_losses(batch, &nll);
         let loss = rows.iter().map(|r| r.nll).sum::<f64>() / predicted as f64;
-        let norm = self.gradients.as_ref().map_or(0.0, |grads| {
-            let squares = self.slots.iter().zip(grads.iter());
-            squares.map(|(slot, g)| self.backend.squared_norm(slot.len, g)).sum::<f64>().sqrt()
+        let norm = self.gradient_norm();
+        let noise = self.part.map(|(part_tokens, part_norm)| NoiseSample {
+            part_tokens,
+            tokens: predicted as u64,
+            part_norm,
+            norm,
         });
         let finite = loss.is_finite() && norm.is_finite();
         if finite {
             self.update(hyper, adamw::clip_factor(norm, hyper.clip))?;
         }
-        Ok(StepReport { loss, grad_norm: norm, rows, finite })
+        Ok(StepReport { loss, grad_norm: norm, rows, noise, finite })
     }
 
     fn losses(&mut self, batch: &Batch, rope: &RopeTable) -> Result<Vec<RowLoss>, EngineError> {
@@ -354,7 +384,7 @@ impl<B: Backend> Engine for Decoder<B> {
         if batch.predicted() == 0 {
             return Err(EngineError::Batch { reason: "no position has a target".into() });
         }
-        let nll = self.run(batch, rope, Purpose::Gradients { z_loss: 0.0 })?;
+        let nll = self.run(batch, rope, Purpose::Gradients { z_loss: 0.0, sample_noise: false })?;
         let rows = row_losses(batch, &nll);
         let loss = rows.iter().map(|r| r.nll).sum::<f64>() / batch.predicted() as f64;
         let gradients = match &self.gradients {
@@ -417,6 +447,11 @@ impl<B: Backend> Engine for Decoder<B> {
             layers_kept: layers - self.schedule.recomputed,
             layers_recomputed: self.schedule.recomputed,
         }
+    }
+
+    fn peak_flops(&self) -> Option<f64> {
+        let start = Instant::now();
+        product_peak(&self.backend, &|| start.elapsed().as_secs_f64(), 0.05).ok()
     }
 
     fn describe(&self) -> String {

@@ -172,6 +172,7 @@ fn a_step_with_a_broken_loss_changes_nothing() {
         clip: Some(1.0),
         z_loss: None,
         optimizer_step: 1,
+        sample_noise: false,
     };
     let before = loss(&mut model, &batch, &rope);
     let report = model.train_step(&batch, &rope, &hyper).unwrap();

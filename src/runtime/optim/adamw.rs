@@ -43,6 +43,7 @@ mod tests {
             clip: None,
             z_loss: None,
             optimizer_step: 1,
+            sample_noise: false,
         };
         let c = constants(&hyper, false, 1.0);
         assert!((c.corrections[0] - 0.1).abs() < 1e-12 && (c.corrections[1] - 0.05).abs() < 1e-12);

@@ -174,6 +174,7 @@ impl Backend for Cuda {
     type Narrow = Narrow;
     type Index = Index;
     const WIDE_BYTES: usize = 4;
+    const PEAK_SIDES: &'static [usize] = &[4096, 8192];
     const NARROW_BYTES: usize = 2;
 
     fn describe(&self) -> String {

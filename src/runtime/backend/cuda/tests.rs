@@ -94,6 +94,7 @@ fn train(engine: &mut dyn Engine, steps: RangeInclusive<u32>) -> Vec<StepReport>
                 clip: Some(1.0),
                 z_loss: Some(1e-4),
                 optimizer_step: u64::from(step),
+                sample_noise: false,
             };
             // The same batch twice in a row, so that learning shows.
             engine.train_step(&batch(step / 3), &rope, &hyper).unwrap()

@@ -1,0 +1,92 @@
+//! Checkpoints written while training goes on: a thread of its own gets copies of what to write.
+//!
+//! At most one is under way. The run waits for it before it writes another, where a later stage
+//! reads it, and before it ends, so that a checkpoint that could not be written stops the run.
+
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+
+use crate::plan::StagePlan;
+use crate::runtime::checkpoint::{self, CheckpointContents, CheckpointError, OptimizerState};
+use crate::runtime::exec::{Event, ExecError, Run};
+use crate::runtime::model::tensor::StateDict;
+use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
+
+/// What a checkpoint is made of, owned: training changes the originals meanwhile.
+pub(super) struct Snapshot {
+    pub(super) config: ModelConfig,
+    pub(super) weights: StateDict,
+    pub(super) dtype: Dtype,
+    pub(super) tokenizer: TokenizerSource,
+    pub(super) optimizer: Option<OptimizerState>,
+    pub(super) trainer: Value,
+}
+
+impl Snapshot {
+    fn write(&self, path: &std::path::Path) -> Result<(), CheckpointError> {
+        let contents = CheckpointContents {
+            config: &self.config,
+            weights: &self.weights,
+            dtype: self.dtype,
+            tokenizer: &self.tokenizer,
+            optimizer: self.optimizer.as_ref(),
+            trainer: Some(&self.trainer),
+        };
+        checkpoint::write(&contents, path)
+    }
+}
+
+/// A checkpoint under way.
+pub(super) struct Writing {
+    stage: String,
+    step: u64,
+    path: PathBuf,
+    thread: JoinHandle<Result<(), CheckpointError>>,
+}
+
+impl Run<'_> {
+    /// Begin to write `snapshot` as the checkpoint of `stage` after `step` steps, once the one before
+    /// is complete.
+    pub(super) fn write(
+        &mut self,
+        stage: &StagePlan,
+        step: u64,
+        snapshot: Snapshot,
+    ) -> Result<(), ExecError> {
+        self.settle()?;
+        let series = self.dir.checkpoints(&stage.name);
+        let path = checkpoint::step_dir(&series, step);
+        let prune = stage.keep.map(|keep| {
+            let edge = std::iter::once(stage.steps);
+            (keep, edge.chain(stage.checkpoints.iter().map(|c| c.step)).collect::<Vec<u64>>())
+        });
+        let target = path.clone();
+        let work = move || {
+            snapshot.write(&target)?;
+            if let Some((keep, protected)) = prune {
+                checkpoint::prune(&series, keep, &protected)?;
+            }
+            Ok(())
+        };
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(work)
+            .map_err(|source| CheckpointError::Io { action: "start writing", path: path.clone(), source })?;
+        self.writing = Some(Writing { stage: stage.name.clone(), step, path, thread });
+        Ok(())
+    }
+
+    /// Wait for the checkpoint under way, if there is one.
+    pub(super) fn settle(&mut self) -> Result<(), ExecError> {
+        let Some(Writing { stage, step, path, thread }) = self.writing.take() else { return Ok(()) };
+        // A panic over there is a defect; it goes on here as one.
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        if let Some(progress) = self.progress.get_mut(&stage) {
+            progress.checkpoint = Some((step, path.clone()));
+        }
+        self.observer.on(Event::Checkpoint(&path));
+        Ok(())
+    }
+}
