@@ -51,11 +51,28 @@ impl Figure<'_> {
             Piece {
                 lane: leg.lane,
                 assumed: stage.assumed.iter().any(|a| fields.contains(&a.as_str())),
-                points: points.into_iter().map(|(at, v)| (leg.start.saturating_add(at), v)).collect(),
+                points: self
+                    .bent(points.into_iter().map(|(at, v)| (leg.start.saturating_add(at), v)).collect()),
                 note: note(stage),
             }
         };
         shown.map(piece).filter(|p| !p.points.is_empty()).collect()
+    }
+
+    /// The points of a line with one more wherever the axis changes its scale under a slope: what is
+    /// straight over the tokens is not over the paper.
+    fn bent(&self, points: Vec<(u64, f64)>) -> Vec<(u64, f64)> {
+        let Some(first) = points.first().copied() else { return points };
+        let mut out = vec![first];
+        for pair in points.windows(2) {
+            let ((a, v), (b, w)) = (pair[0], pair[1]);
+            if v != w {
+                let inside = self.axis.knots().iter().map(|k| k.0).filter(|k| *k > a && *k < b);
+                out.extend(inside.map(|k| (k, v + (w - v) * (k - a) as f64 / (b - a) as f64)));
+            }
+            out.push((b, w));
+        }
+        out
     }
 
     pub(super) fn learning_rate(&mut self) {
@@ -216,7 +233,13 @@ fn turning_points<'a>(
         if narrow {
             continue;
         }
-        let news = before.is_none_or(|b| !same(b.1, first.1)) || note.is_some();
+        // A branch that runs along its trunk repeats what is said there.
+        let told = pieces[..i].iter().filter(|p| p.lane != piece.lane).any(|p| {
+            let at = p.points.partition_point(|q| q.0 <= first.0);
+            let here = at > 0 && p.points.last().is_some_and(|q| q.0 >= first.0);
+            here && p.points.first().is_some_and(|q| same(q.1, first.1)) && same(p.points[at - 1].1, first.1)
+        });
+        let news = before.is_none_or(|b| !same(b.1, first.1)) && !told || note.is_some();
         if news && (first.1 != 0.0 || note.is_some()) {
             add(1, *first, note, false);
         }
