@@ -11,6 +11,7 @@
 //! diag → source`, where `runtime` and `plot` use `plan`, `curve` and `rope` and never `syntax` or
 //! `sema`, and `fmt` uses only `syntax`.
 
+#[cfg(feature = "native")]
 pub mod cli;
 pub mod curve;
 pub mod diag;
@@ -20,6 +21,7 @@ pub mod lsp;
 pub mod plan;
 pub mod plot;
 pub mod rope;
+#[cfg(feature = "native")]
 pub mod runtime;
 pub mod schema;
 pub mod sema;

@@ -9,8 +9,8 @@ pub trait Disk {
     /// # Errors
     /// Half a sentence on why not.
     fn read(&self, path: &Path) -> Result<String, String>;
-    /// Paths that match a glob, sorted.
-    fn glob(&self, pattern: &str) -> Vec<PathBuf>;
+    /// Paths that match a glob in a directory, sorted.
+    fn glob(&self, directory: &Path, pattern: &str) -> Vec<PathBuf>;
     /// Curriculum files below a directory.
     fn curricula(&self, below: &Path) -> Vec<PathBuf>;
     /// Where pages of explanations may be kept; they are written there.
@@ -18,6 +18,7 @@ pub trait Disk {
 }
 
 /// The disk of this machine.
+#[cfg(feature = "native")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NativeDisk;
 
@@ -26,12 +27,16 @@ pub struct NativeDisk;
 pub struct NoDisk;
 
 /// A workspace with more curricula than this is searched in part.
+#[cfg(feature = "native")]
 const MOST_FILES: usize = 2000;
 /// Nor is it searched deeper than this.
+#[cfg(feature = "native")]
 const DEEPEST: usize = 8;
 /// Nor are more entries looked at than this.
+#[cfg(feature = "native")]
 const MOST_ENTRIES: usize = 50_000;
 
+#[cfg(feature = "native")]
 impl Disk for NativeDisk {
     fn read(&self, path: &Path) -> Result<String, String> {
         let bytes = std::fs::read(path).map_err(|error| match error.kind() {
@@ -44,8 +49,11 @@ impl Disk for NativeDisk {
             .map_err(|e| format!("it is not UTF-8 text (byte {} is not)", e.utf8_error().valid_up_to()))
     }
 
-    fn glob(&self, pattern: &str) -> Vec<PathBuf> {
-        let Ok(paths) = glob::glob(pattern) else { return Vec::new() };
+    fn glob(&self, directory: &Path, pattern: &str) -> Vec<PathBuf> {
+        // The directory itself may hold characters that mean something to a pattern.
+        let directory = glob::Pattern::escape(&directory.display().to_string());
+        let pattern = Path::new(&directory).join(pattern);
+        let Ok(paths) = glob::glob(&pattern.display().to_string()) else { return Vec::new() };
         let mut found: Vec<PathBuf> = paths.filter_map(Result::ok).take(MOST_ENTRIES).collect();
         found.sort();
         found
@@ -104,7 +112,7 @@ impl Disk for NoDisk {
         Err("no such file".to_owned())
     }
 
-    fn glob(&self, _pattern: &str) -> Vec<PathBuf> {
+    fn glob(&self, _directory: &Path, _pattern: &str) -> Vec<PathBuf> {
         Vec::new()
     }
 

@@ -16,7 +16,7 @@ pub(super) struct Documents {
     disk: Box<dyn Disk>,
     /// Counts the moments at which the disk may have changed.
     generation: u64,
-    globs: RefCell<HashMap<String, (u64, Vec<PathBuf>)>>,
+    globs: RefCell<HashMap<PathBuf, (u64, Vec<PathBuf>)>>,
     beside: RefCell<HashMap<PathBuf, (u64, Option<String>)>>,
     /// Shown names are relative to this.
     root: Option<String>,
@@ -187,15 +187,15 @@ impl Files for Documents {
 
     fn glob(&self, pattern: &str, from: FileId) -> Vec<PathBuf> {
         let Some(path) = self.path(from) else { return Vec::new() };
-        let directory = path.parent().map(|p| p.display().to_string()).unwrap_or_default();
-        let pattern = PathBuf::from(glob::Pattern::escape(&directory)).join(pattern).display().to_string();
-        if let Some((generation, found)) = self.globs.borrow().get(&pattern)
+        let directory = path.parent().unwrap_or(&path);
+        let key = directory.join(pattern);
+        if let Some((generation, found)) = self.globs.borrow().get(&key)
             && *generation == self.generation
         {
             return found.clone();
         }
-        let found = self.disk.glob(&pattern);
-        self.globs.borrow_mut().insert(pattern, (self.generation, found.clone()));
+        let found = self.disk.glob(directory, pattern);
+        self.globs.borrow_mut().insert(key, (self.generation, found.clone()));
         found
     }
 

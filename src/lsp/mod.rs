@@ -14,122 +14,42 @@ mod convert;
 mod disk;
 mod documents;
 mod explain;
+mod message;
 mod position;
 mod publish;
 mod requests;
 mod server;
+#[cfg(feature = "native")]
+mod stdio;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "native")]
 mod transport;
 mod uri;
 
-pub use disk::{Disk, NativeDisk, NoDisk};
+#[cfg(feature = "native")]
+pub use disk::NativeDisk;
+pub use disk::{Disk, NoDisk};
 pub use server::{Server, Status};
+#[cfg(feature = "native")]
+pub use stdio::serve;
 
-use std::collections::VecDeque;
-use std::io::{BufReader, Read, Write};
-use std::time::{Duration, Instant};
+use serde_json::Value;
 
-use lsp_server::{Message, Response};
-
-use transport::Incoming;
-
-/// The longest the server waits for more typing before it checks. The wait is as long as the last
-/// check took, so a small file is checked at once and a large one not on every key.
-const LONGEST_WAIT: Duration = Duration::from_millis(150);
-/// Files that are not open are looked at again after this long.
-const DISK_TRUSTED: Duration = Duration::from_secs(2);
-
-/// Serve one client over a pair of streams until it exits. The code to exit with: 0 after
-/// `shutdown` and `exit`, 1 without `shutdown`.
-///
-/// # Errors
-/// When the client's end cannot be written to.
-pub fn serve(input: impl Read + Send + 'static, output: impl Write) -> std::io::Result<u8> {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    // Ends when the stream does; the process does not wait for it.
-    std::thread::spawn(move || {
-        let mut input = BufReader::new(input);
-        while let Some(incoming) = transport::read(&mut input) {
-            if sender.send(incoming).is_err() {
-                break;
-            }
-        }
-    });
-    let mut output = std::io::BufWriter::new(output);
-    let mut server = Server::new(Box::new(NativeDisk));
-    let mut queue: VecDeque<Incoming> = VecDeque::new();
-    let mut last_check = Duration::ZERO;
-    let mut last_look = Instant::now();
-    loop {
-        if queue.is_empty() {
-            if server.pending() {
-                match receiver.recv_timeout(last_check.min(LONGEST_WAIT)) {
-                    Ok(incoming) => queue.push_back(incoming),
-                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                        let begin = Instant::now();
-                        let mut out = Vec::new();
-                        server.check(&mut out);
-                        last_check = begin.elapsed();
-                        write_all(&mut output, &out)?;
-                        continue;
-                    }
-                    Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(1),
-                }
-            } else {
-                match receiver.recv() {
-                    Ok(incoming) => queue.push_back(incoming),
-                    Err(_) => return Ok(1),
-                }
-            }
-        }
-        queue.extend(receiver.try_iter());
-        if last_look.elapsed() > DISK_TRUSTED {
-            server.disk_may_have_changed();
-            last_look = Instant::now();
-        }
-        let Some(incoming) = queue.pop_front() else { continue };
+impl Server {
+    /// Take one message as the text of its JSON, check what changed, and give back all that is to
+    /// be told: for whoever has messages without streams, such as a browser.
+    pub fn handle_json(&mut self, body: &[u8]) -> Vec<Value> {
         let mut out = Vec::new();
-        match incoming {
-            Incoming::Message(message) => {
-                if let Message::Notification(n) = &message
-                    && n.method == "$/cancelRequest"
-                {
-                    out.extend(cancel(&mut queue, &n.params));
-                }
-                match server.handle(message, &mut out) {
-                    Status::Running => {}
-                    Status::Exit(code) => {
-                        write_all(&mut output, &out)?;
-                        return Ok(code);
-                    }
+        match message::parse(body) {
+            message::Incoming::Message(message) => {
+                self.handle(message, &mut out);
+                if self.pending() {
+                    self.check(&mut out);
                 }
             }
-            Incoming::Unreadable(answer) => transport::write(&mut output, &answer)?,
+            message::Incoming::Unreadable(answer) => return vec![answer],
         }
-        write_all(&mut output, &out)?;
-    }
-}
-
-fn write_all(output: &mut impl Write, messages: &[Message]) -> std::io::Result<()> {
-    for message in messages {
-        transport::write(output, &transport::to_json(message))?;
-    }
-    output.flush()
-}
-
-/// Take the request that `params` name out of the queue; the answer to it.
-fn cancel(queue: &mut VecDeque<Incoming>, params: &serde_json::Value) -> Option<Message> {
-    let id = params.get("id")?;
-    let at = queue.iter().position(|incoming| match incoming {
-        Incoming::Message(Message::Request(r)) => serde_json::to_value(&r.id).is_ok_and(|v| v == *id),
-        _ => false,
-    })?;
-    match queue.remove(at) {
-        Some(Incoming::Message(Message::Request(request))) => {
-            let code = lsp_server::ErrorCode::RequestCanceled as i32;
-            Some(Response::new_err(request.id, code, "canceled".to_owned()).into())
-        }
-        _ => None,
+        out.iter().map(message::to_json).collect()
     }
 }

@@ -3,22 +3,14 @@
 
 use std::io::{BufRead, Read as _, Write};
 
-use lsp_server::Message;
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use super::message::{Incoming, error, parse};
 
 /// A body longer than this is skipped: no message of the protocol comes near it.
 const LONGEST_BODY: usize = 256 << 20;
 /// A header line longer than this is no header.
 const LONGEST_LINE: u64 = 8 << 10;
-
-/// What came in.
-#[derive(Debug)]
-pub(super) enum Incoming {
-    /// A message.
-    Message(Message),
-    /// Something else, with the answer the protocol has for that.
-    Unreadable(Value),
-}
 
 /// The next message; `None` at the end of the stream.
 pub(super) fn read(input: &mut impl BufRead) -> Option<Incoming> {
@@ -57,31 +49,6 @@ pub(super) fn read(input: &mut impl BufRead) -> Option<Incoming> {
     Some(parse(&body))
 }
 
-/// One message.
-pub(super) fn parse(body: &[u8]) -> Incoming {
-    let value: Value = match serde_json::from_slice(body) {
-        Ok(value) => value,
-        Err(e) => return Incoming::Unreadable(error(-32700, &format!("not JSON: {e}"))),
-    };
-    match serde_json::from_value(value) {
-        Ok(message) => Incoming::Message(message),
-        Err(e) => Incoming::Unreadable(error(-32600, &format!("not a request: {e}"))),
-    }
-}
-
-fn error(code: i32, message: &str) -> Value {
-    json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": message } })
-}
-
-/// A message as it goes over the wire.
-pub(super) fn to_json(message: &Message) -> Value {
-    let mut value = serde_json::to_value(message).unwrap_or_else(|e| error(-32603, &e.to_string()));
-    if let Some(object) = value.as_object_mut() {
-        object.insert("jsonrpc".to_owned(), "2.0".into());
-    }
-    value
-}
-
 /// Write one message; the caller flushes.
 pub(super) fn write(output: &mut impl Write, message: &Value) -> std::io::Result<()> {
     let body = message.to_string();
@@ -90,6 +57,8 @@ pub(super) fn write(output: &mut impl Write, message: &Value) -> std::io::Result
 
 #[cfg(test)]
 mod tests {
+    use lsp_server::Message;
+
     use super::*;
 
     fn all(mut bytes: &[u8]) -> Vec<String> {
