@@ -18,6 +18,7 @@ mod lsp;
 mod plan;
 mod plan_diff;
 mod plan_file;
+mod plan_memory;
 mod progress;
 mod rehearse;
 mod report;

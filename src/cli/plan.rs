@@ -1,14 +1,15 @@
 //! `midc plan`: the resolved run as a table, JSON, CSV, or the values at one moment.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use miette::IntoDiagnostic as _;
 
+use super::device::DeviceArg;
 use super::input::InputArgs;
-use super::{FOUND, curriculum, plan_diff, write};
+use super::{FOUND, compile, curriculum, plan_diff, plan_memory, write};
 use crate::plan::{self, Accelerator, Cost, Exhaustion, Place, Plan, StagePlan};
 use crate::plot;
 use crate::sema::show;
@@ -51,6 +52,12 @@ pub(crate) struct Args {
     /// Share of the accelerator's peak that the run reaches: model FLOPs utilisation
     #[arg(long, value_name = "SHARE", default_value = "40%", value_parser = share, requires = "accelerator")]
     mfu: f64,
+    /// Show what training holds in memory on a device: `cpu`, `cuda` or `cuda:N`; fails when it does not fit
+    #[arg(long, value_name = "DEVICE", conflicts_with_all = ["csv", "at"])]
+    device: Option<DeviceArg>,
+    /// Memory of that device, such as 80GiB [default: what the GPU here has free]
+    #[arg(long, value_name = "SIZE", value_parser = compile::bytes, requires = "device")]
+    memory: Option<u64>,
     /// Show inherited and assumed values, phases and hash
     #[arg(short, long)]
     verbose: bool,
@@ -100,6 +107,10 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     }
     if args.csv {
         return print(&csv(&plan, args.points.max(2)));
+    }
+    if let Some(device) = args.device {
+        let base_dir = Path::new(&path).parent().unwrap_or(Path::new(""));
+        return print(&plan_memory::table(&plan, base_dir, device, args.memory)?);
     }
     match args.format {
         PlanFormat::Json => print(&(json(&Shown { plan: &plan, exhaustion, cost })? + "\n")),

@@ -5,13 +5,15 @@
 
 use crate::plan::{Architecture, Precision};
 use crate::runtime::backend::cpu::Cpu;
-use crate::runtime::backend::cuda;
+use crate::runtime::backend::cuda::{self, backend::Cuda};
 use crate::runtime::backend::reference::Reference;
 use crate::runtime::batch::Batch;
 use crate::runtime::model::decoder::Decoder;
+use crate::runtime::model::memory;
 use crate::runtime::model::tensor::StateDict;
 
 pub use crate::runtime::model::init::init_weights;
+pub use crate::runtime::model::memory::TrainingMemory;
 pub use crate::runtime::model::rope_table::RopeTable;
 
 /// What one optimizer step is told besides its data.
@@ -310,6 +312,26 @@ pub enum EngineError {
     },
 }
 
+/// What a step of `rows` rows of `context` tokens will hold, and how it is cut to stay within `budget`.
+/// Allocates nothing and needs no GPU.
+///
+/// # Errors
+/// [`EngineError::Budget`] when no cut is small enough; as [`engine`] for the architecture.
+pub fn training_memory(
+    kind: EngineKind,
+    architecture: &Architecture,
+    rows: usize,
+    context: usize,
+    budget: Option<u64>,
+) -> Result<TrainingMemory, EngineError> {
+    match kind {
+        EngineKind::Reference => memory::predict::<Reference<f64>>(architecture, rows, context, budget),
+        EngineKind::Cuda(_) => memory::predict::<Cuda>(architecture, rows, context, budget),
+        EngineKind::CpuF32 => memory::predict::<Cpu<f32>>(architecture, rows, context, budget),
+        EngineKind::CpuBf16 => memory::predict::<Cpu<half::bf16>>(architecture, rows, context, budget),
+    }
+}
+
 /// An engine with the given weights.
 ///
 /// # Errors
@@ -326,7 +348,11 @@ pub fn engine(
             Box::new(Decoder::new(Reference::<f64>::default(), architecture, weights, options.memory)?)
         }
         EngineKind::Cuda(ordinal) => {
-            Box::new(Decoder::new(cuda::open(ordinal)?, architecture, weights, options.memory)?)
+            let budget = match options.memory {
+                Some(bytes) => bytes,
+                None => cuda::available(ordinal)?,
+            };
+            Box::new(Decoder::new(cuda::open(ordinal, budget)?, architecture, weights, Some(budget))?)
         }
         EngineKind::CpuF32 => {
             let cpu = Cpu::<f32>::new(options.threads)?;

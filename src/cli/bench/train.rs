@@ -185,7 +185,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     let device = args.device.choose()?;
     let kind = EngineKind::on(device, args.precision.into())?;
     let peak = match kind {
-        EngineKind::Cuda(ordinal) => measure::peak(&cuda::open(ordinal)?, args.clock, threads)?,
+        EngineKind::Cuda(ordinal) => measure::peak(&cuda::open(ordinal, 2 << 30)?, args.clock, threads)?,
         EngineKind::CpuBf16 => measure::peak(&Cpu::<half::bf16>::new(args.threads)?, args.clock, threads)?,
         EngineKind::CpuF32 | EngineKind::Reference => {
             measure::peak(&Cpu::<f32>::new(args.threads)?, args.clock, threads)?

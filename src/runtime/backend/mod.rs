@@ -109,6 +109,25 @@ pub struct AdamW {
     pub gradient_scale: f64,
 }
 
+/// What a backend trains on, as far as its own memory depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Values of all weights that are operands of products.
+    pub operands: usize,
+    /// Tokens at once.
+    pub tokens: usize,
+    /// Rows of the RoPE tables.
+    pub positions: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Values per head.
+    pub head_dim: usize,
+    /// Values of the widest norm.
+    pub widest_norm: usize,
+    /// Rows of the output matrix.
+    pub vocab: usize,
+}
+
 /// The arithmetic of a training step.
 ///
 /// Matrices are row-major. `Wide` values carry weights, gradients of weights, the residual stream and
@@ -153,6 +172,10 @@ pub trait Backend: Send {
     fn finish(&self) -> Result<(), EngineError>;
     /// Scratch memory in bytes.
     fn scratch_bytes(&self) -> u64;
+    /// What will be held beside the buffers of weights and activations, where it counts.
+    fn overhead_bytes(_load: Load) -> u64 {
+        0
+    }
 
     /// `to = from`, rounded.
     fn narrow_copy(&self, len: usize, from: &Self::Wide, to: &mut Self::Narrow);

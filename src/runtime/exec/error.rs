@@ -36,6 +36,20 @@ pub enum ExecError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Engine(#[from] EngineError),
+    /// The memory of the device, or what else keeps a stage from being trained there.
+    #[error("stage `{stage}` cannot be trained on this device")]
+    #[diagnostic(
+        code(midc::exec::too_large),
+        help("`midc plan FILE --device cuda` shows what each stage holds")
+    )]
+    TooLarge {
+        /// The stage.
+        stage: String,
+        /// Why.
+        #[source]
+        #[diagnostic_source]
+        source: EngineError,
+    },
     /// The trainer's part of a checkpoint.
     #[error("`{}/state/trainer.json` is not the state of a trainer", path.display())]
     #[diagnostic(

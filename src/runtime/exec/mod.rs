@@ -7,6 +7,7 @@
 mod error;
 mod gate;
 mod measure;
+mod memory;
 mod noise;
 mod not_finite;
 mod observer;
@@ -19,6 +20,7 @@ mod survey;
 mod writer;
 
 pub use error::ExecError;
+pub use memory::{StageMemory, memory};
 pub use observer::{Event, Observer};
 pub use selection::Selection;
 pub use survey::Progress;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::plan::{ModelPlan, Plan, Precision, StagePlan};
+use crate::runtime::backend::cuda;
 use crate::runtime::checkpoint;
 use crate::runtime::data::{Corpus, OnBad};
 use crate::runtime::engine::Device;
@@ -53,7 +56,7 @@ pub struct ExecOptions {
     pub precision: Precision,
     /// Worker threads; all cores when absent.
     pub threads: Option<usize>,
-    /// Activation memory in bytes; no limit when absent.
+    /// Memory in bytes; when absent, what a GPU has free, and no limit on the CPU.
     pub memory: Option<u64>,
     /// What a malformed line of a data file is.
     pub on_bad: OnBad,
@@ -136,6 +139,14 @@ pub fn exec(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, ExecError> {
+    if let Device::Cuda(ordinal) = options.device {
+        // Refused here, not after hours.
+        let budget = match options.memory {
+            Some(bytes) => bytes,
+            None => cuda::available(ordinal)?,
+        };
+        memory(plan, &options.base_dir, options.device, options.precision, Some(budget))?;
+    }
     let selected = options.selection.names(plan)?;
     let dir = RunDir::open(&options.run_dir, plan, options.resume)?;
     let mut progress = BTreeMap::new();

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use crate::plan::Architecture;
 use crate::runtime::backend::peak::product_peak;
-use crate::runtime::backend::{Backend, LossShape};
+use crate::runtime::backend::{Backend, Load, LossShape};
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::engine::{
     Engine, EngineError, Gradients, Hyper, MemoryReport, Moments, NoiseSample, RowLoss, StepReport,
 };
 use crate::runtime::model::forward::Pass;
+use crate::runtime::model::memory;
 use crate::runtime::model::parameters::{self, Parameters, Slot};
 use crate::runtime::model::rope_table::RopeTable;
 use crate::runtime::model::tensor::StateDict;
@@ -150,8 +151,10 @@ impl<B: Backend> Decoder<B> {
 
     fn schedule_for(&self, batch: &Batch, training: bool) -> Result<Schedule, EngineError> {
         let layers = self.architecture.num_hidden_layers;
-        let held = self.parameter_bytes(if training { 4 } else { 1 });
+        let parameters = self.parameter_bytes(if training { 4 } else { 1 });
         let (rows, context) = (batch.rows(), batch.context);
+        let load = memory::load(&self.architecture, 0, context)?;
+        let held = |tokens| parameters + B::overhead_bytes(Load { tokens, ..load });
         schedule::<B>(&self.widths, layers, rows, context, training, held, self.budget)
     }
 

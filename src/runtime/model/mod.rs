@@ -14,6 +14,7 @@ mod hf_tests;
 pub mod init;
 mod layout;
 mod load;
+pub mod memory;
 mod parameters;
 pub mod rope_table;
 pub(in crate::runtime) mod safetensors;

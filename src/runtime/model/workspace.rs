@@ -128,14 +128,15 @@ pub(crate) struct Schedule {
     pub(crate) recomputed: usize,
 }
 
-/// Fit rows of `context` tokens into `budget` bytes beside `held` bytes of parameters.
+/// Fit rows of `context` tokens into `budget` bytes. `held` is what else there is, of so many tokens at
+/// once.
 pub(crate) fn schedule<B: Backend>(
     w: &Widths,
     layers: usize,
     rows: usize,
     context: usize,
     training: bool,
-    held: u64,
+    held: impl Fn(usize) -> u64,
     budget: Option<u64>,
 ) -> Result<Schedule, EngineError> {
     let group = (TOKENS_AT_ONCE / context).clamp(1, rows.max(1));
@@ -146,7 +147,7 @@ pub(crate) fn schedule<B: Backend>(
     let Some(budget) = budget else { return Ok(schedule) };
     loop {
         let tokens = schedule.rows * context;
-        let needed = held + training_bytes::<B>(w, layers, tokens, schedule.recomputed);
+        let needed = held(tokens) + training_bytes::<B>(w, layers, tokens, schedule.recomputed);
         if needed <= budget {
             return Ok(schedule);
         }
@@ -161,7 +162,8 @@ pub(crate) fn schedule<B: Backend>(
     }
 }
 
-fn training_bytes<B: Backend>(w: &Widths, layers: usize, tokens: usize, recomputed: usize) -> u64 {
+/// Activations and scratch of a step over `tokens` tokens.
+pub(crate) fn training_bytes<B: Backend>(w: &Widths, layers: usize, tokens: usize, recomputed: usize) -> u64 {
     let saved = layers - recomputed + usize::from(recomputed > 0);
     let streams = Size { wide: (layers + 1) * w.hidden, narrow: 0 };
     streams.bytes::<B>(tokens)
@@ -315,7 +317,7 @@ mod tests {
     fn a_tight_budget_recomputes_before_it_splits_rows() {
         type B = Reference<f32>;
         let w = widths();
-        let run = |budget| schedule::<B>(&w, 8, 4, 128, true, 1000, budget);
+        let run = |budget| schedule::<B>(&w, 8, 4, 128, true, |_| 1000, budget);
         assert_eq!(run(None).unwrap(), Schedule { rows: 4, recomputed: 0 });
         let all = 1000 + training_bytes::<B>(&w, 8, 512, 0);
         assert_eq!(run(Some(all)).unwrap(), Schedule { rows: 4, recomputed: 0 });
@@ -333,8 +335,9 @@ mod tests {
     #[test]
     fn rows_at_once_do_not_depend_on_memory_while_it_suffices() {
         let w = widths();
-        let group =
-            |context| schedule::<Reference<f32>>(&w, 2, 1000, context, true, 0, Some(1 << 50)).unwrap().rows;
+        let group = |context| {
+            schedule::<Reference<f32>>(&w, 2, 1000, context, true, |_| 0, Some(1 << 50)).unwrap().rows
+        };
         assert_eq!((group(512), group(8192), group(100_000), group(1)), (16, 1, 1, 1000));
     }
 }

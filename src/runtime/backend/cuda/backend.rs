@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::device::{Argument, Device, DeviceFailure, Launch};
+use super::loss;
 use super::memory::{Index, Memory, Narrow, Scratch, Wide};
 use super::product::{self, Order, Output, Product, Rotation};
-use crate::runtime::backend::{AdamW, AttentionShape, Backend, LossShape, NormShape};
+use crate::runtime::backend::{AdamW, AttentionShape, Backend, Load, LossShape, NormShape};
 use crate::runtime::engine::EngineError;
 use Argument::{Float, Int, Long, Pointer};
 
@@ -226,6 +227,16 @@ impl Backend for Cuda {
     fn scratch_bytes(&self) -> u64 {
         let scratch = self.scratch.borrow();
         scratch.logits.bytes() + scratch.delta.bytes() + scratch.shares.bytes()
+    }
+
+    fn overhead_bytes(load: Load) -> u64 {
+        let Load { operands, tokens, positions, heads, head_dim, widest_norm, vocab } = load;
+        let norms = (NORM_SHARES.min(tokens) * widest_norm).max(NORM_SHARES * head_dim);
+        let shares = (norms * 4).max((SHARES + 1) * 8);
+        let inputs = 4 * 4 * tokens + 2 * 4 * positions * head_dim / 2;
+        // Every piece of the arena ends at a multiple of 256 bytes.
+        let rounding = 1 << 20;
+        (2 * operands + loss::scratch(vocab, tokens) + 4 * tokens * heads + shares + inputs + rounding) as u64
     }
 
     fn narrow_copy(&self, len: usize, from: &Wide, to: &mut Narrow) {

@@ -92,6 +92,8 @@ pub trait Device: Send + Sync + Debug {
     fn hopper(&self) -> bool;
     /// Dynamic shared memory one block may have, in bytes.
     fn shared_limit(&self) -> usize;
+    /// Bytes that can still be allocated.
+    fn free_bytes(&self) -> Result<u64, DeviceFailure>;
     /// Memory aligned to 256 bytes, contents undefined.
     fn allocate(&self, bytes: usize) -> Result<u64, DeviceFailure>;
     /// Give memory back.

@@ -170,6 +170,12 @@ impl Device for Gpu {
         self.shared_limit
     }
 
+    fn free_bytes(&self) -> Result<u64, DeviceFailure> {
+        self.enter()?;
+        let (free, _) = result::mem_get_info().map_err(failure("asking for free memory"))?;
+        Ok(free as u64)
+    }
+
     fn allocate(&self, bytes: usize) -> Result<u64, DeviceFailure> {
         self.enter()?;
         // SAFETY: the context is current.

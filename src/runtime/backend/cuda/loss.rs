@@ -12,14 +12,20 @@ const LOGITS: usize = 512 << 20;
 /// Rows of a block of logits at most: enough tiles for every multiprocessor in the products that follow.
 const LOGIT_ROWS: usize = 4096;
 
-impl Cuda {
-    /// Rows of logits that exist at once, and values per row.
-    fn logit_block(shape: LossShape) -> (usize, usize) {
-        let stride = shape.vocab.next_multiple_of(8);
-        let rows = (LOGITS / (stride * 4)).clamp(128, LOGIT_ROWS) / 128 * 128;
-        (rows.min(shape.tokens.max(1)), stride)
-    }
+/// Rows of logits that exist at once, and values per row.
+fn block(vocab: usize, tokens: usize) -> (usize, usize) {
+    let stride = vocab.next_multiple_of(8);
+    let rows = (LOGITS / (stride * 4)).clamp(128, LOGIT_ROWS) / 128 * 128;
+    (rows.min(tokens.max(1)), stride)
+}
 
+/// Bytes of a block of logits.
+pub(super) fn scratch(vocab: usize, tokens: usize) -> usize {
+    let (rows, stride) = block(vocab, tokens);
+    rows * stride * 4
+}
+
+impl Cuda {
     fn logits(
         &self,
         shape: LossShape,
@@ -28,8 +34,9 @@ impl Cuda {
         x: &Narrow,
         w: u64,
     ) -> Result<u64, DeviceFailure> {
-        let (block, stride) = Self::logit_block(shape);
-        let logits = self.scratch.borrow_mut().logits.at_least(&self.device, block * stride * 4)?;
+        let (_, stride) = block(shape.vocab, shape.tokens);
+        let bytes = scratch(shape.vocab, shape.tokens);
+        let logits = self.scratch.borrow_mut().logits.at_least(&self.device, bytes)?;
         self.product(Product {
             order: Order::Nt,
             a: x.0.at() + (first * shape.width * 2) as u64,
@@ -54,7 +61,7 @@ impl Cuda {
         targets: &Index,
         nll: &mut Wide,
     ) -> Result<(), DeviceFailure> {
-        let (block, stride) = Self::logit_block(shape);
+        let (block, stride) = block(shape.vocab, shape.tokens);
         let (w, nll) = (self.operand(w)?, nll.change());
         for first in (0..shape.tokens).step_by(block) {
             let rows = block.min(shape.tokens - first);
@@ -83,7 +90,7 @@ impl Cuda {
         accumulate: bool,
         grad_w: &mut Wide,
     ) -> Result<(), DeviceFailure> {
-        let (block, stride) = Self::logit_block(shape);
+        let (block, stride) = block(shape.vocab, shape.tokens);
         let (w, nll, grad_w) = (self.operand(w)?, nll.change(), grad_w.change());
         for first in (0..shape.tokens).step_by(block) {
             let rows = block.min(shape.tokens - first);

@@ -1,0 +1,67 @@
+//! What a run will hold in memory, stage by stage, before any of it is run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::plan::{Architecture, Plan, Precision, StagePlan};
+use crate::runtime::engine::{Device, EngineKind, TrainingMemory, training_memory};
+use crate::runtime::exec::{ExecError, root};
+use crate::runtime::model;
+
+/// What a stage holds while it trains rows of one length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageMemory {
+    /// The stage.
+    pub stage: String,
+    /// Most rows per step of this length.
+    pub rows: usize,
+    /// Tokens per row.
+    pub context: usize,
+    /// What is held, and how the rows are cut.
+    pub memory: TrainingMemory,
+}
+
+/// Dimensions of the model a stage trains. Reads the configuration of a checkpoint, not its weights.
+///
+/// # Errors
+/// The configuration cannot be read, or the plan is broken.
+fn architecture(plan: &Plan, stage: &StagePlan, base_dir: &Path) -> Result<Architecture, ExecError> {
+    let root = root(plan, stage)?;
+    match (&root.checkpoint, &root.init) {
+        (Some(checkpoint), _) => Ok(model::load_config(&base_dir.join(checkpoint))?.architecture),
+        (None, Some(architecture)) => Ok(architecture.clone()),
+        (None, None) => Err(ExecError::BrokenPlan { stage: stage.name.clone(), from: stage.from.clone() }),
+    }
+}
+
+/// For each stage and each length of its rows, what training holds on `device` within `budget` bytes.
+///
+/// # Errors
+/// [`ExecError::TooLarge`] for the first stage that does not fit.
+pub fn memory(
+    plan: &Plan,
+    base_dir: &Path,
+    device: Device,
+    precision: Precision,
+    budget: Option<u64>,
+) -> Result<Vec<StageMemory>, ExecError> {
+    let mut all = Vec::new();
+    for stage in &plan.stages {
+        let architecture = architecture(plan, stage, base_dir)?;
+        let mut most: BTreeMap<u64, u64> = BTreeMap::new();
+        for phase in &stage.phases {
+            let rows = most.entry(phase.context).or_default();
+            *rows = phase.sequences.max(*rows);
+        }
+        for (context, rows) in most {
+            let (rows, context) = (rows as usize, context as usize);
+            let held = EngineKind::on(device, stage.precision.unwrap_or(precision))
+                .and_then(|kind| training_memory(kind, &architecture, rows, context, budget));
+            match held {
+                Ok(memory) => all.push(StageMemory { stage: stage.name.clone(), rows, context, memory }),
+                Err(source) => return Err(ExecError::TooLarge { stage: stage.name.clone(), source }),
+            }
+        }
+    }
+    Ok(all)
+}

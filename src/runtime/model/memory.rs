@@ -1,0 +1,70 @@
+//! How much memory training takes, from the dimensions of a model alone: nothing is allocated.
+
+use crate::plan::Architecture;
+use crate::runtime::backend::{Backend, Load};
+use crate::runtime::engine::EngineError;
+use crate::runtime::model::parameters;
+use crate::runtime::model::workspace::{Schedule, Widths, schedule, training_bytes};
+
+/// What a training step holds at its fullest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainingMemory {
+    /// Weights, gradients and both moments.
+    pub parameters_bytes: u64,
+    /// Activations, and scratch of the backward pass.
+    pub activations_bytes: u64,
+    /// What the backend keeps beside: copies of weights, logits, tables.
+    pub backend_bytes: u64,
+    /// Rows that go through the model at once.
+    pub rows_at_once: usize,
+    /// Layers that are computed again in the backward pass.
+    pub layers_recomputed: usize,
+}
+
+impl TrainingMemory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.parameters_bytes + self.activations_bytes + self.backend_bytes
+    }
+}
+
+/// What the backend `B` keeps beside its buffers while it trains this model on so many tokens at once.
+pub(super) fn load(a: &Architecture, tokens: usize, context: usize) -> Result<Load, EngineError> {
+    let slots = parameters::slots(a)?;
+    Ok(Load {
+        operands: slots.iter().filter(|s| s.decay).map(|s| s.len).sum(),
+        tokens,
+        positions: context,
+        heads: a.num_attention_heads,
+        head_dim: a.head_dim,
+        widest_norm: a.hidden_size.max(a.num_attention_heads * a.head_dim),
+        vocab: a.vocab_size,
+    })
+}
+
+/// Training on `rows` rows of `context` tokens a step, within `budget` bytes.
+///
+/// # Errors
+/// [`EngineError::Budget`] when even one row with every layer recomputed needs more, and as for an engine
+/// of this architecture.
+pub(in crate::runtime) fn predict<B: Backend>(
+    a: &Architecture,
+    rows: usize,
+    context: usize,
+    budget: Option<u64>,
+) -> Result<TrainingMemory, EngineError> {
+    let (widths, layers) = (Widths::of(a)?, a.num_hidden_layers);
+    let values: usize = parameters::slots(a)?.iter().map(|s| s.len).sum();
+    let parameters_bytes = 4 * (values * B::WIDE_BYTES) as u64;
+    let base = load(a, 0, context)?;
+    let backend = |tokens| B::overhead_bytes(Load { tokens, ..base });
+    let held = |tokens| parameters_bytes + backend(tokens);
+    let Schedule { rows, recomputed } = schedule::<B>(&widths, layers, rows, context, true, held, budget)?;
+    Ok(TrainingMemory {
+        parameters_bytes,
+        activations_bytes: training_bytes::<B>(&widths, layers, rows * context, recomputed),
+        backend_bytes: backend(rows * context),
+        rows_at_once: rows,
+        layers_recomputed: recomputed,
+    })
+}
