@@ -428,8 +428,20 @@ pub trait Backend: Send {
         grad_w: &mut Self::Wide,
     );
 
+    /// What follows until [`end`](Backend::end) is likely to be asked for again, value for value.
+    fn begin(&self) {}
+    /// End of what began last.
+    fn end(&self) {}
+
     /// Sum of squares of `buffer[..len]`.
     fn squared_norm(&self, len: usize, buffer: &Self::Wide) -> f64;
+    /// Sum of [`squared_norm`](Backend::squared_norm) over buffers with their lengths, in order.
+    fn squared_norms<'a>(&self, buffers: impl Iterator<Item = (usize, &'a Self::Wide)>) -> f64
+    where
+        Self::Wide: 'a,
+    {
+        buffers.map(|(len, buffer)| self.squared_norm(len, buffer)).sum()
+    }
     /// One update of `weight[..len]` and its moments.
     fn adamw(
         &self,

@@ -172,7 +172,9 @@ impl<B: Backend> Decoder<B> {
         for (i, losses) in nll.chunks_mut(group).enumerate() {
             let tokens = i * group..i * group + losses.len();
             self.upload(batch, rope, tokens, i == 0);
+            self.backend.begin();
             self.pass(losses.len() / context, context, purpose, predicted, i > 0);
+            self.backend.end();
             if let Some(workspace) = &self.workspace {
                 self.backend.read(&workspace.nll, 0, losses);
             }
@@ -294,8 +296,8 @@ impl<B: Backend> Decoder<B> {
     /// Global norm of the gradients as they stand.
     fn gradient_norm(&self) -> f64 {
         self.gradients.as_ref().map_or(0.0, |grads| {
-            let squares = self.slots.iter().zip(grads.iter());
-            squares.map(|(slot, g)| self.backend.squared_norm(slot.len, g)).sum::<f64>().sqrt()
+            let buffers = self.slots.iter().map(|slot| slot.len).zip(grads.iter());
+            self.backend.squared_norms(buffers).sqrt()
         })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::device::{Argument, Device, DeviceFailure, Launch, Matrix, TensorMap};
+use super::device::{Argument, Device, DeviceFailure, Launch, Matrix, Operation, TensorMap};
 
 /// Pieces start at multiples of this.
 const ALIGNMENT: u64 = 256;
@@ -146,6 +146,18 @@ impl Device for Arena {
 
     fn wait(&self) -> Result<(), DeviceFailure> {
         self.device.wait()
+    }
+
+    fn capture(&self, operations: &mut [Operation]) -> Result<Option<u64>, DeviceFailure> {
+        self.device.capture(operations)
+    }
+
+    fn replay(&self, graph: u64) -> Result<(), DeviceFailure> {
+        self.device.replay(graph)
+    }
+
+    fn forget(&self, graph: u64) {
+        self.device.forget(graph);
     }
 }
 

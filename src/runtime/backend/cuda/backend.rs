@@ -650,14 +650,29 @@ impl Backend for Cuda {
         self.attempt(|| self.nll_backward(shape, x, w, targets, nll, grad_x, accumulate, grad_w));
     }
 
+    fn begin(&self) {
+        self.attempt(|| self.device.begin());
+    }
+
+    fn end(&self) {
+        self.attempt(|| self.device.end());
+    }
+
     fn squared_norm(&self, len: usize, buffer: &Wide) -> f64 {
+        self.squared_norms([(len, buffer)].into_iter())
+    }
+
+    /// The sum stays on the device until the last buffer is in it.
+    fn squared_norms<'a>(&self, buffers: impl Iterator<Item = (usize, &'a Wide)>) -> f64 {
         self.attempt(|| {
             let shares = self.scratch.borrow_mut().shares.at_least(&self.device, (SHARES + 1) * 8)?;
             let total = shares + (SHARES * 8) as u64;
-            let mut arguments = [Pointer(buffer.at()), Pointer(shares), Long(len as i64)];
-            self.launch("squared_norm_partial", [SHARES, 1, 1], 256, 0, &mut arguments)?;
-            let mut arguments = [Pointer(shares), Pointer(total), Int(0)];
-            self.launch("squared_norm_total", [1, 1, 1], 32, 0, &mut arguments)?;
+            for (i, (len, buffer)) in buffers.enumerate() {
+                let mut arguments = [Pointer(buffer.at()), Pointer(shares), Long(len as i64)];
+                self.launch("squared_norm_partial", [SHARES, 1, 1], 256, 0, &mut arguments)?;
+                let mut arguments = [Pointer(shares), Pointer(total), Int(i32::from(i > 0))];
+                self.launch("squared_norm_total", [1, 1, 1], 32, 0, &mut arguments)?;
+            }
             let mut bytes = [0u8; 8];
             self.device.download(total, &mut bytes)?;
             Ok(f64::from_ne_bytes(bytes))

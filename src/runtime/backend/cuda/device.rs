@@ -16,7 +16,7 @@ pub struct DeviceFailure {
 }
 
 /// A tensor map in the 128 bytes a kernel takes it by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct TensorMap(pub [u8; 128]);
 
@@ -52,6 +52,20 @@ pub enum Argument {
     Map(TensorMap),
 }
 
+/// Equal to the bit.
+impl PartialEq for Argument {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pointer(a), Self::Pointer(b)) => a == b,
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Long(a), Self::Long(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Map(a), Self::Map(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
 impl Argument {
     /// Where its value lies.
     pub fn address(&mut self) -> *mut c_void {
@@ -82,6 +96,20 @@ pub struct Launch {
     pub shared: usize,
 }
 
+/// What a graph is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    /// A kernel.
+    Launch(Launch, Vec<Argument>),
+    /// Bytes set to zero.
+    Clear {
+        /// The first.
+        at: u64,
+        /// How many.
+        bytes: usize,
+    },
+}
+
 /// A device with one stream: everything happens in the order it was asked for.
 pub trait Device: Send + Sync + Debug {
     /// Name for logs.
@@ -110,4 +138,22 @@ pub trait Device: Send + Sync + Debug {
     fn tensor_map(&self, matrix: Matrix) -> Result<TensorMap, DeviceFailure>;
     /// Wait for everything asked for so far.
     fn wait(&self) -> Result<(), DeviceFailure>;
+    /// What follows until [`end`](Device::end) may come again: a device may keep it and start it late.
+    fn begin(&self) -> Result<(), DeviceFailure> {
+        Ok(())
+    }
+    /// Start what was kept.
+    fn end(&self) -> Result<(), DeviceFailure> {
+        Ok(())
+    }
+    /// Make one graph of a sequence; `None` when the device has no graphs.
+    fn capture(&self, _operations: &mut [Operation]) -> Result<Option<u64>, DeviceFailure> {
+        Ok(None)
+    }
+    /// Start a captured graph.
+    fn replay(&self, graph: u64) -> Result<(), DeviceFailure> {
+        Err(DeviceFailure { what: format!("replaying graph {graph}"), reason: "it was not captured".into() })
+    }
+    /// Give a captured graph up.
+    fn forget(&self, _graph: u64) {}
 }

@@ -9,8 +9,10 @@ use cudarc::driver::{result, sys};
 use sys::CUdevice_attribute as Attribute;
 
 use super::cache::KernelCache;
-use super::device::{Argument, Device, DeviceFailure, Launch, Matrix, TensorMap};
+use super::device::{Argument, Device, DeviceFailure, Launch, Matrix, Operation, TensorMap};
+use super::recorder;
 use super::sources::source_of;
+use super::staging::Staging;
 
 /// A GPU in use.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct Gpu {
     context: Handle<sys::CUctx_st>,
     stream: Handle<sys::CUstream_st>,
     loaded: Mutex<Loaded>,
+    staging: Mutex<Option<Staging>>,
+    graphs: Mutex<Vec<Option<Handle<sys::CUgraphExec_st>>>>,
 }
 
 /// A handle of the driver, which may be used from any thread.
@@ -95,6 +99,8 @@ impl Gpu {
             context: Handle(context),
             stream: Handle(stream),
             loaded: Mutex::new(Loaded { cache, modules: HashMap::new(), functions: HashMap::new() }),
+            staging: Mutex::default(),
+            graphs: Mutex::default(),
         })
     }
 
@@ -195,9 +201,14 @@ impl Device for Gpu {
         if from.is_empty() {
             return Ok(());
         }
-        // SAFETY: the caller's range is within its allocation; pageable memory is staged before the call
-        // returns.
-        unsafe { result::memcpy_htod_async(to, from, self.stream.0) }.map_err(failure("copying to the GPU"))
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = match staging.take() {
+            Some(slots) => slots,
+            None => Staging::new().map_err(failure("allocating page-locked memory"))?,
+        };
+        // SAFETY: the caller's range is within its allocation.
+        unsafe { staging.insert(slots).upload(to, from, self.stream.0) }
+            .map_err(failure("copying to the GPU"))
     }
 
     fn download(&self, from: u64, to: &mut [u8]) -> Result<(), DeviceFailure> {
@@ -271,5 +282,54 @@ impl Device for Gpu {
         self.enter()?;
         // SAFETY: the stream lives as long as the process.
         unsafe { result::stream::synchronize(self.stream.0) }.map_err(failure("waiting for the GPU"))
+    }
+
+    fn capture(&self, operations: &mut [Operation]) -> Result<Option<u64>, DeviceFailure> {
+        self.enter()?;
+        // Loading a kernel is no part of a graph.
+        for operation in operations.iter() {
+            if let Operation::Launch(launch, _) = operation {
+                self.function(launch)?;
+            }
+        }
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let flags = sys::CUgraphInstantiate_flags(0);
+        // SAFETY: the stream is valid and captures until `end_capture`, whatever happens between; the graph is
+        // destroyed once, after it was instantiated.
+        let graph = unsafe {
+            result::stream::begin_capture(self.stream.0, mode).map_err(failure("capturing a graph"))?;
+            let started = recorder::start(self, operations);
+            let graph = result::stream::end_capture(self.stream.0).map_err(failure("capturing a graph"));
+            started?;
+            let graph = graph?;
+            let made = result::graph::instantiate(graph, flags).map_err(failure("making a graph"));
+            result::graph::destroy(graph).map_err(failure("destroying a graph"))?;
+            made?
+        };
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        graphs.push(Some(Handle(graph)));
+        Ok(Some(graphs.len() as u64 - 1))
+    }
+
+    fn replay(&self, graph: u64) -> Result<(), DeviceFailure> {
+        self.enter()?;
+        let graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Some(made)) = graphs.get(graph as usize) else {
+            return Err(DeviceFailure {
+                what: format!("replaying graph {graph}"),
+                reason: "there is none".into(),
+            });
+        };
+        // SAFETY: the graph was instantiated in this context and lives until it is forgotten.
+        unsafe { result::graph::launch(made.0, self.stream.0) }.map_err(failure("launching a graph"))
+    }
+
+    fn forget(&self, graph: u64) {
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = graphs.get_mut(graph as usize).and_then(Option::take);
+        if let (Some(made), Ok(())) = (made, self.enter()) {
+            // SAFETY: taken out of the list, so destroyed once; the driver lets a running launch finish.
+            let _ = unsafe { result::graph::exec_destroy(made.0) };
+        }
     }
 }

@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use libloading::Library;
 
-use super::device::{Argument, Device, DeviceFailure, Launch, Matrix, TensorMap};
+use super::device::{Argument, Device, DeviceFailure, Launch, Matrix, Operation, TensorMap};
+use super::recorder;
 
 type LaunchFn = unsafe extern "C" fn(
     *const c_char,
@@ -28,6 +29,7 @@ pub(super) struct HostModel {
     library: Library,
     hopper: bool,
     live: Mutex<HashMap<u64, usize>>,
+    graphs: Mutex<Vec<Vec<Operation>>>,
 }
 
 static RUNNING: Mutex<()> = Mutex::new(());
@@ -46,7 +48,7 @@ impl HostModel {
         let library = unsafe { Library::new(path) }.expect("the device model loads");
         // SAFETY: the symbol has this type in kernels/host/shared_library.cpp.
         unsafe { library.get::<SeedFn>(b"midc_model_seed").expect("symbol")(seed) };
-        HostModel { library, hopper, live: Mutex::default() }
+        HostModel { library, hopper, live: Mutex::default(), graphs: Mutex::default() }
     }
 }
 
@@ -154,5 +156,16 @@ impl Device for HostModel {
 
     fn wait(&self) -> Result<(), DeviceFailure> {
         Ok(())
+    }
+
+    fn capture(&self, operations: &mut [Operation]) -> Result<Option<u64>, DeviceFailure> {
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        graphs.push(operations.to_vec());
+        Ok(Some(graphs.len() as u64 - 1))
+    }
+
+    fn replay(&self, graph: u64) -> Result<(), DeviceFailure> {
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        recorder::start(self, &mut graphs[graph as usize])
     }
 }

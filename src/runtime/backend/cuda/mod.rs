@@ -3,7 +3,7 @@
 //! ```text
 //! probe     what there is         backend   operations of a step ─▶ product, attention, loss
 //! sources   embedded kernels              ╲                       memory: buffers
-//! nvrtc     source to cubin                 device   a trait: gpu, and in tests the host model; arena
+//! nvrtc     source to cubin                 device   a trait: recorder ─▶ arena ─▶ gpu or host model
 //! cache     cubins on disk
 //! ```
 
@@ -20,7 +20,9 @@ mod memory;
 pub mod nvrtc;
 pub mod probe;
 mod product;
+pub mod recorder;
 pub mod sources;
+mod staging;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +33,7 @@ use self::backend::Cuda;
 use self::cache::KernelCache;
 use self::device::{Device, DeviceFailure};
 use self::gpu::Gpu;
+use self::recorder::Recorder;
 use crate::runtime::engine::EngineError;
 
 /// Left to the driver: the kernels' code and what it allocates for them.
@@ -59,5 +62,5 @@ pub fn available(ordinal: usize) -> Result<u64, EngineError> {
 pub fn open(ordinal: usize, bytes: u64) -> Result<Cuda, EngineError> {
     let gpu = Gpu::new(ordinal, KernelCache::of_user()).map_err(failed(ordinal))?;
     let arena = Arena::new(Arc::new(gpu), bytes).map_err(failed(ordinal))?;
-    Ok(Cuda::new(Arc::new(arena)))
+    Ok(Cuda::new(Arc::new(Recorder::new(Arc::new(arena)))))
 }

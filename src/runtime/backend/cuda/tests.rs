@@ -8,6 +8,7 @@ use super::arena::Arena;
 use super::backend::Cuda;
 use super::device::Device;
 use super::host_model::HostModel;
+use super::recorder::Recorder;
 use crate::plan::Architecture;
 use crate::runtime::backend::conformance;
 use crate::runtime::batch::{Batch, IGNORE};
@@ -26,7 +27,7 @@ fn model(hopper: bool) -> Option<Cuda> {
         path.is_some() || std::env::var_os("MIDC_REQUIRE_DEVICE_MODEL").is_none(),
         "the device model is not built: make -C kernels/host"
     );
-    path.map(|p| Cuda::new(Arc::new(HostModel::open(&p, hopper, 0))))
+    path.map(|p| Cuda::new(Arc::new(Recorder::new(Arc::new(HostModel::open(&p, hopper, 0))))))
 }
 
 #[test]
@@ -224,6 +225,24 @@ fn a_memory_budget_changes_no_bit() {
     assert_eq!(train(&mut *tight, 1..=2), reports);
     assert!(tight.memory().layers_recomputed > 0, "{:?}", tight.memory());
     assert_eq!(tight.weights(), free.weights());
+}
+
+/// From the second step on, what a step repeats is replayed, and no bit differs.
+#[test]
+fn steps_become_graphs() {
+    let a = architecture("llama", true);
+    let weights = init_weights(&a, 8).unwrap();
+    let Some(path) = HostModel::path() else { return };
+    let recorder = Arc::new(Recorder::new(Arc::new(HostModel::open(&path, true, 0))));
+    let backend = Cuda::new(Arc::clone(&recorder) as Arc<dyn Device>);
+    let mut recorded = Decoder::new(backend, &a, &weights, None).unwrap();
+    let plain = Cuda::new(Arc::new(HostModel::open(&path, true, 0)));
+    let mut plain = Decoder::new(plain, &a, &weights, None).unwrap();
+    for steps in [1..=2, 3..=4, 5..=6] {
+        assert_eq!(train(&mut recorded, steps.clone()), train(&mut plain, steps));
+    }
+    assert!(recorder.replays() >= 4, "{}", recorder.replays());
+    assert_eq!(recorded.weights(), plain.weights());
 }
 
 /// The prediction covers what a run takes, and is not far above: in an arena of just that size it runs.
