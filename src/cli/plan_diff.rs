@@ -131,10 +131,10 @@ fn stage(out: &mut String, s: &StageDiff) {
             _ => String::new(),
         };
         row("done", format!("{} steps, {}{fate}", show::digits(done.step), tokens(done.tokens)));
-    } else if let (Some(same), Standing::Changed | Standing::Ahead) = (s.same_until, s.standing) {
-        if same.step > 0 {
-            row("same", format!("the first {} steps, {}", show::digits(same.step), tokens(same.tokens)));
-        }
+    } else if let (Some(same), Standing::Changed | Standing::Ahead) = (s.same_until, s.standing)
+        && same.step > 0
+    {
+        row("same", format!("the first {} steps, {}", show::digits(same.step), tokens(same.tokens)));
     }
     for c in &s.changes {
         let from = if c.from == 0 { String::new() } else { format!(", from token {}", show::count(c.from)) };
