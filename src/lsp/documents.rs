@@ -30,6 +30,8 @@ struct Document {
     text: String,
     /// The client's version, while it is open.
     version: Option<i32>,
+    /// What the client said of the file beside its buffer.
+    provided: Option<String>,
     /// Why there is no text.
     missing: Option<String>,
     /// When the disk was last asked.
@@ -74,6 +76,7 @@ impl Documents {
             name,
             text: String::new(),
             version: None,
+            provided: None,
             missing: None,
             read_at: 0,
             key: key.clone(),
@@ -90,6 +93,16 @@ impl Documents {
         file.text = text;
         file.version = Some(version);
         file.missing = None;
+        id
+    }
+
+    /// Take the text of a file that is not open from the client, for where there is no disk;
+    /// `None` takes it back.
+    pub(super) fn provide(&mut self, uri: &str, text: Option<String>) -> FileId {
+        let id = self.id(uri::key(uri));
+        let file = &mut self.files[id.0 as usize];
+        file.provided = text;
+        file.read_at = 0;
         id
     }
 
@@ -144,9 +157,10 @@ impl Documents {
         let id = self.id(key);
         let file = &self.files[id.0 as usize];
         if file.version.is_none() && file.read_at != generation {
-            let read = match uri::to_path(&file.key) {
-                Some(path) => self.disk.read(&path),
-                None => Err("no such file".to_owned()),
+            let read = match (&file.provided, uri::to_path(&file.key)) {
+                (Some(text), _) => Ok(text.clone()),
+                (None, Some(path)) => self.disk.read(&path),
+                (None, None) => Err("no such file".to_owned()),
             };
             let file = &mut self.files[id.0 as usize];
             file.read_at = generation;

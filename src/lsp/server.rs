@@ -228,6 +228,14 @@ impl Server {
                 self.documents.disk_may_have_changed();
                 self.changed(None);
             }
+            // Of our own: a browser hands over the files that a `use` may lead to.
+            "midc/file" => {
+                if let Some(uri) = notification.params.get("uri").and_then(Value::as_str) {
+                    let text = notification.params.get("text").and_then(Value::as_str);
+                    let id = self.documents.provide(uri, text.map(str::to_owned));
+                    self.changed(Some(id));
+                }
+            }
             "workspace/didChangeConfiguration" => {
                 if let Some(settings) = notification.params.get("settings") {
                     config.wish(settings);

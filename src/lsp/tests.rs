@@ -162,6 +162,17 @@ fn diagnostics_come_and_go() {
 }
 
 #[test]
+fn a_client_without_a_disk_hands_files_over() {
+    let mut client = Client::new(json!({}));
+    client.did_open(URI, MAIN);
+    assert_eq!(client.codes(URI), ["E0801"]);
+    client.tell("midc/file", json!({ "uri": LIBRARY, "text": SOURCES }));
+    assert_eq!(client.codes(URI), [""; 0]);
+    client.tell("midc/file", json!({ "uri": LIBRARY, "text": null }));
+    assert_eq!(client.codes(URI), ["E0801"]);
+}
+
+#[test]
 fn stale_versions_are_dropped() {
     let mut client = Client::open();
     let change = |version: i32, text: &str| json!({ "textDocument": { "uri": URI, "version": version }, "contentChanges": [{ "text": text }] });
