@@ -211,7 +211,10 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
       }
     wgmma_wait<0>();
     wgmma_settle(dv);
+    // Everybody is done with the statistics too.
+#ifndef BUG_ATTENTION_SM90_STATISTICS
     named_barrier(1 + w, 128);
+#endif
     if (leader) mbarrier_arrive(&o_empty[os]);
 #pragma unroll
     for (int k = 0; k < QUERIES / 16; k++) to_operand(ds[k], dp, k);

@@ -21,6 +21,8 @@ fi
 
 say "references, three seeds"
 build
+golden=$root/tests/kernels/golden.txt
+if [ -f "$golden" ]; then export MIDC_GOLDEN="$golden"; else echo "no outputs of a GPU are recorded yet: scripts/gpu-check records them"; fi
 "$out/o2/kernel-check"
 [ "${1:-}" = quick ] && exit 0
 
@@ -76,6 +78,12 @@ bug tsan BUG_GEMM_BARRIER "gemm gemm_sm90 swiglu" gemm 'data race' --small --see
 bug o2 BUG_ATTENTION_MASK "attention_forward attention_backward" attention 'FAIL' --seeds 1 attention
 bug o2 BUG_ATTENTION_RING "attention_forward attention_backward" attention 'FAIL' attention
 bug tsan BUG_ATTENTION_RING "attention_forward attention_backward" attention 'data race' --small --seeds 1 attention
+bug o2 BUG_GEMM_SM90_EMPTY "gemm gemm_sm90 swiglu" gemm 'too many arrivals|FAIL' gemm_sm90
+bug o2 BUG_GEMM_SM90_RELEASE "gemm gemm_sm90 swiglu" gemm 'FAIL' gemm_sm90
+bug tsan BUG_GEMM_SM90_RELEASE "gemm gemm_sm90 swiglu" gemm 'data race' --small --seeds 1 gemm_sm90
+hopper="attention_forward_sm90 attention_backward_sm90 attention_forward attention_backward"
+bug o2 BUG_ATTENTION_SM90_EMPTY "$hopper" attention 'too many arrivals|FAIL' attention_sm90
+bug tsan BUG_ATTENTION_SM90_STATISTICS "$hopper" attention 'data race' --small --seeds 1 attention_sm90
 bug o2 BUG_RMSNORM_BARRIER "rmsnorm swiglu rope embedding elementwise" rows 'FAIL' --seeds 3 rmsnorm
 bug o2 BUG_CROSS_ENTROPY_BARRIER "cross_entropy adamw reduce" loss_optimizer 'FAIL' --seeds 3 cross_entropy
 [ $missed = 0 ] || { echo "planted bugs went unseen" >&2; exit 1; }

@@ -27,6 +27,7 @@ EXPECTED = {
     "gemm_sm90": [r"\bHGMMA\.64x\d+x16\.F32\.BF16", r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS"],
     "attention_forward_sm90": [r"\bHGMMA\.64x\d+x16\.F32\.BF16", r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2"],
     "attention_backward_sm90": [r"\bHGMMA\.64x\d+x16\.F32\.BF16", r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2"],
+    "wrapper_sm90_wgmma": [r"\bHGMMA\.64x\d+x16\.F32\.BF16", r"\bUTMALDG\.2D"],
     "gemm_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128"],
     "attention_forward_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bMUFU\.EX2"],
     "attention_backward_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bMUFU\.EX2"],
@@ -120,7 +121,8 @@ def check(path, arch, log, cubin, sass):
 
 
 def main():
-    wanted = [os.path.abspath(p) for p in sys.argv[1:]] or sorted(glob.glob(os.path.join(ROOT, "kernels/*.cu")))
+    wanted = [os.path.abspath(p) for p in sys.argv[1:]] or sorted(
+        glob.glob(os.path.join(ROOT, "kernels/*.cu")) + glob.glob(os.path.join(ROOT, "tests/kernels/wrappers/*.cu")))
     jobs = [(p, a) for p in wanted for a in (["sm_90a"] if p.endswith("_sm90.cu") else ARCHES)]
     wrong, rows = [], []
     with multiprocessing.Pool(int(os.environ.get("MIDC_JOBS", "2"))) as pool:

@@ -54,6 +54,19 @@ void gemm(Timer& t, long m, long n, long k) {
                    : t.device.timed(t.repeats, spec, ma, mb, c.ptr<uint16_t>(), ldn, M, N, K);
     t.row(kernel, shape, s, "flops", flops);
   };
+  // Where the shape could be that of gates and ups, or of heads of 64 values.
+  if (n % 128 == 0) {
+    Buffer<uint32_t> positions(t.device, std::vector<uint32_t>((size_t)m, 0));
+    Buffer<float> table(t.device, std::vector<float>(32, 0.7f));
+    MapBytes ma = t.device.map_2d(a.ptr(), k, m, k * 2, 64, 128), mb = t.device.map_2d(b.ptr(), k, n, k * 2, 64, 128),
+             mb256 = t.device.map_2d(b.ptr(), k, n, k * 2, 64, 256);
+    LaunchSpec spec = {"gemm_sm90_nt_swiglu_256", {blocks, 1, 1}, {384, 1, 1}, 196672};
+    uint16_t* activated = c.ptr<uint16_t>() + (size_t)m * n;
+    t.row(spec.kernel, shape, t.device.timed(t.repeats, spec, ma, mb, c.ptr<uint16_t>(), ldn, activated, M, N / 2, K), "flops", flops);
+    spec.kernel = "gemm_sm90_nt_rope_64_256";
+    t.row(spec.kernel, shape, t.device.timed(t.repeats, spec, ma, mb256, c.ptr<uint16_t>(), ldn, positions.ptr(), table.ptr(),
+                                             table.ptr(), N, M, N, K), "flops", flops);
+  }
   hopper("gemm_sm90_nt_bf16_128", true, true, 128, false);
   hopper("gemm_sm90_nt_bf16_256", true, true, 256, false);
   hopper("gemm_sm90_nn_bf16_256", true, false, 256, false);
@@ -93,6 +106,19 @@ void attention(Timer& t, int rows, int context, int heads, int kv_heads, int d) 
                       from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
   // Counted as the five products that are needed, not the seven that are made.
   t.row("attention_backward_" + suffix, shape, s, "flops", 2.5 * flops);
+  if (!t.device.has_hopper() || (d != 64 && d != 128)) return;
+  MapBytes map = t.device.map_2d(qkv.ptr(), width, tokens, width * 2, 64, 64);
+  MapBytes map_out = t.device.map_2d(grad_out.ptr(), (uint64_t)heads * d, tokens, (uint64_t)heads * d * 2, 64, 64);
+  unsigned wide = (unsigned)(context + 127) / 128;
+  size_t keys_q = d == 64 ? 128 : 64;
+  kv = "attention_backward_sm90_kv_" + suffix, q = "attention_backward_sm90_q_" + suffix;
+  s = t.device.timed(t.repeats, {"attention_delta", {(unsigned)((tokens * heads + 7) / 8), 1, 1}, {256, 1, 1}, 0}, out.ptr(),
+                     grad_out.ptr(), delta.ptr(), rows, context, heads, d);
+  s += t.device.timed(t.repeats, {kv.c_str(), {wide, (unsigned)kv_heads, R}, {384, 1, 1}, (size_t)(256 + 5 * 64) * d * 2 + 24 * 64 + 128},
+                      map, map_out, from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
+  s += t.device.timed(t.repeats, {q.c_str(), {wide, H, R}, {384, 1, 1}, (256 + 5 * keys_q) * d * 2 + 128}, map, map_out, from.ptr(),
+                      lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
+  t.row("attention_backward_sm90_" + suffix, shape, s, "flops", 2.5 * flops);
 }
 
 void bandwidth(Timer& t, long tokens, long width) {
