@@ -82,6 +82,17 @@ def functions(sass):
     return {parts[i]: parts[i + 1] for i in range(1, len(parts) - 1, 2)}
 
 
+def beyond_share(code):
+    """Where a warpgroup uses more registers than its `setmaxnreg` leaves it."""
+    lines = code.splitlines()
+    changes = [i for i, line in enumerate(lines) if "USETMAXREG" in line]
+    for i, end in zip(changes, changes[1:] + [len(lines)]):
+        share = int(re.search(r"(0x[0-9a-f]+)\s*;", lines[i])[1], 16)
+        used = 1 + max((int(r) for line in lines[i:end] for r in re.findall(r"\bR(\d+)\b", line)), default=0)
+        if used > share:
+            yield f"uses {used} registers where setmaxnreg leaves {share}"
+
+
 def check(path, arch, log, cubin, sass):
     """What is wrong with one compilation, and a row for every kernel."""
     file = os.path.basename(path)
@@ -111,6 +122,7 @@ def check(path, arch, log, cubin, sass):
             wrong.append(f"{file} {arch}: {name} needs {registers} registers, more than {blocks} blocks of {threads} can have")
         if re.search(LOCAL, code[name]):
             wrong.append(f"{file} {arch}: {name} uses local memory")
+        wrong += [f"{file} {arch}: {name} {what}" for what in beyond_share(code[name])]
         expected = next((e for prefix, e in EXPECTED.items() if name.startswith(prefix)), [])
         if file.endswith("_sm90.cu") or arch in ("sm_80", "sm_90a", "sm_100a", "sm_120"):
             for pattern in expected:

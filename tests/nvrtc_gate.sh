@@ -14,4 +14,10 @@ if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import importlib.meta
     exit 0
   fi
 fi
-exec "$venv/bin/python" "$root/tests/nvrtc_gate.py" "$@"
+"$venv/bin/python" "$root/tests/nvrtc_gate.py" "$@"
+# The program's own way to NVRTC and its cache.
+if [ $# = 0 ] && command -v cargo >/dev/null; then
+  cd "$root"
+  MIDC_REQUIRE_NVRTC=1 LD_LIBRARY_PATH=$(echo "$venv"/lib/python3*/site-packages/nvidia/cu13/lib) \
+    cargo test --release --lib -- backend::cuda::nvrtc backend::cuda::cache
+fi

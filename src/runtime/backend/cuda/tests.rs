@@ -265,6 +265,30 @@ fn memory_is_predicted() {
     }
 }
 
+/// One row of 128Ki tokens on a GPU of 80 GiB, less a reserve, for models to about 1.5B parameters.
+#[test]
+fn long_contexts_fit_one_gpu() {
+    let model = |[layers, hidden, heads, kv_heads, head_dim, ffn, vocab]: [usize; 7]| Architecture {
+        num_hidden_layers: layers,
+        hidden_size: hidden,
+        num_attention_heads: heads,
+        num_key_value_heads: kv_heads,
+        head_dim,
+        intermediate_size: ffn,
+        vocab_size: vocab,
+        ..architecture("llama", true)
+    };
+    let fit =
+        |a: &Architecture, gib: u64| training_memory(EngineKind::Cuda(0), a, 1, 131_072, Some(gib << 30));
+    // Llama 3.2 1B, and the dimensions of Qwen2.5 1.5B.
+    for dimensions in [[16, 2048, 32, 8, 64, 8192, 128_256], [28, 1536, 12, 2, 128, 8960, 151_936]] {
+        let a = model(dimensions);
+        let memory = fit(&a, 78).unwrap();
+        assert!(memory.total() < 78 << 30 && memory.layers_recomputed > 0, "{memory:?}");
+        assert!(matches!(fit(&a, 40), Err(EngineError::Budget { .. })));
+    }
+}
+
 #[test]
 fn dimensions_no_kernel_has_are_refused() {
     let mut a = architecture("llama", true);
