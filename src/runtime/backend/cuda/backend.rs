@@ -655,7 +655,9 @@ impl Backend for Cuda {
     }
 
     fn end(&self) {
-        self.attempt(|| self.device.end());
+        // Also after a failure: nothing may stay behind for the next step.
+        let ended = self.device.end();
+        self.attempt(|| ended);
     }
 
     fn squared_norm(&self, len: usize, buffer: &Wide) -> f64 {
