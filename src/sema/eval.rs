@@ -161,7 +161,7 @@ impl<'p> Checker<'p> {
     fn unknown_first(&mut self, path: &'p ast::Path, first: &'p ast::Ident, scope: &Scope<'p>) -> Val<'p> {
         let span = path.span;
         if let Some(member) = scope.member
-            && super::query::is_property(&first.text)
+            && super::property::is_property(&first.text)
         {
             let base = Val { kind: Kind::Entity(Entity::Member(member)), span };
             return self.properties(base, &path.segments, scope);

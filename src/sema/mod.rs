@@ -6,9 +6,11 @@
 //! eval      expressions to values    expect   values where something definite is needed
 //! chain     curves to positions      numeric  …with numbers     batch, clock  …on the grid of steps
 //! mix       flat shares of sources   model, source, stage, soup  the items
-//! query     properties, asserts      measures evals and gates   lints  what is legal and unwise
+//! property  what can be asked of items   query  conditions   asserts  those that must hold
+//! measures  evals and gates             lints  what is legal and unwise
 //! ```
 
+mod asserts;
 mod attributes;
 mod batch;
 mod chain;
@@ -26,6 +28,7 @@ mod numeric;
 mod outcome;
 mod params;
 pub(crate) mod program;
+mod property;
 mod query;
 mod rope;
 mod settings;
@@ -42,7 +45,7 @@ pub use curriculum::{
 };
 
 pub(crate) use outcome::{Fact, analyze};
-pub(crate) use query::{
+pub(crate) use property::{
     CURVE as CURVE_PROPERTIES, PORTION as PORTION_PROPERTIES, ROPE as ROPE_PROPERTIES,
     STAGE as STAGE_PROPERTIES, is_property,
 };

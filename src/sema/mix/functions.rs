@@ -1,0 +1,207 @@
+//! Functions that make a mixture: `upsample`, `proportional`, `temperature`.
+
+use std::rc::Rc;
+
+use num_traits::{CheckedAdd, CheckedDiv, CheckedMul};
+
+use crate::curve::Blend;
+use crate::diag::Diagnostic;
+use crate::schema::Ty;
+use crate::source::Span;
+use crate::syntax::ast::Rational;
+
+use super::Weight;
+use super::flat::{Amount, Flat, Sum};
+use crate::diag::codes;
+use crate::sema::checker::{Checker, Resolved};
+use crate::sema::value::{Call, Entity, Kind, Val};
+
+impl<'p> Checker<'p> {
+    pub(super) fn flatten_call(&mut self, call: &Call<'p>) -> Option<Flat> {
+        match call.function.name {
+            "upsample" => self.upsample(call),
+            "proportional" => {
+                let items = call.positional.clone();
+                self.by_size(&items, 1.0, call.span)
+            }
+            _ => {
+                let Some((last, items)) = call.positional.split_last() else {
+                    self.no_sources(call);
+                    return None;
+                };
+                let (last, items) = (last.clone(), items.to_vec());
+                let exponent = self.non_negative(&last, "temperature")?;
+                self.by_size(&items, exponent, call.span)
+            }
+        }
+    }
+
+    pub(super) fn no_sources(&mut self, call: &Call<'p>) {
+        self.push(Diagnostic::error(
+            codes::MISSING_ARGUMENT,
+            call.span,
+            format!("`{}` of nothing", call.function.name),
+            "sources are expected between the parentheses",
+        ));
+    }
+
+    /// Shares by tokens to a power.
+    pub(super) fn by_size(&mut self, items: &[Val<'p>], exponent: f64, span: Span) -> Option<Flat> {
+        if items.is_empty() {
+            self.push(Diagnostic::error(
+                codes::MISSING_ARGUMENT,
+                span,
+                "proportions of nothing",
+                "sources are expected between the parentheses",
+            ));
+            return None;
+        }
+        let mut sizes: Vec<(usize, u64)> = Vec::new();
+        for item in items {
+            let Kind::Entity(Entity::Source(id)) = item.kind else {
+                if !item.is_poison() {
+                    let found = item.describe();
+                    self.push(Diagnostic::error(
+                        codes::WRONG_KIND,
+                        item.span,
+                        format!("{found} where a source is expected"),
+                        "only sources have a size",
+                    ));
+                }
+                return None;
+            };
+            let Resolved::Source(index) = self.resolved[id.index()] else { return None };
+            let Some(tokens) = self.out.sources[index].tokens else {
+                let (name, at) = (self.out.sources[index].name.clone(), self.out.sources[index].span);
+                self.push(
+                    Diagnostic::error(
+                        codes::MIX_SIZES,
+                        item.span,
+                        format!("the size of `{name}` is not known"),
+                        "proportions need the tokens of every source",
+                    )
+                    .label(at, "this source has no `tokens`")
+                    .help("write `tokens = …` into the source; `midc data` measures it"),
+                );
+                return None;
+            };
+            if let Some((_, first)) = sizes.iter().zip(items).find(|((s, _), _)| *s == index) {
+                let first = first.span;
+                self.push(
+                    Diagnostic::error(
+                        codes::MIX_TWICE,
+                        item.span,
+                        "a source is named twice",
+                        "named again here",
+                    )
+                    .label(first, "first named here"),
+                );
+                return None;
+            }
+            sizes.push((index, tokens));
+        }
+        if exponent == 1.0 {
+            let total: i128 = sizes.iter().map(|(_, t)| i128::from(*t)).sum();
+            let shares = sizes.iter().map(|(s, t)| (*s, Amount::Exact(Rational::new(i128::from(*t), total))));
+            return Some(Rc::new(shares.collect()));
+        }
+        let powers: Vec<f64> = sizes.iter().map(|(_, t)| (*t as f64).powf(exponent)).collect();
+        let total: f64 = powers.iter().sum();
+        let shares =
+            sizes.iter().zip(&powers).map(|((s, _), p)| (*s, Amount::Moving(Blend::constant(p / total))));
+        Some(Rc::new(shares.collect()))
+    }
+
+    /// `upsample(decay, code: 2)`.
+    pub(super) fn upsample(&mut self, call: &Call<'p>) -> Option<Flat> {
+        let [base] = call.positional.as_slice() else {
+            self.push(Diagnostic::error(
+                codes::MISSING_ARGUMENT,
+                call.span,
+                format!("`upsample` takes one mix, not {}", call.positional.len()),
+                "write `upsample(MIX, entry: 2)`",
+            ));
+            return None;
+        };
+        let spec = match &base.kind {
+            Kind::Entity(Entity::Mix(id)) => match &self.resolved[id.index()] {
+                Resolved::Mix(spec) => Some(spec.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some(spec) = spec.filter(|s| s.still.is_some()) else {
+            if !base.is_poison() {
+                let found = base.describe();
+                self.push(Diagnostic::error(
+                    codes::WRONG_KIND,
+                    base.span,
+                    format!("`upsample` of {found}"),
+                    "a named mix with fixed weights is expected",
+                ));
+            }
+            return None;
+        };
+        let mut taken = Rational::from_integer(0);
+        for e in &spec.entries {
+            if let Weight::Share(n) = e.weight {
+                taken += n;
+            }
+        }
+        let mut scaled: Vec<(usize, Rational)> = Vec::new();
+        let mut total = Rational::from_integer(0);
+        for (i, e) in spec.entries.iter().enumerate() {
+            let weight = match e.weight {
+                Weight::Share(n) => n,
+                _ => Rational::from_integer(1) - taken,
+            };
+            let factor = match call.named.iter().find(|(n, _)| n.text == e.name) {
+                Some((_, v)) => match v.kind {
+                    Kind::Number(n) if n >= Rational::from_integer(0) => n,
+                    _ => {
+                        let v = v.clone();
+                        self.wrong(&v, Ty::Number, &e.name);
+                        return None;
+                    }
+                },
+                None => Rational::from_integer(1),
+            };
+            let w = weight.checked_mul(&factor).or_else(|| self.mix_overflow(call.span))?;
+            total = total.checked_add(&w).or_else(|| self.mix_overflow(call.span))?;
+            scaled.push((i, w));
+        }
+        for (name, _) in &call.named {
+            if spec.entries.iter().all(|e| e.name != name.text) {
+                let d = Diagnostic::error(
+                    codes::UNKNOWN_NAME,
+                    name.span,
+                    format!("the mix has no entry `{}`", name.text),
+                    "not an entry of this mix",
+                )
+                .label(base.span, "the mix");
+                let near =
+                    crate::diag::suggest::nearest(&name.text, spec.entries.iter().map(|e| e.name.as_str()));
+                self.push(crate::sema::program::suggest(d, name.span, near, ""));
+                return None;
+            }
+        }
+        if total == Rational::from_integer(0) {
+            self.push(Diagnostic::error(
+                codes::MIX_WEIGHT,
+                call.span,
+                "all weights are zero",
+                "nothing can be drawn",
+            ));
+            return None;
+        }
+        let mut sum = Sum::default();
+        for (i, w) in scaled {
+            let share = w.checked_div(&total).or_else(|| self.mix_overflow(call.span))?;
+            let flat = self.flatten(&spec.entries[i].target, None)?;
+            for (source, amount) in flat.iter() {
+                sum.add(*source, &Amount::Exact(share), amount);
+            }
+        }
+        Some(sum.finish())
+    }
+}

@@ -1,0 +1,380 @@
+//! Mixtures: the entries of a `mix` block and their weights. What they come to, source by source, is
+//! in [`flat`]; the functions that make mixtures of mixtures in `functions`.
+
+mod flat;
+mod functions;
+
+pub(crate) use flat::{Amount, Flat};
+
+use std::collections::HashMap;
+
+use num_traits::{CheckedAdd, CheckedDiv};
+
+use crate::diag::{Applicability, Diagnostic};
+use crate::schema::{Family, Ty};
+use crate::source::Span;
+use crate::syntax::ast::{self, EntryKind, PathSegment, Rational};
+
+use crate::diag::codes;
+use crate::sema::chain::Chain;
+use crate::sema::checker::{Checker, Resolved};
+use crate::sema::eval::Scope;
+use crate::sema::show;
+use crate::sema::value::{Entity, Kind, Val};
+
+/// Mixes nested deeper than this are refused.
+const MAX_DEPTH: usize = 64;
+
+/// A `mix` block.
+#[derive(Debug)]
+pub(crate) struct MixSpec<'p> {
+    pub(crate) entries: Vec<MixEntry<'p>>,
+    /// The shares, when nothing in it moves.
+    pub(crate) still: Option<Flat>,
+    pub(crate) depth: usize,
+    pub(crate) span: Span,
+}
+
+/// One entry.
+#[derive(Debug)]
+pub(crate) struct MixEntry<'p> {
+    /// As written: `s.web`.
+    pub(crate) name: String,
+    /// What it draws from.
+    pub(crate) target: Val<'p>,
+    pub(crate) weight: Weight<'p>,
+    pub(crate) value_span: Span,
+}
+
+/// A weight as written.
+#[derive(Debug)]
+pub(crate) enum Weight<'p> {
+    Share(Rational),
+    Curve(Chain<'p>),
+    Rest,
+}
+
+impl<'p> Checker<'p> {
+    /// A `mix` block.
+    pub(crate) fn resolve_mix(&mut self, block: &'p ast::Block, scope: &Scope<'p>) -> Option<MixSpec<'p>> {
+        let name = block.name.as_ref()?;
+        let mut relative = false;
+        let mut entries: Vec<MixEntry<'p>> = Vec::new();
+        let mut seen: HashMap<String, Span> = HashMap::new();
+        let mut sound = !block.incomplete;
+        for entry in &block.entries {
+            let EntryKind::Field { key, value } = &entry.kind else {
+                let span = entry.span;
+                self.push(Diagnostic::error(
+                    codes::UNKNOWN_FIELD,
+                    span,
+                    format!("`{}` holds something that is no share", name.text),
+                    "entries of a mix are written `source = 20%`",
+                ));
+                sound = false;
+                continue;
+            };
+            if let [PathSegment::Name(word)] = key.segments.as_slice()
+                && word.text == "weights"
+                && !self.program.modules[scope.module].names.contains_key("weights")
+            {
+                let value = self.eval_typed(value, Ty::Word(crate::schema::WEIGHTS), "weights", scope);
+                relative = self.word(&value, crate::schema::WEIGHTS, "weights").is_some();
+                continue;
+            }
+            let text = self.text(key.span);
+            if let Some(first) = seen.insert(text.clone(), key.span) {
+                self.push(
+                    Diagnostic::error(
+                        codes::DUPLICATE_FIELD,
+                        key.span,
+                        format!("`{text}` has two weights in `{}`", name.text),
+                        "weighted again here",
+                    )
+                    .label(first, "first weighted here")
+                    .help("keep one of them"),
+                );
+                sound = false;
+                continue;
+            }
+            let target = self.eval_path(key, scope);
+            let target = self.mix_target(&target, &text);
+            let weight = self.weight(value, scope, relative, &text);
+            match (target, weight) {
+                (Some(target), Some(weight)) => {
+                    entries.push(MixEntry { name: text, target, weight, value_span: value.span });
+                }
+                _ => sound = false,
+            }
+        }
+        if !sound {
+            return None;
+        }
+        if entries.is_empty() {
+            self.push(
+                Diagnostic::error(
+                    codes::MIX_EMPTY,
+                    name.span,
+                    format!("mix `{}` is empty", name.text),
+                    "nothing is mixed here",
+                )
+                .help("add entries such as `web = 80%`"),
+            );
+            return None;
+        }
+        if relative {
+            self.normalise(&mut entries)?;
+        } else {
+            self.check_sum(name, &entries)?;
+        }
+        let mut depth = 1;
+        for e in &entries {
+            if let Kind::Entity(Entity::Mix(id)) = e.target.kind
+                && let Resolved::Mix(inner) = &self.resolved[id.index()]
+            {
+                depth = depth.max(inner.depth + 1);
+            }
+        }
+        if depth > MAX_DEPTH {
+            self.push(Diagnostic::error(
+                codes::MIX_SUM,
+                name.span,
+                format!("mixes are nested more than {MAX_DEPTH} deep"),
+                "this one is the innermost too many",
+            ));
+            return None;
+        }
+        let mut spec = MixSpec { entries, still: None, depth, span: name.span };
+        let moving =
+            spec.entries.iter().any(|e| matches!(e.weight, Weight::Curve(_)) || self.moves(&e.target));
+        if !moving {
+            spec.still = self.flatten_entries(&spec.entries, None, name.span);
+            spec.still.as_ref()?;
+        }
+        Some(spec)
+    }
+
+    /// What an entry of a mix draws from must be a source or a mix.
+    fn mix_target(&mut self, target: &Val<'p>, text: &str) -> Option<Val<'p>> {
+        match &target.kind {
+            Kind::Entity(Entity::Source(_) | Entity::Mix(_) | Entity::StageMix(_) | Entity::ModelMix(_)) => {
+                Some(target.clone())
+            }
+            Kind::Chain(_) => Some(target.clone()),
+            Kind::Call(call) if call.function.family == Family::Mix => Some(target.clone()),
+            Kind::Poison => None,
+            _ => {
+                let found = target.describe();
+                let mut d = Diagnostic::error(
+                    codes::WRONG_KIND,
+                    target.span,
+                    format!("`{text}` is {found}, not a source or a mix"),
+                    "only sources and mixes can be weighted",
+                );
+                if matches!(target.kind, Kind::Entity(Entity::Stage(_) | Entity::Member(_))) {
+                    d = d.help(format!("to replay what it saw, write `{text}.mix`")).fix(
+                        "replay its mix",
+                        Applicability::MaybeIncorrect,
+                        target.span,
+                        format!("{text}.mix"),
+                    );
+                }
+                self.push(d);
+                None
+            }
+        }
+    }
+
+    fn weight(
+        &mut self,
+        value: &'p ast::Expr,
+        scope: &Scope<'p>,
+        relative: bool,
+        text: &str,
+    ) -> Option<Weight<'p>> {
+        let val = self.eval(value, scope);
+        let zero = Rational::from_integer(0);
+        let negative = |this: &mut Self| {
+            this.push(Diagnostic::error(
+                codes::MIX_WEIGHT,
+                val.span,
+                format!("the weight of `{text}` is negative"),
+                "a share of tokens cannot be below zero",
+            ));
+            None
+        };
+        match &val.kind {
+            Kind::Word("rest") if !relative => Some(Weight::Rest),
+            Kind::Share(n) if !relative => {
+                if *n < zero {
+                    negative(self)
+                } else {
+                    Some(Weight::Share(*n))
+                }
+            }
+            Kind::Number(n) if relative => {
+                if *n < zero {
+                    negative(self)
+                } else {
+                    Some(Weight::Share(*n))
+                }
+            }
+            Kind::Chain(_) | Kind::Call(_) if !relative => self.chain(&val, text).map(Weight::Curve),
+            Kind::Poison => None,
+            Kind::Number(n) => {
+                let written = self.text(val.span);
+                let mut d = Diagnostic::error(
+                    codes::MIX_WEIGHT,
+                    val.span,
+                    format!("the weight of `{text}` is not a share"),
+                    "a plain number",
+                )
+                .help("write a share such as `20%`, or put `weights = relative` into the mix");
+                let percent = show::checked_mul(*n, Rational::from_integer(100)).and_then(show::decimal);
+                if let (true, Some(p)) = (*n <= Rational::from_integer(1), percent) {
+                    d = d.fix(
+                        format!("write {written} as a share"),
+                        Applicability::MaybeIncorrect,
+                        val.span,
+                        format!("{p}%"),
+                    );
+                }
+                self.push(d);
+                None
+            }
+            Kind::Quantity(..) => {
+                self.push(
+                    Diagnostic::error(
+                        codes::MIX_WEIGHT,
+                        val.span,
+                        format!("the weight of `{text}` is {}", val.describe()),
+                        "a weight is a share of sampled tokens",
+                    )
+                    .help("write a share such as `20%`, or use `proportional(…)` for shares by size"),
+                );
+                None
+            }
+            _ => {
+                let expected = if relative { Ty::Number } else { Ty::Share };
+                self.wrong(&val, expected, text);
+                None
+            }
+        }
+    }
+
+    /// `weights = relative`: divide by the sum.
+    fn normalise(&mut self, entries: &mut [MixEntry<'p>]) -> Option<()> {
+        let mut sum = Rational::from_integer(0);
+        for e in entries.iter() {
+            if let Weight::Share(n) = e.weight {
+                sum = sum.checked_add(&n).or_else(|| self.mix_overflow(e.value_span))?;
+            }
+        }
+        if sum == Rational::from_integer(0) {
+            let span = entries[0].value_span;
+            self.push(Diagnostic::error(
+                codes::MIX_WEIGHT,
+                span,
+                "all weights are zero",
+                "nothing can be drawn",
+            ));
+            return None;
+        }
+        for e in entries {
+            if let Weight::Share(n) = &mut e.weight {
+                *n = n.checked_div(&sum).or_else(|| self.mix_overflow(e.value_span))?;
+            }
+        }
+        Some(())
+    }
+
+    fn mix_overflow<T>(&mut self, span: Span) -> Option<T> {
+        self.push(Diagnostic::error(
+            codes::OVERFLOW,
+            span,
+            "weights too precise to add up",
+            "exact arithmetic ends here",
+        ));
+        None
+    }
+
+    /// Weights must sum to exactly 100%, or leave a `rest`.
+    fn check_sum(&mut self, name: &ast::Ident, entries: &[MixEntry<'p>]) -> Option<()> {
+        let one = Rational::from_integer(1);
+        let rests: Vec<Span> =
+            entries.iter().filter(|e| matches!(e.weight, Weight::Rest)).map(|e| e.value_span).collect();
+        if let [first, second, ..] = rests.as_slice() {
+            self.push(
+                Diagnostic::error(
+                    codes::MIX_REST,
+                    *second,
+                    format!("two entries of `{}` take the rest", name.text),
+                    "this one as well",
+                )
+                .label(*first, "this one takes what the others leave")
+                .help("give one of them a share"),
+            );
+            return None;
+        }
+        let mut sum = Rational::from_integer(0);
+        let mut moving = false;
+        for e in entries {
+            match &e.weight {
+                Weight::Share(n) => sum = sum.checked_add(n).or_else(|| self.mix_overflow(e.value_span))?,
+                Weight::Curve(_) => moving = true,
+                Weight::Rest => {}
+            }
+        }
+        if let Some(rest) = rests.first() {
+            if sum > one {
+                self.push(
+                    Diagnostic::error(
+                        codes::MIX_REST,
+                        *rest,
+                        format!("nothing is left for the rest of `{}`", name.text),
+                        format!("the others already take {}", show::exact_percent(sum)),
+                    )
+                    .help("lower the other weights"),
+                );
+                return None;
+            }
+            return Some(());
+        }
+        if moving || sum == one {
+            return Some(());
+        }
+        let (word, off) = if sum > one { ("over", sum - one) } else { ("short", one - sum) };
+        let mut d = Diagnostic::error(
+            codes::MIX_SUM,
+            name.span,
+            format!("weights of `{}` sum to {}, not 100%", name.text, show::exact_percent(sum)),
+            format!("{} {word}", show::exact_percent(off)),
+        );
+        let largest = entries.iter().max_by(|a, b| match (&a.weight, &b.weight) {
+            (Weight::Share(a), Weight::Share(b)) => a.cmp(b),
+            _ => std::cmp::Ordering::Equal,
+        });
+        if let Some(e) = largest {
+            d = d.label(e.value_span, "the largest weight");
+            if let Weight::Share(n) = e.weight {
+                let others = sum - n;
+                if others <= one {
+                    d = d
+                        .help(format!(
+                            "`{} = rest` would make it {}",
+                            e.name,
+                            show::exact_percent(one - others)
+                        ))
+                        .fix(
+                            format!("let `{}` take the rest", e.name),
+                            Applicability::MaybeIncorrect,
+                            e.value_span,
+                            "rest",
+                        );
+                }
+            }
+        }
+        self.push(d);
+        None
+    }
+}

@@ -1,0 +1,251 @@
+//! Fields of a stage that need no curve: its length, optimizer, intervals and named checkpoints.
+
+use crate::diag::Diagnostic;
+use crate::schema;
+use crate::source::Span;
+use crate::syntax::ast::{self, Unit};
+
+use crate::diag::codes;
+use crate::sema::chain::Frame;
+use crate::sema::checker::Checker;
+use crate::sema::clock::Length;
+use crate::sema::curriculum::{Checkpoint, Optimizer};
+use crate::sema::eval::Scope;
+use crate::sema::fields::Fields;
+use crate::sema::show;
+use crate::sema::value::{Kind, Val};
+
+impl<'p> Checker<'p> {
+    /// `tokens` or `steps`, exactly one.
+    pub(super) fn length(
+        &mut self,
+        fields: &Fields<'p>,
+        scope: &Scope<'p>,
+        name_span: Span,
+    ) -> Option<Length> {
+        match (fields.get("tokens"), fields.get("steps")) {
+            (Some(tokens), Some(steps)) => {
+                self.push(
+                    Diagnostic::error(
+                        codes::STAGE_LENGTH,
+                        steps.span,
+                        "a stage with two lengths",
+                        "the length in steps",
+                    )
+                    .label(tokens.span, "the length in tokens")
+                    .help("keep one; the plan prints the other"),
+                );
+                None
+            }
+            (Some(_), None) => {
+                let value = self.field(fields, "tokens", scope)?;
+                if let Kind::Relative { .. } = value.kind {
+                    self.push(
+                        Diagnostic::error(
+                            codes::STAGE_LENGTH,
+                            value.span,
+                            format!("a stage's length as {}", value.describe()),
+                            "this depends on the length itself",
+                        )
+                        .help("define `param total: tokens = …` and write `5% of total`"),
+                    );
+                    return None;
+                }
+                self.tokens(&value, "tokens").map(Length::Tokens)
+            }
+            (None, Some(_)) => {
+                let value = self.field(fields, "steps", scope)?;
+                match value.kind {
+                    Kind::Number(n) | Kind::Quantity(n, Unit::Steps) => {
+                        self.positive_count(n, value.span, "steps").map(Length::Steps)
+                    }
+                    _ => {
+                        self.wrong(&value, schema::Ty::Steps, "steps");
+                        None
+                    }
+                }
+            }
+            (None, None) => {
+                if !fields.doubtful {
+                    self.push(
+                        Diagnostic::error(
+                            codes::STAGE_LENGTH,
+                            name_span,
+                            "a stage without a length",
+                            "`tokens` or `steps` must be written",
+                        )
+                        .help("for example `tokens = 50B`"),
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    pub(super) fn optimizer(
+        &mut self,
+        fields: &Fields<'p>,
+        scope: &Scope<'p>,
+        ground: Option<Optimizer>,
+        inherited: &mut Vec<&'static str>,
+    ) -> Option<Optimizer> {
+        let default =
+            Optimizer { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip: Some(1.0), z_loss: None };
+        let mut optimizer = match self.field(fields, "optimizer", scope) {
+            Some(value) => {
+                let call = match &value.kind {
+                    Kind::Call(call) if call.function.family == schema::Family::Optimizer => call.clone(),
+                    _ => {
+                        self.wrong(&value, schema::Ty::Optimizer, "optimizer");
+                        return None;
+                    }
+                };
+                let mut o = default;
+                if let Some(v) = call.arg("betas").cloned() {
+                    let betas = self.numbers(&v, "betas")?;
+                    match betas.as_slice() {
+                        [a, b] if (0.0..1.0).contains(a) && (0.0..1.0).contains(b) => o.betas = [*a, *b],
+                        _ => {
+                            self.push(Diagnostic::error(
+                                codes::OUT_OF_RANGE,
+                                v.span,
+                                "`betas` are not two numbers in [0, 1)",
+                                "for example `[0.9, 0.95]`",
+                            ));
+                            return None;
+                        }
+                    }
+                }
+                if let Some(v) = call.arg("eps").cloned() {
+                    o.eps = self.positive(&v, "eps")?;
+                }
+                if let Some(v) = call.arg("weight_decay").cloned() {
+                    o.weight_decay = self.non_negative(&v, "weight_decay")?;
+                }
+                if let Some(v) = call.arg("clip").cloned() {
+                    o.clip = Some(self.positive(&v, "clip")?);
+                }
+                if let Some(v) = call.arg("z_loss").cloned() {
+                    o.z_loss = Some(self.non_negative(&v, "z_loss")?);
+                }
+                o
+            }
+            None => match ground {
+                Some(o) => {
+                    inherited.push("optimizer");
+                    o
+                }
+                None => default,
+            },
+        };
+        if let Some(v) = self.field(fields, "clip", scope) {
+            optimizer.clip = Some(self.positive(&v, "clip")?);
+        }
+        if let Some(v) = self.field(fields, "z_loss", scope) {
+            optimizer.z_loss = Some(self.non_negative(&v, "z_loss")?);
+        }
+        Some(optimizer)
+    }
+
+    /// An interval in steps.
+    pub(crate) fn every(&mut self, value: &Val<'p>, field: &str, frame: Frame<'_>) -> Option<u64> {
+        if let Kind::Quantity(n, Unit::Steps) = value.kind {
+            return self.positive_count(n, value.span, field);
+        }
+        let tokens = self.span(value, field, frame, |clock, steps| clock.span(0, steps))?;
+        let steps = frame.clock?.step_at(tokens.ceil().to_integer().max(0) as u64);
+        if steps == 0 {
+            self.push(Diagnostic::error(
+                codes::OUT_OF_RANGE,
+                value.span,
+                format!("`{field}` is zero"),
+                "must be at least one step",
+            ));
+            return None;
+        }
+        Some(steps)
+    }
+
+    /// Named checkpoints.
+    pub(super) fn checkpoints(
+        &mut self,
+        block: &'p ast::Block,
+        scope: &Scope<'p>,
+        frame: Frame<'_>,
+    ) -> Option<Vec<Checkpoint>> {
+        let mut out: Vec<Checkpoint> = Vec::new();
+        let mut sound = true;
+        for entry in &block.entries {
+            let ast::EntryKind::Block(inner) = &entry.kind else { continue };
+            if inner.kind.text != "checkpoint" {
+                continue;
+            }
+            let Some(name) = self.named(inner) else {
+                sound = false;
+                continue;
+            };
+            let Some(fields) = self.fields(inner) else { continue };
+            sound &= self.require(&fields, inner) && !inner.incomplete;
+            if let Some(first) = out.iter().find(|c| c.name == name.text) {
+                let first = first.span;
+                self.push(
+                    Diagnostic::error(
+                        codes::DUPLICATE_NAME,
+                        name.span,
+                        format!("checkpoint `{}` twice in one stage", name.text),
+                        "named again here",
+                    )
+                    .label(first, "first named here"),
+                );
+                sound = false;
+                continue;
+            }
+            let Some(at) = self.field(&fields, "at", scope) else { continue };
+            let forever = match self.field(&fields, "keep", scope) {
+                Some(v) => self.word(&v, schema::KEEP, "keep").is_some(),
+                None => false,
+            };
+            let Some(position) = self.span(&at, "at", frame, |clock, steps| clock.tokens_at(steps)) else {
+                sound = false;
+                continue;
+            };
+            let tokens = position.floor().to_integer().max(0) as u64;
+            if tokens > frame.tokens {
+                self.push(
+                    Diagnostic::error(
+                        codes::STAGE_CHECKPOINT,
+                        at.span,
+                        format!(
+                            "checkpoint `{}` lies {} tokens after the end of the stage",
+                            name.text,
+                            show::count(tokens - frame.tokens)
+                        ),
+                        format!("at token {}", show::count(tokens)),
+                    )
+                    .label(frame.length_span, format!("the stage has {} tokens", show::count(frame.tokens))),
+                );
+                sound = false;
+                continue;
+            }
+            let step = frame.clock.map_or(0, |c| c.step_at(tokens));
+            out.push(Checkpoint { name: name.text.clone(), span: name.span, tokens, step, forever });
+        }
+        sound.then_some(out)
+    }
+
+    /// The name of an inner block that must have one.
+    pub(crate) fn named(&mut self, block: &'p ast::Block) -> Option<&'p ast::Ident> {
+        if block.name.is_none() {
+            self.push(
+                Diagnostic::error(
+                    codes::BLOCK_NAME,
+                    block.kind.span,
+                    format!("`{}` without a name", block.kind.text),
+                    "a name is missing after this",
+                )
+                .help(format!("write `{} NAME {{ … }}`", block.kind.text)),
+            );
+        }
+        block.name.as_ref()
+    }
+}
