@@ -1,5 +1,6 @@
-//! `midc bench`: how fast this machine trains.
+//! `midc bench`: how fast this machine trains, and checks.
 
+mod check;
 mod gradients;
 mod kernels;
 mod measure;
@@ -16,6 +17,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    Check(check::Args),
     Train(train::Args),
     Kernels(kernels::Args),
     Gradients(gradients::Args),
@@ -59,6 +61,7 @@ impl From<Precision> for crate::plan::Precision {
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     match args.what {
+        What::Check(args) => check::run(&args),
         What::Train(args) => train::run(&args),
         What::Kernels(args) => kernels::run(&args),
         What::Gradients(args) => gradients::run(&args),
