@@ -293,6 +293,28 @@ fn olmo2_cuts() {
     assert_eq!(thirteen["soups"][0]["ingredients"].as_array().map(Vec::len), Some(4));
 }
 
+/// The anneals of the 13B start at 9e-5 only from a peak of 9e-4, as the paper prints it: from the
+/// 3e-4 of the configuration file the cosine would have ended at 3e-5.
+#[test]
+fn olmo2_13b_floor_needs_the_peak_of_the_paper() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/recipes");
+    std::fs::create_dir(dir.path().join("shared")).expect("writable");
+    std::fs::copy(recipes.join("shared/olmo2.curriculum"), dir.path().join("shared/olmo2.curriculum"))
+        .expect("copied");
+    let text = std::fs::read_to_string(recipes.join("olmo2_13b.curriculum")).expect("readable");
+    let end = |text: &str| {
+        let path = dir.path().join("olmo2_13b.curriculum");
+        std::fs::write(&path, text).expect("writable");
+        let plan = json(&["plan", &path.to_string_lossy(), "--format", "json"]);
+        number(&stage(&plan, "pretrain")["lr"]["end"])
+    };
+    assert!((end(&text) - 9e-5).abs() < 1e-12);
+    let other = text.replace("9e-4", "3e-4").replace("== 9e-5", "== 3e-5");
+    assert_ne!(other, text);
+    assert!((end(&other) - 3e-5).abs() < 1e-12);
+}
+
 /// arXiv:2405.16712: exponential to 1e-7, 60% replay.
 #[test]
 fn zamba_lands() {
