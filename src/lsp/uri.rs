@@ -54,11 +54,19 @@ pub(super) fn to_uri(key: &str) -> String {
     out
 }
 
-/// `scheme://authority` and the path.
+/// `scheme://authority` or `scheme:`, and the path, which begins with a slash.
 fn split(uri: &str) -> Option<(&str, &str)> {
-    let scheme = uri.find("://")?;
-    let path = uri[scheme + 3..].find('/').map_or(uri.len(), |slash| scheme + 3 + slash);
-    Some(uri.split_at(path))
+    let colon = uri.find(':')?;
+    let scheme = uri[..colon].chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+    if !scheme {
+        return None;
+    }
+    let rest = &uri[colon + 1..];
+    if let Some(authority) = rest.strip_prefix("//") {
+        let path = authority.find('/').map_or(uri.len(), |slash| colon + 3 + slash);
+        return Some(uri.split_at(path));
+    }
+    rest.starts_with('/').then(|| uri.split_at(colon + 1))
 }
 
 fn decode(text: &str) -> String {
@@ -108,6 +116,8 @@ mod tests {
         assert_eq!(join("vscode-vfs://host/x/a", "b"), "vscode-vfs://host/x/b");
         assert_eq!(key("untitled:Untitled-1"), "untitled:Untitled-1");
         assert_eq!(to_path("file:///a b"), Some(PathBuf::from("/a b")));
+        assert_eq!(join("memfs:/x/a", "b"), "memfs:/x/b");
+        assert_eq!(key("memfs:/a%20b"), "memfs:/a b");
         assert_eq!(to_path("untitled:x"), None);
         assert_eq!(key("file:///%FF%zz%"), "file:///%FF%zz%");
     }
