@@ -14,9 +14,12 @@ pub(super) fn members(curriculum: &Curriculum, name: Span) -> Vec<&Stage> {
     curriculum.stages.iter().filter(|s| s.span == name).collect()
 }
 
-/// A batch in tokens: `4Mi`, `2,097,152`.
+/// A batch in tokens: `4Mi`, `512Ki`, `4.096M`.
 fn batch(value: u64) -> String {
-    show::length(value).replace('_', ",")
+    if value.is_multiple_of(1 << 20) || value < 1 << 20 {
+        return show::length(value).replace('_', ",");
+    }
+    show::count(value).replace('_', ",")
 }
 
 fn ends(stage: &Stage, of: impl Fn(&sema::Phase) -> u64, print: impl Fn(u64) -> String) -> String {

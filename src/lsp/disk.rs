@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// Files that no editor has open.
 pub trait Disk {
+    /// Whether there is one.
+    fn present(&self) -> bool;
     /// The text of a file.
     ///
     /// # Errors
@@ -38,6 +40,10 @@ const MOST_ENTRIES: usize = 50_000;
 
 #[cfg(feature = "native")]
 impl Disk for NativeDisk {
+    fn present(&self) -> bool {
+        true
+    }
+
     fn read(&self, path: &Path) -> Result<String, String> {
         let bytes = std::fs::read(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => "no such file".to_owned(),
@@ -108,6 +114,10 @@ impl Disk for NativeDisk {
 }
 
 impl Disk for NoDisk {
+    fn present(&self) -> bool {
+        false
+    }
+
     fn read(&self, _path: &Path) -> Result<String, String> {
         Err("no such file".to_owned())
     }

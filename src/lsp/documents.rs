@@ -147,6 +147,11 @@ impl Documents {
         }
     }
 
+    /// Whether files beside this one can be seen at all.
+    pub(super) fn sees_beside(&self, id: FileId) -> bool {
+        self.disk.present() && self.path(id).is_some()
+    }
+
     fn path(&self, id: FileId) -> Option<PathBuf> {
         uri::to_path(&self.files.get(id.0 as usize)?.key)
     }
