@@ -81,7 +81,12 @@ impl<'p> Checker<'p> {
             decimal_context::check(&module.ast, &mut found);
             unpinned_source::check(&module.ast, &mut found);
         }
-        let scene = Scene { curriculum: &self.out, files: self.files, root: program.modules[0].file };
+        let scene = Scene {
+            curriculum: &self.out,
+            files: self.files,
+            root: program.modules[0].file,
+            known: std::cell::RefCell::default(),
+        };
         // What is absent because of an error would be missed here and there: an unused source may
         // be one that the broken mix names.
         if complete {

@@ -1,6 +1,7 @@
 //! What lints look at: the resolved curriculum, the lineage of a stage, the text around a place.
 //! Knows no particular lint.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use crate::sema::curriculum::{Curriculum, From, Portion, Rope, Source, Stage};
@@ -12,6 +13,8 @@ pub(super) struct Scene<'a> {
     pub(super) files: &'a dyn Files,
     /// The file that was checked; paths are relative to it.
     pub(super) root: FileId,
+    /// What [`Scene::drawn_through`] found for whole stages: several lints ask along every lineage.
+    pub(super) known: RefCell<BTreeMap<usize, BTreeMap<usize, u64>>>,
 }
 
 /// One earlier stage of a lineage and how much of it counts.
@@ -106,10 +109,18 @@ impl<'a> Scene<'a> {
 
     /// Tokens of each whole source drawn by a stage (its first `upto` tokens) and all before it.
     pub(super) fn drawn_through(&self, stage: usize, upto: Option<u64>) -> BTreeMap<usize, u64> {
+        if upto.is_none()
+            && let Some(drawn) = self.known.borrow().get(&stage)
+        {
+            return drawn.clone();
+        }
         let s = &self.curriculum.stages[stage];
         let mut drawn = self.drawn(&s.from);
         for portion in &s.mix {
             *drawn.entry(self.whole(portion.source)).or_insert(0) += taken(portion, upto);
+        }
+        if upto.is_none() {
+            self.known.borrow_mut().insert(stage, drawn.clone());
         }
         drawn
     }

@@ -6,6 +6,7 @@ mod parts;
 
 pub(crate) use ground::{Legacy, place_name};
 
+use crate::curve::{Blend, Curve};
 use crate::diag::Diagnostic;
 use crate::schema;
 use crate::source::Span;
@@ -16,7 +17,7 @@ use crate::sema::attributes::has_assumed;
 use crate::sema::chain::Frame;
 use crate::sema::checker::Checker;
 use crate::sema::clock::{Clock, Length};
-use crate::sema::curriculum::{Phase, Portion, Rope, Stage};
+use crate::sema::curriculum::{Portion, Rope, Stage};
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
 use crate::sema::mix::{Amount, Flat};
@@ -357,13 +358,14 @@ impl<'p> Checker<'p> {
 /// Tokens of each source over the stage: the whole, split by mean weight with largest remainders,
 /// so that they sum to what the steps draw.
 fn portions(mix: &Flat, clock: &Clock, total: u64) -> Vec<Portion> {
+    let mut known = Vec::new();
     let mut out: Vec<Portion> = mix
         .iter()
         .map(|(source, amount)| {
             let weight = amount.blend();
             let (exact, mean) = match amount {
                 Amount::Exact(n) => (Some(*n), show::real(*n)),
-                Amount::Moving(_) => (None, mean_over_steps(&weight, &clock.phases, clock.steps, total)),
+                Amount::Moving(_) => (None, mean_over_steps(&weight, clock, total, &mut known)),
             };
             Portion { source: *source, weight, exact, mean, tokens: 0 }
         })
@@ -399,21 +401,42 @@ fn portions(mix: &Flat, clock: &Clock, total: u64) -> Vec<Portion> {
 
 /// The mean of a weight over the tokens that the steps read: each step uses the value at its
 /// beginning. Step by step while that is cheap, else the integral, which differs by less than one
-/// step's move.
-fn mean_over_steps(weight: &crate::curve::Blend, phases: &[Phase], steps: u64, total: u64) -> f64 {
+/// step's move. `known` holds the means of curves: sources that fade together share theirs.
+fn mean_over_steps(weight: &Blend, clock: &Clock, total: u64, known: &mut Vec<(Curve, f64)>) -> f64 {
     const EXACT_STEPS: u64 = 20_000;
     if let Some(value) = weight.as_constant() {
         return value;
     }
-    if steps > EXACT_STEPS {
+    if clock.steps > EXACT_STEPS {
         return weight.mean(total);
     }
+    let mut mean = 0.0;
+    for term in &weight.terms {
+        mean += term.coefficient
+            * match term.factors.as_slice() {
+                [] => 1.0,
+                [curve] => match known.iter().find(|(c, _)| c == curve) {
+                    Some((_, mean)) => *mean,
+                    None => {
+                        let mean = over_steps(clock, total, |at| curve.value(at));
+                        known.push((curve.clone(), mean));
+                        mean
+                    }
+                },
+                many => over_steps(clock, total, |at| many.iter().map(|c| c.value(at)).product()),
+            };
+    }
+    mean
+}
+
+/// The mean over the steps of a value, by its tokens.
+fn over_steps(clock: &Clock, total: u64, value: impl Fn(u64) -> f64) -> f64 {
     let mut sum = 0.0;
-    for (i, p) in phases.iter().enumerate() {
-        let end = phases.get(i + 1).map_or(steps, |n| n.step);
+    for (i, p) in clock.phases.iter().enumerate() {
+        let end = clock.phases.get(i + 1).map_or(clock.steps, |n| n.step);
         let size = p.sequences * p.context;
         for step in p.step..end {
-            sum += weight.value(p.tokens + (step - p.step) * size) * size as f64;
+            sum += value(p.tokens + (step - p.step) * size) * size as f64;
         }
     }
     sum / total as f64
