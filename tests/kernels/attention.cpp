@@ -24,7 +24,7 @@ void compare_gradients(Check& c, const AttentionCase& s, const std::vector<doubl
     for (int t = 0; t < s.tokens(); t++)
       for (int i = begin[p]; i < begin[p + 1]; i++) {
         have.push_back(g[(size_t)t * width + i]);
-        want.push_back(ref.grad[(size_t)t * width + i]);
+        if (!c.repeating) want.push_back(ref.grad[(size_t)t * width + i]);
       }
     c.close(parts[p], have, want, 1e-2);
   }
@@ -41,7 +41,8 @@ void forward_and_backward(Check& c, const AttentionCase& s) {
   float scale = (float)s.scale();
   c.device.run({name.c_str(), {tiles, (unsigned)s.heads, (unsigned)s.rows}, {128, 1, 1}, forward_shared(s.d)}, qkv.ptr(),
                from.ptr(), out.ptr(), lse.ptr(), s.context, s.heads, s.kv_heads, scale);
-  AttentionReference ref = attention_reference(s, a);
+  AttentionReference ref;
+  if (!c.repeating) ref = attention_reference(s, a);
   std::vector<double> got = widen(out.get());
   c.close("out", got, ref.out, 5e-3);
   c.within("log sum", widen(lse.get()), ref.lse, 1e-4);
@@ -72,7 +73,8 @@ void hopper_forward_and_backward(Check& c, const AttentionCase& s) {
   float scale = (float)s.scale();
   c.device.run({name.c_str(), {tiles, (unsigned)s.heads, rows}, {384, 1, 1}, (size_t)5 * 128 * s.d * 2 + 128}, map, from.ptr(),
                out.ptr(), lse.ptr(), s.context, s.heads, s.kv_heads, scale);
-  AttentionReference ref = attention_reference(s, a);
+  AttentionReference ref;
+  if (!c.repeating) ref = attention_reference(s, a);
   c.close("out", widen(out.get()), ref.out, 5e-3);
   c.within("log sum", widen(lse.get()), ref.lse, 1e-4);
 

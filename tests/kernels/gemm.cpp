@@ -31,7 +31,7 @@ void product(Check& c, const Product& p, int M, int N, int K, bool add, unsigned
     if ((int)(i % ldb) >= (p.b_k_major ? K : N)) b.bits[i] = 0x7fff;
   F32 base = random_f32(r, (size_t)ldc * M, 2);
   std::vector<double> want((size_t)M * N), got(want.size());
-  for (int i = 0; i < M; i++)
+  for (int i = 0; i < M && !c.repeating; i++)
     for (int j = 0; j < N; j++) {
       double s = 0;
       for (int k = 0; k < K; k++)
@@ -99,7 +99,7 @@ void rotated(Check& c, int head, int heads, int M, int K, int columns = 0, unsig
   std::vector<uint32_t> position((size_t)M);
   for (uint32_t& p : position) p = (uint32_t)r.below(positions);
   std::vector<double> plain((size_t)M * N), want, got;
-  for (int i = 0; i < M; i++)
+  for (int i = 0; i < M && !c.repeating; i++)
     for (int j = 0; j < N; j++) plain[(size_t)i * N + j] = dot(a, b, i, j, K, ld, ld);
   want = plain;
   for (int i = 0; i < M; i++)
@@ -139,7 +139,7 @@ void gated(Check& c, int M, int N, int K, int columns = 0, unsigned grid = 0) {
   int ld = up8(K);
   Bf16 a = random_bf16(r, (size_t)ld * M, 0.4), b = random_bf16(r, (size_t)ld * 2 * N, 0.4);
   std::vector<double> want((size_t)M * 2 * N);
-  for (int i = 0; i < M; i++)
+  for (int i = 0; i < M && !c.repeating; i++)
     for (int j = 0; j < 2 * N; j++) want[(size_t)i * 2 * N + j] = dot(a, b, i, j, K, ld, ld);
   Buffer<uint16_t> da(c.device, a.bits), db(c.device, b.bits), dc(c.device, want.size()), dy(c.device, (size_t)M * N),
       again(c.device, (size_t)M * N);

@@ -57,6 +57,7 @@ int main(int argc, char** argv) {
       f->run(c);
       for (int again = 1; again < repeats; again++) {
         Check other(*device, (uint64_t)s + 1, small);
+        other.repeating = true;
         f->run(other);
         c.expect(other.results == c.results, std::string(f->name) + ": two runs differ");
       }
