@@ -96,7 +96,7 @@ fn made_up(lines: usize) -> String {
                 "source s{stages}_{i} {{\n  path   = \"data/{stages}/{i}/*.jsonl\"\n  kind   = web\n  tokens = 1T\n}}\n\n"
             );
         }
-        let _ = write!(out, "mix m{stages} {{\n");
+        let _ = writeln!(out, "mix m{stages} {{");
         for i in 0..7 {
             let _ = writeln!(out, "  s{stages}_{i} = {}%", 8 + i);
         }
