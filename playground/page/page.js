@@ -174,10 +174,25 @@ function apply(edits) {
 }
 
 /** Through the browser's own editing, so that undo works. */
+let ours = false;
 function replace(from, to, content) {
+  ours = true;
   text.setSelectionRange(from, to);
-  const done = content === '' ? document.execCommand('delete') : document.execCommand('insertText', false, content);
+  const done = content === '' ? from === to || document.execCommand('delete') : document.execCommand('insertText', false, content);
   if (!done) text.setRangeText(content, from, to, 'end');
+  ours = false;
+}
+
+/** Keep the caret where it can be seen: the text area is as large as its text and does not scroll. */
+function reveal() {
+  const { line, character } = place(text.selectionStart);
+  const box = $('editor');
+  const [top, left] = [10 + line * 20, character * characterWidth()];
+  if (top < box.scrollTop + 20) box.scrollTop = top - 40;
+  if (top + 40 > box.scrollTop + box.clientHeight) box.scrollTop = top + 60 - box.clientHeight;
+  const room = box.clientWidth - $('numbers').offsetWidth - 30;
+  if (left < box.scrollLeft) box.scrollLeft = left - 40;
+  if (left > box.scrollLeft + room) box.scrollLeft = left - room + 40;
 }
 
 function figure() {
@@ -252,7 +267,7 @@ function markdown(source) {
 
 // ── completion ──────────────────────────────────────────────────────────────────────────────────
 
-let offered = [], chosen = 0;
+let offered = [], chosen = 0, offeredAt = -1;
 
 function complete() {
   const at = text.selectionStart;
@@ -260,6 +275,7 @@ function complete() {
   const found = ask('textDocument/completion', { textDocument: document_, position: place(at) }) ?? [];
   offered = found.filter((c) => c.label.toLowerCase().replace(/^.*\./, '').startsWith(word) || c.label.toLowerCase().startsWith(word)).slice(0, 40);
   chosen = 0;
+  offeredAt = at;
   if (!offered.length || (offered.length === 1 && offered[0].label === word)) return dismiss();
   const { line, character } = place(at);
   const list = $('complete');
@@ -282,6 +298,7 @@ function select(i) {
   $('complete').children[chosen]?.scrollIntoView({ block: 'nearest' });
 }
 function accept(i) {
+  if (text.selectionStart !== offeredAt) return dismiss();
   const { range, newText } = offered[i].textEdit;
   const lines = starts();
   replace(offset(lines, range.start), text.selectionStart, newText);
@@ -293,11 +310,17 @@ function dismiss() { $('complete').hidden = true; offered = []; }
 // ── keys and buttons ────────────────────────────────────────────────────────────────────────────
 
 text.addEventListener('input', (event) => {
+  if (ours) return;
   changed();
+  reveal();
   if (event.inputType?.startsWith('insert') && /[A-Za-z_.@ ]$/.test(text.value.slice(0, text.selectionStart))) complete();
   else dismiss();
 });
 text.addEventListener('blur', dismiss);
+text.addEventListener('mousedown', dismiss);
+text.addEventListener('keyup', (event) => {
+  if (/^(Arrow|Home|End|Page|Enter)/.test(event.key)) reveal();
+});
 text.addEventListener('keydown', (event) => {
   if (offered.length) {
     if (event.key === 'ArrowDown') return event.preventDefault(), select(chosen + 1);
@@ -305,6 +328,7 @@ text.addEventListener('keydown', (event) => {
     if (event.key === 'Tab' || (event.key === 'Enter' && /\w$/.test(text.value.slice(0, text.selectionStart)))) return event.preventDefault(), accept(chosen);
     if (event.key === 'Escape') return event.preventDefault(), dismiss();
   }
+  if (/^(ArrowLeft|ArrowRight|Home|End|Page)/.test(event.key)) dismiss();
   if (event.key === ' ' && event.ctrlKey) return event.preventDefault(), complete();
   if (event.key === 'Tab' && !event.shiftKey) {
     event.preventDefault();
