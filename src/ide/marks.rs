@@ -403,6 +403,11 @@ impl<'a> Walk<'a> {
         if self.program.modules[self.module].names.contains_key(&name.text) {
             return false;
         }
+        // `hold` needs no brackets.
+        if let Some(function) = schema::function(&name.text).filter(|f| f.family == schema::Family::Segment) {
+            self.mark(name.span, What::Function(function));
+            return true;
+        }
         match MORE_WORDS.iter().find(|(w, _)| *w == name.text) {
             Some((word, doc)) if !place.properties || name.text != "tokens" => {
                 self.mark(name.span, What::Word(word, doc));

@@ -13,8 +13,10 @@ use super::server::{Server, Status};
 use super::transport;
 
 /// The longest the server waits for more typing before it checks. The wait is as long as the last
-/// check took, so a small file is checked at once and a large one not on every key.
+/// check took, so that a large file is not checked on every key.
 const LONGEST_WAIT: Duration = Duration::from_millis(150);
+/// Where a check takes less than this there is no wait: nobody types that fast.
+const AT_ONCE: Duration = Duration::from_millis(15);
 /// Files that are not open are looked at again after this long.
 const DISK_TRUSTED: Duration = Duration::from_secs(2);
 
@@ -42,7 +44,8 @@ pub fn serve(input: impl Read + Send + 'static, output: impl Write) -> std::io::
     loop {
         if queue.is_empty() {
             if server.pending() {
-                match receiver.recv_timeout(last_check.min(LONGEST_WAIT)) {
+                let wait = if last_check < AT_ONCE { Duration::ZERO } else { last_check.min(LONGEST_WAIT) };
+                match receiver.recv_timeout(wait) {
                     Ok(incoming) => queue.push_back(incoming),
                     Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
                         let begin = Instant::now();
