@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::device::{Argument, Device, DeviceFailure, Launch};
 use super::loss;
 use super::memory::{Index, Memory, Narrow, Scratch, Wide};
+use super::norm::NORM_SHARES;
 use super::product::{self, Order, Output, Product, Rotation};
 use crate::runtime::backend::{AdamW, AttentionShape, Backend, Load, LossShape, NormShape};
 use crate::runtime::engine::EngineError;
@@ -16,8 +17,6 @@ use Argument::{Float, Int, Long, Pointer};
 
 /// Shares of a sum of squares; as in `reduce.cu`.
 const SHARES: usize = 512;
-/// Blocks that sum the gradient of a norm's weight: fixed, so that the order of the sums is.
-const NORM_SHARES: usize = 264;
 
 /// One GPU.
 #[derive(Debug)]
@@ -34,13 +33,7 @@ pub(super) struct ScratchSpace {
     /// Δ of the attention backward pass.
     pub(super) delta: Scratch,
     /// Shares of sums.
-    shares: Scratch,
-}
-
-/// Which values of a row a norm takes, as the kernels want it.
-struct NormArguments {
-    items: usize,
-    tail: [Argument; 5],
+    pub(super) shares: Scratch,
 }
 
 impl Cuda {
@@ -93,7 +86,7 @@ impl Cuda {
     }
 
     /// One thread for each of `items`.
-    fn each(
+    pub(super) fn each(
         &self,
         kernel: &'static str,
         items: usize,
@@ -107,62 +100,6 @@ impl Cuda {
         weight.narrow(&self.device, |from, to, len| {
             self.each("narrow_copy", len, &mut [Pointer(from), Pointer(to), Long(len as i64)])
         })
-    }
-
-    fn norm_arguments(shape: NormShape) -> Result<NormArguments, DeviceFailure> {
-        if [shape.width, shape.stride, shape.offset].iter().any(|n| !n.is_multiple_of(2)) {
-            return Err(DeviceFailure {
-                what: format!("a norm over {} values", shape.width),
-                reason: "the kernels need even widths".into(),
-            });
-        }
-        Ok(NormArguments {
-            items: shape.rows * shape.segments,
-            tail: [
-                Long(shape.rows as i64),
-                Int(shape.stride as i32),
-                Int(shape.offset as i32),
-                Int(shape.segments as i32),
-                Int(shape.width as i32),
-            ],
-        })
-    }
-
-    fn norm_forward(
-        &self,
-        kernel: &'static str,
-        shape: NormShape,
-        eps: f64,
-        front: &[Argument],
-    ) -> Result<(), DeviceFailure> {
-        let NormArguments { items, tail } = Self::norm_arguments(shape)?;
-        let mut arguments = [front, &tail, &[Float(eps as f32)]].concat();
-        self.launch(kernel, [items.div_ceil(8), 1, 1], 256, 0, &mut arguments)
-    }
-
-    /// `front` are the arguments up to the partial sums, which go to scratch memory and from there to
-    /// `grad_w`.
-    fn norm_backward_pass(
-        &self,
-        kernel: &'static str,
-        shape: NormShape,
-        front: &[Argument],
-        grad_w: &mut Wide,
-    ) -> Result<(), DeviceFailure> {
-        let NormArguments { items, tail } = Self::norm_arguments(shape)?;
-        if items == 0 {
-            return Ok(());
-        }
-        // Each warp keeps one row of sums. 48 KiB can be had on every device.
-        let warps = (49_152 / (shape.width * 4)).clamp(1, 8);
-        let shares = items.div_ceil(warps).min(NORM_SHARES);
-        let partial = self.scratch.borrow_mut().shares.at_least(&self.device, shares * shape.width * 4)?;
-        let mut arguments = [front, &[Pointer(partial)], &tail].concat();
-        let shared = warps * shape.width * 4;
-        self.launch(kernel, [shares, 1, 1], warps as u32 * 32, shared, &mut arguments)?;
-        let mut sum =
-            [Pointer(partial), Pointer(grad_w.change()), Int(shares as i32), Int(shape.width as i32)];
-        self.each("rmsnorm_weight_grad", shape.width, &mut sum)
     }
 
     pub(super) fn product(&self, product: Product) -> Result<(), DeviceFailure> {

@@ -1,7 +1,7 @@
 //! NVIDIA GPUs. The only place that names cudarc; builds and answers without CUDA on the machine.
 //!
 //! ```text
-//! probe     what there is         backend   operations of a step ─▶ product, attention, loss
+//! probe     what there is         backend   operations of a step ─▶ product, norm, attention, loss
 //! sources   embedded kernels              ╲                       memory: buffers
 //! nvrtc     source to cubin                 device   a trait: recorder ─▶ arena ─▶ gpu or host model
 //! cache     cubins on disk
@@ -17,6 +17,7 @@ pub mod gpu;
 mod host_model;
 mod loss;
 mod memory;
+mod norm;
 pub mod nvrtc;
 pub mod probe;
 mod product;

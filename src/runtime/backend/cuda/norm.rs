@@ -1,0 +1,74 @@
+//! Norms: launches over segments of rows, and the sum of a weight's gradient in a fixed order.
+
+use super::backend::Cuda;
+use super::device::{Argument, DeviceFailure};
+use super::memory::Wide;
+use crate::runtime::backend::NormShape;
+use Argument::{Float, Int, Long, Pointer};
+
+/// Blocks that sum the gradient of a norm's weight: fixed, so that the order of the sums is.
+pub(super) const NORM_SHARES: usize = 264;
+
+/// Which values of a row a norm takes, as the kernels want it.
+struct NormArguments {
+    items: usize,
+    tail: [Argument; 5],
+}
+
+impl Cuda {
+    fn norm_arguments(shape: NormShape) -> Result<NormArguments, DeviceFailure> {
+        if [shape.width, shape.stride, shape.offset].iter().any(|n| !n.is_multiple_of(2)) {
+            return Err(DeviceFailure {
+                what: format!("a norm over {} values", shape.width),
+                reason: "the kernels need even widths".into(),
+            });
+        }
+        Ok(NormArguments {
+            items: shape.rows * shape.segments,
+            tail: [
+                Long(shape.rows as i64),
+                Int(shape.stride as i32),
+                Int(shape.offset as i32),
+                Int(shape.segments as i32),
+                Int(shape.width as i32),
+            ],
+        })
+    }
+
+    pub(super) fn norm_forward(
+        &self,
+        kernel: &'static str,
+        shape: NormShape,
+        eps: f64,
+        front: &[Argument],
+    ) -> Result<(), DeviceFailure> {
+        let NormArguments { items, tail } = Self::norm_arguments(shape)?;
+        let mut arguments = [front, &tail, &[Float(eps as f32)]].concat();
+        self.launch(kernel, [items.div_ceil(8), 1, 1], 256, 0, &mut arguments)
+    }
+
+    /// `front` are the arguments up to the partial sums, which go to scratch memory and from there to
+    /// `grad_w`.
+    pub(super) fn norm_backward_pass(
+        &self,
+        kernel: &'static str,
+        shape: NormShape,
+        front: &[Argument],
+        grad_w: &mut Wide,
+    ) -> Result<(), DeviceFailure> {
+        let NormArguments { items, tail } = Self::norm_arguments(shape)?;
+        if items == 0 {
+            return Ok(());
+        }
+        // Each warp keeps one row of sums. 48 KiB can be had on every device.
+        let warps = (49_152 / (shape.width * 4)).clamp(1, 8);
+        let shares = items.div_ceil(warps).min(NORM_SHARES);
+        let partial = self.scratch.borrow_mut().shares.at_least(&self.device, shares * shape.width * 4)?;
+        let mut arguments = [front, &[Pointer(partial)], &tail].concat();
+        let shared = warps * shape.width * 4;
+        self.launch(kernel, [shares, 1, 1], warps as u32 * 32, shared, &mut arguments)?;
+        let mut sum =
+            [Pointer(partial), Pointer(grad_w.change()), Int(shares as i32), Int(shape.width as i32)];
+        self.each("rmsnorm_weight_grad", shape.width, &mut sum)
+    }
+}
