@@ -7,14 +7,15 @@
 //! ```
 //!
 //! Dependencies point down only; `tests/layering.rs` enforces the list:
-//! `main → cli → {lsp → ide, runtime, plot, fmt} → plan → sema → {schema, curve, rope} → syntax →
-//! diag → source`, where `runtime` and `plot` use `plan`, `curve` and `rope` and never `syntax` or
+//! `main → cli → {lsp → ide, runtime, emit, plot, fmt} → plan → sema → {schema, curve, rope} → syntax →
+//! diag → source`, where `runtime`, `emit` and `plot` use `plan`, `curve` and `rope` and never `syntax` or
 //! `sema`, and `fmt` uses only `syntax`.
 
 #[cfg(feature = "native")]
 pub mod cli;
 pub mod curve;
 pub mod diag;
+pub mod emit;
 pub mod fmt;
 pub mod ide;
 pub mod lsp;

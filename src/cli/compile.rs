@@ -17,10 +17,26 @@ pub(crate) struct CompileArgs {
     input: InputArgs,
 }
 
+impl CompileArgs {
+    /// The lint levels of the command line.
+    ///
+    /// # Errors
+    /// When a name is no lint.
+    pub(crate) fn levels(&self) -> miette::Result<crate::diag::LintLevels> {
+        self.input.levels()
+    }
+}
+
 /// A plan and the directory its relative paths start from.
 pub(crate) struct Compiled {
     pub(crate) plan: Plan,
     pub(crate) base_dir: PathBuf,
+}
+
+/// A plan, and the checked file it was made from unless it was read as a plan.
+pub(crate) struct Found {
+    pub(crate) compiled: Compiled,
+    pub(crate) checked: Option<super::curriculum::Checked>,
 }
 
 /// The plan of `args`; `None` when there are errors in the curriculum, which are then printed.
@@ -28,6 +44,14 @@ pub(crate) struct Compiled {
 /// # Errors
 /// The file cannot be read.
 pub(crate) fn plan(args: &CompileArgs) -> miette::Result<Option<Compiled>> {
+    Ok(plan_and_file(args)?.map(|found| found.compiled))
+}
+
+/// The plan of `args` with what it came from; `None` when there are errors in the curriculum, which are then printed.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn plan_and_file(args: &CompileArgs) -> miette::Result<Option<Found>> {
     let base_dir = args.file.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     if args.file.extension().is_some_and(|e| e == "json") {
         let text = std::fs::read(&args.file)
@@ -36,11 +60,11 @@ pub(crate) fn plan(args: &CompileArgs) -> miette::Result<Option<Compiled>> {
         let plan = serde_json::from_slice(&text)
             .into_diagnostic()
             .wrap_err_with(|| format!("`{}` is not a plan", args.file.display()))?;
-        return Ok(Some(Compiled { plan, base_dir }));
+        return Ok(Some(Found { compiled: Compiled { plan, base_dir }, checked: None }));
     }
     let path = args.file.to_string_lossy();
     let plan = super::curriculum::plan(&path, &args.input)?;
-    Ok(plan.map(|(plan, _)| Compiled { plan, base_dir }))
+    Ok(plan.map(|(plan, checked)| Found { compiled: Compiled { plan, base_dir }, checked: Some(checked) }))
 }
 
 /// A size such as `4GiB`, `512MiB` or plain bytes.

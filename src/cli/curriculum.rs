@@ -45,11 +45,7 @@ pub(crate) fn check(path: &str, input: &InputArgs) -> miette::Result<Checked> {
 /// As [`check`].
 pub(crate) fn plan(path: &str, input: &InputArgs) -> miette::Result<Option<(Plan, Checked)>> {
     let checked = check(path, input)?;
-    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    eprint!("{}", render(Format::Text, &checked.diagnostics, &checked.files, color));
-    if let Some(summary) = summary(&checked.diagnostics) {
-        eprintln!("{summary}");
-    }
+    print(&checked.diagnostics, &checked.files);
     let denied = checked.diagnostics.iter().any(|d| d.level == Level::Deny);
     match &checked.curriculum {
         Some(curriculum) if !denied => {
@@ -57,5 +53,14 @@ pub(crate) fn plan(path: &str, input: &InputArgs) -> miette::Result<Option<(Plan
             Ok(Some((plan, checked)))
         }
         _ => Ok(None),
+    }
+}
+
+/// Write diagnostics to stderr, for people.
+pub(crate) fn print(diagnostics: &[Diagnostic], files: &DiskFiles) {
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    eprint!("{}", render(Format::Text, diagnostics, files, color));
+    if let Some(summary) = summary(diagnostics) {
+        eprintln!("{summary}");
     }
 }

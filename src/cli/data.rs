@@ -9,7 +9,7 @@ use miette::IntoDiagnostic as _;
 
 use super::compile::{self, CompileArgs, Compiled};
 use super::progress::Bar;
-use super::write;
+use super::{rows, write};
 use crate::runtime::data::{Corpus, OnBad, OpenOptions, SourceSummary, Summary, TextTokenizer, model_files};
 
 /// Read, tokenise and count the sources
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Keep the counts beside the curriculum as NAME.data.json, where `midc check` reads them
     #[arg(long, conflicts_with = "source")]
     save: bool,
+    /// Write the planned rows of every stage below this directory, for other engines to read
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["source", "tokenizer", "save"])]
+    export: Option<PathBuf>,
     /// Only these sources
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
@@ -60,6 +63,20 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let Some(Compiled { plan, base_dir }) = compile::plan(&args.compile)? else {
         return Ok(ExitCode::from(super::FOUND));
     };
+    if let Some(dir) = &args.export {
+        let from = rows::From {
+            base_dir: &base_dir,
+            cache_dir: &args.cache_dir,
+            strict: args.strict_data,
+            quiet: args.quiet,
+        };
+        let sets = rows::write(&plan, &from, dir)?;
+        for set in sets.iter().filter(|_| !args.quiet) {
+            let (stage, count, tokens) = (&set.stage, grouped(set.rows), grouped(set.tokens));
+            eprintln!("{stage}: {count} rows, {tokens} tokens as {}", set.dtype);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut sources = plan.sources.clone();
     for name in &args.source {
         if !sources.iter().any(|s| s.name == *name) {

@@ -7,6 +7,7 @@ mod curriculum;
 mod data;
 mod device;
 mod doctor;
+mod emit;
 mod eval;
 mod exec;
 mod explain;
@@ -22,8 +23,10 @@ mod plan_memory;
 mod progress;
 mod rehearse;
 mod report;
+mod rows;
 mod settings;
 mod soup;
+mod verify;
 mod write;
 
 use std::process::ExitCode;
@@ -49,6 +52,8 @@ enum Command {
     Eval(eval::Args),
     Report(report::Args),
     Soup(soup::Args),
+    Emit(emit::Args),
+    Verify(verify::Args),
     Fmt(fmt::Args),
     Explain(explain::Args),
     Lsp(lsp::Args),
@@ -74,6 +79,8 @@ pub fn run() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Report(args) => report::run(args),
         Command::Soup(args) => soup::run(args),
+        Command::Emit(args) => emit::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Fmt(args) => fmt::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Lsp(args) => lsp::run(args),

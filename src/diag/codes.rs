@@ -219,4 +219,11 @@ codes! {
     // E085x: lints on files.
     MISSING_FILES E0850 Warn "missing_files", "a path that leads nowhere here";
     UNPINNED_SOURCE E0851 Warn "unpinned_source", "definitions from elsewhere, not pinned";
+
+    // E09xx: other engines.
+    TARGET_LACKS E0901, "something the target engine cannot do";
+    ROPE_TARGET_MISMATCH E0902, "a RoPE the target engine computes otherwise";
+
+    // E095x: lints on other engines.
+    TARGET_DROPS E0950 Warn "target_drops", "something the target engine leaves out";
 }

@@ -10,6 +10,7 @@ mod cost;
 mod diff;
 mod exhaustion;
 mod hash;
+mod lineage;
 
 pub use at::{AtError, Moment, at, moment};
 pub use build::build;
@@ -17,6 +18,7 @@ pub use cost::{ACCELERATORS, Accelerator, Cost, StageCost, cost};
 pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standing, StepsDone, diff};
 pub use exhaustion::{Exhaustion, Place, exhaustion};
 pub use hash::hash;
+pub use lineage::{Origin, file_name};
 
 use std::collections::BTreeMap;
 

@@ -14,6 +14,7 @@ mod corpus;
 mod decontaminate;
 mod document;
 mod error;
+mod export;
 mod filter;
 mod fim;
 mod heldout;
@@ -32,6 +33,7 @@ mod windows;
 
 pub use corpus::{Corpus, OpenOptions, Source};
 pub use error::DataError;
+pub use export::{RowSet, export, planned_rows};
 pub use index::OnBad;
 pub use mixer::{Later, Mixer, QUANTUM, quantise};
 pub use order::{Cursor, Leg, Order};

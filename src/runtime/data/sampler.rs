@@ -38,6 +38,22 @@ pub struct SourceState {
     pub drawn: u64,
 }
 
+impl SamplerState {
+    /// The state after a soup of two lineages: of each source the state of the one that read most
+    /// of it, so that `max_epochs` holds along every path that led here.
+    #[must_use]
+    pub fn merged(mut self, other: Self) -> Self {
+        for (source, state) in other.sources {
+            match self.sources.get_mut(&source) {
+                Some(known) if known.drawn >= state.drawn => {}
+                Some(known) => *known = state,
+                None => drop(self.sources.insert(source, state)),
+            }
+        }
+        self
+    }
+}
+
 /// Gives the batches of a stage in order.
 #[derive(Debug)]
 pub struct StageSampler {

@@ -60,17 +60,9 @@ impl Run<'_> {
     }
 }
 
-/// The data state after a soup: of each source the state of the ingredient that read most of it, so
-/// that `max_epochs` holds along every path that led here.
-fn merge(mut one: TrainerState, other: TrainerState) -> TrainerState {
-    for (source, state) in other.sampler.sources {
-        match one.sampler.sources.get_mut(&source) {
-            Some(known) if known.drawn >= state.drawn => {}
-            Some(known) => *known = state,
-            None => drop(one.sampler.sources.insert(source, state)),
-        }
-    }
-    one
+/// The state after a soup of two ingredients.
+fn merge(one: TrainerState, other: TrainerState) -> TrainerState {
+    TrainerState { sampler: one.sampler.merged(other.sampler), ..one }
 }
 
 #[cfg(test)]

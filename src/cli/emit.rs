@@ -1,0 +1,167 @@
+//! `midc emit`: launch files for an existing distributed engine.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use miette::{IntoDiagnostic as _, WrapErr as _};
+
+use super::compile::{self, CompileArgs};
+use super::curriculum::{self, Checked};
+use super::rows;
+use crate::diag::codes::{ROPE_TARGET_MISMATCH, TARGET_DROPS, TARGET_LACKS};
+use crate::diag::{Diagnostic, Level, LintLevels};
+use crate::emit::{self, Engine, Finding, Kind, Launch, Place};
+use crate::plan::StagePlan;
+use crate::runtime::data::planned_rows;
+use crate::sema::Curriculum;
+use crate::source::Span;
+
+/// Write launch files of a distributed engine for a curriculum
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The engine
+    #[arg(value_enum)]
+    engine: Engine,
+    #[command(flatten)]
+    compile: CompileArgs,
+    /// Directory to write to
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Write the planned rows of every stage there too, as `midc data FILE --export DIR/rows` does
+    #[arg(long)]
+    data: bool,
+    /// Where tokenised text is kept between runs
+    #[arg(long, value_name = "DIR", default_value = ".midc-cache")]
+    cache_dir: PathBuf,
+    /// No progress bars
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl clap::ValueEnum for Engine {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Transformers]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.name()).help(self.checked()))
+    }
+}
+
+/// Rows of a stage that are counted one by one; of larger stages the shares are known to a row anyway.
+const COUNTED_ROWS: u64 = 20_000_000;
+
+pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    let Some(found) = compile::plan_and_file(&args.compile)? else { return Ok(ExitCode::from(super::FOUND)) };
+    let plan = &found.compiled.plan;
+    let base_dir = &found.compiled.base_dir;
+    let base = if base_dir.as_os_str().is_empty() { Path::new(".") } else { base_dir };
+    let base = base.canonicalize().unwrap_or_else(|_| base.to_owned());
+    let launch = emit::emit(args.engine, plan, &base.to_string_lossy(), &count);
+    let denied = report(&launch, found.checked.as_ref(), &args.compile.levels()?);
+    if denied || !launch.faithful() {
+        return Ok(ExitCode::from(super::FOUND));
+    }
+    write(&launch, &args.output)?;
+    let json = serde_json::to_string_pretty(plan).into_diagnostic()? + "\n";
+    let path = args.output.join("plan.json");
+    std::fs::write(&path, json).into_diagnostic().wrap_err_with(|| cannot("write", &path))?;
+    let rows = args.output.join("rows");
+    if args.data {
+        let from = rows::From { base_dir, cache_dir: &args.cache_dir, strict: false, quiet: args.quiet };
+        rows::write(plan, &from, &rows)?;
+    }
+    if !args.quiet {
+        eprintln!(
+            "wrote {} files to {}; {}",
+            launch.files.len() + 1,
+            args.output.display(),
+            args.engine.checked()
+        );
+        if !args.data {
+            let file = args.compile.file.display();
+            eprintln!("the rows are not written yet: `midc data {file} --export {}`", rows.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cannot(what: &str, path: &Path) -> String {
+    format!("cannot {what} `{}`", path.display())
+}
+
+/// Rows per source of every step.
+fn count(stage: &StagePlan) -> Option<Vec<Vec<u64>>> {
+    let rows: u64 = stage.phases.iter().map(|p| p.sequences).max()?.saturating_mul(stage.steps);
+    if rows > COUNTED_ROWS {
+        return None;
+    }
+    let planned = planned_rows(stage).ok()?;
+    let counts = |rows: &Vec<u32>| {
+        let mut counts = vec![0; stage.mix.len()];
+        for source in rows {
+            counts[*source as usize] += 1;
+        }
+        counts
+    };
+    Some(planned.iter().map(counts).collect())
+}
+
+fn write(launch: &Launch, dir: &Path) -> miette::Result<()> {
+    for file in &launch.files {
+        let path = dir.join(&file.path);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).into_diagnostic().wrap_err_with(|| cannot("create", parent))?;
+        }
+        std::fs::write(&path, &file.text).into_diagnostic().wrap_err_with(|| cannot("write", &path))?;
+        #[cfg(unix)]
+        if file.executable {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+                .into_diagnostic()
+                .wrap_err_with(|| cannot("make a program of", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Findings as diagnostics at their places; as plain lines for a plan whose file is not at hand.
+/// Whether one of them is at deny level.
+fn report(launch: &Launch, checked: Option<&Checked>, levels: &LintLevels) -> bool {
+    let Some((checked, curriculum)) = checked.and_then(|c| Some((c, c.curriculum.as_ref()?))) else {
+        for finding in &launch.findings {
+            let (Place::Stage(item, _) | Place::Model(item, _)) = &finding.place;
+            eprintln!("`{item}`: {}: {}; {}", finding.message, finding.label, finding.help);
+        }
+        return !launch.faithful();
+    };
+    let mut diagnostics: Vec<Diagnostic> =
+        launch.findings.iter().filter_map(|f| Some(diagnostic(f, span(&f.place, curriculum)?))).collect();
+    levels.apply(&mut diagnostics);
+    curriculum::print(&diagnostics, &checked.files);
+    diagnostics.iter().any(|d| d.level == Level::Deny)
+}
+
+fn diagnostic(finding: &Finding, span: Span) -> Diagnostic {
+    let Finding { kind, message, label, help, .. } = finding;
+    let found = match kind {
+        Kind::Lacks => Diagnostic::error(TARGET_LACKS, span, message, label),
+        Kind::RopeMismatch => Diagnostic::error(ROPE_TARGET_MISMATCH, span, message, label),
+        Kind::Drops => Diagnostic::lint(TARGET_DROPS, "target_drops", Level::Warn, span, message, label),
+    };
+    found.help(help.clone())
+}
+
+/// Where a field is written; the item's name where it is inherited or a block of its own.
+fn span(place: &Place, curriculum: &Curriculum) -> Option<Span> {
+    match place {
+        Place::Stage(name, field) => {
+            let stage = curriculum.stages.iter().find(|s| s.name == *name)?;
+            Some(stage.fields.get(field).copied().unwrap_or(stage.span))
+        }
+        Place::Model(name, field) => {
+            let model = curriculum.models.iter().find(|m| m.name == *name)?;
+            Some(model.fields.get(field).copied().unwrap_or(model.span))
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! What each engine has a word for: a table of features, how to find them in a plan, and what the
+//! engines make of them. One row per feature; the manual's table is written from it.
+
+use super::{Engine, Finding, Kind, Place, hf, olmo_core};
+use crate::plan::{Attention, Packing, Plan, RopePlan, StagePlan};
+use crate::rope::RopeScaling;
+
+/// What an engine makes of a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It does the same.
+    Yes,
+    /// The run is the same, but this is left out; what to do instead.
+    Drops(&'static str),
+    /// It cannot; the nearest thing it can do.
+    No(&'static str),
+}
+
+/// A use of a feature: where, and what is to be seen there.
+#[derive(Clone, Debug)]
+pub struct Use {
+    place: Place,
+    label: String,
+}
+
+/// A row of [`TABLE`].
+#[derive(Clone, Copy, Debug)]
+pub struct Capability {
+    /// The feature, as in "the engine has no …".
+    pub feature: &'static str,
+    /// Its uses in a plan.
+    pub uses: fn(&Plan) -> Vec<Use>,
+    /// What transformers makes of it.
+    pub transformers: Answer,
+    /// What OLMo-core makes of it.
+    pub olmo_core: Answer,
+    /// What torchtitan makes of it.
+    pub torchtitan: Answer,
+    /// What Megatron-Bridge makes of it.
+    pub megatron_bridge: Answer,
+}
+
+impl Capability {
+    /// What `engine` makes of it.
+    pub fn answer(&self, engine: Engine) -> Answer {
+        match engine {
+            Engine::Transformers => self.transformers,
+            Engine::OlmoCore => self.olmo_core,
+            Engine::Torchtitan => self.torchtitan,
+            Engine::MegatronBridge => self.megatron_bridge,
+        }
+    }
+}
+
+use Answer::{Drops, No, Yes};
+
+const SPLIT_CONTEXT: Answer =
+    No("split the stage where the context changes: a launch has rows of one length");
+const SPLIT_BATCH: Answer = No("split the stage where the batch changes: a launch has one batch size");
+const ROPE: Answer = No("use `rope`, `abf`, `pi`, `yarn` or `llama3`, or emit for `transformers`");
+const MEASURE: Answer = Drops("run `midc eval` on the exported checkpoints");
+
+/// Every feature that not all engines have.
+pub const TABLE: &[Capability] = &[
+    Capability {
+        feature: "context that changes inside a stage",
+        uses: |plan| stages(plan, "context", changes(|p| p.context, "tokens per row")),
+        transformers: Yes,
+        olmo_core: SPLIT_CONTEXT,
+        torchtitan: SPLIT_CONTEXT,
+        megatron_bridge: SPLIT_CONTEXT,
+    },
+    Capability {
+        feature: "batch that changes inside a stage",
+        uses: |plan| {
+            stages(plan, "batch", |s| {
+                // A batch in tokens changes its rows with the context, which is the row above.
+                let contexts: Vec<u64> = s.phases.iter().map(|p| p.context).collect();
+                if contexts.windows(2).all(|w| w[0] == w[1]) {
+                    changes(|p| p.sequences, "rows per step")(s)
+                } else {
+                    None
+                }
+            })
+        },
+        transformers: Yes,
+        olmo_core: SPLIT_BATCH,
+        torchtitan: SPLIT_BATCH,
+        megatron_bridge: SPLIT_BATCH,
+    },
+    Capability {
+        feature: "mixture that changes inside a stage",
+        uses: |plan| {
+            stages(plan, "mix", |s| {
+                let moves = s.mix.iter().any(|m| m.weight.as_constant().is_none());
+                moves.then(|| "the weights move".to_owned())
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: No(
+            "split the stage where the mixture changes, or emit for `transformers` or `olmo-core`",
+        ),
+        megatron_bridge: No(
+            "split the stage where the mixture changes, or emit for `transformers` or `olmo-core`",
+        ),
+    },
+    Capability {
+        feature: "attention that stops at documents",
+        uses: |plan| {
+            stages(plan, "attention", |s| {
+                (s.attention == Attention::Documents).then(|| "attention within documents".to_owned())
+            })
+        },
+        transformers: Yes,
+        olmo_core: Drops("the launch asks OLMo-core for it, which needs flash-attention on a GPU"),
+        torchtitan: No("use `attention = causal`"),
+        megatron_bridge: Yes,
+    },
+    Capability {
+        feature: "best-fit packing",
+        uses: |plan| {
+            stages(plan, "packing", |s| {
+                (s.packing == Packing::BestFit).then(|| "whole documents where they fit".to_owned())
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: No("use `packing = concat`"),
+        megatron_bridge: No("use `packing = concat`"),
+    },
+    Capability {
+        feature: "loss on some fields only",
+        uses: |plan| {
+            stages(plan, "mix", |s| {
+                let masked =
+                    |name: &str| plan.sources.iter().any(|p| p.name == name && !p.loss_on.is_empty());
+                let source = s.mix.iter().find(|m| masked(&m.source))?;
+                Some(format!("`{}` has `loss_on`", source.source))
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: No("emit for `transformers` or `olmo-core`"),
+        megatron_bridge: No("emit for `transformers` or `olmo-core`"),
+    },
+    Capability {
+        feature: "z-loss",
+        uses: |plan| {
+            stages(plan, "optimizer", |s| {
+                s.optimizer.z_loss.filter(|z| *z > 0.0).map(|z| format!("`z_loss: {z}`"))
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: No("leave `z_loss` out"),
+        megatron_bridge: No("leave `z_loss` out"),
+    },
+    Capability {
+        feature: "GGUF checkpoint",
+        uses: |plan| {
+            let is_gguf = |path: &String| path.to_ascii_lowercase().ends_with(".gguf");
+            let models = plan.models.iter().filter(|m| m.checkpoint.as_ref().is_some_and(is_gguf));
+            models.map(|m| at(Place::Model(m.name.clone(), "checkpoint"), "a GGUF file".to_owned())).collect()
+        },
+        transformers: No("name the Hugging Face directory the file was made from"),
+        olmo_core: No("name the Hugging Face directory the file was made from"),
+        torchtitan: No("name the Hugging Face directory the file was made from"),
+        megatron_bridge: No("name the Hugging Face directory the file was made from"),
+    },
+    Capability {
+        feature: "fresh Llama or Qwen 3 weights",
+        uses: |plan| {
+            let fresh =
+                |m: &&crate::plan::ModelPlan| m.init.as_ref().is_some_and(|i| i.model_type != "olmo2");
+            let models = plan.models.iter().filter(fresh);
+            models
+                .map(|m| {
+                    let kind = m.init.as_ref().map_or("", |i| i.model_type.as_str());
+                    at(Place::Model(m.name.clone(), "init"), format!("a `{kind}` from nothing"))
+                })
+                .collect()
+        },
+        transformers: Yes,
+        olmo_core: No(
+            "use `olmo2(…)`, the shape OLMo-core exports to Hugging Face, or emit for `transformers`",
+        ),
+        torchtitan: Yes,
+        megatron_bridge: Yes,
+    },
+    Capability {
+        feature: "RoPE by this method",
+        uses: |plan| {
+            stages(plan, "rope", |s| {
+                let rope = s.rope.as_ref()?;
+                (!common(&rope.scaling)).then(|| format!("`{}`", rope.method))
+            })
+        },
+        transformers: Yes,
+        olmo_core: ROPE,
+        torchtitan: ROPE,
+        megatron_bridge: ROPE,
+    },
+    Capability {
+        feature: "position interpolation",
+        uses: |plan| {
+            stages(plan, "rope", |s| {
+                let rope = s.rope.as_ref()?;
+                matches!(rope.scaling, RopeScaling::Pi { .. }).then(|| "`pi`".to_owned())
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: No("use `yarn` or `llama3`, or emit for `transformers`"),
+        megatron_bridge: Yes,
+    },
+    Capability {
+        feature: "attention factor of its own beside YaRN",
+        uses: |plan| {
+            stages(plan, "rope", |s| {
+                let rope = s.rope.as_ref()?;
+                let RopeScaling::Yarn { factor, .. } = rope.scaling else { return None };
+                let standard = 0.1 * factor.ln() + 1.0;
+                ((rope.attention_factor - standard).abs() > 1e-9)
+                    .then(|| format!("the attention factor is {}, not {standard}", rope.attention_factor))
+            })
+        },
+        transformers: Yes,
+        olmo_core: No("leave `mscale` and `mscale_all_dim` out: the engine always takes 0.1·ln(factor) + 1"),
+        torchtitan: No("leave `mscale` and `mscale_all_dim` out: the engine always takes 0.1·ln(factor) + 1"),
+        megatron_bridge: Yes,
+    },
+    Capability {
+        feature: "base that `ntk` comes to without a known head",
+        uses: |plan| {
+            stages(plan, "rope", |s| {
+                let rope = s.rope.as_ref()?;
+                let ntk = matches!(rope.scaling, RopeScaling::Ntk { .. });
+                (ntk && hf::head_dim(plan, s).is_none())
+                    .then(|| "the head dimension is not known here".to_owned())
+            })
+        },
+        transformers: No("put the checkpoint's `config.json` in its place, or write `abf(theta: …)`"),
+        olmo_core: No("put the checkpoint's `config.json` in its place, or write `abf(theta: …)`"),
+        torchtitan: No("put the checkpoint's `config.json` in its place, or write `abf(theta: …)`"),
+        megatron_bridge: No("put the checkpoint's `config.json` in its place, or write `abf(theta: …)`"),
+    },
+    Capability {
+        feature: "gate",
+        uses: |plan| {
+            let gates = plan.stages.iter().filter_map(|s| Some((s, s.gates.first()?)));
+            gates
+                .map(|(s, g)| {
+                    at(Place::Stage(s.name.clone(), "gate"), format!("`{}` would not be checked", g.text))
+                })
+                .collect()
+        },
+        transformers: No("remove the gate and hold the exported checkpoint to it with `midc eval`"),
+        olmo_core: No("remove the gate and hold the exported checkpoint to it with `midc eval`"),
+        torchtitan: No("remove the gate and hold the exported checkpoint to it with `midc eval`"),
+        megatron_bridge: No("remove the gate and hold the exported checkpoint to it with `midc eval`"),
+    },
+    Capability {
+        feature: "`eval` during a stage",
+        uses: |plan| {
+            let evals = plan.stages.iter().filter_map(|s| Some((s, s.evals.first()?)));
+            evals
+                .map(|(s, e)| {
+                    at(Place::Stage(s.name.clone(), "eval"), format!("`{}` is not measured", e.name))
+                })
+                .collect()
+        },
+        transformers: MEASURE,
+        olmo_core: MEASURE,
+        torchtitan: MEASURE,
+        megatron_bridge: MEASURE,
+    },
+    Capability {
+        feature: "soup",
+        uses: |plan| {
+            let from_soup = |s: &&StagePlan| s.from_kind == crate::plan::FromKind::Soup;
+            let stages = plan.stages.iter().filter(from_soup);
+            stages
+                .map(|s| at(Place::Stage(s.name.clone(), "from"), format!("`{}` is a soup", s.from)))
+                .collect()
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: No("make the soup with `midc soup` and name the result as a model"),
+        megatron_bridge: No("make the soup with `midc soup` and name the result as a model"),
+    },
+];
+
+fn common(scaling: &RopeScaling) -> bool {
+    matches!(
+        scaling,
+        RopeScaling::Default
+            | RopeScaling::Pi { .. }
+            | RopeScaling::Ntk { .. }
+            | RopeScaling::Yarn { .. }
+            | RopeScaling::Llama3 { .. }
+    )
+}
+
+fn at(place: Place, label: String) -> Use {
+    Use { place, label }
+}
+
+fn stages(plan: &Plan, field: &'static str, label: impl Fn(&StagePlan) -> Option<String>) -> Vec<Use> {
+    let used = plan.stages.iter().filter_map(|s| Some((s, label(s)?)));
+    used.map(|(s, label)| at(Place::Stage(s.name.clone(), field), label)).collect()
+}
+
+/// The label of a quantity that differs between phases.
+fn changes(
+    quantity: impl Fn(&crate::plan::Phase) -> u64,
+    what: &'static str,
+) -> impl Fn(&StagePlan) -> Option<String> {
+    move |stage| {
+        let first = quantity(stage.phases.first()?);
+        let other = stage.phases.iter().find(|p| quantity(p) != first)?;
+        Some(format!("{first} {what}, and {} from step {}", quantity(other), other.step))
+    }
+}
+
+/// What of `plan` the engine has no word for, in the order of the table.
+pub(super) fn findings(engine: Engine, plan: &Plan) -> Vec<Finding> {
+    let mut out: Vec<Finding> = Vec::new();
+    for row in TABLE {
+        let (kind, help) = match row.answer(engine) {
+            Yes => continue,
+            Drops(help) => (Kind::Drops, help),
+            No(help) => (Kind::Lacks, help),
+        };
+        let name = engine.name();
+        let message = match kind {
+            Kind::Drops => format!("`{name}` leaves out: {}", row.feature),
+            _ => format!("`{name}` has no {}", row.feature),
+        };
+        out.extend((row.uses)(plan).into_iter().map(|found| Finding {
+            kind,
+            place: found.place,
+            message: message.clone(),
+            label: found.label,
+            help: help.to_owned(),
+        }));
+    }
+    if engine == Engine::OlmoCore {
+        out.extend(plan.stages.iter().filter_map(|s| rope_mismatch(engine, s, s.rope.as_ref()?)));
+    }
+    out
+}
+
+/// Largest relative difference of a frequency that counts as the same.
+const SAME: f64 = 1e-5;
+
+/// Frequencies under the engine's own formula against the plan's.
+fn rope_mismatch(engine: Engine, stage: &StagePlan, rope: &RopePlan) -> Option<Finding> {
+    let theirs = olmo_core::inv_freq(rope)?;
+    let worst = rope.inv_freq.iter().zip(&theirs).map(|(a, b)| ((a - b) / a).abs()).fold(0.0, f64::max);
+    (worst > SAME).then(|| Finding {
+        kind: Kind::RopeMismatch,
+        place: Place::Stage(stage.name.clone(), "rope"),
+        message: format!("`{}` computes other frequencies for this RoPE", engine.name()),
+        label: format!("the worst differs by {worst:.1e} (relative)"),
+        help: "use `llama3` or `abf`, whose formulas agree, or emit for `transformers`".to_owned(),
+    })
+}

@@ -1,0 +1,158 @@
+//! `expected.json`: what an engine's logs must show for the run to be the planned one. Made from the
+//! plan, not from the files the engine reads, so that a mistake in those is seen.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CountRows, Engine};
+use crate::plan::{Plan, StagePlan, file_name};
+
+/// Values that hold from a step on: `[[step, value], …]`, steps from 0 and ascending.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Runs(pub Vec<(u64, f64)>);
+
+impl Runs {
+    /// The value each step uses, the first `steps` of them.
+    pub fn of(steps: u64, value: impl Fn(u64) -> f64) -> Self {
+        let mut runs: Vec<(u64, f64)> = Vec::new();
+        for step in 0..steps {
+            let value = value(step);
+            if runs.last().is_none_or(|(_, last)| *last != value) {
+                runs.push((step, value));
+            }
+        }
+        Self(runs)
+    }
+
+    /// The value at `step`; 0 in an empty table.
+    pub fn at(&self, step: u64) -> f64 {
+        let after = self.0.partition_point(|(from, _)| *from <= step);
+        self.0.get(after.saturating_sub(1)).map_or(0.0, |(_, value)| *value)
+    }
+}
+
+/// The learning rate of every step of a stage.
+pub(super) fn learning_rates(stage: &StagePlan) -> Runs {
+    Runs::of(stage.steps, |step| stage.lr.curve.value(stage.step_point(step).tokens))
+}
+
+/// All of `expected.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Expected {
+    /// Format version, 1.
+    pub v: u32,
+    /// Hash of the plan.
+    pub plan: String,
+    /// The engine's name.
+    pub engine: String,
+    /// In order of the plan.
+    pub stages: Vec<ExpectedStage>,
+}
+
+/// One stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExpectedStage {
+    /// The stage.
+    pub stage: String,
+    /// Its name in paths.
+    pub name: String,
+    /// Steps.
+    pub steps: u64,
+    /// Learning rate of each step.
+    pub lr: Runs,
+    /// Spans of steps over which shape and mixture are of one piece.
+    pub phases: Vec<ExpectedPhase>,
+    /// RoPE in the exported configuration; `null` leaves the model's own.
+    pub rope: Option<ExpectedRope>,
+    /// Longest rows, tokens.
+    pub context: u64,
+    /// Width of a head, where known.
+    pub head_dim: Option<usize>,
+}
+
+/// A span of steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExpectedPhase {
+    /// First step.
+    pub from: u64,
+    /// One past the last.
+    pub to: u64,
+    /// Rows per step.
+    pub rows_per_step: u64,
+    /// Tokens of a row.
+    pub context: u64,
+    /// Rows per source over the span, where they were counted.
+    pub rows: Option<BTreeMap<String, u64>>,
+}
+
+/// What a model rotates by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExpectedRope {
+    /// Angular frequencies, radians per token; empty while the head dimension is unknown.
+    pub inv_freq: Vec<f64>,
+    /// Multiplies q and k.
+    pub attention_factor: f64,
+}
+
+/// What `plan` must look like in the logs of `engine`.
+pub(super) fn expected(engine: Engine, plan: &Plan, count: &CountRows<'_>) -> Expected {
+    Expected {
+        v: 1,
+        plan: plan.hash.clone(),
+        engine: engine.name().to_owned(),
+        stages: plan.stages.iter().map(|s| expected_stage(plan, s, count)).collect(),
+    }
+}
+
+fn expected_stage(plan: &Plan, stage: &StagePlan, count: &CountRows<'_>) -> ExpectedStage {
+    let counted = count(stage);
+    let edges = edges(stage);
+    let phases = edges
+        .windows(2)
+        .map(|edge| {
+            let point = stage.step_point(edge[0]);
+            ExpectedPhase {
+                from: edge[0],
+                to: edge[1],
+                rows_per_step: point.sequences,
+                context: point.context,
+                rows: counted.as_ref().map(|steps| total(stage, &steps[edge[0] as usize..edge[1] as usize])),
+            }
+        })
+        .collect();
+    ExpectedStage {
+        stage: stage.name.clone(),
+        name: file_name(&stage.name),
+        steps: stage.steps,
+        lr: learning_rates(stage),
+        phases,
+        rope: stage
+            .rope
+            .as_ref()
+            .map(|r| ExpectedRope { inv_freq: r.inv_freq.clone(), attention_factor: r.attention_factor }),
+        context: stage.phases.iter().map(|p| p.context).max().unwrap_or_default(),
+        head_dim: super::hf::head_dim(plan, stage),
+    }
+}
+
+fn total(stage: &StagePlan, steps: &[Vec<u64>]) -> BTreeMap<String, u64> {
+    let sum = |i: usize| steps.iter().map(|counts| counts.get(i).copied().unwrap_or_default()).sum();
+    stage.mix.iter().enumerate().map(|(i, m)| (m.source.clone(), sum(i))).collect()
+}
+
+/// Steps at which the shape changes or some weight changes its piece, with 0 and the end.
+fn edges(stage: &StagePlan) -> Vec<u64> {
+    let mut edges: Vec<u64> = stage.phases.iter().map(|p| p.step).collect();
+    for knot in stage.mix.iter().flat_map(|m| m.weight.knots(stage.tokens)) {
+        // The first step that sees the new piece begins at or after the knot.
+        let step = stage.step_containing(knot);
+        edges.push(if stage.step_point(step).tokens < knot { step + 1 } else { step });
+    }
+    edges.extend([0, stage.steps]);
+    edges.retain(|step| *step <= stage.steps);
+    edges.sort_unstable();
+    edges.dedup();
+    edges
+}

@@ -1,0 +1,68 @@
+//! What a stage changes in the `config.json` of a Hugging Face model, and the whole of it for a
+//! fresh one. Knows keys, no engine.
+
+use serde_json::{Map, Value, json};
+
+use crate::plan::{Architecture, ModelPlan, Plan, StagePlan};
+use crate::rope;
+
+/// Width of a head, where the plan knows it: given with the architecture, or twice the number of
+/// frequencies of the stage's RoPE or its model's.
+pub(super) fn head_dim(plan: &Plan, stage: &StagePlan) -> Option<usize> {
+    let (model, stages) = plan.lineage(stage)?;
+    let of_rope = stages.iter().filter_map(|s| s.rope.as_ref()).chain(model.rope.as_ref());
+    let frequencies = of_rope.map(|r| r.inv_freq.len()).find(|n| *n > 0);
+    model.init.as_ref().map(|init| init.head_dim).or(frequencies.map(|n| 2 * n))
+}
+
+/// Longest rows a stage's model was meant for or trained at so far, tokens.
+pub(super) fn reach(plan: &Plan, stage: &StagePlan) -> u64 {
+    let Some((model, stages)) = plan.lineage(stage) else { return 0 };
+    let trained = stages.iter().flat_map(|s| &s.phases).map(|p| p.context);
+    trained.chain(model.context).max().unwrap_or_default()
+}
+
+/// The keys that the stage's RoPE puts over those of its model; none without one of its own.
+pub(super) fn rope_keys(plan: &Plan, stage: &StagePlan) -> Map<String, Value> {
+    let Some(rope) = &stage.rope else { return Map::new() };
+    // Only `ntk` looks at the head dimension here, and `capability` has seen that it is known.
+    let head_dim = head_dim(plan, stage).unwrap_or(128);
+    rope::to_hf(head_dim, rope.theta, &rope.scaling, reach(plan, stage))
+}
+
+/// The `config.json` of a fresh model.
+pub(super) fn fresh(model: &ModelPlan, a: &Architecture) -> Map<String, Value> {
+    let class = match a.model_type.as_str() {
+        "qwen3" => "Qwen3ForCausalLM",
+        "olmo2" => "Olmo2ForCausalLM",
+        _ => "LlamaForCausalLM",
+    };
+    let Value::Object(mut keys) = json!({
+        "architectures": [class],
+        "model_type": a.model_type,
+        "hidden_act": "silu",
+        "attention_bias": false,
+        "attention_dropout": 0.0,
+        "vocab_size": a.vocab_size,
+        "hidden_size": a.hidden_size,
+        "intermediate_size": a.intermediate_size,
+        "num_hidden_layers": a.num_hidden_layers,
+        "num_attention_heads": a.num_attention_heads,
+        "num_key_value_heads": a.num_key_value_heads,
+        "head_dim": a.head_dim,
+        "tie_word_embeddings": a.tie_word_embeddings,
+        "rms_norm_eps": a.rms_norm_eps,
+        "initializer_range": a.initializer_range,
+        "bos_token_id": null,
+        "eos_token_id": null,
+        "pad_token_id": null,
+    }) else {
+        return Map::new();
+    };
+    let (theta, scaling) = match &model.rope {
+        Some(rope) => (rope.theta, rope.scaling.clone()),
+        None => (10_000.0, rope::RopeScaling::Default),
+    };
+    keys.extend(rope::to_hf(a.head_dim, theta, &scaling, model.context.unwrap_or_default()));
+    keys
+}

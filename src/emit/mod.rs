@@ -1,0 +1,159 @@
+//! `midc emit`: a plan as launches of an existing distributed engine, one engine per directory.
+//!
+//! ```text
+//! plan ─ capability ─▶ findings (what the engine has no word for, and where)
+//!      ├ stage, expected ─▶ stages/*.json, soups/*.json, models/*.json, expected.json
+//!      └ engine ─▶ its fixed runner, run.sh, requirements.txt
+//! logs of the engine + expected.json ─ verify ─▶ what differs
+//! ```
+//! Pure: texts in, texts out. Knows no curriculum file, only names of stages and fields; who holds
+//! the file turns those into places.
+
+pub mod capability;
+mod expected;
+mod hf;
+mod olmo_core;
+mod stage;
+mod transformers;
+pub mod verify;
+
+pub use expected::{Expected, ExpectedPhase, ExpectedRope, ExpectedStage, Runs};
+
+use crate::plan::{Plan, StagePlan};
+
+/// A training engine midc writes launches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Hugging Face transformers with plain PyTorch (DDP or FSDP).
+    Transformers,
+    /// `ai2-olmo-core`.
+    OlmoCore,
+    /// PyTorch's torchtitan.
+    Torchtitan,
+    /// NVIDIA Megatron-Bridge.
+    MegatronBridge,
+}
+
+impl Engine {
+    /// Every engine with its name on the command line.
+    pub const ALL: [(Self, &'static str); 1] = [(Self::Transformers, "transformers")];
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(engine, _)| *engine == self).map_or("", |(_, name)| name)
+    }
+
+    /// What was tried with it and what was not, a sentence.
+    pub fn checked(self) -> &'static str {
+        match self {
+            Self::Transformers => {
+                "checked by training on two CPU processes with DDP; FSDP and GPUs are not checked"
+            }
+            Self::OlmoCore => {
+                "checked with ai2-olmo-core 3.0.0 by training on two CPU processes; GPUs are not checked"
+            }
+            Self::Torchtitan => {
+                "written from the settings of torchtitan 0.3.0 and never run: read the files before you use them"
+            }
+            Self::MegatronBridge => {
+                "written from the settings of Megatron-Bridge and never run: read the files before you use them"
+            }
+        }
+    }
+}
+
+/// One file of a launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Relative to the directory of the launch, with `/`.
+    pub path: String,
+    /// Its content.
+    pub text: String,
+    /// Whether it is a program.
+    pub executable: bool,
+}
+
+impl File {
+    fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into(), executable: false }
+    }
+
+    fn program(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { executable: true, ..Self::new(path, text) }
+    }
+
+    fn json(path: impl Into<String>, value: &impl serde::Serialize) -> Self {
+        // Plain data with string keys: serde_json has nothing to refuse.
+        Self::new(path, serde_json::to_string_pretty(value).unwrap_or_default() + "\n")
+    }
+}
+
+/// Where in a curriculum something is: an item and a field of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A field of a stage; the empty string is the stage itself.
+    Stage(String, &'static str),
+    /// A field of a model.
+    Model(String, &'static str),
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The engine cannot do it: what was launched would be another run.
+    Lacks,
+    /// The engine's formula gives other RoPE frequencies.
+    RopeMismatch,
+    /// The run is the same without it, but something is not measured.
+    Drops,
+}
+
+/// Something the engine has no word for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What sort.
+    pub kind: Kind,
+    /// Where.
+    pub place: Place,
+    /// Headline: lower case, no full stop.
+    pub message: String,
+    /// What is to be seen at the place.
+    pub label: String,
+    /// The nearest thing the engine has.
+    pub help: String,
+}
+
+/// The files of a launch and what they leave out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Launch {
+    /// In order of path within a kind.
+    pub files: Vec<File>,
+    /// In the order of the plan. With a [`Kind::Lacks`] or [`Kind::RopeMismatch`] among them the
+    /// files do not mean what the plan means.
+    pub findings: Vec<Finding>,
+}
+
+impl Launch {
+    /// Whether the files mean what the plan means.
+    pub fn faithful(&self) -> bool {
+        self.findings.iter().all(|f| f.kind == Kind::Drops)
+    }
+}
+
+/// Rows per source of every step of a stage, in the order of its mixture; `None` when not counted.
+pub type CountRows<'a> = dyn Fn(&StagePlan) -> Option<Vec<Vec<u64>>> + 'a;
+
+/// Lower `plan` for `engine`. `base` is the directory that paths of the plan start from, as the
+/// launch will name it; `count` counts the planned rows where that is worth the time.
+pub fn emit(engine: Engine, plan: &Plan, base: &str, count: &CountRows<'_>) -> Launch {
+    let findings = capability::findings(engine, plan);
+    if findings.iter().any(|f| f.kind != Kind::Drops) {
+        return Launch { files: Vec::new(), findings };
+    }
+    let files = match engine {
+        Engine::Transformers => transformers::files(plan, base, count),
+        Engine::OlmoCore => olmo_core::files(plan, base, count),
+        Engine::Torchtitan | Engine::MegatronBridge => Vec::new(),
+    };
+    Launch { files, findings }
+}

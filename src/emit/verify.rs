@@ -1,0 +1,202 @@
+//! Holds the logs of an engine against `expected.json` and the exported rows. Pure: contents in,
+//! differences out.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{ExpectedRope, ExpectedStage};
+use crate::rope;
+
+/// A line of `logs/STAGE.rankR.jsonl`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct LogLine {
+    /// Step, from 0.
+    pub step: u64,
+    /// Learning rate the optimizer used.
+    pub lr: f64,
+    /// CRC-32 of each row this process read.
+    pub rows: Vec<u32>,
+    /// Mean loss over the step, where it is logged.
+    #[serde(default)]
+    pub loss: Option<f64>,
+}
+
+/// A row of the plan: CRC-32 and source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedRow {
+    /// Of its bytes in `tokens.bin`.
+    pub crc: u32,
+    /// Name of its source.
+    pub source: String,
+}
+
+/// What was compared in a stage, and what differed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Steps that were compared.
+    pub steps: u64,
+    /// Rows that were compared.
+    pub rows: u64,
+    /// Largest relative difference of a learning rate.
+    pub lr_error: f64,
+    /// Sentences on what differs.
+    pub problems: Vec<String>,
+}
+
+/// Largest allowed difference of a learning rate, relative.
+pub const LR_TOLERANCE: f64 = 1e-12;
+/// Of a RoPE frequency, relative: readers compute in f32.
+pub const ROPE_TOLERANCE: f64 = 1e-6;
+
+/// Sentences of one sort before the rest is counted.
+const SHOWN: usize = 3;
+
+/// Compare the logs of a stage, one list of lines per process, with the plan.
+pub fn stage(expected: &ExpectedStage, ranks: &[Vec<LogLine>], rows: &[PlannedRow]) -> Report {
+    let mut report = Report::default();
+    let mut problems = Problems::default();
+    if ranks.is_empty() {
+        problems.add("log", "there are no logs".to_owned());
+    }
+    let sources: BTreeMap<u32, &str> = rows.iter().map(|r| (r.crc, r.source.as_str())).collect();
+    let mut next = 0usize;
+    for phase in &expected.phases {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        for step in phase.from..phase.to {
+            let planned = rows.get(next..next + phase.rows_per_step as usize).unwrap_or_default();
+            next += phase.rows_per_step as usize;
+            let mut read: Vec<u32> = Vec::with_capacity(planned.len());
+            for (rank, lines) in ranks.iter().enumerate() {
+                let Some(line) = lines.get(step as usize).filter(|l| l.step == step) else {
+                    problems.add("log", format!("process {rank} logged no step {step} in its place"));
+                    continue;
+                };
+                let wanted = expected.lr.at(step);
+                let error = (line.lr - wanted).abs() / wanted.abs().max(f64::MIN_POSITIVE);
+                if line.lr != wanted {
+                    report.lr_error = report.lr_error.max(error);
+                }
+                if line.lr != wanted && (error > LR_TOLERANCE || !error.is_finite()) {
+                    problems.add(
+                        "learning rate",
+                        format!(
+                            "step {step} used the learning rate {:e} on process {rank}, not {wanted:e}",
+                            line.lr
+                        ),
+                    );
+                }
+                read.extend(&line.rows);
+            }
+            report.steps += 1;
+            report.rows += read.len() as u64;
+            for crc in &read {
+                *counts.entry(sources.get(crc).copied().unwrap_or("unknown rows")).or_default() += 1;
+            }
+            compare_rows(step, planned, &read, &mut problems);
+        }
+        if let Some(wanted) = &phase.rows {
+            let span = format!("steps {} to {}", phase.from, phase.to - 1);
+            for (source, wanted) in wanted {
+                let found = counts.remove(source.as_str()).unwrap_or_default();
+                if found != *wanted {
+                    let text = format!("{span} read {found} rows of `{source}`, not {wanted}");
+                    problems.add("mixture", text);
+                }
+            }
+            for (source, found) in counts.into_iter().filter(|(_, n)| *n > 0) {
+                problems.add("mixture", format!("{span} read {found} rows of `{source}`, not 0"));
+            }
+        }
+    }
+    for (rank, lines) in ranks.iter().enumerate() {
+        if lines.len() as u64 > expected.steps {
+            let text = format!("process {rank} logged {} steps, not {}", lines.len(), expected.steps);
+            problems.add("log", text);
+        }
+    }
+    report.problems = problems.into_sentences();
+    report
+}
+
+/// Each planned row is read once in its step, and nothing else is.
+fn compare_rows(step: u64, planned: &[PlannedRow], read: &[u32], problems: &mut Problems) {
+    let mut balance: BTreeMap<u32, i64> = BTreeMap::new();
+    for row in planned {
+        *balance.entry(row.crc).or_default() -= 1;
+    }
+    for crc in read {
+        *balance.entry(*crc).or_default() += 1;
+    }
+    let more: i64 = balance.values().filter(|n| **n > 0).sum();
+    let fewer: i64 = -balance.values().filter(|n| **n < 0).sum::<i64>();
+    if more > 0 || fewer > 0 {
+        let text = format!(
+            "step {step} read {more} rows that the plan has elsewhere or not at all, and left out {fewer} of its {}",
+            planned.len()
+        );
+        problems.add("rows", text);
+    }
+}
+
+/// What differs between the RoPE of an exported `config.json` and the plan's.
+pub fn exported_rope(
+    expected: &ExpectedRope,
+    context: u64,
+    head_dim: Option<usize>,
+    config: &Map<String, Value>,
+) -> Vec<String> {
+    let whole = |key: &str| config.get(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+    let of_config = whole("head_dim")
+        .or_else(|| Some(whole("hidden_size")? / whole("num_attention_heads").filter(|n| *n > 0)?));
+    let found = match rope::from_hf(config) {
+        Ok(found) => found,
+        Err(error) => return vec![format!("the exported configuration cannot be read: {error}")],
+    };
+    let Some(head_dim) = of_config.or(head_dim) else {
+        return vec!["the exported configuration does not say how wide a head is".to_owned()];
+    };
+    let found = rope::inv_freq(head_dim, found.theta, &found.scaling, context);
+    let mut problems = Vec::new();
+    if !expected.inv_freq.is_empty() {
+        let same = expected.inv_freq.len() == found.inv_freq.len();
+        let pairs = expected.inv_freq.iter().zip(&found.inv_freq);
+        let worst = pairs.map(|(a, b)| ((a - b) / a).abs()).fold(0.0, f64::max);
+        if !same || worst > ROPE_TOLERANCE {
+            problems.push(format!(
+                "the RoPE of the exported configuration differs from the plan's by {worst:.1e} (relative)"
+            ));
+        }
+    }
+    let error = (found.attention_factor - expected.attention_factor).abs();
+    if error > ROPE_TOLERANCE {
+        problems.push(format!(
+            "the exported configuration has the attention factor {}, not {}",
+            found.attention_factor, expected.attention_factor
+        ));
+    }
+    problems
+}
+
+/// Sentences by sort, the first few of each and how many more.
+#[derive(Default)]
+struct Problems(BTreeMap<&'static str, (Vec<String>, usize)>);
+
+impl Problems {
+    fn add(&mut self, sort: &'static str, text: String) {
+        let (shown, more) = self.0.entry(sort).or_default();
+        if shown.len() < SHOWN { shown.push(text) } else { *more += 1 }
+    }
+
+    fn into_sentences(self) -> Vec<String> {
+        let mut out = Vec::new();
+        for (sort, (shown, more)) in self.0 {
+            out.extend(shown);
+            if more > 0 {
+                out.push(format!("… and {more} more about the {sort}"));
+            }
+        }
+        out
+    }
+}
