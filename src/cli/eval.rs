@@ -68,11 +68,13 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         Some(path) => TextTokenizer::open(path)?,
         None => {
             let json = tokenizer.tokenizer_json()?;
+            let (settings, jinja) = tokenizer.chat_files();
             TextTokenizer::from_json(
                 &args.checkpoint.join("tokenizer.json"),
                 json,
                 config.eos.first().copied(),
             )?
+            .with_chat_template(&settings, jinja.as_deref())?
         }
     };
     let kind = EngineKind::on(device, precision(args.precision.as_deref(), device))?;

@@ -7,7 +7,7 @@ use super::decontaminate::Exclusion;
 use super::filter::Filter;
 use super::fim::Fim;
 use super::readers::{Body, View};
-use super::record::{Rendered, TextOf, field};
+use super::record::{Dialogues, Rendered, TextOf, field};
 use super::summary::Dropped;
 use super::{OnBad, TextTokenizer};
 
@@ -109,7 +109,8 @@ impl Recipe<'_> {
         if self.filter.as_ref().and_then(|f| f.passes(&record, None)) == Some(false) {
             return Outcome::unwanted(|d| d.filtered += 1, String::new());
         }
-        match self.text.render(&record) {
+        let dialogues = Dialogues { chat: self.tokenizer.chat(), turns: !self.loss_on.is_empty() };
+        match self.text.render(&record, dialogues) {
             Ok(rendered) => self.text(rendered, &record),
             Err(what) => Outcome::bad(|d| d.no_text += 1, what),
         }

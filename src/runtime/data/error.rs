@@ -124,6 +124,20 @@ pub enum DataError {
         /// `tokenizer.json`.
         path: PathBuf,
     },
+    /// The tokenizer brings a chat template that is none.
+    #[error("the chat template with the tokenizer `{}` {why}", path.display())]
+    #[diagnostic(
+        code(midc::data::chat_template),
+        help(
+            "mend `chat_template` in `tokenizer_config.json` or `chat_template.jinja` beside the tokenizer"
+        )
+    )]
+    ChatTemplate {
+        /// `tokenizer.json`.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The tokenizer makes ids that the model has no embedding for.
     #[error(
         "the tokenizer `{}` makes ids up to {largest}, but the model has {vocab_size} embeddings (`vocab_size`)",

@@ -10,6 +10,7 @@
 //! ```
 
 mod cache;
+mod chat;
 mod corpus;
 mod decontaminate;
 mod document;

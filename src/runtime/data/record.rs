@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use serde_json::Value;
 
+use super::chat::ChatTemplate;
+
 /// Fields tried in turn when a source does not say which is its text.
 const AUTO: [&str; 3] = ["text", "messages", "conversations"];
 
@@ -30,6 +32,15 @@ pub(crate) enum Part {
 pub(crate) struct Rendered {
     pub(crate) text: String,
     pub(crate) spans: Vec<(String, Range<usize>)>,
+}
+
+/// How dialogues are written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Dialogues<'a> {
+    /// The model's own way; lines `role: content` where it has none.
+    pub(crate) chat: Option<&'a ChatTemplate>,
+    /// Whether the bytes of each turn are wanted.
+    pub(crate) turns: bool,
 }
 
 impl TextOf {
@@ -93,7 +104,7 @@ impl TextOf {
     }
 
     /// The document of `record`.
-    pub(crate) fn render(&self, record: &Value) -> Result<Rendered, String> {
+    pub(crate) fn render(&self, record: &Value, dialogues: Dialogues<'_>) -> Result<Rendered, String> {
         let mut out = Rendered::default();
         match self {
             Self::Auto => {
@@ -101,14 +112,14 @@ impl TextOf {
                     .into_iter()
                     .find(|name| !record[*name].is_null())
                     .ok_or("has neither `text` nor `messages`; say which with the source's `text`")?;
-                out.field(name, &record[name])?;
+                out.field(name, &record[name], record, dialogues)?;
             }
-            Self::Field(name) => out.field(name, field(record, name))?,
+            Self::Field(name) => out.field(name, field(record, name), record, dialogues)?,
             Self::Template(parts) => {
                 for part in parts {
                     match part {
                         Part::Literal(text) => out.text.push_str(text),
-                        Part::Field(name) => out.field(name, field(record, name))?,
+                        Part::Field(name) => out.field(name, field(record, name), record, dialogues)?,
                     }
                 }
             }
@@ -130,14 +141,30 @@ pub(crate) fn field<'a>(record: &'a Value, path: &str) -> &'a Value {
 }
 
 impl Rendered {
-    fn field(&mut self, name: &str, value: &Value) -> Result<(), String> {
+    fn field(
+        &mut self,
+        name: &str,
+        value: &Value,
+        record: &Value,
+        dialogues: Dialogues<'_>,
+    ) -> Result<(), String> {
         let start = self.text.len();
         match value {
             Value::String(text) => self.text.push_str(text),
             Value::Number(n) => self.text.push_str(&n.to_string()),
             Value::Bool(b) => self.text.push_str(if *b { "true" } else { "false" }),
             Value::Null => return Err(format!("has no field `{name}`")),
-            Value::Array(turns) => self.dialogue(name, turns)?,
+            Value::Array(turns) => match dialogues.chat {
+                Some(chat) if turns.iter().any(Value::is_object) => {
+                    let written = chat
+                        .render(turns, &record["tools"], dialogues.turns)
+                        .map_err(|why| format!("`{name}` {why}"))?;
+                    self.text.push_str(&written.text);
+                    let turns = written.turns.into_iter();
+                    self.spans.extend(turns.map(|(role, at)| (role, start + at.start..start + at.end)));
+                }
+                _ => self.dialogue(name, turns)?,
+            },
             Value::Object(_) => return Err(format!("field `{name}` is an object, not text")),
         }
         self.spans.push((name.to_owned(), start..self.text.len()));
@@ -185,7 +212,7 @@ mod tests {
     use super::*;
 
     fn render(text: Option<&str>, record: Value) -> Result<String, String> {
-        TextOf::parse(text)?.render(&record).map(|r| r.text)
+        TextOf::parse(text)?.render(&record, Dialogues::default()).map(|r| r.text)
     }
 
     #[test]
@@ -233,8 +260,10 @@ mod tests {
 
     #[test]
     fn spans_say_where_fields_lie() {
-        let got =
-            TextOf::parse(Some("Q: {q} A: {a}")).unwrap().render(&json!({"q": "x", "a": "yz"})).unwrap();
+        let got = TextOf::parse(Some("Q: {q} A: {a}"))
+            .unwrap()
+            .render(&json!({"q": "x", "a": "yz"}), Dialogues::default())
+            .unwrap();
         assert_eq!(got.spans, [("q".into(), 3..4), ("a".into(), 8..10)]);
         assert_eq!(&got.text[8..10], "yz");
     }

@@ -3,11 +3,13 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::DataError;
+use super::chat::ChatTemplate;
 use crate::plan::ModelPlan;
 
 /// Longer texts are cut at line starts and encoded in parts, in parallel by the caller's threads,
@@ -35,6 +37,7 @@ pub struct TextTokenizer {
     largest: u32,
     digest: blake3::Hash,
     cuts_at_lines: bool,
+    chat: Option<Arc<ChatTemplate>>,
 }
 
 impl std::fmt::Debug for TextTokenizer {
@@ -72,13 +75,16 @@ impl TextTokenizer {
             let id = [&config["eos_token_id"], &config["text_config"]["eos_token_id"]];
             id.into_iter().find_map(|v| v.as_u64().or(v[0].as_u64())).and_then(|id| u32::try_from(id).ok())
         };
-        Self::from_bytes(&path, &bytes, |inner| {
+        let config = json("tokenizer_config.json");
+        let jinja = std::fs::read_to_string(dir.join("chat_template.jinja")).ok();
+        let tokenizer = Self::from_bytes(&path, &bytes, |inner| {
             let id = |name: String| inner.token_to_id(&name);
-            named(&json("tokenizer_config.json"))
+            named(&config)
                 .and_then(id)
                 .or_else(|| by_id(&json("config.json")).filter(|id| inner.id_to_token(*id).is_some()))
                 .or_else(|| named(&json("special_tokens_map.json")).and_then(id))
-        })
+        })?;
+        tokenizer.with_chat_template(&config, jinja.as_deref())
     }
 
     /// From the text of a `tokenizer.json` that `path` names in messages, with the id of its
@@ -88,6 +94,27 @@ impl TextTokenizer {
     /// The text cannot be understood, or there is no end-of-sequence token.
     pub fn from_json(path: &Path, json: &[u8], eos: Option<u32>) -> Result<Self, DataError> {
         Self::from_bytes(path, json, |inner| eos.filter(|id| inner.id_to_token(*id).is_some()))
+    }
+
+    /// The same, writing dialogues by the template in the text of `chat_template.jinja` or the
+    /// content of `tokenizer_config.json`, where either has one.
+    ///
+    /// # Errors
+    /// The template is not Jinja.
+    pub fn with_chat_template(mut self, config: &Value, jinja: Option<&str>) -> Result<Self, DataError> {
+        let broken = |why| DataError::ChatTemplate { path: self.path.clone(), why };
+        self.chat = ChatTemplate::find(config, jinja).map_err(broken)?.map(Arc::new);
+        if let Some(chat) = &self.chat {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(self.digest.as_bytes()).update(chat.digest().as_bytes());
+            self.digest = hasher.finalize();
+        }
+        Ok(self)
+    }
+
+    /// How dialogues are written.
+    pub(crate) fn chat(&self) -> Option<&ChatTemplate> {
+        self.chat.as_deref()
     }
 
     fn from_bytes(
@@ -114,6 +141,7 @@ impl TextTokenizer {
             largest,
             digest: hasher.finalize(),
             cuts_at_lines: false,
+            chat: None,
         };
         tokenizer.cuts_at_lines = tokenizer.probe_cuts();
         Ok(tokenizer)

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::readers::{self, Body, Format, Stretch, View};
-use super::record::TextOf;
+use super::record::{Dialogues, TextOf};
 use super::{DataError, TextTokenizer};
 
 /// Consecutive tokens of one document; every one but the first is predicted from those before it.
@@ -40,6 +40,7 @@ pub fn file_windows<'a>(
     let items =
         readers::open(&stretch, &View { vocab_size, eos: tokenizer.eos(), fields: Some(text_of.fields()) })?;
     let path = path.to_owned();
+    let dialogues = Dialogues { chat: tokenizer.chat(), turns: false };
     let documents = items.map(move |item| -> Result<Vec<u32>, DataError> {
         let item = item?;
         let record = item.record;
@@ -47,12 +48,12 @@ pub fn file_windows<'a>(
         let text = match item.body {
             Body::Tokens(tokens) => return Ok(tokens),
             Body::Text(bytes) => String::from_utf8(bytes).map_err(|e| bad(e.to_string()))?,
-            Body::Row(row) => text_of.render(&serde_json::Value::Object(row)).map_err(bad)?.text,
+            Body::Row(row) => text_of.render(&serde_json::Value::Object(row), dialogues).map_err(bad)?.text,
             Body::Json(bytes) => {
                 let value = serde_json::from_slice(&bytes).map_err(|e| {
                     bad(format!("malformed JSON: {e}").replace(" at line 1 column", " at column"))
                 })?;
-                text_of.render(&value).map_err(bad)?.text
+                text_of.render(&value, dialogues).map_err(bad)?.text
             }
         };
         let fail = |why| DataError::Tokenize { path: path.clone(), record, why };

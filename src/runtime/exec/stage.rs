@@ -132,8 +132,10 @@ impl Run<'_> {
             count_duplicates: false,
         };
         let json = tokenizer.tokenizer_json()?;
+        let (settings, jinja) = tokenizer.chat_files();
         let tokenizer =
-            TextTokenizer::from_json(Path::new("tokenizer.json"), json, config.eos.first().copied())?;
+            TextTokenizer::from_json(Path::new("tokenizer.json"), json, config.eos.first().copied())?
+                .with_chat_template(&settings, jinja.as_deref())?;
         let reading = self.observer.reading();
         let (corpus, summary) = Corpus::open(&self.plan.sources, tokenizer, &open, reading)?;
         for source in &summary.sources {

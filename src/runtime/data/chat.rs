@@ -1,0 +1,266 @@
+//! Conversations as the model's own chat template writes them: the Jinja text that lies with the
+//! tokenizer, rendered as `apply_chat_template` of transformers does. The only file that names minijinja.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{Environment, Error, ErrorKind, Value as Jinja};
+use serde_json::{Map, Value, json};
+
+/// Steps a template may take for one conversation: enough for thousands of turns, and an end for a
+/// template that has none.
+const FUEL: u64 = 10_000_000;
+
+/// A compiled template and the special tokens it may name.
+#[derive(Clone, Debug)]
+pub(crate) struct ChatTemplate {
+    environment: Environment<'static>,
+    /// `bos_token`, `eos_token`, …
+    tokens: BTreeMap<String, String>,
+    digest: blake3::Hash,
+}
+
+/// A rendered conversation.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Conversation {
+    pub(crate) text: String,
+    /// Role and bytes of each turn: what the template adds for it after the prompt for it.
+    pub(crate) turns: Vec<(String, Range<usize>)>,
+}
+
+const NAME: &str = "chat_template";
+
+impl ChatTemplate {
+    /// The template in `chat_template.jinja`, else in `tokenizer_config.json` (of several named ones
+    /// the one called `default`); `None` where neither has one.
+    ///
+    /// # Errors
+    /// The template is not Jinja.
+    pub(crate) fn find(config: &Value, jinja: Option<&str>) -> Result<Option<Self>, String> {
+        let inside = match &config[NAME] {
+            Value::String(text) => Some(text.as_str()),
+            Value::Array(named) => {
+                named.iter().find(|t| t["name"] == "default").and_then(|t| t["template"].as_str())
+            }
+            _ => None,
+        };
+        let Some(source) = jinja.or(inside) else { return Ok(None) };
+        let tokens = ["bos_token", "eos_token", "pad_token", "unk_token"].into_iter().filter_map(|name| {
+            let token = &config[name];
+            Some((name.to_owned(), token.as_str().or(token["content"].as_str())?.to_owned()))
+        });
+        Self::new(source, tokens.collect()).map(Some)
+    }
+
+    fn new(source: &str, tokens: BTreeMap<String, String>) -> Result<Self, String> {
+        let mut environment = Environment::new();
+        // As transformers sets up Jinja.
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| describe(&e))?);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_fuel(Some(FUEL));
+        environment.add_filter("tojson", to_json);
+        environment.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        // `strftime_now` is left undefined, as templates expect of old versions: a corpus that changes
+        // with the day could not be read twice.
+        environment.add_template_owned(NAME, source.to_owned()).map_err(|e| describe(&e))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(source.as_bytes());
+        for (name, token) in &tokens {
+            hasher.update(name.as_bytes()).update(b"=").update(token.as_bytes()).update(b"\n");
+        }
+        Ok(Self { environment, tokens, digest: hasher.finalize() })
+    }
+
+    /// Identifies what it writes.
+    pub(crate) fn digest(&self) -> blake3::Hash {
+        self.digest
+    }
+
+    /// The conversation `turns`, with the bytes of each turn where `spans` are wanted.
+    ///
+    /// # Errors
+    /// Turns that are none; what the template says of them; spans of a template that does not write a
+    /// longer conversation as a continuation of a shorter one.
+    pub(crate) fn render(&self, turns: &[Value], tools: &Value, spans: bool) -> Result<Conversation, String> {
+        let messages = turns.iter().enumerate().map(message).collect::<Result<Vec<_>, _>>()?;
+        let text = self.write(&messages, tools, false)?;
+        let mut found = Vec::new();
+        if spans {
+            let mut before = 0;
+            for (i, turn) in messages.iter().enumerate() {
+                let role = turn["role"].as_str().unwrap_or_default();
+                let end = self.prefix(&messages[..=i], tools, false, &text)?;
+                let start = match role {
+                    // The words that open its turn are given to the model, not said by it.
+                    "assistant" if i > 0 => self.prefix(&messages[..i], tools, true, &text)?,
+                    _ => before,
+                };
+                found.push((role.to_owned(), start.min(end)..end));
+                before = end;
+            }
+        }
+        Ok(Conversation { text, turns: found })
+    }
+
+    /// Length of what a shorter conversation is written as, if the whole begins with it.
+    fn prefix(&self, messages: &[Value], tools: &Value, prompt: bool, whole: &str) -> Result<usize, String> {
+        let text = self.write(messages, tools, prompt)?;
+        if whole.starts_with(&text) {
+            return Ok(text.len());
+        }
+        Err("is written by a chat template that rewrites earlier turns, so that `loss_on` cannot tell turns \
+             apart"
+            .into())
+    }
+
+    fn write(&self, messages: &[Value], tools: &Value, prompt: bool) -> Result<String, String> {
+        let template = self.environment.get_template(NAME).map_err(|e| describe(&e))?;
+        let mut names: BTreeMap<&str, Jinja> =
+            self.tokens.iter().map(|(name, token)| (name.as_str(), Jinja::from(token.as_str()))).collect();
+        names.insert("messages", Jinja::from(Serde(messages)));
+        names.insert("tools", Jinja::from(Serde(tools)));
+        names.insert("add_generation_prompt", Jinja::from(prompt));
+        template.render(Jinja::from_iter(names)).map_err(|e| describe(&e))
+    }
+}
+
+/// A turn under the keys templates read, whatever it calls them.
+fn message((i, turn): (usize, &Value)) -> Result<Value, String> {
+    let Some(object) = turn.as_object() else { return Err(format!("turn {} is not an object", i + 1)) };
+    let role = turn["role"].as_str().or(turn["from"].as_str());
+    let role = match role.ok_or_else(|| format!("turn {} has no `role`", i + 1))? {
+        "human" => "user",
+        "gpt" | "model" => "assistant",
+        role => role,
+    };
+    let mut message: Map<String, Value> = object.clone();
+    message.insert("role".into(), json!(role));
+    if let Some(value) = message.remove("value").filter(|_| turn["content"].is_null()) {
+        message.insert("content".into(), value);
+    }
+    message.remove("from");
+    // Columns of a table are there for every turn, empty or not; templates ask whether they are.
+    message.retain(|_, value| !value.is_null());
+    Ok(Value::Object(message))
+}
+
+/// Python's `json.dumps(value, ensure_ascii=False)`, as transformers defines the filter.
+fn to_json(value: Jinja, options: Kwargs) -> Result<String, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let failed = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
+    let mut out = Vec::new();
+    match indent {
+        Some(width) => {
+            let spaces = " ".repeat(width.min(16));
+            let pretty = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
+            let mut serializer = serde_json::Serializer::with_formatter(&mut out, pretty);
+            serde::Serialize::serialize(&value, &mut serializer).map_err(failed)?;
+        }
+        None => {
+            let mut serializer = serde_json::Serializer::with_formatter(&mut out, Spaced);
+            serde::Serialize::serialize(&value, &mut serializer).map_err(failed)?;
+        }
+    }
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// A blank after each comma and colon, as Python writes JSON.
+struct Spaced;
+
+impl serde_json::ser::Formatter for Spaced {
+    fn begin_array_value<W: std::io::Write + ?Sized>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
+        if first { Ok(()) } else { w.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: std::io::Write + ?Sized>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
+        if first { Ok(()) } else { w.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: std::io::Write + ?Sized>(&mut self, w: &mut W) -> std::io::Result<()> {
+        w.write_all(b": ")
+    }
+}
+
+fn describe(error: &Error) -> String {
+    let line = error.line().map(|l| format!(" (line {l} of the chat template)")).unwrap_or_default();
+    match error.detail() {
+        Some(detail) => format!("cannot be written by the chat template: {detail}{line}"),
+        None => format!("cannot be written by the chat template: {}{line}", error.kind()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHATML: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nHelp.<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'].strip() + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+    fn template(source: &str) -> ChatTemplate {
+        ChatTemplate::find(&json!({"chat_template": source, "eos_token": {"content": "</s>"}}), None)
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn turns_are_found_in_what_the_template_writes() {
+        let turns =
+            [json!({"from": "human", "value": " hi "}), json!({"role": "assistant", "content": "ho"})];
+        let got = template(CHATML).render(&turns, &Value::Null, true).unwrap();
+        let text = "<|im_start|>system\nHelp.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n\
+                    <|im_start|>assistant\nho<|im_end|>\n";
+        assert_eq!(got.text, text);
+        let said: Vec<(&str, &str)> = got.turns.iter().map(|(r, s)| (r.as_str(), &text[s.clone()])).collect();
+        assert_eq!(said[1], ("assistant", "ho<|im_end|>\n"));
+        assert_eq!(said[0].0, "user");
+        assert!(said[0].1.ends_with("<|im_start|>user\nhi<|im_end|>\n"));
+    }
+
+    #[test]
+    fn special_tokens_tools_and_json() {
+        let source = "{% if tools %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}{{ eos_token }}";
+        let turns = [json!({"role": "user", "content": "a < b"})];
+        let tools = json!([{"name": "f", "x": [1, 2]}]);
+        let got = template(source).render(&turns, &tools, false).unwrap();
+        assert_eq!(got.text, "[{\"name\": \"f\", \"x\": [1, 2]}]a < b</s>");
+    }
+
+    #[test]
+    fn what_cannot_be_written_says_why() {
+        let turns = [json!({"role": "user", "content": "x"}), json!({"role": "assistant", "content": "y"})];
+        let say =
+            |source: &str, turns: &[Value]| template(source).render(turns, &Value::Null, true).unwrap_err();
+        let raised = "{{ raise_exception('only one turn') }}";
+        assert!(say(raised, &turns).contains("only one turn (line 1"));
+        let rewrites = "{{ messages | length }}: {% for m in messages %}{{ m.content }}{% endfor %}";
+        assert!(say(rewrites, &turns).contains("rewrites earlier turns"));
+        assert!(say("x", &[json!("text")]).contains("turn 1 is not an object"));
+        assert!(say("x", &[json!({"content": "x"})]).contains("turn 1 has no `role`"));
+        let endless = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
+        assert!(say(endless, &turns).contains("chat template"));
+        assert!(ChatTemplate::find(&json!({"chat_template": "{% if"}), None).is_err());
+        assert!(ChatTemplate::find(&json!({}), None).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_named_default_is_found_and_a_file_goes_first() {
+        let config = json!({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]});
+        let turns = [json!({"role": "user", "content": "x"})];
+        let text =
+            |jinja| ChatTemplate::find(&config, jinja).unwrap().unwrap().render(&turns, &Value::Null, false);
+        assert_eq!(text(None).unwrap().text, "d");
+        assert_eq!(text(Some("f")).unwrap().text, "f");
+    }
+}
