@@ -15,6 +15,7 @@ use miette::IntoDiagnostic;
 use crate::cli::compile::{self, CompileArgs};
 use crate::cli::device::{DeviceArg, precision};
 use crate::cli::progress::Bar;
+use crate::cli::report;
 use crate::plan::StagePlan;
 use crate::runtime::data::{OnBad, Progress};
 use crate::runtime::exec::{Event, ExecOptions, NotFinite, Observer, Outcome, Selection, Summary, exec};
@@ -114,7 +115,9 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let mut screen = Screen::new(args.quiet);
     let outcome = exec(&compiled.plan, &options, &stop, &mut screen);
     screen.clear();
-    match outcome? {
+    let outcome = outcome?;
+    report::after_run(&run_dir);
+    match outcome {
         Outcome::Finished(summary) => {
             if !args.quiet {
                 print_summary(&summary);

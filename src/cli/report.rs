@@ -27,6 +27,19 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Write the report of a run that has just ended; what cannot be written is a warning, because the run
+/// itself is safe.
+pub(crate) fn after_run(dir: &Path) {
+    let write = || -> miette::Result<PathBuf> {
+        let path = dir.join("report.html");
+        write_whole(&path, page(dir)?.as_bytes())?;
+        Ok(path)
+    };
+    if let Err(error) = write() {
+        eprintln!("the report could not be written: {error}; `midc report {}` tries again", dir.display());
+    }
+}
+
 /// The report of the run in `dir`.
 ///
 /// # Errors

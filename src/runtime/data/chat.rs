@@ -125,7 +125,7 @@ impl ChatTemplate {
         names.insert("messages", Jinja::from(Serde(messages)));
         names.insert("tools", Jinja::from(Serde(tools)));
         names.insert("add_generation_prompt", Jinja::from(prompt));
-        template.render(Jinja::from_iter(names)).map_err(|e| describe(&e))
+        template.render(Jinja::from_pairs(names)).map_err(|e| describe(&e))
     }
 }
 

@@ -38,6 +38,9 @@ pub(crate) struct Decoder<B: Backend> {
     part: Option<(u64, f64)>,
 }
 
+/// Tokens that go through the model at once when only losses are wanted.
+const LOSS_TOKENS: usize = 4096;
+
 /// What a pass is for.
 #[derive(Clone, Copy, PartialEq)]
 enum Purpose {
@@ -152,7 +155,11 @@ impl<B: Backend> Decoder<B> {
     fn schedule_for(&self, batch: &Batch, training: bool) -> Result<Schedule, EngineError> {
         let layers = self.architecture.num_hidden_layers;
         let parameters = self.parameter_bytes(if training { 4 } else { 1 });
-        let (rows, context) = (batch.rows(), batch.context);
+        let (mut rows, context) = (batch.rows(), batch.context);
+        if !training {
+            // A measurement may bring thousands of rows, and nothing is gained by more at once.
+            rows = rows.min((LOSS_TOKENS / context).max(1));
+        }
         let load = memory::load(&self.architecture, 0, context)?;
         let held = |tokens| parameters + B::overhead_bytes(Load { tokens, ..load });
         schedule::<B>(&self.widths, layers, rows, context, training, held, self.budget)

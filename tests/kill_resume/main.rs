@@ -1,8 +1,9 @@
 //! A run that is killed again and again at random moments and resumed each time ends with the
 //! metrics and weights of a run nobody disturbed.
 //!
-//! `MIDC_KILLS` sets how often it is killed (default 5), `MIDC_KILL_SETS` the `--set` arguments
-//! (default: a run of seconds; empty: the quickstart as it is).
+//! The graph has everything a run can be killed in: reading the data, training, checkpoints, souping.
+//! `MIDC_KILLS` sets how often it is killed (default 20), `MIDC_KILL_SEED` the moments (default: new
+//! ones each time; a failure names the seed).
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -10,19 +11,25 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const DEFAULT_SETS: &str = "stable_tokens=200k anneal_tokens=80k";
-
 fn exec(run_dir: &Path, cache: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_midc"));
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart.curriculum");
-    command.arg("exec").arg(example).arg("--run-dir").arg(run_dir).arg("--cache-dir").arg(cache);
-    command.args(["--quiet", "--resume"]);
-    let sets = std::env::var("MIDC_KILL_SETS").unwrap_or_else(|_| DEFAULT_SETS.to_string());
-    for set in sets.split_whitespace() {
-        command.args(["--set", set]);
-    }
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kill_resume/graph.curriculum");
+    command.arg("exec").arg(file).arg("--run-dir").arg(run_dir).arg("--cache-dir").arg(cache);
+    command.args(["--quiet", "--resume", "--noise-every", "3"]).stdout(Stdio::null()).stderr(Stdio::null());
     command
+}
+
+/// splitmix64: moments that a seed repeats.
+struct Moments(u64);
+
+impl Moments {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) as f64 / u64::MAX as f64
+    }
 }
 
 /// Metrics without what a clock decides.
@@ -43,7 +50,7 @@ fn metrics(run_dir: &Path) -> Vec<serde_json::Value> {
 /// the periodic ones are left is the same, but the test needs no more.
 fn weights(run_dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
-    for stage in ["stable", "anneal"] {
+    for stage in ["trunk", "branch[2]", "branch[3]", "mean", "end"] {
         let dir = run_dir.join("checkpoints").join(stage);
         let mut steps: Vec<(u64, std::path::PathBuf)> = std::fs::read_dir(&dir)
             .unwrap()
@@ -53,7 +60,12 @@ fn weights(run_dir: &Path) -> Vec<(String, Vec<u8>)> {
         steps.sort();
         let (step, last) = steps.pop().unwrap();
         for file in ["model.safetensors", "state/optimizer.safetensors"] {
-            found.push((format!("{stage}/{step}/{file}"), std::fs::read(last.join(file)).unwrap()));
+            // A soup has no moments.
+            let Ok(bytes) = std::fs::read(last.join(file)) else {
+                assert_eq!((stage, file), ("mean", "state/optimizer.safetensors"));
+                continue;
+            };
+            found.push((format!("{stage}/{step}/{file}"), bytes));
         }
     }
     found
@@ -61,7 +73,11 @@ fn weights(run_dir: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn killed_and_resumed_equals_undisturbed() {
-    let kills: u32 = std::env::var("MIDC_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let kills = number("MIDC_KILLS").unwrap_or(20);
+    let seed = number("MIDC_KILL_SEED").unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    eprintln!("MIDC_KILL_SEED={seed}");
+    let mut moments = Moments(seed);
     let dir = tempfile::tempdir().unwrap();
     let (calm, stormy) = (dir.path().join("calm"), dir.path().join("stormy"));
 
@@ -73,17 +89,17 @@ fn killed_and_resumed_equals_undisturbed() {
     let cache = dir.path().join("cache-stormy");
     let mut killed = 0;
     while killed < kills {
-        // Kills fall anywhere in the time a run takes; most of a run survives each as checkpoints,
-        // so short lives are needed to reach `kills` before it is done.
-        let share = f64::from(RandomState::new().build_hasher().finish() as u32) / f64::from(u32::MAX);
-        let life = whole.mul_f64(0.5 * share) + Duration::from_millis(5);
+        // Most of a run survives each kill as checkpoints, so short lives are needed for the kills to
+        // fall everywhere before it is done.
+        let life = whole.mul_f64(0.4 * moments.next()) + Duration::from_millis(5);
         let mut child = exec(&stormy, &cache).spawn().unwrap();
         std::thread::sleep(life);
-        if child.try_wait().unwrap().is_some() {
+        if let Some(status) = child.try_wait().unwrap() {
             // It finished before it could be killed: begin again, so that every kill counts.
-            let done = metrics(&stormy);
-            assert_eq!(done, metrics(&calm));
+            assert!(status.success());
+            same(&stormy, &calm);
             std::fs::remove_dir_all(&stormy).unwrap();
+            std::fs::remove_dir_all(&cache).unwrap();
             continue;
         }
         child.kill().unwrap();
@@ -91,9 +107,12 @@ fn killed_and_resumed_equals_undisturbed() {
         killed += 1;
     }
     assert!(exec(&stormy, &cache).status().unwrap().success());
+    same(&stormy, &calm);
+}
 
-    assert_eq!(metrics(&stormy), metrics(&calm));
-    let (a, b) = (weights(&stormy), weights(&calm));
+fn same(one: &Path, other: &Path) {
+    assert_eq!(metrics(one), metrics(other));
+    let (a, b) = (weights(one), weights(other));
     assert_eq!(a.len(), b.len());
     for ((name_a, bytes_a), (name_b, bytes_b)) in a.iter().zip(&b) {
         assert_eq!(name_a, name_b);

@@ -1,0 +1,234 @@
+//! Files that were cut short, had a bit turned, or hold another model: each is named, nothing that was
+//! there is lost, and a run that can go on from what is left does.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn midc(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_midc")).current_dir(root()).args(arguments).output().unwrap()
+}
+
+fn words(output: &Output) -> String {
+    // Reports break lines where the terminal would.
+    let text = String::from_utf8_lossy(&output.stderr);
+    text.replace(['│', '×', '├', '─', '▶', '╰'], " ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Every file under `dir` with its content.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => drop(found.insert(path.clone(), std::fs::read(path).unwrap())),
+        }
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    for (path, content) in files(from) {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::write(target, content).unwrap();
+    }
+}
+
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn truncate(bytes: &mut Vec<u8>) {
+    bytes.truncate(bytes.len() * 2 / 3);
+}
+
+fn turn_a_bit(bytes: &mut Vec<u8>) {
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+}
+
+/// A finished run of the trunk of the graph, its cache, and the checkpoints of its stage.
+struct Finished {
+    dir: tempfile::TempDir,
+}
+
+impl Finished {
+    fn new() -> Self {
+        let finished = Self { dir: tempfile::tempdir().unwrap() };
+        let output = finished.exec("run", &[]);
+        assert!(output.status.success(), "{}", words(&output));
+        finished
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn exec(&self, run: &str, more: &[&str]) -> Output {
+        let (run, cache) = (self.at(run), self.at("cache"));
+        let mut arguments = vec!["exec", "tests/kill_resume/graph.curriculum", "--until", "trunk"];
+        arguments.extend(["--set", "scale=8192", "--run-dir", run.to_str().unwrap()]);
+        arguments.extend(["--cache-dir", cache.to_str().unwrap()]);
+        arguments.extend(more);
+        midc(&arguments)
+    }
+
+    /// Another directory with the same run.
+    fn again(&self, name: &str) -> PathBuf {
+        copy(&self.at("run"), &self.at(name));
+        self.at(name).join("checkpoints/trunk")
+    }
+
+    fn last(&self) -> PathBuf {
+        self.at("run/checkpoints/trunk/step-16")
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_made_again() {
+    let finished = Finished::new();
+    let damages: [(&str, fn(&mut Vec<u8>)); 5] = [
+        ("model.safetensors", truncate),
+        ("model.safetensors", turn_a_bit),
+        ("state/optimizer.safetensors", turn_a_bit),
+        ("state/trainer.json", truncate),
+        ("config.json", Vec::clear),
+    ];
+    let whole = files(&finished.last());
+    for (i, (file, damage)) in damages.into_iter().enumerate() {
+        let series = finished.again(&format!("damaged-{i}"));
+        change(&series.join("step-16").join(file), damage);
+        let output = finished.exec(&format!("damaged-{i}"), &["--resume"]);
+        let said = words(&output);
+        assert!(output.status.success(), "{file}: {said}");
+        assert!(said.contains("passed over a damaged checkpoint") && said.contains(file), "{file}: {said}");
+        let again = files(&series.join("step-16"));
+        assert_eq!(again.len(), whole.len());
+        for (a, b) in again.iter().zip(&whole) {
+            assert!(a.1 == b.1, "{} differs", a.0.display());
+        }
+    }
+}
+
+#[test]
+fn a_run_is_never_overwritten() {
+    let finished = Finished::new();
+    let before = files(&finished.at("run"));
+    let output = finished.exec("run", &[]);
+    assert!(!output.status.success());
+    assert!(words(&output).contains("--resume"), "{}", words(&output));
+    assert!(files(&finished.at("run")) == before, "the run changed");
+}
+
+#[test]
+fn models_that_are_not_whole_are_named() {
+    let finished = Finished::new();
+    let header = |f: fn(&str) -> String| {
+        move |bytes: &mut Vec<u8>| {
+            let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            let text = f(std::str::from_utf8(&bytes[8..8 + length]).unwrap());
+            let data = bytes.split_off(8 + length);
+            *bytes = (text.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(text.as_bytes());
+            bytes.extend(data);
+        }
+    };
+    type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+    let cases: [(&str, Damage, &str); 6] = [
+        ("model.safetensors", Box::new(truncate), "model.safetensors"),
+        ("model.safetensors", Box::new(header(|h| h.replacen("\"F32\"", "\"I64\"", 1))), "I64"),
+        (
+            "model.safetensors",
+            Box::new(header(|h| h.replacen("embed_tokens", "embed_tokenz", 1))),
+            "embed_tokens",
+        ),
+        ("model.safetensors", Box::new(|b| b[..8].fill(0xff)), "model.safetensors"),
+        ("config.json", Box::new(|b| replace(b, "\"vocab_size\": 4096", "\"vocab_size\": 4000")), "4000"),
+        ("tokenizer.json", Box::new(truncate), "tokenizer.json"),
+    ];
+    for (i, (file, damage, named)) in cases.iter().enumerate() {
+        let model = finished.at(&format!("model-{i}"));
+        copy(&finished.last(), &model);
+        // As a directory from elsewhere, which has no checksums to tell.
+        std::fs::remove_file(model.join("checksums.json")).unwrap();
+        change(&model.join(file), |bytes| damage(bytes));
+        let before = files(&model);
+        let output = midc(&["eval", model.to_str().unwrap(), "--data", "examples/data/qa.test.jsonl"]);
+        let said = words(&output);
+        assert!(!output.status.success(), "{file}, case {i}");
+        assert!(said.contains(named) && !said.contains("panicked"), "{file}, case {i}: {said}");
+        assert!(files(&model) == before);
+    }
+}
+
+fn replace(bytes: &mut Vec<u8>, from: &str, to: &str) {
+    let text = String::from_utf8(std::mem::take(bytes)).unwrap();
+    assert!(text.contains(from), "{text}");
+    *bytes = text.replacen(from, to, 1).into_bytes();
+}
+
+#[test]
+fn a_damaged_cache_is_made_again() {
+    let finished = Finished::new();
+    let cache = files(&finished.at("cache"));
+    let shards: Vec<&PathBuf> = cache.keys().filter(|p| cache[*p].len() > 1000).collect();
+    assert!(!shards.is_empty());
+    let weights = std::fs::read(finished.last().join("model.safetensors")).unwrap();
+    let damages: [fn(&mut Vec<u8>); 2] = [truncate, turn_a_bit];
+    for (i, damage) in damages.into_iter().enumerate() {
+        for shard in &shards {
+            change(shard, damage);
+        }
+        let run = format!("fresh-{i}");
+        let output = finished.exec(&run, &[]);
+        assert!(output.status.success(), "{}", words(&output));
+        let again = finished.at(&run).join("checkpoints/trunk/step-16/model.safetensors");
+        assert!(std::fs::read(again).unwrap() == weights, "other weights from a damaged cache");
+        assert!(files(&finished.at("cache")) == cache, "the cache was not made again");
+    }
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let finished = Finished::new();
+    let model = finished.at("small");
+    copy(&finished.last(), &model);
+    std::fs::remove_file(model.join("checksums.json")).unwrap();
+    // One token more than the embedding has rows.
+    change(&model.join("tokenizer.json"), |bytes| {
+        let mut json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        json["model"]["vocab"]["no such token"] = 4096.into();
+        *bytes = serde_json::to_vec(&json).unwrap();
+    });
+    let curriculum = std::fs::read_to_string(root().join("tests/kill_resume/graph.curriculum")).unwrap();
+    let (head, rest) = curriculum.split_once("model tiny {").unwrap();
+    let (_, tail) = rest.split_once("\n}\n").unwrap();
+    let data = root().join("examples/data");
+    let text = format!("{head}model tiny {{\n  checkpoint = \"small\"\n}}\n{tail}")
+        .replace("../../examples/data", data.to_str().unwrap());
+    let file = finished.at("other.curriculum");
+    std::fs::write(&file, text).unwrap();
+    let (run, cache) = (finished.at("other"), finished.at("cache"));
+    let output = midc(&[
+        "exec",
+        file.to_str().unwrap(),
+        "--until",
+        "trunk",
+        "--run-dir",
+        run.to_str().unwrap(),
+        "--cache-dir",
+        cache.to_str().unwrap(),
+    ]);
+    let said = words(&output);
+    assert!(!output.status.success());
+    assert!(said.contains("4096") && said.contains("tokenizer"), "{said}");
+    assert!(!run.join("checkpoints/trunk").exists(), "a checkpoint of a run that did not begin");
+}
