@@ -29,6 +29,7 @@ pub fn report_html(plan: &Plan, history: &History) -> String {
     body.push_str(&tables::gates(plan, history));
     body.push_str(&tables::heldout(plan, history));
     body.push_str(&tables::needles(plan, history));
+    body.push_str(&tables::positions(plan, history));
     body.push_str(&tables::choices(plan, history));
     body.push_str(&tables::mixtures(plan, history));
     body.push_str("</div>\n");

@@ -304,13 +304,35 @@ fn heat(value: f64) -> String {
     )
 }
 
+/// Held-out loss by where in the row the prediction stands, at both edges of each stage: a context
+/// that is used shows as a loss that keeps falling down the column.
+pub(super) fn positions(plan: &Plan, history: &History) -> String {
+    let mut rows = Vec::new();
+    for stage in &plan.stages {
+        let mut found: BTreeMap<u64, (&str, f64, f64)> = BTreeMap::new();
+        for m in history.of(&stage.name, "position") {
+            let from = m.subject.split("..").next().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX);
+            found.entry(from).or_insert((&m.subject, m.value, m.value)).2 = m.value;
+        }
+        for (range, first, last) in found.into_values() {
+            let (stage, range) = (escape(&stage.name), escape(range));
+            rows.push(vec![stage, range, number::plain(first), number::plain(last)]);
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let headings = [("stage", false), ("positions", true), ("first", true), ("last", true)];
+    section("position", "Held-out loss by position in the row", &table(&headings, &rows))
+}
+
 /// Multiple-choice accuracies.
 pub(super) fn choices(plan: &Plan, history: &History) -> String {
     let mut rows = Vec::new();
     for stage in &plan.stages {
         let mut found: BTreeMap<(&str, &str), (f64, f64)> = BTreeMap::new();
         let measured = history.measurements.iter().filter(|m| m.stage == stage.name);
-        for m in measured.filter(|m| m.measure != "loss" && m.measure != "needle") {
+        for m in measured.filter(|m| !["loss", "needle", "position"].contains(&m.measure.as_str())) {
             let entry = found.entry((&m.measure, &m.subject)).or_insert((m.value, m.value));
             entry.1 = m.value;
         }

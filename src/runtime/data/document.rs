@@ -94,7 +94,7 @@ impl Recipe<'_> {
         let record = match body {
             Body::Tokens(tokens) => return self.tokens(tokens),
             Body::Text(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => return self.text(Rendered { text, spans: Vec::new() }, &Value::Null),
+                Ok(text) => return self.text(Rendered { text, ..Rendered::default() }, &Value::Null),
                 Err(error) => {
                     let what = format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to());
                     return Outcome::bad(|d| d.invalid_utf8 += 1, what);

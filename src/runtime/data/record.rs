@@ -31,6 +31,8 @@ pub(crate) enum Part {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rendered {
     pub(crate) text: String,
+    /// Whether a chat template wrote it, which brings the special tokens a text begins with.
+    pub(crate) templated: bool,
     pub(crate) spans: Vec<(String, Range<usize>)>,
 }
 
@@ -160,6 +162,7 @@ impl Rendered {
                         .render(turns, &record["tools"], dialogues.turns)
                         .map_err(|why| format!("`{name}` {why}"))?;
                     self.text.push_str(&written.text);
+                    self.templated = true;
                     let turns = written.turns.into_iter();
                     self.spans.extend(turns.map(|(role, at)| (role, start + at.start..start + at.end)));
                 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::readers::{self, Body, Format, Stretch, View};
-use super::record::{Dialogues, TextOf};
+use super::record::{Dialogues, Rendered, TextOf};
 use super::{DataError, TextTokenizer};
 
 /// Consecutive tokens of one document; every one but the first is predicted from those before it.
@@ -45,19 +45,25 @@ pub fn file_windows<'a>(
         let item = item?;
         let record = item.record;
         let bad = |what: String| DataError::BadRecord { path: path.clone(), record, what };
-        let text = match item.body {
+        let rendered = match item.body {
             Body::Tokens(tokens) => return Ok(tokens),
-            Body::Text(bytes) => String::from_utf8(bytes).map_err(|e| bad(e.to_string()))?,
-            Body::Row(row) => text_of.render(&serde_json::Value::Object(row), dialogues).map_err(bad)?.text,
+            Body::Text(bytes) => {
+                let text = String::from_utf8(bytes).map_err(|e| bad(e.to_string()))?;
+                Rendered { text, ..Rendered::default() }
+            }
+            Body::Row(row) => text_of.render(&serde_json::Value::Object(row), dialogues).map_err(bad)?,
             Body::Json(bytes) => {
                 let value = serde_json::from_slice(&bytes).map_err(|e| {
                     bad(format!("malformed JSON: {e}").replace(" at line 1 column", " at column"))
                 })?;
-                text_of.render(&value, dialogues).map_err(bad)?.text
+                text_of.render(&value, dialogues).map_err(bad)?
             }
         };
         let fail = |why| DataError::Tokenize { path: path.clone(), record, why };
-        tokenizer.encode_as_configured(&text).map_err(fail)
+        let text = rendered.text.as_str();
+        let tokens =
+            if rendered.templated { tokenizer.encode(text) } else { tokenizer.encode_as_configured(text) };
+        tokens.map_err(fail)
     });
     let context = context.max(1);
     let windows = (0u64..).zip(documents).flat_map(move |(document, tokens)| match tokens {
