@@ -159,15 +159,14 @@ impl Ingredient {
 /// Ingredients that are no checkpoints, damaged, or of different models; numbers that make no average;
 /// an output that is there already; a failure of the machine. Nothing is left under `out` then.
 pub fn soup(ingredients: &[PathBuf], recipe: &Recipe, dtype: Dtype, out: &Path) -> Result<(), SoupError> {
-    average_into(ingredients, recipe, Some(dtype), None, out)
+    average_into(ingredients, recipe, dtype, None, out)
 }
 
-/// As [`soup`], with the trainer's state beside the weights; stored as the first ingredient is when
-/// `dtype` is absent.
+/// As [`soup`], with the trainer's state beside the weights.
 pub(in crate::runtime) fn average_into(
     ingredients: &[PathBuf],
     recipe: &Recipe,
-    dtype: Option<Dtype>,
+    dtype: Dtype,
     trainer: Option<&Value>,
     out: &Path,
 ) -> Result<(), SoupError> {
@@ -189,7 +188,6 @@ pub(in crate::runtime) fn average_into(
         let states = opened.iter().map(|i| i.weights.tensor(name).map(|t| t.data).map_err(io::Error::other));
         average(states, recipe, opened.len())
     };
-    let dtype = dtype.or(first.config.dtype).unwrap_or(Dtype::F32);
     checkpoint::write_each(&first.config, &first.tokenizer, dtype, trainer, &tensors, make, out)?;
     Ok(())
 }

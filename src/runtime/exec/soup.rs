@@ -7,6 +7,7 @@ use crate::runtime::checkpoint;
 use crate::runtime::exec::start::{Start, TrainerState};
 use crate::runtime::exec::survey::stage_point;
 use crate::runtime::exec::{Event, ExecError, Run};
+use crate::runtime::model::Dtype;
 use crate::runtime::soup::{Recipe, average_into};
 
 impl Run<'_> {
@@ -54,7 +55,8 @@ impl Run<'_> {
         } else {
             Recipe::Weighted(soup.weights.iter().map(|w| *w as f32).collect())
         };
-        average_into(&paths, &recipe, None, Some(&trainer), &checkpoint::step_dir(&series, 0))?;
+        // In f32 whatever the stages store: their exact weights go in, and the next stage starts from it.
+        average_into(&paths, &recipe, Dtype::F32, Some(&trainer), &checkpoint::step_dir(&series, 0))?;
         self.observer.on(Event::Soup(soup));
         Ok(())
     }
