@@ -204,26 +204,39 @@ def mistakes(case):
 
 
 def trained_wrong(case):
-    """Mistakes made in what the engine reads, not in its logs: trained again, first stage only."""
-    path = os.path.join(case.launch, "stages", "main.json")
+    """Mistakes made in what the engine reads, not in its logs: trained again, the first stage only."""
     script = os.path.join(case.launch, "run.sh")
-    with open(path) as file:
-        stage = json.load(file)
     with open(script) as file:
-        commands = file.read()
-    only = [line for line in commands.splitlines(True) if not line.startswith(("stage stages/", "soup soups/"))]
-    only.append("stage stages/main.json\n")
-    lr = stage["lr"]
-    lr[6][1], lr[7][1] = lr[7][1], lr[6][1]
-    for name in ("out", "logs"):
-        shutil.rmtree(os.path.join(case.launch, name))
-    with open(path, "w") as file:
-        json.dump(stage, file)
+        kept = [line for line in file if not line.startswith(("stage stages/", "soup soups/"))]
     with open(script, "w") as file:
-        file.writelines(only)
-    assert case.train() == 0
-    found = case.run("verify", case.launch, "--stage", "main")
-    check(f"{case.engine}: trained with two entries of the table swapped, verify says so", found.stdout.count("WRONG") >= 2 and "learning rate" in found.stdout)
+        file.writelines([*kept, "stage stages/main.json\n"])
+
+    def swapped(text):
+        stage = json.loads(text)
+        lr = stage["lr"]
+        lr[6][1], lr[7][1] = lr[7][1], lr[6][1]
+        return json.dumps(stage)
+
+    cases = [("two entries of the table swapped", "stages/main.json", swapped)]
+    if case.engine == "olmo-core":
+        dummy = "segments = [ComposableSchedulerStage(duration=1, start_lr=runs[0][1], end_lr=runs[0][1])]"
+        cases.append(("the segment before the first step dropped", "train.py", lambda text: text.replace(dummy, "segments = []")))
+    for name, path, edit in cases:
+        path = os.path.join(case.launch, path)
+        with open(path) as file:
+            text = file.read()
+        changed = edit(text)
+        assert changed != text, f"{name}: nothing was changed"
+        for folder in ("out", "logs"):
+            shutil.rmtree(os.path.join(case.launch, folder))
+        with open(path, "w") as file:
+            file.write(changed)
+        assert case.train() == 0
+        with open(path, "w") as file:
+            file.write(text)
+        found = case.run("verify", case.launch, "--stage", "main")
+        first = next((line for line in found.stdout.splitlines() if line.startswith("WRONG")), "")
+        check(f"{case.engine}: trained with {name}, verify says so", found.returncode == 1 and "learning rate" in first, first)
 
 
 def compare(case):
@@ -251,13 +264,14 @@ def interrupted(case):
     before = case.logs("main")
     for name in ("out", "logs"):
         shutil.rmtree(os.path.join(case.launch, name))
-    reached = os.path.join(case.launch, "out", "main", "step-7")
+    reached = {"transformers": "step-7", "olmo-core": "olmo/step7/.metadata.json"}[case.engine]
+    reached = os.path.join(case.launch, "out", "main", reached)
     child = case.start()
-    while child.poll() is None and not os.path.isdir(reached):
+    while child.poll() is None and not os.path.exists(reached):
         time.sleep(0.02)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    check(f"{case.engine}: killed in the middle of a stage", os.path.isdir(reached) and not os.path.isdir(reached[:-1] + "18"))
+    check(f"{case.engine}: killed in the middle of a stage", os.path.exists(reached) and not os.path.isdir(os.path.join(case.launch, "out", "main", "step-18")))
     check(f"{case.engine}: the same command goes on", case.train() == 0)
     after = case.logs("main")
     same = [(r["step"], r["lr"], r["rows"]) for r in before] == [(r["step"], r["lr"], r["rows"]) for r in after]

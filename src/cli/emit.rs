@@ -40,7 +40,7 @@ pub(crate) struct Args {
 
 impl clap::ValueEnum for Engine {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Transformers]
+        &[Self::Transformers, Self::OlmoCore, Self::Torchtitan, Self::MegatronBridge]
     }
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {

@@ -1,8 +1,8 @@
 //! What each engine has a word for: a table of features, how to find them in a plan, and what the
 //! engines make of them. One row per feature; the manual's table is written from it.
 
-use super::{Engine, Finding, Kind, Place, hf, olmo_core};
-use crate::plan::{Attention, Packing, Plan, RopePlan, StagePlan};
+use super::{Engine, Finding, Kind, Place, hf, megatron_bridge, olmo_core};
+use crate::plan::{Attention, FromKind, Packing, Plan, RopePlan, StagePlan, State};
 use crate::rope::RopeScaling;
 
 /// What an engine makes of a feature.
@@ -12,6 +12,8 @@ pub enum Answer {
     Yes,
     /// The run is the same, but this is left out; what to do instead.
     Drops(&'static str),
+    /// It does the same on a condition that midc cannot see.
+    OnlyIf(&'static str),
     /// It cannot; the nearest thing it can do.
     No(&'static str),
 }
@@ -52,7 +54,7 @@ impl Capability {
     }
 }
 
-use Answer::{Drops, No, Yes};
+use Answer::{Drops, No, OnlyIf, Yes};
 
 const SPLIT_CONTEXT: Answer =
     No("split the stage where the context changes: a launch has rows of one length");
@@ -106,6 +108,44 @@ pub const TABLE: &[Capability] = &[
         ),
     },
     Capability {
+        feature: "learning rate of this shape",
+        uses: |plan| {
+            stages(plan, "lr", |s| {
+                megatron_bridge::schedule(s)
+                    .is_none()
+                    .then(|| "more than a warm-up, a plateau and a decay, or of another shape".to_owned())
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: Yes,
+        megatron_bridge: No("split the stage, or use a linear warm-up, a plateau and one decay"),
+    },
+    Capability {
+        feature: "optimizer state carried into the next stage",
+        uses: |plan| {
+            let keeps = |s: &&StagePlan| {
+                matches!(s.from_kind, FromKind::Stage | FromKind::Checkpoint) && s.state == State::Keep
+            };
+            let stages = plan.stages.iter().filter(keeps);
+            stages
+                .map(|s| at(Place::Stage(s.name.clone(), "state"), format!("goes on from `{}`", s.from)))
+                .collect()
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: Yes,
+        megatron_bridge: No("write `state = weights_only` and a warm-up"),
+    },
+    Capability {
+        feature: "planned order of the data",
+        uses: |plan| stages(plan, "data_seed", |s| Some(format!("order {} is midc's own", s.data_seed))),
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: Yes,
+        megatron_bridge: Drops("Megatron draws by the weights, in an order of its own"),
+    },
+    Capability {
         feature: "attention that stops at documents",
         uses: |plan| {
             stages(plan, "attention", |s| {
@@ -113,7 +153,7 @@ pub const TABLE: &[Capability] = &[
             })
         },
         transformers: Yes,
-        olmo_core: Drops("the launch asks OLMo-core for it, which needs flash-attention on a GPU"),
+        olmo_core: OnlyIf("it needs flash-attention on a GPU, and the launch asks for that"),
         torchtitan: No("use `attention = causal`"),
         megatron_bridge: Yes,
     },
@@ -128,6 +168,21 @@ pub const TABLE: &[Capability] = &[
         olmo_core: Yes,
         torchtitan: No("use `packing = concat`"),
         megatron_bridge: No("use `packing = concat`"),
+    },
+    Capability {
+        feature: "mean of the loss over all targets of a step where rows have different numbers of them",
+        uses: |plan| {
+            stages(plan, "mix", |s| {
+                let masked =
+                    |name: &str| plan.sources.iter().any(|p| p.name == name && !p.loss_on.is_empty());
+                let marked = s.attention == Attention::Documents || s.mix.iter().any(|m| masked(&m.source));
+                marked.then(|| "rows have different numbers of targets".to_owned())
+            })
+        },
+        transformers: Yes,
+        olmo_core: Drops("OLMo-core takes the mean of every process, then the mean of those"),
+        torchtitan: Yes,
+        megatron_bridge: Yes,
     },
     Capability {
         feature: "loss on some fields only",
@@ -169,6 +224,36 @@ pub const TABLE: &[Capability] = &[
         megatron_bridge: No("name the Hugging Face directory the file was made from"),
     },
     Capability {
+        feature: "checkpoint of a model",
+        uses: |plan| {
+            let models = plan.models.iter().filter_map(|m| Some((m, m.checkpoint.as_ref()?)));
+            models
+                .map(|(m, path)| {
+                    at(Place::Model(m.name.clone(), "checkpoint"), format!("the shape of `{path}`"))
+                })
+                .collect()
+        },
+        transformers: Yes,
+        olmo_core: OnlyIf(
+            "its `model_type` is `olmo2`; the launch refuses others, which OLMo-core cannot export",
+        ),
+        torchtitan: OnlyIf("it is the FLAVOR you name of torchtitan's registry"),
+        megatron_bridge: OnlyIf("Megatron-Bridge can read its `model_type`"),
+    },
+    Capability {
+        feature: "fresh weights",
+        uses: |plan| {
+            let models = plan.models.iter().filter(|m| m.init.is_some());
+            models
+                .map(|m| at(Place::Model(m.name.clone(), "init"), "a model from nothing".to_owned()))
+                .collect()
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: No("name a Hugging Face directory as `checkpoint`"),
+        megatron_bridge: No("name a Hugging Face directory as `checkpoint`"),
+    },
+    Capability {
         feature: "fresh Llama or Qwen 3 weights",
         uses: |plan| {
             let fresh =
@@ -200,6 +285,22 @@ pub const TABLE: &[Capability] = &[
         olmo_core: ROPE,
         torchtitan: ROPE,
         megatron_bridge: ROPE,
+    },
+    Capability {
+        feature: "`llama3` with bands or an original length of its own",
+        uses: |plan| {
+            stages(plan, "rope", |s| {
+                let RopeScaling::Llama3 { low, high, original, .. } = s.rope.as_ref()?.scaling else {
+                    return None;
+                };
+                (low != 1.0 || high != 4.0 || original != 8192)
+                    .then(|| format!("low {low}, high {high}, original {original}"))
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: Yes,
+        megatron_bridge: No("the engine has low 1, high 4 and original 8Ki built in: use those, or `yarn`"),
     },
     Capability {
         feature: "position interpolation",
@@ -261,6 +362,14 @@ pub const TABLE: &[Capability] = &[
         megatron_bridge: No("remove the gate and hold the exported checkpoint to it with `midc eval`"),
     },
     Capability {
+        feature: "limit on the periodic checkpoints that stay (`keep`)",
+        uses: |plan| stages(plan, "keep", |s| s.keep.map(|n| format!("{n} stay"))),
+        transformers: Yes,
+        olmo_core: Drops("all periodic checkpoints stay: delete them by hand"),
+        torchtitan: Drops("all periodic checkpoints stay: delete them by hand"),
+        megatron_bridge: Drops("all periodic checkpoints stay: delete them by hand"),
+    },
+    Capability {
         feature: "`eval` during a stage",
         uses: |plan| {
             let evals = plan.stages.iter().filter_map(|s| Some((s, s.evals.first()?)));
@@ -278,7 +387,7 @@ pub const TABLE: &[Capability] = &[
     Capability {
         feature: "soup",
         uses: |plan| {
-            let from_soup = |s: &&StagePlan| s.from_kind == crate::plan::FromKind::Soup;
+            let from_soup = |s: &&StagePlan| s.from_kind == FromKind::Soup;
             let stages = plan.stages.iter().filter(from_soup);
             stages
                 .map(|s| at(Place::Stage(s.name.clone(), "from"), format!("`{}` is a soup", s.from)))
@@ -329,12 +438,13 @@ pub(super) fn findings(engine: Engine, plan: &Plan) -> Vec<Finding> {
     for row in TABLE {
         let (kind, help) = match row.answer(engine) {
             Yes => continue,
-            Drops(help) => (Kind::Drops, help),
+            Drops(help) | OnlyIf(help) => (Kind::Drops, help),
             No(help) => (Kind::Lacks, help),
         };
         let name = engine.name();
-        let message = match kind {
-            Kind::Drops => format!("`{name}` leaves out: {}", row.feature),
+        let message = match row.answer(engine) {
+            Drops(_) => format!("`{name}` leaves out: {}", row.feature),
+            OnlyIf(_) => format!("`{name}` has this on a condition: {}", row.feature),
             _ => format!("`{name}` has no {}", row.feature),
         };
         out.extend((row.uses)(plan).into_iter().map(|found| Finding {

@@ -12,8 +12,11 @@
 pub mod capability;
 mod expected;
 mod hf;
+mod json;
+mod megatron_bridge;
 mod olmo_core;
 mod stage;
+mod torchtitan;
 mod transformers;
 pub mod verify;
 
@@ -36,7 +39,12 @@ pub enum Engine {
 
 impl Engine {
     /// Every engine with its name on the command line.
-    pub const ALL: [(Self, &'static str); 1] = [(Self::Transformers, "transformers")];
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Transformers, "transformers"),
+        (Self::OlmoCore, "olmo-core"),
+        (Self::Torchtitan, "torchtitan"),
+        (Self::MegatronBridge, "megatron-bridge"),
+    ];
 
     /// As on the command line.
     pub fn name(self) -> &'static str {
@@ -83,8 +91,7 @@ impl File {
     }
 
     fn json(path: impl Into<String>, value: &impl serde::Serialize) -> Self {
-        // Plain data with string keys: serde_json has nothing to refuse.
-        Self::new(path, serde_json::to_string_pretty(value).unwrap_or_default() + "\n")
+        Self::new(path, json::pretty(value))
     }
 }
 
@@ -153,7 +160,8 @@ pub fn emit(engine: Engine, plan: &Plan, base: &str, count: &CountRows<'_>) -> L
     let files = match engine {
         Engine::Transformers => transformers::files(plan, base, count),
         Engine::OlmoCore => olmo_core::files(plan, base, count),
-        Engine::Torchtitan | Engine::MegatronBridge => Vec::new(),
+        Engine::Torchtitan => torchtitan::files(plan, base),
+        Engine::MegatronBridge => megatron_bridge::files(plan, base),
     };
     Launch { files, findings }
 }

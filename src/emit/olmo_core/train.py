@@ -1,1 +1,432 @@
+"""One stage of a curriculum on OLMo-core, or one soup.
 
+    torchrun --nproc-per-node N train.py --base DIR stages/STAGE.json
+    python train.py soups/SOUP.json
+
+Everything that differs between stages is in the JSON files; this file is the same for all. OLMo-core reads
+the rows that `midc data --export` wrote, in order and unshuffled, so the data order does not depend on the
+number of processes. A stage that is done is left alone; one that was interrupted goes on from OLMo-core's
+last checkpoint.
+
+    out/STAGE/olmo/stepN     OLMo-core's checkpoints
+    out/STAGE/step-N/hf      config.json, model.safetensors, tokenizer files
+    logs/STAGE.rankR.jsonl   per step: learning rate, loss, and CRC-32 of the rows this process read
+
+A step is counted from 0 here and from 1 by OLMo-core.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import threading
+import zlib
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint.state_dict as dist_cp_sd
+from olmo_core.config import DType
+from olmo_core.data import TokenizerConfig
+from olmo_core.data.composable import ComposableDataLoaderConfig, ConcatAndChunkInstanceSource, NumpyDocumentSource
+from olmo_core.data.types import NumpyDatasetDType
+from olmo_core.distributed.checkpoint import load_model_and_optim_state
+from olmo_core.distributed.parallel import DataParallelType
+from olmo_core.nn.attention import AttentionBackendName
+from olmo_core.nn.feed_forward import FeedForwardConfig
+from olmo_core.nn.hf.checkpoint import save_hf_model
+from olmo_core.nn.hf.convert import convert_state_from_hf
+from olmo_core.nn.rope import PIRoPEScalingConfig, RotaryEmbedding, StepwiseRoPEScalingConfig, YaRNRoPEScalingConfig, compute_inv_freqs
+from olmo_core.nn.transformer import TransformerBlockType, TransformerConfig
+from olmo_core.optim import AdamWConfig, OptimGroupOverride
+from olmo_core.optim.scheduler import ComposableScheduler, ComposableSchedulerStage, Scheduler
+from olmo_core.train import Duration, TrainerConfig, prepare_training_environment, teardown_training_environment
+from olmo_core.train.callbacks import Callback, CheckpointerCallback
+from olmo_core.train.train_module import TransformerDataParallelConfig, TransformerTrainModuleConfig
+from olmo_core.utils import seed_all
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+CUDA = torch.cuda.is_available()
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def hugging_face_keys(stage, root, base):
+    """`config.json` of the model under this stage, and the directory its weights are in (or None)."""
+    origin = stage["from"]
+    weights = None
+    if origin["kind"] == "model":
+        model = read(os.path.join(root, "models", origin["name"] + ".json"))
+        if model["checkpoint"]:
+            weights = os.path.join(base, model["checkpoint"])
+            keys = read(os.path.join(weights, "config.json"))
+        else:
+            keys = dict(model["config"])
+    else:
+        weights = os.path.join(root, "out", origin["name"], f"step-{origin['step']}", "hf")
+        keys = read(os.path.join(weights, "config.json"))
+    if stage["config"]:
+        for key in ("rope_scaling", "rope_theta", "rope_parameters"):
+            keys.pop(key, None)
+        keys.update(stage["config"])
+    if keys["model_type"] != "olmo2":
+        raise SystemExit(f"OLMo-core exports to Hugging Face only models of the shape `olmo2`, not `{keys['model_type']}`")
+    return keys, weights
+
+
+def rope_of(keys):
+    """Base and OLMo-core's scaling."""
+    rope = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
+    theta = rope.get("rope_theta") or keys.get("rope_theta") or 10_000
+    theta = int(theta) if float(theta).is_integer() else theta
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind == "default":
+        return theta, None
+    if kind == "linear":
+        return theta, PIRoPEScalingConfig(factor=rope["factor"])
+    if kind == "yarn":
+        fast, slow = rope.get("beta_fast") or 32, rope.get("beta_slow") or 1
+        return theta, YaRNRoPEScalingConfig(
+            factor=rope["factor"], beta_fast=fast, beta_slow=slow, old_context_len=rope["original_max_position_embeddings"]
+        )
+    if kind == "llama3":
+        return theta, StepwiseRoPEScalingConfig(
+            factor=rope["factor"],
+            low_freq_proportion=1 - 1 / rope["low_freq_factor"],
+            high_freq_proportion=1 / rope["high_freq_factor"],
+            old_context_len=rope["original_max_position_embeddings"],
+        )
+    raise SystemExit(f"OLMo-core has no RoPE scaling `{kind}`")
+
+
+def model_of(keys, stage):
+    theta, scaling = rope_of(keys)
+    documents = stage["attention"] == "documents"
+    if documents and not CUDA:
+        raise SystemExit("attention within documents needs flash-attention on a GPU in OLMo-core")
+    return TransformerConfig.llama_like(
+        d_model=keys["hidden_size"],
+        vocab_size=keys["vocab_size"],
+        n_layers=keys["num_hidden_layers"],
+        n_heads=keys["num_attention_heads"],
+        n_kv_heads=keys.get("num_key_value_heads"),
+        qk_norm=True,
+        block_name=TransformerBlockType.reordered_norm,
+        layer_norm_eps=keys["rms_norm_eps"],
+        rope_theta=theta,
+        rope_scaling=scaling,
+        feed_forward=FeedForwardConfig(hidden_size=keys["intermediate_size"], bias=False),
+        tie_word_embeddings=keys.get("tie_word_embeddings", False),
+        attn_backend=AttentionBackendName.flash_2 if documents else None,
+        init_seed=stage["init_seed"],
+    )
+
+
+def check_rope(model, keys, stage):
+    """The frequencies the model rotates by are those of the plan."""
+    if not stage["inv_freq"]:
+        return
+    theta, scaling = rope_of(keys)
+    found = [module for module in model.modules() if isinstance(module, RotaryEmbedding)]
+    assert found, "the model has no rotary embedding to compare with the plan"
+    wanted = torch.tensor(stage["inv_freq"], dtype=torch.float64)
+    cpu = torch.device("cpu")
+    for rope in found:
+        assert rope.theta == theta, f"the model's base is {rope.theta}, not {theta}"
+        if rope.scaling is None:
+            frequencies, factor = compute_inv_freqs(rope.theta, 2 * len(wanted), cpu), 1.0
+        else:
+            frequencies, factor = rope.scaling.compute_scaled_inv_freq(rope.theta, 2 * len(wanted), cpu)
+        worst = ((frequencies.double() - wanted) / wanted).abs().max().item()
+        assert worst < 1e-5, f"inv_freq differs from the plan by {worst:.1e} (relative)"
+        assert abs(factor - stage["rope"]["attention_factor"]) < 1e-6, f"the attention factor is {factor}"
+
+
+# ComposableScheduler walks all its segments at every step: longer tables are looked up.
+MOST_SEGMENTS = 10_000
+
+
+@dataclass
+class TableScheduler(Scheduler):
+    """The entry of the table for a step."""
+
+    starts: list = field(default_factory=list)
+    values: list = field(default_factory=list)
+
+    def get_lr(self, initial_lr, current, t_max):
+        return self.values[bisect_right(self.starts, max(current - 1, 0)) - 1]
+
+
+def scheduler_of(stage):
+    """The table as segments of constant rate. OLMo-core counts steps from 1 and asks for the value at that
+    number, so a segment of one step stands before the first."""
+    runs = stage["lr"]
+    if len(runs) > MOST_SEGMENTS:
+        return TableScheduler(starts=[step for step, _ in runs], values=[value for _, value in runs])
+    ends = [step for step, _ in runs[1:]] + [stage["steps"]]
+    segments = [ComposableSchedulerStage(duration=1, start_lr=runs[0][1], end_lr=runs[0][1])]
+    for (start, value), end in zip(runs, ends):
+        segments.append(ComposableSchedulerStage(duration=end - start, start_lr=value, end_lr=value))
+    return ComposableScheduler(stages=segments)
+
+
+@dataclass
+class Recorder(Callback):
+    """Writes the log, and checks the first step against the plan."""
+
+    path: str = ""
+    dtype: str = "uint16"
+    stage: str = ""
+
+    def pre_train(self):
+        self.lock, self.pending = threading.Lock(), {}
+        done = self.trainer.global_step
+        kept = []
+        if done and os.path.exists(self.path):
+            with open(self.path, encoding="utf-8") as file:
+                kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] < done]
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        with open(self.path, "w", encoding="utf-8") as file:
+            file.writelines(kept)
+
+    def pre_step(self, batch):
+        ids = batch["input_ids"].cpu().numpy().astype(self.dtype)
+        self.rows = [zlib.crc32(row.tobytes()) for row in ids]
+
+    def post_train_batch(self):
+        groups = self.trainer.train_module.optim.param_groups
+        rates = {float(group["lr"]) for group in groups}
+        assert len(rates) == 1, f"parameter groups have different learning rates: {rates}"
+        entry = {"stage": self.stage, "step": self.step - 1, "lr": rates.pop(), "rows": self.rows}
+        with self.lock:
+            self.pending[self.step] = entry
+        if dist.get_rank() != 0:
+            self.flush(everything=True)
+
+    # The loss comes later and from another thread; a checkpoint waits for it.
+
+    def log_metrics(self, step, metrics):
+        with self.lock:
+            if step in self.pending and "train/CE loss" in metrics:
+                self.pending[step].update(loss=metrics["train/CE loss"], grad_norm=metrics.get("optim/total grad norm"))
+        self.flush(everything=False)
+
+    def post_checkpoint_saved(self, path):
+        self.flush(everything=True)
+
+    def post_train(self):
+        self.flush(everything=True)
+
+    def flush(self, everything):
+        with self.lock:
+            for step in sorted(self.pending):
+                if not everything and "loss" not in self.pending[step]:
+                    return
+                self.write(self.pending.pop(step))
+
+    def write(self, entry):
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def load_hugging_face(model, folder):
+    """Weights from a Hugging Face directory into a (sharded) OLMo-core model."""
+    from transformers import AutoModelForCausalLM
+
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    converted = convert_state_from_hf(theirs.config, theirs.state_dict(), model_type=theirs.config.model_type)
+    state = dist_cp_sd.get_model_state_dict(model)
+    missing = set(state) - set(converted)
+    assert not missing, f"the checkpoint has no {sorted(missing)}"
+    for name, value in state.items():
+        whole = converted[name]
+        state[name] = distribute_tensor(whole, value.device_mesh, value.placements) if isinstance(value, DTensor) else whole
+    dist_cp_sd.set_model_state_dict(model, state)
+
+
+def copy_tokenizer(stage, root, base, target):
+    model = read(os.path.join(root, "models", stage["root"] + ".json"))
+    source = os.path.join(base, model["tokenizer"] or model["checkpoint"] or "")
+    source = source if os.path.isdir(source) else os.path.dirname(source)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+        if os.path.exists(os.path.join(source, name)):
+            shutil.copy(os.path.join(source, name), target)
+
+
+def export(stage, root, base, keys, bf16):
+    """The checkpoints that others start from, as Hugging Face directories. Done by one process."""
+    for step in sorted({stage["steps"], *stage["checkpoints"].values()}):
+        target = os.path.join(root, "out", stage["name"], f"step-{step}")
+        if os.path.isdir(target):
+            continue
+        aside = target + ".partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        model = model_of(keys, {**stage, "attention": "causal"}).build(init_device="cpu")
+        load_model_and_optim_state(os.path.join(root, "out", stage["name"], "olmo", f"step{step}", "model_and_optim"), model)
+        folder = os.path.join(aside, "hf")
+        save_hf_model(folder, dict(model.state_dict()), model, dtype=DType.bfloat16 if bf16 else DType.float32)
+        path = os.path.join(folder, "config.json")
+        written = read(path)
+        written["max_position_embeddings"] = stage["context"]
+        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            written[key] = keys.get(key)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(written, file, indent=2)
+        copy_tokenizer(stage, root, base, folder)
+        with open(os.path.join(aside, "step.json"), "w") as file:
+            json.dump({"plan": stage["plan"], "stage": stage["stage"], "step": step}, file)
+        os.rename(aside, target)
+
+
+def exported(stage, root):
+    lasting = {stage["steps"], *stage["checkpoints"].values()}
+    return all(os.path.isdir(os.path.join(root, "out", stage["name"], f"step-{step}")) for step in lasting)
+
+
+def train(stage, root, base, micro_rows):
+    if exported(stage, root):
+        return
+    folder = os.path.join(root, "rows", stage["name"])
+    if not os.path.exists(os.path.join(folder, "rows.json")):
+        raise SystemExit(f"no rows of stage `{stage['stage']}`: run `midc data FILE --export {root}/rows`")
+    rows = read(os.path.join(folder, "rows.json"))
+    if rows["plan"] != stage["plan"]:
+        raise SystemExit(f"the rows in {folder} are of another plan: export them again")
+    keys, weights = hugging_face_keys(stage, root, base)
+    bf16 = (stage["precision"] or ("bf16" if CUDA else "f32")) == "bf16"
+    phase = stage["phases"][0]
+    context, count = phase["context"], phase["rows"]
+
+    prepare_training_environment(backend="cpu:gloo,cuda:nccl" if CUDA else "gloo", shared_filesystem=True)
+    seed_all(stage["init_seed"])
+    world = dist.get_world_size()
+    if count % world:
+        raise SystemExit(f"OLMo-core wants the {count} rows of a step to be a multiple of the {world} processes")
+    micro = max(n for n in range(1, micro_rows + 1) if (count // world) % n == 0)
+    work = os.path.join(root, "work", stage["plan"][-12:], stage["name"])
+    constants = stage["optimizer"]
+    module = TransformerTrainModuleConfig(
+        rank_microbatch_size=micro * context,
+        max_sequence_length=context,
+        optim=AdamWConfig(
+            lr=max(value for _, value in stage["lr"]),
+            betas=tuple(constants["betas"]),
+            eps=constants["eps"],
+            weight_decay=constants["weight_decay"],
+            group_overrides=[OptimGroupOverride(params=["*norm*"], opts={"weight_decay": 0.0})],
+            fused=False,
+        ),
+        scheduler=scheduler_of(stage),
+        max_grad_norm=constants["clip"],
+        z_loss_multiplier=constants["z_loss"] or None,
+        dp_config=TransformerDataParallelConfig(name=DataParallelType.fsdp, param_dtype=DType.bfloat16 if bf16 else None),
+    ).build(model_of(keys, stage).build(init_device="meta"))
+    check_rope(module.model, keys, stage)
+
+    tokenizer = TokenizerConfig(vocab_size=keys["vocab_size"], eos_token_id=rows["eos"], pad_token_id=rows["eos"])
+    source = ConcatAndChunkInstanceSource.Config(
+        sources=[
+            NumpyDocumentSource.Config(
+                source_paths=[os.path.join(folder, "tokens.bin")],
+                label_mask_paths=[os.path.join(folder, "targets.bin")] if rows["marks"] else None,
+                tokenizer=tokenizer,
+                dtype=NumpyDatasetDType(rows["dtype"]),
+                expand_glob=False,
+            )
+        ],
+        sequence_length=context,
+    )
+    loader = ComposableDataLoaderConfig(
+        tokenizer=tokenizer,
+        global_batch_size=count * context,
+        seed=0,
+        shuffle=False,
+        work_dir=work,
+        generate_doc_lengths=stage["attention"] == "documents",
+        display_source_visualization=False,
+    ).build(source.build(work), dp_process_group=module.dp_process_group)
+    lasting = sorted({stage["steps"], *stage["checkpoints"].values()})
+    trainer = TrainerConfig(
+        save_folder=os.path.join(root, "out", stage["name"], "olmo"),
+        save_overwrite=True,
+        max_duration=Duration.steps(stage["steps"]),
+        metrics_collect_interval=1,
+        cancel_check_interval=10,
+        callbacks={
+            "checkpointer": CheckpointerCallback(
+                save_interval=stage["save_every"] or stage["steps"],
+                fixed_steps=lasting,
+                max_checkpoints=None,
+                pre_train_checkpoint=False,
+                save_async=False,
+            ),
+            "recorder": Recorder(
+                path=os.path.join(root, "logs", f"{stage['name']}.rank{dist.get_rank()}.jsonl"),
+                dtype=rows["dtype"],
+                stage=stage["stage"],
+            ),
+        },
+    ).build(module, loader)
+    if not trainer.maybe_load_checkpoint():
+        origin = stage["from"]
+        if origin["kind"] == "stage" and stage["state"] == "keep":
+            before = os.path.join(root, "out", origin["name"], "olmo", f"step{origin['step']}")
+            trainer.load_checkpoint(before, load_trainer_state=False, load_optim_state=True)
+        elif weights:
+            load_hugging_face(module.model, weights)
+    for group in module.optim.param_groups:
+        # A loaded state brings the constants of the stage it was written in.
+        decay = 0.0 if group["weight_decay"] == 0.0 else constants["weight_decay"]
+        group.update(betas=tuple(constants["betas"]), eps=constants["eps"], weight_decay=decay)
+    trainer.fit()
+    first = dist.get_rank() == 0
+    dist.barrier()
+    teardown_training_environment()
+    if first:
+        export(stage, root, base, keys, bf16)
+
+
+def soup(recipe, root):
+    """The weighted mean of exported checkpoints, in f64, kept like a stage of no steps."""
+    from safetensors.torch import load_file, save_file
+
+    target = os.path.join(root, "out", recipe["name"], "step-0")
+    if os.path.isdir(target):
+        return
+    parts = [os.path.join(root, "out", i["name"], f"step-{i['step']}", "hf") for i in recipe["ingredients"]]
+    aside = target + ".partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(parts[0], os.path.join(aside, "hf"), ignore=shutil.ignore_patterns("*.safetensors"))
+    for shard in sorted(name for name in os.listdir(parts[0]) if name.endswith(".safetensors")):
+        states = [load_file(os.path.join(part, shard)) for part in parts]
+        assert all(state.keys() == states[0].keys() for state in states), "the ingredients are of different shape"
+        mean = {
+            name: sum(w * state[name].double() for w, state in zip(recipe["weights"], states)).to(states[0][name].dtype)
+            for name in states[0]
+        }
+        save_file(mean, os.path.join(aside, "hf", shard), metadata={"format": "pt"})
+    with open(os.path.join(aside, "step.json"), "w") as file:
+        json.dump({"plan": recipe["plan"], "stage": recipe["soup"], "step": 0}, file)
+    os.rename(aside, target)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="stages/STAGE.json or soups/SOUP.json")
+    parser.add_argument("--base", default=".", help="directory of the curriculum, which paths of models start from")
+    parser.add_argument("--micro-rows", type=int, default=int(os.environ.get("MICRO_ROWS", 1)), help="rows a process sends through the model at once")
+    options = parser.parse_args()
+    root = os.path.dirname(os.path.dirname(os.path.abspath(options.file)))
+    recipe = read(options.file)
+    if "ingredients" in recipe:
+        soup(recipe, root)
+    else:
+        train(recipe, root, options.base, options.micro_rows)
+
+
+if __name__ == "__main__":
+    main()

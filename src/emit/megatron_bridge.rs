@@ -1,0 +1,206 @@
+//! Launches for NVIDIA Megatron-Bridge, written from its settings and never run: one file of overrides
+//! per stage. Megatron draws from its own indexed data by weights, so the order of rows is its own.
+
+use std::fmt::Write as _;
+
+use super::{File, stage};
+use crate::curve::{Segment, Shape};
+use crate::plan::{Attention, Origin, Plan, RopePlan, StagePlan, file_name};
+use crate::rope::RopeScaling;
+
+/// The files of the launch.
+pub(super) fn files(plan: &Plan, base: &str) -> Vec<File> {
+    let mut files: Vec<File> = plan
+        .stages
+        .iter()
+        .map(|s| File::new(format!("stages/{}.yaml", file_name(&s.name)), overrides(plan, s)))
+        .collect();
+    files.push(File::new("train.py", include_str!("megatron_bridge_train.py")));
+    files.push(File::new("requirements.txt", "megatron-bridge\n"));
+    files.push(run_sh(plan, base));
+    files
+}
+
+/// Settings of Megatron's scheduler for a learning rate; `None` when it has no words for the curve.
+/// It knows a linear warm-up, then one decay to the end, or a plateau and then one decay.
+pub(super) fn schedule(stage: &StagePlan) -> Option<Vec<(&'static str, String)>> {
+    let rows = |tokens: u64| {
+        let step = stage.step_containing(tokens.min(stage.tokens));
+        let sequences = stage.phases.first().map_or(0, |p| p.sequences);
+        (step * sequences).to_string()
+    };
+    let mut segments: &[Segment] = &stage.lr.curve.segments;
+    let total = rows(stage.tokens);
+    let mut out: Vec<(&'static str, String)> = Vec::new();
+    let mut peak = stage.lr.start;
+    if let [first, rest @ ..] = segments
+        && first.shape == Shape::Linear
+        && first.to > first.from
+        && !rest.is_empty()
+    {
+        out.push(("lr_warmup_init", number(first.from)));
+        out.push(("lr_warmup_samples", rows(first.end)));
+        peak = first.to;
+        segments = rest;
+    }
+    let cut = segments.iter().any(|s| s.horizon.is_some_and(|h| h != s.end));
+    let end = segments.last().map(|s| s.to)?;
+    let style = match segments {
+        _ if cut => return None,
+        [only] if only.shape == Shape::Hold => "constant",
+        [only] if only.shape == Shape::Linear && only.to < only.from => "linear",
+        [only] if only.shape == Shape::Cosine && only.to < only.from => "cosine",
+        [hold, decay] if hold.shape == Shape::Hold && decay.to < decay.from => {
+            let style = match decay.shape {
+                Shape::Linear => "linear",
+                Shape::Cosine => "cosine",
+                Shape::OneMinusSqrt => "minus_sqrt",
+                Shape::Exp => "exponential",
+                _ => return None,
+            };
+            let (start, end): (u64, u64) = (rows(decay.start).parse().ok()?, total.parse().ok()?);
+            out.push(("lr_wsd_decay_style", style.to_owned()));
+            out.push(("lr_wsd_decay_samples", (end - start).to_string()));
+            "WSD"
+        }
+        _ => return None,
+    };
+    out.push(("lr_decay_style", style.to_owned()));
+    out.push(("lr_decay_samples", total));
+    out.push(("lr", number(peak)));
+    out.push(("min_lr", number(end)));
+    Some(out)
+}
+
+fn number(value: f64) -> String {
+    format!("{value:e}")
+}
+
+fn overrides(plan: &Plan, stage: &StagePlan) -> String {
+    let Some(phase) = stage.phases.first() else { return String::new() };
+    let mut out = String::from(
+        "# Overrides for Megatron-Bridge. Written from its settings and never run: read before use.\n",
+    );
+    let optimizer = &stage.optimizer;
+    let schedule = schedule(stage).unwrap_or_default();
+    let (rates, scheduler): (Vec<_>, Vec<_>) =
+        schedule.iter().partition(|(key, _)| matches!(*key, "lr" | "min_lr"));
+    let _ = write!(
+        out,
+        "model:\n  seq_length: {context}\n{rope}dataset:\n  seq_length: {context}\n  random_seed: {seed}\n  \
+         reset_position_ids: {documents}\n  reset_attention_mask: {documents}\n  blend:\n",
+        context = phase.context,
+        rope = stage.rope.as_ref().map(rope).unwrap_or_default(),
+        seed = stage.data_seed,
+        documents = stage.attention == Attention::Documents,
+    );
+    let names: Vec<String> =
+        stage.mix.iter().map(|m| format!("${{DATA}}/{}_text_document", file_name(&m.source))).collect();
+    let weights: Vec<String> = stage.mix.iter().map(|m| m.weight_mean.to_string()).collect();
+    let _ = writeln!(out, "  - [{}]\n  - [{}]", names.join(", "), weights.join(", "));
+    let _ = writeln!(
+        out,
+        "train:\n  train_samples: {}\n  global_batch_size: {}",
+        stage.steps * phase.sequences,
+        phase.sequences
+    );
+    let _ = writeln!(
+        out,
+        "optimizer:\n  adam_beta1: {}\n  adam_beta2: {}\n  adam_eps: {:e}\n  weight_decay: {}\n  clip_grad: {}",
+        optimizer.betas[0],
+        optimizer.betas[1],
+        optimizer.eps,
+        optimizer.weight_decay,
+        optimizer.clip.unwrap_or(0.0)
+    );
+    for (key, value) in rates {
+        let _ = writeln!(out, "  {key}: {value}");
+    }
+    out.push_str("scheduler:\n");
+    for (key, value) in scheduler {
+        let _ = writeln!(out, "  {key}: {value}");
+    }
+    let name = file_name(&stage.name);
+    let start = match plan.origin(stage) {
+        Some(Origin::Model(model)) => model.checkpoint.as_ref().map(|path| format!("${{BASE}}/{path}")),
+        Some(Origin::Stage(before, step)) => Some(format!("out/{}/iter_{step:07}", file_name(&before.name))),
+        _ => None,
+    };
+    let _ = writeln!(
+        out,
+        "checkpoint:\n  pretrained_checkpoint: {}\n  save: out/{name}\n  load: out/{name}\n  save_interval: {}",
+        start.unwrap_or_else(|| "null".to_owned()),
+        stage.save_every.unwrap_or(stage.steps)
+    );
+    out
+}
+
+/// Lines of the `model` section.
+fn rope(rope: &RopePlan) -> String {
+    let theta = rope.theta;
+    match &rope.scaling {
+        RopeScaling::Pi { factor } => {
+            format!(
+                "  position_embedding_type: rope\n  rotary_base: {theta}\n  seq_len_interpolation_factor: {factor}\n"
+            )
+        }
+        RopeScaling::Llama3 { factor, .. } => format!(
+            "  position_embedding_type: rope\n  rotary_base: {theta}\n  rope_scaling: true\n  rope_scaling_factor: {factor}\n"
+        ),
+        RopeScaling::Yarn {
+            factor,
+            original,
+            beta_fast,
+            beta_slow,
+            mscale,
+            mscale_all_dim,
+            truncate,
+            ..
+        } => {
+            let mut out = format!(
+                "  position_embedding_type: yarn\n  rotary_base: {theta}\n  yarn_rotary_scaling_factor: {factor}\n  \
+                 yarn_original_max_position_embeddings: {original}\n  yarn_beta_fast: {beta_fast}\n  \
+                 yarn_beta_slow: {beta_slow}\n  yarn_correction_range_round_to_int: {truncate}\n"
+            );
+            for (key, value) in [("yarn_mscale", mscale), ("yarn_mscale_all_dim", mscale_all_dim)] {
+                if let Some(value) = value {
+                    let _ = writeln!(out, "  {key}: {value}");
+                }
+            }
+            out
+        }
+        // `ntk` is a larger base; twice the frequencies are the head's dimensions.
+        RopeScaling::Ntk { factor } => {
+            let dim = 2.0 * rope.inv_freq.len() as f64;
+            format!(
+                "  position_embedding_type: rope\n  rotary_base: {}\n",
+                theta * factor.powf(dim / (dim - 2.0))
+            )
+        }
+        _ => format!("  position_embedding_type: rope\n  rotary_base: {theta}\n"),
+    }
+}
+
+fn run_sh(plan: &Plan, base: &str) -> File {
+    let mut text = format!(
+        "#!/usr/bin/env bash\n\
+         # Runs `{}` stage by stage with Megatron-Bridge. Never run: read before use.\n\
+         # HF is the model's Hugging Face directory or name, DATA the directory of SOURCE_text_document.bin and .idx\n\
+         # (Megatron's own tools/preprocess_data.py makes them).\n\
+         set -euo pipefail\n\
+         export BASE=${{BASE:-{}}}\n\
+         : \"${{HF:?}}\" \"${{DATA:?}}\"\n\
+         export HF DATA\n\
+         cd \"$(dirname \"$0\")\"\n\
+         : \"${{NPROC:=1}}\" \"${{NNODES:=1}}\" \"${{NODE_RANK:=0}}\" \"${{MASTER_ADDR:=127.0.0.1}}\" \"${{MASTER_PORT:=29500}}\"\n\
+         stage() {{\n    \
+         torchrun --nnodes \"$NNODES\" --nproc-per-node \"$NPROC\" --node-rank \"$NODE_RANK\" \\\n        \
+         --master-addr \"$MASTER_ADDR\" --master-port \"$MASTER_PORT\" train.py \"$1\"\n}}\n\n",
+        plan.curriculum,
+        stage::quoted(base),
+    );
+    for stage in &plan.stages {
+        let _ = writeln!(text, "stage stages/{}.yaml", file_name(&stage.name));
+    }
+    File::program("run.sh", text)
+}

@@ -1,0 +1,159 @@
+//! Launches for torchtitan 0.3.0, written from its settings and never run: one Python module with a
+//! configuration per stage. torchtitan takes its data from an own loader, so the module reads the rows
+//! that midc exported; learning rates are a table.
+
+use std::fmt::Write as _;
+
+use super::{File, stage};
+use crate::plan::{Plan, RopePlan, StagePlan, file_name};
+use crate::rope::RopeScaling;
+
+const SUPPORT: &str = include_str!("torchtitan_rows.py");
+
+/// The files of the launch.
+pub(super) fn files(plan: &Plan, base: &str) -> Vec<File> {
+    let mut files = stage::files(plan);
+    files.push(File::new("midc_stages.py", module(plan)));
+    files.push(File::new("midc_rows.py", SUPPORT));
+    files.push(File::new("requirements.txt", "torchtitan==0.3.0\nnumpy\n"));
+    files.push(run_sh(plan, base));
+    files
+}
+
+fn module(plan: &Plan) -> String {
+    let mut out = String::from(
+        "\"\"\"Stages for torchtitan 0.3.0. Written from its settings and never run: read before use.\n\n\
+         FLAVOR names the model of the registry; the checkpoint's shape must be that.\n\"\"\"\n\n\
+         import os\n\n\
+         from midc_rows import RowLoader, TableSchedulers, stretched\n\
+         from torchtitan.components.checkpoint import CheckpointManager\n\
+         from torchtitan.components.optimizer import default_adamw\n\
+         from torchtitan.config import TrainingConfig\n\
+         from torchtitan.models.llama3 import model_registry\n\
+         from torchtitan.trainer import Trainer\n\n\
+         FLAVOR = os.environ[\"FLAVOR\"]\n\
+         BASE = os.environ.get(\"BASE\", \".\")\n\
+         HERE = os.path.dirname(os.path.abspath(__file__))\n",
+    );
+    for stage in &plan.stages {
+        write_stage(plan, stage, &mut out);
+    }
+    out
+}
+
+/// A name Python takes for a function.
+fn function(stage: &StagePlan) -> String {
+    file_name(&stage.name).replace(['-', '.'], "_")
+}
+
+fn write_stage(plan: &Plan, stage: &StagePlan, out: &mut String) {
+    let name = file_name(&stage.name);
+    let Some(phase) = stage.phases.first() else { return };
+    let optimizer = &stage.optimizer;
+    let (initial, from_hf) = initial(plan, stage);
+    let rope = stage.rope.as_ref().map_or("None".to_owned(), rope);
+    let _ = write!(
+        out,
+        "\n\ndef {function}():\n    \
+         return Trainer.Config(\n        \
+         model_spec=stretched(model_registry(FLAVOR), {rope}, {context}),\n        \
+         dataloader=RowLoader.Config(folder=os.path.join(HERE, \"rows\", \"{name}\"), context={context}),\n        \
+         optimizer=default_adamw(lr={peak:e}, betas=({b1}, {b2}), eps={eps:e}, weight_decay={decay}),\n        \
+         lr_scheduler=TableSchedulers.Config(path=os.path.join(HERE, \"stages\", \"{name}.json\")),\n        \
+         training=TrainingConfig(\n            \
+         num_tokens_per_train_step={batch},\n            \
+         max_context_length={context},\n            \
+         steps={steps},\n            \
+         max_norm={clip},\n        \
+         ),\n        \
+         checkpoint=CheckpointManager.Config(\n            \
+         enable=True,\n            \
+         folder=os.path.join(HERE, \"out\", \"{name}\"),\n            \
+         interval={interval},\n            \
+         initial_load_path={initial},\n            \
+         initial_load_in_hf={from_hf},\n            \
+         initial_load_model_only={model_only},\n            \
+         exclude_from_loading=[\"dataloader\", \"lr_scheduler\"],\n            \
+         keep_latest_k=0,\n            \
+         last_save_model_only=False,\n        \
+         ),\n    )\n",
+        function = function(stage),
+        context = phase.context,
+        peak = stage.lr.peak,
+        b1 = optimizer.betas[0],
+        b2 = optimizer.betas[1],
+        eps = optimizer.eps,
+        decay = optimizer.weight_decay,
+        batch = phase.sequences * phase.context,
+        steps = stage.steps,
+        clip = optimizer.clip.map_or("float(\"inf\")".to_owned(), |c| c.to_string()),
+        interval = stage.save_every.unwrap_or(stage.steps),
+        model_only = if from_hf == "True" || stage.state == crate::plan::State::WeightsOnly {
+            "True"
+        } else {
+            "False"
+        },
+    );
+}
+
+/// Where the weights come from, as a Python expression, and whether that is a Hugging Face directory.
+fn initial(plan: &Plan, stage: &StagePlan) -> (String, &'static str) {
+    use crate::plan::Origin;
+    match plan.origin(stage) {
+        Some(Origin::Model(model)) => match &model.checkpoint {
+            Some(path) => (format!("os.path.join(BASE, {path:?})"), "True"),
+            None => ("None".to_owned(), "False"),
+        },
+        Some(Origin::Stage(before, step)) => {
+            let folder = file_name(&before.name);
+            (format!("os.path.join(HERE, \"out\", \"{folder}\", \"step-{step}\")"), "False")
+        }
+        _ => ("None".to_owned(), "False"),
+    }
+}
+
+/// Arguments of torchtitan's rotary embedding.
+fn rope(rope: &RopePlan) -> String {
+    match &rope.scaling {
+        RopeScaling::Yarn { factor, original, beta_fast, beta_slow, truncate, .. } => format!(
+            "dict(theta={}, scaling=\"yarn\", rope_factor={factor}, original_seq_len={original}, \
+             beta_fast={beta_fast}, beta_slow={beta_slow}, truncate={})",
+            rope.theta,
+            if *truncate { "True" } else { "False" }
+        ),
+        RopeScaling::Llama3 { factor, low, high, original } => format!(
+            "dict(theta={}, scaling=\"llama\", scaling_factor={factor}, low_freq_factor={low}, \
+             high_freq_factor={high}, original_max_position_embeddings={original})",
+            rope.theta
+        ),
+        // `ntk` is a larger base; twice the frequencies are the head's dimensions.
+        RopeScaling::Ntk { factor } => {
+            let dim = 2.0 * rope.inv_freq.len() as f64;
+            format!("dict(theta={}, scaling=\"none\")", rope.theta * factor.powf(dim / (dim - 2.0)))
+        }
+        _ => format!("dict(theta={}, scaling=\"none\")", rope.theta),
+    }
+}
+
+fn run_sh(plan: &Plan, base: &str) -> File {
+    let mut text = format!(
+        "#!/usr/bin/env bash\n\
+         # Runs `{}` stage by stage with torchtitan. Never run: read before use.\n\
+         #   FLAVOR=8B NPROC=8 ./run.sh\n\
+         set -euo pipefail\n\
+         export BASE=${{BASE:-{}}}\n\
+         cd \"$(dirname \"$0\")\"\n\
+         : \"${{NPROC:=1}}\" \"${{NNODES:=1}}\" \"${{NODE_RANK:=0}}\" \"${{MASTER_ADDR:=127.0.0.1}}\" \"${{MASTER_PORT:=29500}}\"\n\
+         export PYTHONPATH=$PWD${{PYTHONPATH:+:$PYTHONPATH}}\n\
+         stage() {{\n    \
+         torchrun --nnodes \"$NNODES\" --nproc-per-node \"$NPROC\" --node-rank \"$NODE_RANK\" \\\n        \
+         --master-addr \"$MASTER_ADDR\" --master-port \"$MASTER_PORT\" \\\n        \
+         -m torchtitan.train --module midc_stages --config \"$1\"\n}}\n\n",
+        plan.curriculum,
+        stage::quoted(base),
+    );
+    for stage in &plan.stages {
+        let _ = writeln!(text, "stage {}", function(stage));
+    }
+    File::program("run.sh", text)
+}
