@@ -257,7 +257,7 @@ def copy_tokenizer(stage, root, base, target):
             shutil.copy(os.path.join(source, name), target)
 
 
-def export(stage, root, base, keys, bf16):
+def export(stage, root, base, keys):
     """The checkpoints that others start from, as Hugging Face directories. Done by one process."""
     for step in sorted({stage["steps"], *stage["checkpoints"].values()}):
         target = os.path.join(root, "out", stage["name"], f"step-{step}")
@@ -268,7 +268,8 @@ def export(stage, root, base, keys, bf16):
         model = model_of(keys, {**stage, "attention": "causal"}).build(init_device="cpu")
         load_model_and_optim_state(os.path.join(root, "out", stage["name"], "olmo", f"step{step}", "model_and_optim"), model)
         folder = os.path.join(aside, "hf")
-        save_hf_model(folder, dict(model.state_dict()), model, dtype=DType.bfloat16 if bf16 else DType.float32)
+        # In f32 whatever the arithmetic: later stages and soups take their weights from here.
+        save_hf_model(folder, dict(model.state_dict()), model, dtype=DType.float32)
         path = os.path.join(folder, "config.json")
         written = read(path)
         written["max_position_embeddings"] = stage["context"]
@@ -387,7 +388,7 @@ def train(stage, root, base, micro_rows):
     dist.barrier()
     teardown_training_environment()
     if first:
-        export(stage, root, base, keys, bf16)
+        export(stage, root, base, keys)
 
 
 def soup(recipe, root):

@@ -172,7 +172,7 @@ def load_state(model, optimizer, folder):
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optim"])
 
 
-def save(stage, root, base, step, model, optimizer, export, bf16):
+def save(stage, root, base, step, model, optimizer, export):
     """Written aside and renamed: a checkpoint is there whole or not at all."""
     target = os.path.join(root, "out", stage["name"], f"step-{step}")
     aside = target + ".partial"
@@ -189,8 +189,7 @@ def save(stage, root, base, step, model, optimizer, export, bf16):
             if plain.config.tie_word_embeddings:
                 for name in getattr(plain, "_tied_weights_keys", None) or ():
                     full.pop(name, None)
-            if bf16:
-                full = {name: value.bfloat16() for name, value in full.items()}
+            # In f32 whatever the arithmetic: later stages and soups take their weights from here.
             plain.save_pretrained(os.path.join(aside, "hf"), state_dict=full)
             copy_tokenizer(stage, root, base, os.path.join(aside, "hf"))
         with open(os.path.join(aside, "step.json"), "w") as file:
@@ -352,7 +351,7 @@ def train(stage, root, base, options):
             print(f"{stage['stage']} {step + 1}/{stage['steps']} loss {loss:.4f} lr {used:.3e} norm {norm:.3f}", flush=True)
         after = step + 1
         if after in lasting or (stage["save_every"] and after % stage["save_every"] == 0):
-            save(stage, root, base, after, model, optimizer, after in lasting, bf16)
+            save(stage, root, base, after, model, optimizer, after in lasting)
     dist.destroy_process_group()
 
 
