@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import shutil
-import threading
 import zlib
 from bisect import bisect_right
 from dataclasses import dataclass, field
@@ -176,20 +175,33 @@ def scheduler_of(stage):
 
 @dataclass
 class Recorder(Callback):
-    """Writes the log, and checks the first step against the plan."""
+    """Writes the log."""
 
     path: str = ""
     dtype: str = "uint16"
     stage: str = ""
 
     def pre_train(self):
-        self.lock, self.pending = threading.Lock(), {}
+        module = self.trainer.train_module
+        record = module.record_ce_loss
+
+        def remember(value, *arguments, **options):
+            self.loss = value.detach().double()
+            return record(value, *arguments, **options)
+
+        # OLMo-core gathers its metrics in another thread, some steps late.
+        module.record_ce_loss = remember
         done = self.trainer.global_step
         kept = []
         if done and os.path.exists(self.path):
             with open(self.path, encoding="utf-8") as file:
                 kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] < done]
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        # A stage begun anew may have been begun before by more processes.
+        rank = dist.get_world_size() + dist.get_rank()
+        while not done and os.path.exists(stale := self.path[: self.path.rindex(".rank")] + f".rank{rank}.jsonl"):
+            os.remove(stale)
+            rank += dist.get_world_size()
         with open(self.path, "w", encoding="utf-8") as file:
             file.writelines(kept)
 
@@ -201,32 +213,10 @@ class Recorder(Callback):
         groups = self.trainer.train_module.optim.param_groups
         rates = {float(group["lr"]) for group in groups}
         assert len(rates) == 1, f"parameter groups have different learning rates: {rates}"
-        entry = {"stage": self.stage, "step": self.step - 1, "lr": rates.pop(), "rows": self.rows}
-        with self.lock:
-            self.pending[self.step] = entry
-        if dist.get_rank() != 0:
-            self.flush(everything=True)
-
-    # The loss comes later and from another thread; a checkpoint waits for it.
-
-    def log_metrics(self, step, metrics):
-        with self.lock:
-            if step in self.pending and "train/CE loss" in metrics:
-                self.pending[step].update(loss=metrics["train/CE loss"], grad_norm=metrics.get("optim/total grad norm"))
-        self.flush(everything=False)
-
-    def post_checkpoint_saved(self, path):
-        self.flush(everything=True)
-
-    def post_train(self):
-        self.flush(everything=True)
-
-    def flush(self, everything):
-        with self.lock:
-            for step in sorted(self.pending):
-                if not everything and "loss" not in self.pending[step]:
-                    return
-                self.write(self.pending.pop(step))
+        loss = self.loss.clone()
+        dist.all_reduce(loss)
+        loss = loss.item() / dist.get_world_size()
+        self.write({"stage": self.stage, "step": self.step - 1, "lr": rates.pop(), "loss": loss, "rows": self.rows})
 
     def write(self, entry):
         with open(self.path, "a", encoding="utf-8") as file:
