@@ -46,10 +46,14 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     std::fs::write(path, bytes).unwrap();
 }
 
+/// What happens to the bytes of a file.
+type Damage = fn(&mut Vec<u8>);
+
 fn truncate(bytes: &mut Vec<u8>) {
     bytes.truncate(bytes.len() * 2 / 3);
 }
 
+#[expect(clippy::ptr_arg, reason = "a `Damage`, some of which change the length")]
 fn turn_a_bit(bytes: &mut Vec<u8>) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
@@ -95,7 +99,7 @@ impl Finished {
 #[test]
 fn a_damaged_checkpoint_is_passed_over_and_made_again() {
     let finished = Finished::new();
-    let damages: [(&str, fn(&mut Vec<u8>)); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("model.safetensors", truncate),
         ("model.safetensors", turn_a_bit),
         ("state/optimizer.safetensors", turn_a_bit),
@@ -141,8 +145,8 @@ fn models_that_are_not_whole_are_named() {
             bytes.extend(data);
         }
     };
-    type Damage = Box<dyn Fn(&mut Vec<u8>)>;
-    let cases: [(&str, Damage, &str); 6] = [
+    type Change = Box<dyn Fn(&mut Vec<u8>)>;
+    let cases: [(&str, Change, &str); 6] = [
         ("model.safetensors", Box::new(truncate), "model.safetensors"),
         ("model.safetensors", Box::new(header(|h| h.replacen("\"F32\"", "\"I64\"", 1))), "I64"),
         (
@@ -182,7 +186,7 @@ fn a_damaged_cache_is_made_again() {
     let shards: Vec<&PathBuf> = cache.keys().filter(|p| cache[*p].len() > 1000).collect();
     assert!(!shards.is_empty());
     let weights = std::fs::read(finished.last().join("model.safetensors")).unwrap();
-    let damages: [fn(&mut Vec<u8>); 2] = [truncate, turn_a_bit];
+    let damages: [Damage; 2] = [truncate, turn_a_bit];
     for (i, damage) in damages.into_iter().enumerate() {
         for shard in &shards {
             change(shard, damage);
