@@ -79,7 +79,7 @@ impl Run<'_> {
         if let Some(optimizer) = start.optimizer {
             work.engine.load_moments(&Moments { first: optimizer.first, second: optimizer.second })?;
         }
-        let sampler = SamplerState { step, ..work.trainer.sampler.clone() };
+        let sampler = SamplerState { step, ..work.sampler.state() };
         work.sampler = StageSampler::new(stage, &work.corpus, sampler.clone())?;
         work.trainer = start.trainer;
         work.trainer.sampler = sampler;

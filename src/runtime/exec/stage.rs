@@ -172,7 +172,6 @@ impl Run<'_> {
         work.trainer.tokens = point.tokens + point.sequences * point.context;
         // A skipped update leaves the moments as they were, so bias correction must not count it.
         work.trainer.optimizer_steps += u64::from(report.finite);
-        work.trainer.sampler = work.sampler.state();
         let gns = report.noise.as_ref().and_then(|sample| work.trainer.noise.add(sample));
         let batch_tokens = point.sequences * point.context;
         let seconds = begin.elapsed().as_secs_f64();
@@ -205,6 +204,8 @@ impl Run<'_> {
             plan_hash: self.plan.hash.clone(),
             stage: stage.name.clone(),
             engine: work.engine.describe(),
+            // Only here: with a thousand sources it is too long to be made in every step.
+            sampler: work.sampler.state(),
             ..work.trainer.clone()
         };
         let trainer_json = serde_json::to_value(&trainer)
