@@ -118,9 +118,11 @@ fn the_example_corpus_is_read() {
         assert!((2.0..5.0).contains(&ratio), "{}: {ratio}", s.name);
     }
     let text = corpus.tokenizer().decode(&corpus.source("qa").unwrap().tokens(0)).unwrap();
+    // By the chat template beside the tokenizer.
     assert_eq!(
         text,
-        "user: Lithuania: geographic coordinates? (Geography)\nassistant: 56 00 N, 24 00 E<|endoftext|>"
+        "<|im_start|>user\nLithuania: geographic coordinates? (Geography)<|im_end|>\n\
+         <|im_start|>assistant\n56 00 N, 24 00 E<|im_end|>\n<|endoftext|>"
     );
     let (_, again) = open();
     assert!(again.sources.iter().all(|s| s.shards_made == 0));
@@ -509,7 +511,7 @@ fn loss_is_taken_on_the_named_fields_only() {
         {"role": "assistant", "content": "it is two"}, {"role": "user", "content": "thanks"}]});
     let asked = json!({"q": "the question", "a": "the answer"});
     for (line, text, loss_on, expect) in [
-        (chat, None, "assistant", " it is two"),
+        (chat, None, "assistant", "it is two<|im_end|>\n"),
         (asked.clone(), Some("{q} = {a}"), "a", " the answer<|endoftext|>"),
         (asked, Some("{q} = {a}"), "q", " question"),
     ] {
