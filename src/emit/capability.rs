@@ -166,7 +166,7 @@ pub const TABLE: &[Capability] = &[
         },
         transformers: Yes,
         olmo_core: Yes,
-        torchtitan: No("use `packing = concat`"),
+        torchtitan: Yes,
         megatron_bridge: No("use `packing = concat`"),
     },
     Capability {
@@ -313,6 +313,22 @@ pub const TABLE: &[Capability] = &[
         transformers: Yes,
         olmo_core: Yes,
         torchtitan: No("use `yarn` or `llama3`, or emit for `transformers`"),
+        megatron_bridge: Yes,
+    },
+    Capability {
+        feature: "YaRN",
+        uses: |plan| {
+            stages(plan, "rope", |s| {
+                let rope = s.rope.as_ref()?;
+                matches!(rope.scaling, RopeScaling::Yarn { .. })
+                    .then(|| format!("the attention factor is {}", rope.attention_factor))
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: OnlyIf(
+            "the model has the attention factor in its softmax scale: torchtitan sets frequencies only",
+        ),
         megatron_bridge: Yes,
     },
     Capability {
