@@ -3,7 +3,7 @@
 usage: emit_engines.py MIDC ENGINE PYTHON_OF_ENGINE [WORK]      (see tests/emit_engines.sh)
 
 The curriculum has a mixture that moves, a fan-out of two data orders, YaRN, a learning rate of several
-shapes and a soup; all start from the same random OLMo 2 weights. Two processes train over gloo. `midc
+shapes and a soup, and for transformers attention within documents and dialogues; all start from the same random OLMo 2 weights. Two processes train over gloo. `midc
 verify` must find nothing wrong with the logs and exports, and must find each of several mistakes put in on
 purpose. Losses are those of `midc exec` within 1e-3 at every step, in f32.
 """
@@ -70,6 +70,26 @@ stage after {
   precision = f32
 }
 """
+# What only transformers has: attention within documents on a CPU, and the mean over unequal targets.
+ASIDE = """
+source qa { path = "data/qa.train.jsonl", kind = instruct, tokens = 63k, loss_on = ["assistant"] }
+
+stage aside {
+  from      = base
+  steps     = 8
+  context   = 128
+  batch     = 8 seqs
+  mix       = upsample(dialogues, prose: 2)
+  lr        = 3e-3 then linear(to: 0)
+  data_seed = 4
+  attention = documents
+  packing   = best_fit
+  optimizer = adamw(betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, z_loss: 1e-4)
+  precision = f32
+}
+
+mix dialogues { prose = 40%, qa = rest }
+"""
 # Lints about a run this small.
 QUIET = ["-A", "anneal_too_short", "-A", "lr_jump", "-A", "decay_too_short", "-A", "optimizer_reset_without_warmup"]
 
@@ -100,20 +120,20 @@ class Case:
             os.symlink(os.path.join(ROOT, "examples", "data"), os.path.join(self.work, "data"))
             subprocess.run([self.python, "-c", MAKE_START, os.path.join(self.work, "start"), os.path.join(ROOT, "examples", "data")], check=True)
         with open(self.file, "w") as out:
-            out.write(CURRICULUM)
+            out.write(CURRICULUM + (ASIDE if self.engine == "transformers" else ""))
 
     def emit(self):
         shutil.rmtree(self.launch, ignore_errors=True)
         self.must("emit", self.engine, self.file, "-o", self.launch, "--data", "--quiet", *QUIET)
 
-    def start(self):
-        environment = {**os.environ, "NPROC": "2", "PYTHON": self.python, "OMP_NUM_THREADS": "1", "MICRO_ROWS": "2"}
+    def start(self, **more):
+        environment = {**os.environ, "NPROC": "2", "PYTHON": self.python, "OMP_NUM_THREADS": "1", "MICRO_ROWS": "2", **more}
         environment["MASTER_PORT"] = str(29500 + os.getpid() % 1000)
         log = open(os.path.join(self.work, self.engine + ".log"), "a")
         return subprocess.Popen([os.path.join(self.launch, "run.sh")], env=environment, stdout=log, stderr=log, start_new_session=True)
 
-    def train(self):
-        return self.start().wait()
+    def train(self, **more):
+        return self.start(**more).wait()
 
     def verify(self):
         return self.run("verify", self.launch)
@@ -203,13 +223,29 @@ def mistakes(case):
     check(f"{case.engine}: and says of which source", "rows of `prose`, not" in found)
 
 
-def trained_wrong(case):
-    """Mistakes made in what the engine reads, not in its logs: trained again, the first stage only."""
+def keep_stages(case, *stages):
+    """Leave only these stages in the launch's `run.sh`."""
     script = os.path.join(case.launch, "run.sh")
     with open(script) as file:
         kept = [line for line in file if not line.startswith(("stage stages/", "soup soups/"))]
     with open(script, "w") as file:
-        file.writelines([*kept, "stage stages/main.json\n"])
+        file.writelines([*kept, *(f"stage stages/{stage}.json\n" for stage in stages)])
+
+
+def sharded(case):
+    """The same losses under FSDP as under DDP."""
+    before = [row["loss"] for row in case.logs("aside")]
+    for folder in ("out", "logs"):
+        shutil.rmtree(os.path.join(case.launch, folder))
+    keep_stages(case, "aside")
+    check(f"{case.engine}: two processes train with FSDP", case.train(PARALLEL="fsdp") == 0)
+    worst = max(abs(a - row["loss"]) for a, row in zip(before, case.logs("aside")))
+    check(f"{case.engine}: to the same losses", worst < 1e-5, f"within {worst:.1e}")
+
+
+def trained_wrong(case):
+    """Mistakes made in what the engine reads, not in its logs: trained again, the first stage only."""
+    keep_stages(case, "main")
 
     def swapped(text):
         stage = json.loads(text)
@@ -249,7 +285,8 @@ def compare(case):
         for line in file:
             record = json.loads(line)
             ours.setdefault(record["stage"], []).append(record)
-    for stage, name in (("main", "main"), ("long[11]", "long-11"), ("long[12]", "long-12"), ("after", "after")):
+    for stage in ours:
+        name = stage.replace("[", "-").replace("]", "")
         theirs = case.logs(name)
         same_length = len(theirs) == len(ours[stage])
         worst = max(abs(a["loss"] - b["loss"]) for a, b in zip(ours[stage], theirs))
@@ -298,6 +335,8 @@ def main():
         compare(case)
         mistakes(case)
         interrupted(case)
+        if engine == "transformers":
+            sharded(case)
         trained_wrong(case)
     print(f"{results['passed']} passed, {results['failed']} failed")
     return int(results["failed"] > 0)

@@ -55,7 +55,7 @@ impl Engine {
     pub fn checked(self) -> &'static str {
         match self {
             Self::Transformers => {
-                "checked by training on two CPU processes with DDP; FSDP and GPUs are not checked"
+                "checked by training on two CPU processes, with DDP and with FSDP; GPUs are not checked"
             }
             Self::OlmoCore => {
                 "checked with ai2-olmo-core 3.0.0 by training on two CPU processes; GPUs are not checked"
