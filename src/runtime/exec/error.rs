@@ -120,7 +120,7 @@ pub enum ExecError {
         head_dim: usize,
     },
     /// Training ran away.
-    #[error("stage `{stage}`, step {step}: loss or gradient was not finite {times} times in a row")]
+    #[error("stage `{stage}`, step {step}: loss or gradient was not finite; given up at occurrence {times}")]
     #[diagnostic(
         code(midc::exec::not_finite),
         help(
@@ -133,7 +133,7 @@ pub enum ExecError {
         stage: String,
         /// Step in the stage.
         step: u64,
-        /// How many steps were skipped.
+        /// How often it happened: in a row, or in the stage where each went back to a checkpoint.
         times: u32,
     },
     /// A soup.

@@ -1,0 +1,65 @@
+//! What a run does about a step whose loss is not finite, brought about by a learning rate of 1e17.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A stage of 48 steps with a checkpoint every 7, whose step 10 ruins the weights.
+fn curriculum(dir: &Path) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let graph = std::fs::read_to_string(root.join("tests/kill_resume/graph.curriculum")).unwrap();
+    let (trunk, _) = graph.split_once("stage branch").unwrap();
+    let gentle = "linear(to: 2e-3, over: 5 steps) then hold";
+    assert!(trunk.contains(gentle));
+    let data = root.join("examples/data");
+    let text = trunk
+        .replace(gentle, "linear(to: 2e-3, over: 9 steps) then linear(to: 1e18, over: 10 steps) then hold")
+        .replace("../../examples/data", data.to_str().unwrap());
+    let path = dir.join("ruin.curriculum");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// What it printed and the steps in `metrics.jsonl`.
+fn run(policy: &str) -> (String, Vec<u64>) {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let output = Command::new(env!("CARGO_BIN_EXE_midc"))
+        .arg("exec")
+        .arg(curriculum(dir.path()))
+        .arg("--run-dir")
+        .arg(&run)
+        .arg("--cache-dir")
+        .arg(dir.path().join("cache"))
+        .args(["--on-nonfinite", policy])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{policy}");
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let step =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap();
+    (String::from_utf8(output.stderr).unwrap(), metrics.lines().map(step).collect())
+}
+
+#[test]
+fn skipping_gives_up_after_ten_in_a_row() {
+    let (said, steps) = run("skip");
+    assert_eq!(said.matches("update skipped").count(), 10, "{said}");
+    assert!(said.contains("step 20") && said.contains("given up at occurrence 10"), "{said}");
+    assert_eq!(steps, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn rewinding_goes_back_to_the_checkpoint_three_times() {
+    let (said, steps) = run("rewind");
+    assert_eq!(said.matches("back to step 7 with the data that follows").count(), 3, "{said}");
+    assert!(said.contains("given up at occurrence 4"), "{said}");
+    // Every step once: the journal was cut back with the weights.
+    assert_eq!(steps, (0..11).collect::<Vec<_>>());
+}
+
+#[test]
+fn stopping_stops() {
+    let (said, steps) = run("stop");
+    assert!(said.contains("given up at occurrence 1"), "{said}");
+    assert_eq!(steps, (0..11).collect::<Vec<_>>());
+}
