@@ -4,6 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/support/python.sh torch=torch transformers=transformers
-cargo build --quiet --example rope_table
+cargo build --quiet --release --example rope_table
 target=$(cargo metadata --format-version 1 --no-deps | "$PYTHON" -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')
-exec "$PYTHON" tests/rope_transformers.py "$target/debug/examples/rope_table"
+exec "$PYTHON" tests/rope_transformers.py "$target/release/examples/rope_table"

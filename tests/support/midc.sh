@@ -4,8 +4,8 @@ midc_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 if [ -z "${MIDC:-}" ]; then
     MIDC=$(ls -t "$midc_root"/target/{debug,release}/midc 2>/dev/null | head -1 || true)
     if [ -z "$MIDC" ]; then
-        (cd "$midc_root" && cargo build --quiet)
-        MIDC=$midc_root/target/debug/midc
+        (cd "$midc_root" && cargo build --quiet --release)
+        MIDC=$midc_root/target/release/midc
     fi
 fi
 export MIDC
