@@ -37,7 +37,10 @@ fn run(policy: &str) -> (String, Vec<u64>) {
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let step =
         |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap();
-    (String::from_utf8(output.stderr).unwrap(), metrics.lines().map(step).collect())
+    // Reports break lines where the terminal would.
+    let said = String::from_utf8(output.stderr).unwrap().replace('│', " ");
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    (said, metrics.lines().map(step).collect())
 }
 
 #[test]
