@@ -81,7 +81,7 @@ await session('Default Light Modern', { width: 1280, height: 900 }, 'light', asy
   check((await text(page)).includes('= 15%'), 'an inlay hint with the rest');
   const colors = await page.$$eval('.view-line span span', (s) => new Set(s.map((x) => x.className)).size);
   check(colors >= 5, `${colors} kinds of token are colored`);
-  check((await page.$$eval('.codelens-decoration a', (a) => a.map((x) => x.textContent))).join() === 'plan,plot,rehearse', 'lenses above the stage');
+  await until('lenses above the stage', async () => (await page.$$eval('.codelens-decoration a', (a) => a.map((x) => x.textContent))).join() === 'plan,plot,rehearse');
   await shot('mistake');
 
   // The lens draws the plan; a deny-level lint does not stand in its way.
