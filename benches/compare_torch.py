@@ -73,7 +73,9 @@ for geometry in args.geometries.split(","):
     results = {c: [] for c in contestants}
     for _ in range(args.rounds):
         for name, mode in contestants:
-            results[name, mode].append((midc if name == "midc" else torch)(geometry, mode))
+            result = (midc if name == "midc" else torch)(geometry, mode)
+            print(f"{geometry} {name} {mode}: {result[0]:.0f} tokens/s, {result[1]:.0f} MiB", file=sys.stderr)
+            results[name, mode].append(result)
     speed = {c: statistics.median(r[0] for r in v) for c, v in results.items()}
     memory = {c: max(r[1] or 0 for r in v) for c, v in results.items()}
     for c in contestants:

@@ -150,6 +150,9 @@ pub trait Backend: Send {
     const NARROW_BYTES: usize;
     /// Sides of the square products that show the most the device can do.
     const PEAK_SIDES: &'static [usize] = &[768, 1024, 1536];
+    /// Bytes that the activations of the rows which go through the model together should stay below,
+    /// where fewer rows than fit do: more rows at once make better products, at this price.
+    const ACTIVATIONS_AT_ONCE: u64 = 512 << 20;
 
     /// For logs: the device, the precision, the instruction set.
     fn describe(&self) -> String;

@@ -8,8 +8,9 @@ use crate::runtime::backend::{AttentionShape, Backend};
 use crate::runtime::engine::EngineError;
 use crate::runtime::model::parameters::{Family, NormPlace, QkNorm};
 
-/// Rows go through the model together up to so many tokens. Fixed, because the grouping decides the
-/// order in which gradients are summed, and that must not depend on the machine.
+/// Rows go through the model together up to so many tokens, or as many as
+/// [`Backend::ACTIVATIONS_AT_ONCE`] allows. Both fixed, because the grouping decides the order in which
+/// gradients are summed, and that must not depend on the machine.
 const TOKENS_AT_ONCE: usize = 8192;
 
 /// Widths of the matrices of a layer.
@@ -139,9 +140,12 @@ pub(crate) fn schedule<B: Backend>(
     held: impl Fn(usize) -> u64,
     budget: Option<u64>,
 ) -> Result<Schedule, EngineError> {
-    let group = (TOKENS_AT_ONCE / context).clamp(1, rows.max(1));
+    let mut group = (TOKENS_AT_ONCE / context).clamp(1, rows.max(1));
     if !training {
         return Ok(Schedule { rows: group, recomputed: layers });
+    }
+    while group > 1 && training_bytes::<B>(w, layers, group * context, 0) > B::ACTIVATIONS_AT_ONCE {
+        group = group.div_ceil(2);
     }
     let mut schedule = Schedule { rows: group, recomputed: 0 };
     let Some(budget) = budget else { return Ok(schedule) };
@@ -339,5 +343,9 @@ mod tests {
             schedule::<Reference<f32>>(&w, 2, 1000, context, true, |_| 0, Some(1 << 50)).unwrap().rows
         };
         assert_eq!((group(512), group(8192), group(100_000), group(1)), (16, 1, 1, 1000));
+        // Two rows of 1,024 tokens of a model of 135M parameters would hold 1.2 GiB in f32.
+        let smollm2 = Widths { hidden: 576, qkv: 960, queries: 576, keys: 192, ffn: 1536, heads: 9, ..w };
+        let group = schedule::<Reference<f32>>(&smollm2, 30, 2, 1024, true, |_| 0, None).unwrap();
+        assert_eq!(group, Schedule { rows: 1, recomputed: 0 });
     }
 }

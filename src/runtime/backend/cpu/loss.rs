@@ -10,7 +10,7 @@ use super::vectorise::vectorised;
 use crate::runtime::backend::LossShape;
 use crate::runtime::batch::IGNORE;
 
-/// Logits held at once. Fixed, because the chunks decide the order in which gradients are summed.
+/// Logits held at once, about. Fixed, because the chunks decide the order in which gradients are summed.
 const LOGITS: usize = 1 << 24;
 
 vectorised! {
@@ -48,6 +48,18 @@ pub(super) struct Gradients<'a, E> {
     pub(super) accumulate: bool,
 }
 
+/// Tokens of a chunk: all chunks alike, because each takes the whole matrix through the cache.
+fn rows_at_once(tokens: usize, vocab: usize) -> usize {
+    let chunks = ((tokens * vocab + LOGITS / 2) / LOGITS).clamp(1, tokens.div_ceil(16).max(1));
+    tokens.div_ceil(chunks).max(1)
+}
+
+/// Bytes of a [`Chunk`] for narrow values of `narrow` bytes.
+pub(super) fn chunk_bytes(tokens: usize, vocab: usize, narrow: usize) -> u64 {
+    let of_gradient = if narrow == size_of::<f32>() { 0 } else { narrow };
+    (rows_at_once(tokens, vocab) * vocab * (size_of::<f32>() + of_gradient)) as u64
+}
+
 /// Losses of all tokens and, where asked, gradients.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn loss<E: Element>(
@@ -62,7 +74,7 @@ pub(super) fn loss<E: Element>(
     mut gradients: Option<Gradients<'_, E>>,
 ) {
     let LossShape { tokens, width, vocab, .. } = shape;
-    let rows = (LOGITS / vocab).clamp(16, 4096).min(tokens);
+    let rows = rows_at_once(tokens, vocab);
     let mut buffers = chunk.buffers.lock().unwrap_or_else(PoisonError::into_inner);
     let (logits, narrow) = &mut *buffers;
     if logits.len() < rows * vocab {

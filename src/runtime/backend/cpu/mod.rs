@@ -21,7 +21,7 @@ mod vectorise;
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{AdamW, AttentionShape, Backend, LossShape, NormShape};
+use super::{AdamW, AttentionShape, Backend, Load, LossShape, NormShape};
 use crate::runtime::engine::EngineError;
 pub(crate) use element::Element;
 use linear::Shape;
@@ -130,6 +130,18 @@ impl<E: Element> Backend for Cpu<E> {
 
     fn scratch_bytes(&self) -> u64 {
         self.pool.scratch_bytes() + self.products.bytes() + self.chunk.bytes()
+    }
+
+    /// Logits, packed operands of products and of attention, and the program itself: what resident memory
+    /// shows beyond the buffers, within a few MiB.
+    fn overhead_bytes(load: Load) -> u64 {
+        const PROGRAM_AND_PANELS: u64 = 24 << 20;
+        let heads = load.tokens * load.heads * load.head_dim;
+        // Keys, values and keys again as elements, sums of the queries' gradients in f32.
+        let attention = heads * (3 * size_of::<E>() + size_of::<f32>());
+        let operand = load.tokens * load.widest_norm * size_of::<E>();
+        let packed = (attention + operand) as u64;
+        PROGRAM_AND_PANELS + packed + loss::chunk_bytes(load.tokens, load.vocab, size_of::<E>())
     }
 
     fn narrow_copy(&self, len: usize, from: &Vec<f32>, to: &mut Vec<E>) {

@@ -113,6 +113,8 @@ impl Backend for Cuda {
     type Index = Index;
     const WIDE_BYTES: usize = 4;
     const PEAK_SIDES: &'static [usize] = &[4096, 8192];
+    // A device is filled by more tokens than a processor, and has the memory.
+    const ACTIVATIONS_AT_ONCE: u64 = u64::MAX;
     const NARROW_BYTES: usize = 2;
 
     fn describe(&self) -> String {

@@ -25,6 +25,8 @@ const BLOCK_PANELS: usize = 32;
 /// Longest sum of a product in one go, in steps: beyond it a panel of B (256 KiB here) would not stay
 /// in the second-level cache while the row tiles pass.
 const LONGEST_SUM: usize = 2048;
+/// Steps of B packed at once, of all panels together: 8 MiB, a share of the third-level cache.
+const PACKED_STEPS: usize = 1 << 16;
 /// Steps of a transposed product between two visits of the accumulators in memory: a panel of A and
 /// one of B then take 128 KiB, an eighth of the second-level cache.
 const BLOCK_STEPS: usize = 512;
@@ -44,15 +46,16 @@ pub(crate) fn linear<E: Element>(
     out: Out<'_, E>,
 ) {
     assert!(x.len() >= rows * inputs && w.len() >= outputs * inputs);
-    let depth = steps::<E>(inputs);
-    let b = room(&mut work.b, panels(outputs) * depth);
-    b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| {
+    product(work, x, [rows, inputs, outputs], out, |p, start, panel| {
         let n = (outputs - p * PANEL).min(PANEL);
+        let count = (inputs - start).min(panel.len() * E::GROUP);
         // SAFETY: the features are the caller's promise (`Backend` construction checks them); the
         // panel's rows of `w` are within it by the assertion.
-        unsafe { pack::columns::<E, Weight>(weights(w).add(p * PANEL * inputs), inputs, inputs, n, panel) }
+        unsafe {
+            let from = weights(w).add(p * PANEL * inputs + start);
+            pack::columns::<E, Weight>(from, inputs, count, n, panel)
+        }
     });
-    product(x, [rows, inputs, outputs], b, &mut work.c, out);
 }
 
 /// `grad_x = grad_y · w`: grad_y is `[rows, outputs]`, w is `[outputs, inputs]`.
@@ -66,14 +69,15 @@ pub(crate) fn linear_input_grad<E: Element>(
     grad_x: Out<'_, E>,
 ) {
     assert!(grad_y.len() >= rows * outputs && w.len() >= outputs * inputs);
-    let depth = steps::<E>(outputs);
-    let b = room(&mut work.b, panels(inputs) * depth);
-    b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| {
+    product(work, grad_y, [rows, outputs, inputs], grad_x, |p, start, panel| {
         let n = (inputs - p * PANEL).min(PANEL);
+        let count = (outputs - start).min(panel.len() * E::GROUP);
         // SAFETY: as in `linear`.
-        unsafe { pack::rows::<E, Weight>(weights(w).add(p * PANEL), inputs, outputs, n, panel) }
+        unsafe {
+            let from = weights(w).add(start * inputs + p * PANEL);
+            pack::rows::<E, Weight>(from, inputs, count, n, panel)
+        }
     });
-    product(grad_y, [rows, outputs, inputs], b, &mut work.c, grad_x);
 }
 
 /// `grad_w (+)= grad_yᵀ · x`: grad_y is `[rows, outputs]`, x is `[rows, inputs]`.
@@ -87,33 +91,36 @@ pub(crate) fn linear_weight_grad<E: Element>(
 ) {
     assert!(grad_y.len() >= rows * outputs && x.len() >= rows * inputs && grad_w.len() >= outputs * inputs);
     let depth = steps::<E>(rows);
-    let a = room(&mut work.a, panels(outputs) * depth);
     let b = room(&mut work.b, panels(inputs) * depth);
-    let pack = |from: &[E], width: usize, p: usize, panel: &mut [Step]| {
+    // Rows from `start` on of the 32 columns of panel `p`.
+    let pack = |from: &[E], width: usize, p: usize, start: usize, panel: &mut [Step]| {
         let n = (width - p * PANEL).min(PANEL);
+        let count = (rows - start).min(panel.len() * E::GROUP);
         // SAFETY: as in `linear`.
-        unsafe { pack::rows::<E, E>(from.as_ptr().add(p * PANEL), width, rows, n, panel) }
+        unsafe { pack::rows::<E, E>(from.as_ptr().add(start * width + p * PANEL), width, count, n, panel) }
     };
-    a.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| pack(grad_y, outputs, p, panel));
-    b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| pack(x, inputs, p, panel));
-    let (a, b) = (&*a, &*b);
+    b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| pack(x, inputs, p, 0, panel));
+    let b = &*b;
     let groups = panels(inputs).div_ceil(BLOCK_PANELS);
     let to = Shared::new(grad_w);
     (0..panels(outputs) * groups).into_par_iter().for_each(|task| {
         let (pa, group) = (task / groups, task % groups);
         let m = (outputs - pa * PANEL).min(PANEL);
+        // A's panel is packed where it is used, and lies in the cache then.
+        let mut a = [Step([0; PANEL]); BLOCK_STEPS];
         for start in (0..depth).step_by(BLOCK_STEPS) {
             let count = (depth - start).min(BLOCK_STEPS);
+            pack(grad_y, outputs, pa, start * E::GROUP, &mut a[..count]);
             let write = if start > 0 || accumulate { Write::Add } else { Write::Set };
             for pb in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(panels(inputs)) {
                 let n = (inputs - pb * PANEL).min(PANEL);
                 for i in (0..m).step_by(COLUMNS) {
                     // SAFETY: each task writes its own rows and columns of `grad_w`; the panels
-                    // have `depth` steps.
+                    // have `count` steps from `start` on.
                     unsafe {
                         let at = to.at((pa * PANEL + i) * inputs + pb * PANEL);
                         let c = Tile { to: at.cast(), stride: inputs, columns: n, write };
-                        let a = a[pa * depth + start].0.as_ptr().add(i).cast();
+                        let a = a[0].0.as_ptr().add(i).cast();
                         let b = b[pb * depth + start].0.as_ptr().cast();
                         E::column_kernel((m - i).min(COLUMNS), count, a, b, c);
                     }
@@ -123,37 +130,22 @@ pub(crate) fn linear_weight_grad<E: Element>(
     });
 }
 
-/// `out = a · b` with A `[m, k]` in rows and B packed. A sum too long for the cache is made in parts
-/// in `sums`.
-fn product<E: Element>(a: &[E], [m, k, n]: [usize; 3], b: &[Step], sums: &mut Vec<Step>, out: Out<'_, E>) {
-    if E::GROUP == 1 || steps::<E>(k) <= LONGEST_SUM {
-        return blocks_of_product(a, [m, k, n], b, out);
-    }
-    let out = match out {
-        Out::Wide(_) | Out::Add(_) => return blocks_of_product(a, [m, k, n], b, out),
-        Out::Narrow(out) => out,
-    };
-    assert!(out.len() >= m * n);
-    let sums = room(sums, (m * n).div_ceil(PANEL));
-    // SAFETY: a step is 32 u32 without padding, for which any bits are good, as for f32.
-    let sums = unsafe { std::slice::from_raw_parts_mut(sums.as_mut_ptr().cast::<f32>(), sums.len() * PANEL) };
-    blocks_of_product(a, [m, k, n], b, Out::<E>::Wide(sums));
-    const CHUNK: usize = 1 << 12;
-    let (out, sums) = (&mut out[..m * n], &*sums);
-    out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, out)| {
-        for (c, out) in out.chunks_mut(16).enumerate() {
-            let from = &sums[i * CHUNK + 16 * c..][..out.len()];
-            // SAFETY: both have as many values as the mask names; the features are there.
-            unsafe { E::round_from(from, out) };
-        }
-    });
-}
-
-/// The tasks of [`product`].
-fn blocks_of_product<E: Element>(a: &[E], [m, k, n]: [usize; 3], b: &[Step], out: Out<'_, E>) {
+/// `out = a · b` with A `[m, k]` in rows and B `[k, n]`, of which `pack(p, from, panel)` packs panel `p`
+/// from the summed index `from` on.
+///
+/// B is packed a part at a time, so that its panels are read while they lie in the cache and a large
+/// one takes no memory of its own size: [`PACKED_STEPS`] at once, sums in parts of [`LONGEST_SUM`]. The
+/// order of every sum is the same however B is cut.
+fn product<E: Element>(
+    work: &mut Workspace,
+    a: &[E],
+    [m, k, n]: [usize; 3],
+    out: Out<'_, E>,
+    pack: impl Fn(usize, usize, &mut [Step]) + Sync,
+) {
     assert!(k.is_multiple_of(E::GROUP), "the summed dimension is whole steps");
-    let depth = steps::<E>(k);
-    let (to, size, write) = match out {
+    assert!(a.len() >= m * k);
+    let (to, size, first_write) = match out {
         Out::Narrow(out) => {
             assert!(out.len() >= m * n);
             let write = if E::GROUP == 2 { Write::Rounded } else { Write::Set };
@@ -168,7 +160,81 @@ fn blocks_of_product<E: Element>(a: &[E], [m, k, n]: [usize; 3], b: &[Step], out
             (Shared::<u8>(out.as_mut_ptr().cast()), size_of::<f32>(), Write::Add)
         }
     };
-    let groups = panels(n).div_ceil(BLOCK_PANELS);
+    let depth = steps::<E>(k);
+    let longest = depth.min(LONGEST_SUM);
+    // A sum in parts is rounded once, at its end.
+    let in_parts = depth > longest && matches!(first_write, Write::Rounded);
+    let at_once = (PACKED_STEPS / longest.max(1)).max(1);
+    for from in (0..panels(n)).step_by(at_once) {
+        let block = from..(from + at_once).min(panels(n));
+        let first_column = from * PANEL;
+        let columns = (n - first_column).min(block.len() * PANEL);
+        // SAFETY: the block's first column is a column of `out`.
+        let block_out = unsafe { Shared(to.at(first_column * size)) };
+        let sums = room(&mut work.c, if in_parts { (m * columns).div_ceil(PANEL) } else { 0 });
+        for start in (0..depth).step_by(LONGEST_SUM) {
+            let count = (depth - start).min(LONGEST_SUM);
+            let b = room(&mut work.b, block.len() * count);
+            b.par_chunks_mut(count)
+                .enumerate()
+                .for_each(|(p, panel)| pack(from + p, start * E::GROUP, panel));
+            let (c, stride, size, write) = if in_parts {
+                (Shared::<u8>(sums.as_mut_ptr().cast()), columns, size_of::<f32>(), Write::Set)
+            } else {
+                (block_out, n, size, first_write)
+            };
+            let write = if start == 0 { write } else { Write::Add };
+            // SAFETY: the assertions above; a part of A's columns, a block of the output's.
+            unsafe {
+                let a = Shared(a.as_ptr().cast_mut().add(start * E::GROUP));
+                blocks_of_product::<E>(a, k, m, b, count, Block { to: c, size, stride, columns, write });
+            }
+        }
+        if in_parts {
+            // SAFETY: a step is 32 u32 without padding, for which any bits are good, as for f32.
+            let sums = unsafe { std::slice::from_raw_parts(sums.as_ptr().cast::<f32>(), sums.len() * PANEL) };
+            (0..m).into_par_iter().with_min_len(16).for_each(|row| {
+                // SAFETY: the block's columns of this row of the output, which no other task has; the
+                // features are there.
+                unsafe {
+                    let to = block_out.at(row * n * size).cast::<E>();
+                    let to = std::slice::from_raw_parts_mut(to, columns);
+                    for (c, to) in to.chunks_mut(16).enumerate() {
+                        E::round_from(&sums[row * columns + 16 * c..][..to.len()], to);
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Columns of an output, in bytes from `to` on.
+#[derive(Clone, Copy)]
+struct Block {
+    to: Shared<u8>,
+    /// Bytes of a value.
+    size: usize,
+    /// Values from one row to the next.
+    stride: usize,
+    columns: usize,
+    write: Write,
+}
+
+/// The tasks of [`product`] for packed panels of `depth` steps.
+///
+/// # Safety
+/// A has `m` rows `lda` apart of `depth` steps; the block has `m` rows of its columns, panels for all of
+/// which are in `b`.
+unsafe fn blocks_of_product<E: Element>(
+    a: Shared<E>,
+    lda: usize,
+    m: usize,
+    b: &[Step],
+    depth: usize,
+    out: Block,
+) {
+    let all = panels(out.columns);
+    let groups = all.div_ceil(BLOCK_PANELS);
     // As many blocks as threads or a multiple, of about the same number of row tiles: which task makes
     // a value does not change it.
     let threads = rayon::current_num_threads().min(m.div_ceil(ROWS));
@@ -177,21 +243,16 @@ fn blocks_of_product<E: Element>(a: &[E], [m, k, n]: [usize; 3], b: &[Step], out
     (0..blocks * groups).into_par_iter().for_each(|task| {
         let (block, group) = (task / groups, task % groups);
         let rows = block * block_rows..((block + 1) * block_rows).min(m);
-        for start in (0..depth).step_by(LONGEST_SUM) {
-            let count = (depth - start).min(LONGEST_SUM);
-            let write = if start == 0 { write } else { Write::Add };
-            for p in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(panels(n)) {
-                let columns = (n - p * PANEL).min(PANEL);
-                for i in rows.clone().step_by(ROWS) {
-                    // SAFETY: each task writes its own rows and columns of `out`, which holds `m · n`
-                    // values of `size` bytes; A holds `m · k` values, the panel `depth` steps.
-                    unsafe {
-                        let to = to.at((i * n + p * PANEL) * size);
-                        let c = Tile { to, stride: n, columns, write };
-                        let b = b[p * depth + start].0.as_ptr().cast();
-                        let a = a.as_ptr().add(i * k + start * E::GROUP);
-                        E::row_kernel((rows.end - i).min(ROWS), count, a, k, b, c);
-                    }
+        for p in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(all) {
+            let columns = (out.columns - p * PANEL).min(PANEL);
+            for i in rows.clone().step_by(ROWS) {
+                // SAFETY: each task writes its own rows and columns of the block; the rest is the
+                // caller's promise.
+                unsafe {
+                    let to = out.to.at((i * out.stride + p * PANEL) * out.size);
+                    let c = Tile { to, stride: out.stride, columns, write: out.write };
+                    let b = b[p * depth].0.as_ptr().cast();
+                    E::row_kernel((rows.end - i).min(ROWS), depth, a.at(i * lda), lda, b, c);
                 }
             }
         }
