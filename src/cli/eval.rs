@@ -7,9 +7,10 @@ use crate::cli::compile;
 use crate::cli::device::{DeviceArg, precision};
 use crate::rope;
 use crate::runtime::batch::{Batch, IGNORE};
+use crate::runtime::checkpoint;
 use crate::runtime::data::{TextTokenizer, file_windows};
 use crate::runtime::engine::{self, EngineKind, EngineOptions, RopeTable, RowLoss};
-use crate::runtime::model::{self, Loaded};
+use crate::runtime::model::Loaded;
 
 /// Loss and perplexity of a checkpoint on text
 ///
@@ -56,7 +57,7 @@ const TOKENS_AT_ONCE: usize = 8192;
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let device = args.device.choose()?;
-    let Loaded { config, weights, tokenizer } = model::load(&args.checkpoint)?;
+    let Loaded { config, weights, tokenizer } = checkpoint::load_whole(&args.checkpoint)?;
     let context = args.context.unwrap_or((config.context as usize).min(2048));
     if context < 2 {
         return Err(miette::miette!(

@@ -159,10 +159,14 @@ impl Ingredient {
 /// Ingredients that are no checkpoints, damaged, or of different models; numbers that make no average;
 /// an output that is there already; a failure of the machine. Nothing is left under `out` then.
 pub fn soup(ingredients: &[PathBuf], recipe: &Recipe, dtype: Dtype, out: &Path) -> Result<(), SoupError> {
+    check(recipe, ingredients.len())?;
+    if out.exists() {
+        return Err(SoupError::Occupied { path: out.to_owned() });
+    }
     average_into(ingredients, recipe, dtype, None, out)
 }
 
-/// As [`soup`], with the trainer's state beside the weights.
+/// As [`soup`], with the trainer's state beside the weights; what stands at `out` is replaced.
 pub(in crate::runtime) fn average_into(
     ingredients: &[PathBuf],
     recipe: &Recipe,
@@ -171,9 +175,6 @@ pub(in crate::runtime) fn average_into(
     out: &Path,
 ) -> Result<(), SoupError> {
     check(recipe, ingredients.len())?;
-    if out.exists() {
-        return Err(SoupError::Occupied { path: out.to_owned() });
-    }
     let opened: Vec<Ingredient> =
         ingredients.iter().map(|p| Ingredient::open(p)).collect::<Result<_, _>>()?;
     let (first, others) = opened.split_first().ok_or(SoupError::Empty)?;

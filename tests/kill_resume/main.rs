@@ -2,14 +2,21 @@
 //! metrics and weights of a run nobody disturbed.
 //!
 //! The graph has everything a run can be killed in: reading the data, training, checkpoints, souping.
+//! Half of the kills come at any moment; the others wait for one of the short phases, which few would
+//! fall in. What each hit is told from what the dead process left, and printed.
 //! `MIDC_KILLS` sets how often it is killed (default 20), `MIDC_KILL_SEED` the moments (default: new
 //! ones each time; a failure names the seed).
 
+mod phase;
+
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use phase::{Aim, Phase};
 
 fn exec(run_dir: &Path, cache: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_midc"));
@@ -87,13 +94,35 @@ fn killed_and_resumed_equals_undisturbed() {
     let whole = begin.elapsed();
 
     let cache = dir.path().join("cache-stormy");
+    let mut hits: BTreeMap<Phase, u64> = BTreeMap::new();
     let mut killed = 0;
-    while killed < kills {
+    // A phase may be over before the kill arrives, so some more may be needed for one in each.
+    while killed < kills || Phase::ALL.iter().any(|phase| !hits.contains_key(phase)) {
+        assert!(killed < 4 * kills.max(20), "some phase is never hit: {hits:?}");
+        let aim = Aim::at(killed, &stormy);
+        if aim == Aim::Indexing && cache.exists() {
+            // What is kept of the data may be deleted at any time.
+            std::fs::remove_dir_all(&cache).unwrap();
+        }
         // Most of a run survives each kill as checkpoints, so short lives are needed for the kills to
         // fall everywhere before it is done.
         let life = whole.mul_f64(0.4 * moments.next()) + Duration::from_millis(5);
+        let moment = Duration::from_secs_f64(0.004 * moments.next());
+        // Times of files are told in ticks of the kernel's clock.
+        std::thread::sleep(Duration::from_millis(10));
+        let begin = SystemTime::now();
         let mut child = exec(&stormy, &cache).spawn().unwrap();
-        std::thread::sleep(life);
+        match aim {
+            Aim::Anything => std::thread::sleep(life),
+            aimed => {
+                while child.try_wait().unwrap().is_none()
+                    && !aimed.is_under_way(&stormy, &cache, child.id(), begin)
+                {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                std::thread::sleep(moment);
+            }
+        }
         if let Some(status) = child.try_wait().unwrap() {
             // It finished before it could be killed: begin again, so that every kill counts.
             assert!(status.success());
@@ -105,9 +134,14 @@ fn killed_and_resumed_equals_undisturbed() {
         child.kill().unwrap();
         child.wait().unwrap();
         killed += 1;
+        *hits.entry(Phase::of(&stormy, &cache, child.id(), begin)).or_default() += 1;
     }
     assert!(exec(&stormy, &cache).status().unwrap().success());
     same(&stormy, &calm);
+    for (phase, hits) in &hits {
+        eprintln!("{hits:4} killed while {phase}");
+    }
+    eprintln!("{killed:4} kills, every resume the same to the bit");
 }
 
 fn same(one: &Path, other: &Path) {

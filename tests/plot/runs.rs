@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use midc::plan::{FromKind, Plan, SoupPlan, StagePlan};
+use midc::runtime::data::{Mixer, quantise};
 use midc::runtime::journal::{EvalRecord, Journal, StepRecord};
 
 use crate::plans;
@@ -66,21 +67,32 @@ fn noise(n: u64) -> f64 {
     (x >> 11) as f64 / (1u64 << 52) as f64 - 1.0
 }
 
-/// The record of one step; `seen` are the tokens of the run before it.
-pub(crate) fn record(stage: &StagePlan, step: u64, seen: u64) -> StepRecord {
+/// Rows by source of every step, as the runtime apportions them.
+fn rows(stage: &StagePlan) -> Vec<BTreeMap<String, u64>> {
+    let shape = |step: u64| {
+        let point = stage.step_point(step);
+        let weights: Vec<f64> = stage.mix.iter().map(|m| m.weight.value(point.tokens)).collect();
+        (point, quantise(&weights).unwrap())
+    };
+    let mut mixer = Mixer::new(stage.mix.len());
+    let rows_of = |step: u64| {
+        let (point, weights) = shape(step);
+        let mut later = |n: u64| Ok((step + n < stage.steps).then(|| shape(step + n)));
+        let mut rows = BTreeMap::new();
+        for source in mixer.assign(point, &weights, &mut later).unwrap() {
+            *rows.entry(stage.mix[source as usize].source.clone()).or_default() += 1;
+        }
+        rows
+    };
+    (0..stage.steps).map(rows_of).collect()
+}
+
+/// The record of one step that read `rows`; `seen` are the tokens of the run before it.
+fn record(stage: &StagePlan, step: u64, seen: u64, rows: BTreeMap<String, u64>) -> StepRecord {
     let point = stage.step_point(step);
     let base = 2.2 + 7.0 / (1.0 + seen as f64 / 3e5);
     let loss = base + 0.12 * noise(step ^ stage.data_seed << 32);
     let of = |i: usize| loss + 0.25 * i as f64 - 0.3 + 0.15 * noise(step * 31 + i as u64);
-    let mut left = point.sequences;
-    let rows = stage.mix.iter().enumerate().map(|(i, m)| {
-        let exact = |steps: u64| (steps as f64 * point.sequences as f64 * m.weight_mean + 0.5) as u64;
-        let last = i + 1 == stage.mix.len();
-        let rows = if last { left } else { (exact(step + 1) - exact(step)).min(left) };
-        left -= rows;
-        (m.source.clone(), rows)
-    });
-    let rows: BTreeMap<String, u64> = rows.filter(|(_, n)| *n > 0).collect();
     StepRecord {
         stage: stage.name.clone(),
         step,
@@ -108,8 +120,8 @@ pub(crate) fn write(plan: &Plan, dir: &Path) {
     let mut evals = Journal::open::<EvalRecord>(&dir.join("evals.jsonl"), |_, _| true).unwrap();
     let mut seen = 0;
     for stage in &plan.stages {
-        for step in 0..stage.steps {
-            let record = record(stage, step, seen);
+        for (step, rows) in (0..).zip(rows(stage)) {
+            let record = record(stage, step, seen, rows);
             seen += record.batch_tokens;
             metrics.append(&record).unwrap();
             for eval in &stage.evals {

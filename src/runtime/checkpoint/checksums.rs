@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,10 @@ impl Checksums {
             }
         }
         for (file, expected) in &sums.files {
+            // Only files of the checkpoint, so that a list cannot make midc read elsewhere.
+            if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) {
+                return Err(damaged(names::CHECKSUMS, format!("lists `{file}`, which is no name in it")));
+            }
             let found =
                 sum_of(&dir.join(file)).map_err(|error| damaged(file, format!("cannot be read: {error}")))?;
             if found.bytes != expected.bytes {

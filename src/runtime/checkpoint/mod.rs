@@ -27,7 +27,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub(in crate::runtime) use read::{Weights, trainer};
-pub use read::{read, verify};
+pub use read::{load_whole, read, verify};
 pub use series::{Entry, Latest, clean, latest_valid, list, prune, step_dir};
 pub use write::write;
 pub(in crate::runtime) use write::write_each;
@@ -114,7 +114,10 @@ pub enum CheckpointError {
     #[error("checkpoint `{}` is damaged: `{file}` {problem}", dir.display())]
     #[diagnostic(
         code(midc::checkpoint::damaged),
-        help("an earlier checkpoint of the run can be used instead; `--resume` does so by itself")
+        help(
+            "an earlier checkpoint of the run can be used instead; `--resume` does so by itself. If the \
+             directory was changed on purpose, remove its `checksums.json`"
+        )
     )]
     Damaged {
         /// The checkpoint.

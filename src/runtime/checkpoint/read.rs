@@ -55,6 +55,18 @@ pub fn read(dir: &Path) -> Result<Checkpoint, CheckpointError> {
     Ok(Checkpoint { config, weights, dtype, tokenizer, optimizer, trainer })
 }
 
+/// A model to start from or to measure: a Hugging Face directory, a `.gguf` file or a checkpoint, which
+/// knows whether it is as it was written.
+///
+/// # Errors
+/// A damaged or unreadable file, by name.
+pub fn load_whole(path: &Path) -> Result<Loaded, CheckpointError> {
+    if path.join(names::CHECKSUMS).exists() {
+        verify(path)?;
+    }
+    Ok(load(path)?)
+}
+
 /// The trainer's state alone, unchecked against its checksum; `None` where there is none.
 ///
 /// # Errors

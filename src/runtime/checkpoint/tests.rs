@@ -180,6 +180,23 @@ fn damage_is_found_and_named() {
     read(&dir).unwrap();
 }
 
+/// A list of checksums speaks of its own directory; reading `/dev/zero` would never end.
+#[test]
+fn a_list_that_points_elsewhere_is_refused() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    run.write(root.path(), 1);
+    let path = step_dir(root.path(), 1).join(names::CHECKSUMS);
+    let whole: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for file in ["/dev/zero", "../step-1/config.json", "state/../config.json", ""] {
+        let mut sums = whole.clone();
+        sums["files"][file] = json!({ "bytes": 1, "blake3": "" });
+        fs::write(&path, sums.to_string()).unwrap();
+        let message = read(&step_dir(root.path(), 1)).unwrap_err().to_string();
+        assert!(message.contains(names::CHECKSUMS) || file.is_empty(), "{file}: {message}");
+    }
+}
+
 #[test]
 fn a_damaged_checkpoint_is_passed_over() {
     let run = Run::new();

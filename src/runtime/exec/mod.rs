@@ -177,6 +177,7 @@ pub fn exec(
         metrics,
         evals,
         corpora: BTreeMap::new(),
+        peaks: BTreeMap::new(),
         writing: None,
     };
     let outcome = run.walk(&selected);
@@ -199,6 +200,8 @@ struct Run<'a> {
     evals: Journal,
     /// Tokenised sources by root model: another root may bring another tokenizer.
     corpora: BTreeMap<String, Arc<Corpus>>,
+    /// FLOP/s of the best product by kind of engine; `None` where none is known.
+    peaks: BTreeMap<String, Option<f64>>,
     /// The checkpoint under way.
     writing: Option<Writing>,
 }

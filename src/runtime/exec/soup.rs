@@ -26,7 +26,11 @@ impl Run<'_> {
     pub(super) fn cook(&mut self, soup: &SoupPlan) -> Result<(), ExecError> {
         let series = self.dir.checkpoints(&soup.name);
         checkpoint::clean(&series)?;
-        if checkpoint::latest_valid(&series)?.entry.is_some() {
+        let latest = checkpoint::latest_valid(&series)?;
+        for damaged in latest.damaged {
+            self.note(&format!("a damaged soup is made again: {damaged}"));
+        }
+        if latest.entry.is_some() {
             return Ok(());
         }
         let broken = || ExecError::BrokenPlan { stage: soup.name.clone(), from: soup.ingredients.join(", ") };

@@ -104,7 +104,8 @@ impl Run<'_> {
             engine.load_moments(&Moments { first, second })?;
         }
         let tables = RopeTables::new(stage, &config)?;
-        let peak_flops = engine.peak_flops();
+        // Takes a moment to measure, and does not change between the stages of a run.
+        let peak_flops = *self.peaks.entry(engine.describe()).or_insert_with(|| engine.peak_flops());
         let mut board = TensorBoard::open(&self.dir.tensorboard(&stage.name), trainer.step)?;
         if trainer.step == 0 {
             board.text(0, "plan", &plan_text(stage))?;

@@ -13,7 +13,7 @@ use crate::runtime::exec::noise::NoiseScale;
 use crate::runtime::exec::survey::{self, Origin};
 use crate::runtime::exec::{ExecError, Run};
 use crate::runtime::model::tensor::StateDict;
-use crate::runtime::model::{self, Loaded, ModelConfig, TokenizerSource};
+use crate::runtime::model::{Loaded, ModelConfig, TokenizerSource};
 
 /// Everything a stage begins or goes on with.
 pub(super) struct Start {
@@ -101,7 +101,7 @@ impl Run<'_> {
         let trainer = next_stage(TrainerState::default(), stage);
         if let Some(checkpoint) = &plan.checkpoint {
             let Loaded { mut config, weights, tokenizer } =
-                model::load(&self.options.base_dir.join(checkpoint))?;
+                checkpoint::load_whole(&self.options.base_dir.join(checkpoint))?;
             if let Some(eos) = eos {
                 config.eos = vec![eos];
             }

@@ -37,10 +37,39 @@ pub(super) fn open(path: &Path, vocab_size: usize) -> Result<Items, DataError> {
     let lengths = HEADER;
     let pointers = lengths + 4 * sequences;
     let bounds = pointers + 8 * sequences;
-    if index.len() < bounds + 8 * documents {
+    // Indices of several modalities have a byte more for every sequence.
+    let end = bounds + 8 * documents;
+    if index.len() < end {
         return Err(damaged("it is cut off"));
     }
+    if index.len() != end && index.len() != end + sequences {
+        return Err(damaged("it has bytes to spare"));
+    }
+    // The writer lays one sequence after the other. An index of anything else is damaged, and one
+    // whose sequences overlapped could make a little file of any number of tokens.
+    let mut laid = 0u64;
+    for s in 0..sequences {
+        let pointer = Width::I64.get(&index[pointers..], s);
+        if pointer != laid {
+            let path = path.display();
+            let what = format!("sequence {} begins at byte {pointer} of `{path}`, not at {laid}", s + 1);
+            return Err(damaged(&what));
+        }
+        laid += Width::U32.get(&index[lengths..], s) * width.bytes() as u64;
+    }
+    if laid != tokens.len() as u64 {
+        let what = format!(
+            "its sequences end at byte {laid} of `{}`, which has {} bytes",
+            path.display(),
+            tokens.len()
+        );
+        return Err(damaged(&what));
+    }
     // `bounds` has the first sequence of each document and, last, the number of sequences.
+    let edge = |i: usize| Width::I64.get(&index[bounds..], i);
+    if documents == 0 || edge(0) != 0 || edge(documents - 1) != sequences as u64 {
+        return Err(damaged("its documents do not cover its sequences"));
+    }
     let path = path.to_owned();
     let (mut document, mut failed) = (0usize, false);
     Ok(Box::new(std::iter::from_fn(move || {

@@ -63,6 +63,8 @@ pub(super) fn open(path: &Path, vocab_size: usize, eos: u32) -> Result<Items, Da
             return Err(damaged(format!("its header promises {tokens} tokens and it holds {have}")));
         }
         (LLMC_HEADER, width)
+    } else if !data.len().is_multiple_of(Width::U16.bytes()) {
+        return Err(damaged(format!("{} bytes are no whole number of tokens", data.len())));
     } else {
         let width = guess(data, vocab_size).ok_or_else(|| {
             damaged(format!("as u16 and as u32 it holds tokens beyond the vocabulary of {vocab_size}"))

@@ -1,10 +1,11 @@
 //! Parquet: only the columns the source needs, a row group at a time. The only file that names the
 //! parquet crate.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use parquet::basic::Repetition;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -62,10 +63,27 @@ pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, Data
     })))
 }
 
+thread_local! {
+    /// Whether this thread is in [`guarded`], where a panic is told of as an error.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+static QUIET: Once = Once::new();
+
 /// The crate's decoders assert what they expect of pages; for a damaged file that is an error
 /// like any other.
 fn guarded<T>(read: impl FnOnce() -> Result<T, parquet::errors::ParquetError>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
+    QUIET.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                before(info);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(read));
+    GUARDED.set(false);
+    match outcome {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(_) => Err("its pages cannot be decoded".to_owned()),
     }

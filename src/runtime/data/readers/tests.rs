@@ -172,6 +172,49 @@ fn megatron_documents_are_joined_from_sequences() {
     assert_eq!(tokens(read(&megatron(&dir)).unwrap()), [vec![1, 2, 3], vec![4]]);
 }
 
+/// An index says where every sequence lies; one that lies is refused before its tokens are read as
+/// others, or as many more than there are.
+#[test]
+fn a_megatron_index_that_lies_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let bin = megatron(&dir);
+    let whole = std::fs::read(dir.path().join("m.idx")).unwrap();
+    let (lengths, pointers, bounds) = (34, 46, 70);
+    let cases: [(usize, &[u8], &str); 8] = [
+        (17, &[4], "end at byte"),
+        (lengths, &[1], "sequence 2"),
+        (pointers + 8, &[0], "sequence 2"),
+        (pointers + 16, &[2], "sequence 3"),
+        (lengths + 8, &[2], "end at byte"),
+        (bounds, &[1], "do not cover"),
+        (bounds + 16, &[2], "do not cover"),
+        (26, &[2], "bytes to spare"),
+    ];
+    for (at, lie, said) in cases {
+        let mut index = whole.clone();
+        index[at..at + lie.len()].copy_from_slice(lie);
+        file(&dir, "m.idx", &index);
+        let message = read(&bin).unwrap_err().to_string();
+        assert!(message.contains("m.idx") && message.contains(said), "byte {at}: {message}");
+    }
+    // Every sequence the whole file: little files of any number of tokens.
+    let mut index = b"MMIDIDX\x00\x00".to_vec();
+    index.extend_from_slice(&1u64.to_le_bytes());
+    index.push(8);
+    index.extend_from_slice(&1000u64.to_le_bytes());
+    index.extend_from_slice(&2u64.to_le_bytes());
+    index.extend_from_slice(&u32s(&[4; 1000]));
+    index.extend_from_slice(&[0; 8000]);
+    index.extend_from_slice(&0u64.to_le_bytes());
+    index.extend_from_slice(&1000u64.to_le_bytes());
+    file(&dir, "m.idx", &index);
+    assert!(read(&bin).unwrap_err().to_string().contains("sequence 2"));
+    // A byte for every sequence, as indices of several modalities have, is no damage.
+    megatron(&dir);
+    file(&dir, "m.idx", &[whole, vec![0; 3]].concat());
+    assert_eq!(tokens(read(&bin).unwrap()), [vec![1, 2, 3], vec![4]]);
+}
+
 /// A table of (text, score, messages), made by the writer of the parquet crate.
 fn table(dir: &tempfile::TempDir) -> PathBuf {
     use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType};

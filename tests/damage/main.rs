@@ -1,5 +1,16 @@
 //! Files that were cut short, had a bit turned, or hold another model: each is named, nothing that was
 //! there is lost, and a run that can go on from what is left does.
+//!
+//! | | cut short | a bit turned | another type | another vocabulary |
+//! |---|---|---|---|---|
+//! | checkpoint, optimizer state | passed over, made again | the same | the same | the same |
+//! | the same with false checksums | refused | the same if it is seen | refused | refused |
+//! | model to start from | refused | refused in headers, and everywhere where it has checksums | refused | refused |
+//! | token file | refused where the format says its length | refused in headers, and as a token out of range | refused | refused |
+//! | token cache | made again | made again | made again | made again |
+
+mod shards;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -78,7 +89,10 @@ impl Finished {
 
     fn exec(&self, run: &str, more: &[&str]) -> Output {
         let (run, cache) = (self.at(run), self.at("cache"));
-        let mut arguments = vec!["exec", "tests/kill_resume/graph.curriculum", "--until", "trunk"];
+        let mut arguments = vec!["exec", "tests/kill_resume/graph.curriculum"];
+        if !more.contains(&"--until") {
+            arguments.extend(["--until", "trunk"]);
+        }
         arguments.extend(["--set", "scale=8192", "--run-dir", run.to_str().unwrap()]);
         arguments.extend(["--cache-dir", cache.to_str().unwrap()]);
         arguments.extend(more);
@@ -99,12 +113,20 @@ impl Finished {
 #[test]
 fn a_damaged_checkpoint_is_passed_over_and_made_again() {
     let finished = Finished::new();
-    let damages: [(&str, Damage); 5] = [
+    let other_type: Damage = |bytes| header(bytes, |h| h.replacen("\"F32\"", "\"I32\"", 1));
+    let other_vocabulary: Damage = |bytes| header(bytes, |h| h.replacen("[4096,64]", "[2048,128]", 1));
+    let damages: [(&str, Damage); 11] = [
         ("model.safetensors", truncate),
         ("model.safetensors", turn_a_bit),
+        ("model.safetensors", other_type),
+        ("model.safetensors", other_vocabulary),
+        ("state/optimizer.safetensors", truncate),
         ("state/optimizer.safetensors", turn_a_bit),
+        ("state/optimizer.safetensors", other_type),
+        ("state/optimizer.safetensors", other_vocabulary),
         ("state/trainer.json", truncate),
         ("config.json", Vec::clear),
+        ("checksums.json", truncate),
     ];
     let whole = files(&finished.last());
     for (i, (file, damage)) in damages.into_iter().enumerate() {
@@ -135,23 +157,13 @@ fn a_run_is_never_overwritten() {
 #[test]
 fn models_that_are_not_whole_are_named() {
     let finished = Finished::new();
-    let header = |f: fn(&str) -> String| {
-        move |bytes: &mut Vec<u8>| {
-            let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-            let text = f(std::str::from_utf8(&bytes[8..8 + length]).unwrap());
-            let data = bytes.split_off(8 + length);
-            *bytes = (text.len() as u64).to_le_bytes().to_vec();
-            bytes.extend(text.as_bytes());
-            bytes.extend(data);
-        }
-    };
     type Change = Box<dyn Fn(&mut Vec<u8>)>;
     let cases: [(&str, Change, &str); 6] = [
         ("model.safetensors", Box::new(truncate), "model.safetensors"),
-        ("model.safetensors", Box::new(header(|h| h.replacen("\"F32\"", "\"I64\"", 1))), "I64"),
+        ("model.safetensors", Box::new(|b| header(b, |h| h.replacen("\"F32\"", "\"I64\"", 1))), "I64"),
         (
             "model.safetensors",
-            Box::new(header(|h| h.replacen("embed_tokens", "embed_tokenz", 1))),
+            Box::new(|b| header(b, |h| h.replacen("embed_tokens", "embed_tokenz", 1))),
             "embed_tokens",
         ),
         ("model.safetensors", Box::new(|b| b[..8].fill(0xff)), "model.safetensors"),
@@ -171,6 +183,18 @@ fn models_that_are_not_whole_are_named() {
         assert!(said.contains(named) && !said.contains("panicked"), "{file}, case {i}: {said}");
         assert!(files(&model) == before);
     }
+}
+
+/// Put `f` of the header of a safetensors file in its place, with its length.
+fn header(bytes: &mut Vec<u8>, f: impl FnOnce(&str) -> String) {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let before = std::str::from_utf8(&bytes[8..8 + length]).unwrap();
+    let text = f(before);
+    assert!(text != before, "the header is as it was: {before}");
+    let data = bytes.split_off(8 + length);
+    *bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text.as_bytes());
+    bytes.extend(data);
 }
 
 fn replace(bytes: &mut Vec<u8>, from: &str, to: &str) {
@@ -198,6 +222,78 @@ fn a_damaged_cache_is_made_again() {
         assert!(std::fs::read(again).unwrap() == weights, "other weights from a damaged cache");
         assert!(files(&finished.at("cache")) == cache, "the cache was not made again");
     }
+    // Whole, but made of something else: of another width, tokenizer or text.
+    std::fs::write(shards[0], &cache[shards[1]]).unwrap();
+    let output = finished.exec("exchanged", &[]);
+    assert!(output.status.success(), "{}", words(&output));
+    let said = words(&output);
+    assert!(said.contains("made anew") && said.contains("other input"), "{said}");
+    assert!(files(&finished.at("cache")) == cache, "the cache was not made again");
+}
+
+/// With checksums that fit, only what the files say can give them away; the run then stops and leaves
+/// them as they are.
+#[test]
+fn a_state_that_is_not_the_models_is_refused() {
+    let finished = Finished::new();
+    let optimizer = "state/optimizer.safetensors";
+    let cases: [(&str, Damage, &[&str]); 5] = [
+        (optimizer, truncate, &["optimizer.safetensors"]),
+        (optimizer, |b| b[8] ^= 1, &["optimizer.safetensors"]),
+        (
+            optimizer,
+            |b| header(b, |h| h.replacen("\"F32\"", "\"I32\"", 1)),
+            &["optimizer.safetensors", "m.", "I32"],
+        ),
+        (
+            optimizer,
+            |b| header(b, |h| h.replacen("[4096,64]", "[2048,128]", 1)),
+            &["optimizer.safetensors", "embed_tokens", "[2048, 128]", "[4096, 64]"],
+        ),
+        (
+            "model.safetensors",
+            |b| header(b, |h| h.replacen("[4096,64]", "[2048,128]", 1)),
+            &["embed_tokens", "4096"],
+        ),
+    ];
+    for (i, (file, damage, named)) in cases.into_iter().enumerate() {
+        let run = format!("false-{i}");
+        let checkpoint = finished.again(&run).join("step-16");
+        change(&checkpoint.join(file), damage);
+        let content = std::fs::read(checkpoint.join(file)).unwrap();
+        change(&checkpoint.join("checksums.json"), |bytes| {
+            let mut sums: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+            let hash = blake3::hash(&content).to_hex();
+            sums["files"][file] = serde_json::json!({ "bytes": content.len(), "blake3": hash.as_str() });
+            *bytes = sums.to_string().into_bytes();
+        });
+        // The stage is done; the next one reads it.
+        let before = files(&finished.at(&run).join("checkpoints"));
+        let output = finished.exec(&run, &["--resume", "--until", "branch[2]"]);
+        let said = words(&output);
+        assert!(!output.status.success(), "{file}, case {i}: {said}");
+        for word in named {
+            assert!(said.contains(word), "{file}, case {i}: no `{word}` in {said}");
+        }
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(files(&finished.at(&run).join("checkpoints")) == before, "{file}, case {i}: changed");
+    }
+}
+
+/// A soup that was damaged is made again, and what follows from it is not touched.
+#[test]
+fn a_damaged_soup_is_made_again() {
+    let finished = Finished::new();
+    assert!(finished.exec("run", &["--resume", "--until", "mean"]).status.success());
+    let soup = finished.at("run/checkpoints/mean/step-0");
+    let whole = files(&soup);
+    for damage in [truncate as Damage, turn_a_bit] {
+        change(&soup.join("model.safetensors"), damage);
+        let output = finished.exec("run", &["--resume", "--until", "mean"]);
+        let said = words(&output);
+        assert!(output.status.success() && said.contains("model.safetensors"), "{said}");
+        assert!(files(&soup) == whole, "another soup");
+    }
 }
 
 #[test]
@@ -212,12 +308,7 @@ fn a_tokenizer_of_another_model_is_refused() {
         json["model"]["vocab"]["no such token"] = 4096.into();
         *bytes = serde_json::to_vec(&json).unwrap();
     });
-    let curriculum = std::fs::read_to_string(root().join("tests/kill_resume/graph.curriculum")).unwrap();
-    let (head, rest) = curriculum.split_once("model tiny {").unwrap();
-    let (_, tail) = rest.split_once("\n}\n").unwrap();
-    let data = root().join("examples/data");
-    let text = format!("{head}model tiny {{\n  checkpoint = \"small\"\n}}\n{tail}")
-        .replace("../../examples/data", data.to_str().unwrap());
+    let text = graph_from("checkpoint = \"small\"");
     let file = finished.at("other.curriculum");
     std::fs::write(&file, text).unwrap();
     let (run, cache) = (finished.at("other"), finished.at("cache"));
@@ -235,4 +326,14 @@ fn a_tokenizer_of_another_model_is_refused() {
     assert!(!output.status.success());
     assert!(said.contains("4096") && said.contains("tokenizer"), "{said}");
     assert!(!run.join("checkpoints/trunk").exists(), "a checkpoint of a run that did not begin");
+}
+
+/// The graph with these settings of its model, to lie anywhere.
+fn graph_from(model: &str) -> String {
+    let curriculum = std::fs::read_to_string(root().join("tests/kill_resume/graph.curriculum")).unwrap();
+    let (head, rest) = curriculum.split_once("model tiny {").unwrap();
+    let (_, tail) = rest.split_once("\n}\n").unwrap();
+    let data = root().join("examples/data");
+    format!("{head}model tiny {{\n  {model}\n}}\n{tail}")
+        .replace("../../examples/data", data.to_str().unwrap())
 }
