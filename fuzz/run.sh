@@ -10,7 +10,7 @@ seconds=$2
 RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing" \
-  cargo build --release --target "$(rustc -vV | sed -n 's/^host: //p')" --bins
+  cargo build --release --target "$(rustc -vV | sed -n 's/^host: //p')" --bin "$target"
 mkdir -p "corpus/$target" "artifacts/$target" "seeds/$target"
 case $target in
   parse | fmt | check | plan)
@@ -23,7 +23,7 @@ case $target in
   *)
     # Files are written out to be read: to memory, where there is such a place.
     if [ -w /dev/shm ]; then export TMPDIR=/dev/shm; fi
-    target/*/release/seeds "$target" "seeds/$target"
+    # They lay their seeds themselves.
     set -- -use_value_profile=1
     ;;
 esac

@@ -5,8 +5,9 @@ mod hostile;
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+const NAMES: [&str; 5] = ["config", "index", "optimizer", "trainer", "checksums"];
+
+fuzz_target!(init: hostile::seed("checkpoint", &NAMES, true), |bytes: &[u8]| {
     let Some((which, bytes)) = bytes.split_first() else { return };
-    let names = ["config", "index", "optimizer", "trainer", "checksums"];
-    hostile::read(names[usize::from(*which) % names.len()], bytes);
+    hostile::read(NAMES[usize::from(*which) % NAMES.len()], bytes);
 });

@@ -5,4 +5,4 @@ mod hostile;
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| hostile::read("gguf", bytes));
+fuzz_target!(init: hostile::seed("gguf", &["gguf"], false), |bytes: &[u8]| hostile::read("gguf", bytes));

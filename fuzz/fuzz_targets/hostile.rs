@@ -47,3 +47,16 @@ pub(crate) fn read(name: &str, bytes: &[u8]) {
         assert!(largest <= LARGEST, "{largest} bytes asked for at once");
     });
 }
+
+/// Lay the valid files that the target `target` begins with in `seeds/TARGET`, each behind the byte of
+/// its number where `numbered`.
+pub(crate) fn seed(target: &str, names: &[&str], numbered: bool) {
+    let dir = std::path::Path::new("seeds").join(target);
+    std::fs::create_dir_all(&dir).expect("a directory for seeds");
+    let formats = formats::formats();
+    for (i, name) in names.iter().enumerate() {
+        let format = formats.iter().find(|f| f.name == *name).expect("a format");
+        let number = if numbered { vec![i as u8] } else { Vec::new() };
+        std::fs::write(dir.join(name), [&number, format.valid()].concat()).expect("a seed");
+    }
+}

@@ -5,7 +5,7 @@ mod hostile;
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: hostile::seed("safetensors", &["safetensors"], false), |bytes: &[u8]| {
     hostile::read("safetensors", bytes);
     let header = bytes.get(8..).unwrap_or_default();
     if let Some(end) = header.iter().rposition(|b| *b == b'}') {

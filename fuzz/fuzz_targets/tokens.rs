@@ -5,7 +5,7 @@ mod hostile;
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: hostile::seed("tokens", &["npy", "bin", "llmc"], false), |bytes: &[u8]| {
     hostile::read("npy", bytes);
     hostile::read("bin", bytes);
 });
