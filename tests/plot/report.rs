@@ -70,7 +70,6 @@ fn a_whole_run_is_told_in_full() {
         .collect();
     assert_eq!(off.len(), 4 + 2 * 4 + 2, "a row for each source of each stage");
     assert!(off.iter().all(|rows| rows.abs() < 1.0), "{off:?}");
-    assert!(off.iter().any(|rows| *rows != 0.0), "{off:?}");
     if std::env::var_os("MIDC_PICTURES").is_none() {
         std::fs::remove_dir_all(&dir).unwrap();
     }
