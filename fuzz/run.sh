@@ -2,7 +2,8 @@
 # fuzz/run.sh TARGET SECONDS: run a fuzz target with the stable compiler. Coverage comes from LLVM's
 # own pass, no sanitizer is needed: neither the front end nor the readers have unsafe code but for
 # mapping files. Findings go to fuzz/artifacts/TARGET; one that is mended belongs in the everyday
-# tests: in tests/findings as FINDING.curriculum, or in tests/hostile.
+# tests: in tests/findings as FINDING.curriculum, or in
+# tests/hostile/findings as FORMAT-FINDING.
 set -eu
 cd "$(dirname "$0")"
 target=$1

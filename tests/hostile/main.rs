@@ -124,3 +124,21 @@ fn mutated_files_are_read_or_refused_by_name() {
         assert!(silent.is_empty(), "{}: messages that name no file: {:#?}", format.name, &silent[..1]);
     }
 }
+
+/// What fuzzing found, by format: `findings/FORMAT-WHAT`.
+#[test]
+fn what_fuzzing_found_is_refused() {
+    let formats = formats();
+    let findings = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hostile/findings");
+    for finding in std::fs::read_dir(findings).unwrap() {
+        let path = finding.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let format = formats.iter().find(|f| Some(f.name) == name.split('-').next()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        format.lay(dir.path());
+        MEMORY.reset();
+        let message = format.read(dir.path(), &std::fs::read(&path).unwrap()).expect_err(name);
+        assert!(message.contains(stem(format)), "{name}: {message}");
+        assert!(MEMORY.largest() <= LARGEST, "{name}: {} bytes asked for", MEMORY.largest());
+    }
+}

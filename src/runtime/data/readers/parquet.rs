@@ -3,12 +3,15 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::Path;
 use std::sync::{Arc, Once};
 
+use bytes::Bytes;
 use parquet::basic::Repetition;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
@@ -25,9 +28,9 @@ pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, Data
     };
     let file = File::open(path).map_err(DataError::io("open", path))?;
     let opened = guarded(|| {
-        let reader = SerializedFileReader::new(file)?;
+        let reader = SerializedFileReader::new(Source { length: file.metadata()?.len(), file })?;
         let schema = projection(reader.metadata().file_metadata().schema(), fields)?;
-        Ok::<_, parquet::errors::ParquetError>((reader, schema))
+        Ok::<_, ParquetError>((reader, schema))
     });
     let (reader, schema) = opened.map_err(&damaged)?;
     let groups = reader.num_row_groups();
@@ -49,7 +52,7 @@ pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, Data
             let read = guarded(|| {
                 let row_group = reader.get_row_group(group)?;
                 let rows = RowIter::from_row_group(Some(schema.clone()), row_group.as_ref())?;
-                rows.map(|row| Ok(object(&row?))).collect::<Result<Vec<_>, parquet::errors::ParquetError>>()
+                rows.map(|row| Ok(object(&row?))).collect::<Result<Vec<_>, ParquetError>>()
             });
             group += 1;
             match read {
@@ -63,6 +66,53 @@ pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, Data
     })))
 }
 
+/// The file, whose end is an error to read beyond. The crate's own reader of files gives no bytes there,
+/// which some of its loops take for any number of them, and allocates what a damaged length asks for.
+struct Source {
+    file: File,
+    length: u64,
+}
+
+impl Length for Source {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for Source {
+    type T = BufReader<ToTheEnd>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(start))?;
+        Ok(BufReader::new(ToTheEnd(file)))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        if start.checked_add(length as u64).is_none_or(|end| end > self.length) {
+            let problem = format!("{length} bytes from byte {start} are wanted of {}", self.length);
+            return Err(ParquetError::EOF(problem));
+        }
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = vec![0; length];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes.into())
+    }
+}
+
+/// Reads as the file does, but never nothing.
+struct ToTheEnd(File);
+
+impl Read for ToTheEnd {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 if !buffer.is_empty() => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            n => Ok(n),
+        }
+    }
+}
+
 thread_local! {
     /// Whether this thread is in [`guarded`], where a panic is told of as an error.
     static GUARDED: Cell<bool> = const { Cell::new(false) };
@@ -71,7 +121,7 @@ static QUIET: Once = Once::new();
 
 /// The crate's decoders assert what they expect of pages; for a damaged file that is an error
 /// like any other.
-fn guarded<T>(read: impl FnOnce() -> Result<T, parquet::errors::ParquetError>) -> Result<T, String> {
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
     QUIET.call_once(|| {
         let before = take_hook();
         set_hook(Box::new(move |info| {
@@ -89,7 +139,7 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, parquet::errors::ParquetError>) -
     }
 }
 
-fn projection(schema: &Type, fields: Option<&[String]>) -> Result<Type, parquet::errors::ParquetError> {
+fn projection(schema: &Type, fields: Option<&[String]>) -> Result<Type, ParquetError> {
     let wanted = |column: &str| {
         fields.is_none_or(|fields| {
             fields
