@@ -3,11 +3,12 @@
 //! ```text
 //! text ─ syntax ─▶ ast ─ sema ─▶ curriculum (typed, spanned) ─ plan ─▶ plan (plain numbers, serde, hashed)
 //!                                                                        ├─▶ runtime: data ▸ model ▸ backend ▸ checkpoints, metrics
-//!                                                                        └─▶ emit, plot, report
+//!                                                                        ├─▶ emit ─ launch ─▶ other engines, under supervision
+//!                                                                        └─▶ plot, report
 //! ```
 //!
 //! Dependencies point down only; `tests/layering.rs` enforces the list:
-//! `main → cli → {lsp → ide, runtime, emit, plot, fmt} → plan → sema → {schema, curve, rope} → syntax →
+//! `main → cli → {lsp → ide, launch → {runtime, emit}, plot, fmt} → plan → sema → {schema, curve, rope} → syntax →
 //! diag → source`, where `runtime`, `emit` and `plot` use `plan`, `curve` and `rope` and never `syntax` or
 //! `sema`, and `fmt` uses only `syntax`.
 
@@ -18,6 +19,8 @@ pub mod diag;
 pub mod emit;
 pub mod fmt;
 pub mod ide;
+#[cfg(feature = "native")]
+pub mod launch;
 pub mod lsp;
 pub mod plan;
 pub mod plot;

@@ -3,82 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-const CURRICULUM: &str = r#"
-model base {
-  init      = olmo2(layers: 2, hidden: 64, heads: 4, kv_heads: 4, ffn: 128, vocab: 4096)
-  tokenizer = "data/tokenizer.json"
-  context   = 128
-  rope      = rope(theta: 10_000)
-}
-source prose { path = "data/prose.train.jsonl", kind = web, tokens = 118k }
-source code { path = "data/code.train.jsonl", kind = code, tokens = 101k }
-mix broad { prose = 75%, code = rest }
-stage main {
-  from      = base
-  tokens    = 12_288
-  context   = 128
-  batch     = 8 seqs
-  mix       = broad then hold(over: 6 steps) then step(to: code) then hold
-  lr        = 0 then linear(to: 3e-3, over: 3 steps) then cosine(to: 1e-4)
-  data_seed = 1
-  checkpoint half { at = 6 steps }
-}
-stage long[order in [11, 12]] {
-  from      = main.half
-  steps     = 10
-  context   = 256
-  batch     = 4 seqs
-  mix       = broad
-  rope      = yarn(factor: 2, original: 128)
-  lr        = inherit then linear(to: 0)
-  data_seed = order
-}
-soup final = average(long)
-"#;
+#[path = "common/launch.rs"]
+mod launch;
 
-fn workplace(curriculum: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
-    std::os::unix::fs::symlink(data, dir.path().join("data")).expect("a link");
-    std::fs::write(dir.path().join("run.curriculum"), curriculum).expect("written");
-    dir
-}
-
-fn midc(dir: &Path, args: &[&str]) -> Output {
-    let midc = env!("CARGO_BIN_EXE_midc");
-    Command::new(midc).current_dir(dir).env("NO_COLOR", "1").args(args).output().expect("midc runs")
-}
+use launch::{CURRICULUM, QUIET, at, midc, read, workplace, write_logs};
 
 fn emit(dir: &Path, engine: &str, more: &[&str]) -> (bool, String) {
-    let quiet = [
-        "-A",
-        "lr_jump",
-        "-A",
-        "decay_too_short",
-        "-A",
-        "soup_ingredients",
-        "-A",
-        "lr_never_lands",
-        "--quiet",
-    ];
-    let output = midc(dir, &[&["emit", engine, "run.curriculum", "-o", "out"], &quiet[..], more].concat());
+    let output = midc(dir, &[&["emit", engine, "run.curriculum", "-o", "out"], &QUIET[..], more].concat());
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-fn read(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).expect("JSON")
-}
-
-/// The value of `[[step, value], …]` at a step.
-fn at(table: &Value, step: u64) -> f64 {
-    let runs = table.as_array().expect("a table");
-    let run = runs.iter().rfind(|r| r[0].as_u64().expect("a step") <= step).expect("a run");
-    run[1].as_f64().expect("a value")
 }
 
 #[test]
@@ -133,38 +69,6 @@ fn tables_rows_and_order_are_those_of_the_plan() {
         assert_eq!(rows("main").len(), 12 * 8 * 128 * 2);
         assert_eq!(rows("long-11").len(), 10 * 4 * 256 * 2);
         assert_ne!(rows("long-11"), rows("long-12"));
-    }
-}
-
-/// Logs as a faithful engine on two processes would write them, with the exports beside them.
-fn write_logs(out: &Path) {
-    let expected = read(&out.join("expected.json"));
-    for stage in expected["stages"].as_array().unwrap() {
-        let name = stage["name"].as_str().unwrap();
-        let index = std::fs::read(out.join("rows").join(name).join("index.bin")).unwrap();
-        let crcs: Vec<u32> =
-            index.chunks(8).map(|entry| u32::from_le_bytes(entry[..4].try_into().unwrap())).collect();
-        let per_step = crcs.len() as u64 / stage["steps"].as_u64().unwrap();
-        let mut logs = [String::new(), String::new()];
-        for (step, rows) in crcs.chunks(per_step as usize).enumerate() {
-            for (rank, log) in logs.iter_mut().enumerate() {
-                let mine: Vec<u32> = rows.iter().copied().skip(rank).step_by(2).collect();
-                let line = json!({ "step": step, "lr": at(&stage["lr"], step as u64), "rows": mine });
-                log.push_str(&format!("{line}\n"));
-            }
-        }
-        std::fs::create_dir_all(out.join("logs")).unwrap();
-        for (rank, log) in logs.iter().enumerate() {
-            std::fs::write(out.join("logs").join(format!("{name}.rank{rank}.jsonl")), log).unwrap();
-        }
-        let hf = out.join("out").join(name).join(format!("step-{}", stage["steps"])).join("hf");
-        std::fs::create_dir_all(&hf).unwrap();
-        let mut config = read(&out.join("models/base.json"))["config"].clone();
-        let changes = read(&out.join("stages").join(format!("{name}.json")))["config"].clone();
-        for (key, value) in changes.as_object().unwrap() {
-            config[key] = value.clone();
-        }
-        std::fs::write(hf.join("config.json"), config.to_string()).unwrap();
     }
 }
 

@@ -5,7 +5,8 @@ usage: emit_engines.py MIDC ENGINE PYTHON_OF_ENGINE [WORK]      (see tests/emit_
 The curriculum has a mixture that moves, a fan-out of two data orders, YaRN, a learning rate of several
 shapes and a soup, and for transformers attention within documents and dialogues; all start from the same random OLMo 2 weights. Two processes train over gloo. `midc
 verify` must find nothing wrong with the logs and exports, and must find each of several mistakes put in on
-purpose. Losses are those of `midc exec` within 1e-3 at every step, in f32.
+purpose. Losses are those of `midc exec` within 1e-3 at every step, in f32. Then the same under
+`midc exec --engine`, killed and stopped on the way, and under `slurm.sbatch`.
 """
 
 import glob
@@ -308,6 +309,9 @@ def interrupted(case):
         time.sleep(0.02)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+    # torchrun puts its workers into sessions of their own.
+    for pid in processes_of(case.launch):
+        os.kill(pid, signal.SIGKILL)
     check(f"{case.engine}: killed in the middle of a stage", os.path.exists(reached) and not os.path.isdir(os.path.join(case.launch, "out", "main", "step-18")))
     check(f"{case.engine}: the same command goes on", case.train() == 0)
     after = case.logs("main")
@@ -315,6 +319,168 @@ def interrupted(case):
     worst = max(abs(a["loss"] - b["loss"]) for a, b in zip(before, after))
     check(f"{case.engine}: with the same steps", same and worst < 1e-5, f"losses within {worst:.1e}")
     check(f"{case.engine}: and verify finds nothing wrong", case.verify().returncode == 0)
+
+
+def processes_of(launch, *variables):
+    """The processes that run in a launch's directory and have these variables."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environment = file.read().split(b"\0")
+            directory = os.readlink(f"/proc/{pid}/cwd")
+        except OSError:
+            continue
+        if os.path.realpath(directory) == os.path.realpath(launch) and all(v.encode() in environment for v in variables):
+            found.append(int(pid))
+    return found
+
+
+def wait_for(child, holds):
+    """Whether it held before the child ended."""
+    while child.poll() is None:
+        if holds():
+            return True
+        time.sleep(0.02)
+    return holds()
+
+
+def supervised(case):
+    """`midc exec --engine`: a worker killed in one stage, midc told to stop in the next, resumed to the end."""
+    run = os.path.join(case.work, case.engine + "-run")
+    launch = os.path.join(run, "launch")
+    arguments = ["exec", case.file, "-o", run, "--engine", case.engine, "--nproc", "2", "--python", case.python, *QUIET]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MICRO_ROWS": "2", "NO_COLOR": "1"}
+
+    def begin(*more):
+        return subprocess.Popen([case.midc, *arguments, *more], cwd=case.work, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def metrics():
+        path = os.path.join(run, "metrics.jsonl")
+        if not os.path.exists(path):
+            return []
+        with open(path) as file:
+            return [json.loads(line) for line in file if line.endswith("\n")]
+
+    child = begin()
+    wait_for(child, lambda: processes_of(launch, "RANK=1"))
+    worker = processes_of(launch, "RANK=1")[0]
+    reached = {"transformers": "step-7/step.json", "olmo-core": "olmo/step7/.metadata.json"}[case.engine]
+    wait_for(child, lambda: os.path.exists(os.path.join(launch, "out", "main", reached)))
+    os.kill(worker, signal.SIGKILL)
+    said = child.communicate()[1]
+    check(f"{case.engine}: exec names the failed stage and the log", child.returncode == 2 and "in `main`" in said and "main.log" in said)
+    done = [row["step"] for row in metrics()]
+    check(f"{case.engine}: exec keeps the metrics up to there", done == list(range(len(done))) and 7 <= len(done) <= 18, f"{len(done)} steps")
+
+    child = begin("--resume")
+    wait_for(child, lambda: any(row["stage"] == "long[11]" and row["step"] >= 2 for row in metrics()))
+    child.send_signal(signal.SIGTERM)
+    said = child.communicate()[1]
+    check(f"{case.engine}: exec passes SIGTERM on and ends with 130", child.returncode == 130, said.splitlines()[-1])
+    kept = {"transformers": "step-", "olmo-core": "olmo/step"}[case.engine]
+    names = glob.glob(os.path.join(launch, "out", "long-11", kept + "*"))
+    stopped = len([row for row in metrics() if row["stage"] == "long[11]"])
+    check(f"{case.engine}: with a checkpoint of the step it was in", [n.endswith(f"{kept}{stopped}") for n in names] == [True], f"step {stopped}")
+
+    child = begin("--resume")
+    said = child.communicate()[1]
+    check(f"{case.engine}: exec resumes to the end", child.returncode == 0, "" if child.returncode == 0 else said)
+    check(f"{case.engine}: and passes over what is done", "stage `main` is done" in said)
+    check(f"{case.engine}: and verifies by itself", said.count("\nok ") == len(read_json(launch, "expected.json")["stages"]))
+    check(f"{case.engine}: midc verify agrees", case.run("verify", launch).returncode == 0)
+    compare_metrics(case, metrics(), launch)
+    with open(os.path.join(run, "report.html")) as file:
+        page = file.read()
+    check(f"{case.engine}: the report is there", "long[11]" in page and "after" in page)
+    check(f"{case.engine}: midc report reads the run", case.run("report", run).returncode == 0)
+    kept = ["main/step-18", "long[11]/step-12", "long[12]/step-12", "final/step-0", "after/step-4"]
+    held = [os.path.join(run, "checkpoints", name) for name in kept]
+    names = ("config.json", "model.safetensors", "tokenizer.json", "checksums.json")
+    check(f"{case.engine}: checkpoints are where midc has them", all(os.path.exists(os.path.join(folder, name)) for folder in held for name in names))
+    loss = [json.loads(case.must("eval", folder, "--data", "data/prose.test.jsonl", "--context", "128", "--format", "json").stdout)["loss"] for folder in held[:1]]
+    check(f"{case.engine}: and midc reads them", 0 < loss[0] < 9, f"held-out loss {loss[0]:.3f}")
+
+
+def read_json(*path):
+    with open(os.path.join(*path)) as file:
+        return json.load(file)
+
+
+def compare_metrics(case, found, launch):
+    """The metrics of a supervised run against the plan and against those of `midc exec`."""
+    keys = [(row["stage"], row["step"]) for row in found]
+    wanted = [(s["stage"], step) for s in read_json(launch, "expected.json")["stages"] for step in range(s["steps"])]
+    check(f"{case.engine}: metrics have every step once", sorted(keys) == sorted(wanted), f"{len(keys)} steps")
+    ours = {}
+    with open(os.path.join(case.work, "run", "metrics.jsonl")) as file:
+        for line in file:
+            row = json.loads(line)
+            ours[row["stage"], row["step"]] = row
+    pairs = [(ours[key], row) for key, row in zip(keys, found) if key in ours]
+    planned = {s["stage"]: s["lr"] for s in read_json(launch, "expected.json")["stages"]}
+    table = lambda stage, step: [value for start, value in planned[stage] if start <= step][-1]
+    check(f"{case.engine}: their learning rates are the plan's", all(row["lr"] == table(*key) for key, row in zip(keys, found)))
+    same = ("lr", "tokens", "batch_tokens", "context", "mix", "rows")
+    check(f"{case.engine}: and all but the losses those of midc exec", bool(pairs) and all(a[key] == b[key] for a, b in pairs for key in same))
+    for key in ["loss", "grad_norm"] + (["loss_by_source"] if case.engine == "transformers" else []):
+        flat = lambda row: row[key].items() if isinstance(row[key], dict) else [("", row[key])]
+        worst = max((abs(dict(flat(a))[name] - value) for a, b in pairs for name, value in flat(b)), default=1)
+        check(f"{case.engine}: {key} within 1e-3", worst < 1e-3, f"worst {worst:.1e} over {len(pairs)} steps")
+
+
+STUBS = {
+    "srun": """#!/usr/bin/env bash
+# Two nodes, both this machine.
+shift
+for id in 0 1; do SLURM_NODEID=$id "$@" & tasks+=($!); done
+echo "${tasks[@]}" >"$STUBS/tasks"
+code=0
+for task in "${tasks[@]}"; do wait "$task" || code=$?; done
+exit $code
+""",
+    "scancel": """#!/usr/bin/env bash
+echo "scancel $*" >>"$STUBS/calls"
+kill -TERM $(cat "$STUBS/tasks")
+""",
+    "scontrol": """#!/usr/bin/env bash
+case $1 in
+    show) echo 127.0.0.1; echo 127.0.0.1 ;;
+    *) echo "scontrol $*" >>"$STUBS/calls" ;;
+esac
+""",
+}
+
+
+def under_slurm(case):
+    """`slurm.sbatch` with stand-ins for Slurm's commands: two nodes, and the time limit in the middle."""
+    stubs = os.path.join(case.work, case.engine + "-slurm")
+    os.makedirs(stubs)
+    for name, text in STUBS.items():
+        with open(os.path.join(stubs, name), "w") as file:
+            file.write(text)
+        os.chmod(os.path.join(stubs, name), 0o755)
+    for name in ("out", "logs"):
+        shutil.rmtree(os.path.join(case.launch, name))
+    keep_stages(case, "main")
+    environment = {**os.environ, "PATH": stubs + ":" + os.environ["PATH"], "STUBS": stubs, "SLURM_SUBMIT_DIR": case.launch,
+        "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[0-1]", "SLURM_JOB_ID": "7", "NPROC": "1", "PYTHON": case.python,
+        "OMP_NUM_THREADS": "1", "MICRO_ROWS": "2", "MASTER_PORT": str(29500 + os.getpid() % 1000)}
+    log = open(os.path.join(case.work, case.engine + ".log"), "a")
+    job = lambda: subprocess.Popen(["bash", os.path.join(case.launch, "slurm.sbatch")], env=environment, stdout=log, stderr=log)
+    steps = lambda: len(case.logs("main")) if os.path.exists(os.path.join(case.launch, "logs", "main.rank0.jsonl")) else 0
+    first = job()
+    wait_for(first, lambda: steps() >= 2)
+    first.send_signal(signal.SIGUSR1)
+    code, done = first.wait(), steps()
+    with open(os.path.join(stubs, "calls")) as file:
+        calls = file.read().splitlines()
+    check(f"{case.engine}: at its time limit the job stops its tasks and requeues itself", code == 0 and calls == ["scancel --signal=TERM 7", "scontrol requeue 7"], str(calls))
+    kept = os.path.join("out", "main", f"step-{done}" if case.engine == "transformers" else f"olmo/step{done}")
+    check(f"{case.engine}: with a checkpoint of the step it was in", 2 <= done < 18 and os.path.isdir(os.path.join(case.launch, kept)), f"step {done}")
+    check(f"{case.engine}: two nodes go on to the end", job().wait() == 0)
+    found = case.run("verify", case.launch, "--stage", "main")
+    check(f"{case.engine}: and verify finds nothing wrong", found.returncode == 0, found.stdout.strip())
 
 
 def main():
@@ -335,9 +501,11 @@ def main():
         compare(case)
         mistakes(case)
         interrupted(case)
+        supervised(case)
         if engine == "transformers":
             sharded(case)
         trained_wrong(case)
+        under_slurm(case)
     print(f"{results['passed']} passed, {results['failed']} failed")
     return int(results["failed"] > 0)
 

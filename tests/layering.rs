@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lsp", &["ide", "plot", "fmt", "plan", "sema", "schema", "curve", "rope", "syntax", "diag", "source"]),
     ("runtime", &["plan", "curve", "rope"]),
     ("emit", &["plan", "curve", "rope"]),
+    ("launch", &["runtime", "emit", "plan"]),
     ("plot", &["plan", "curve", "rope"]),
 ];
 
@@ -27,9 +28,9 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("cudarc", &["runtime/backend/cuda"]),
     ("lsp_server", &["lsp/", "cli/lsp.rs"]),
     ("lsp_types", &["lsp/"]),
-    ("std::fs", &["cli/", "lsp/", "runtime/"]),
-    ("std::env", &["cli/", "lsp/", "runtime/"]),
-    ("std::time", &["cli/", "lsp/", "runtime/"]),
+    ("std::fs", &["cli/", "launch/", "lsp/", "runtime/"]),
+    ("std::env", &["cli/", "launch/", "lsp/", "runtime/"]),
+    ("std::time", &["cli/", "launch/", "lsp/", "runtime/"]),
     ("println!", &["cli/", "lsp/"]),
 ];
 

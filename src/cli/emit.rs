@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use miette::{IntoDiagnostic as _, WrapErr as _};
 
-use super::compile::{self, CompileArgs};
+use super::compile::{self, CompileArgs, Compiled, Found};
 use super::curriculum::{self, Checked};
 use super::rows;
 use crate::diag::codes::{ROPE_TARGET_MISMATCH, TARGET_DROPS, TARGET_LACKS};
 use crate::diag::{Diagnostic, Level, LintLevels};
 use crate::emit::{self, Engine, Finding, Kind, Launch, Place};
-use crate::plan::StagePlan;
+use crate::plan::{Plan, StagePlan};
 use crate::runtime::data::planned_rows;
 use crate::sema::Curriculum;
 use crate::source::Span;
@@ -53,19 +53,12 @@ const COUNTED_ROWS: u64 = 20_000_000;
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let Some(found) = compile::plan_and_file(&args.compile)? else { return Ok(ExitCode::from(super::FOUND)) };
-    let plan = &found.compiled.plan;
-    let base_dir = &found.compiled.base_dir;
-    let base = if base_dir.as_os_str().is_empty() { Path::new(".") } else { base_dir };
-    let base = base.canonicalize().unwrap_or_else(|_| base.to_owned());
-    let launch = emit::emit(args.engine, plan, &base.to_string_lossy(), &count);
-    let denied = report(&launch, found.checked.as_ref(), &args.compile.levels()?);
-    if denied || !launch.faithful() {
+    let Some((launch, _)) = lower(args.engine, &found, &args.compile.levels()?) else {
         return Ok(ExitCode::from(super::FOUND));
-    }
+    };
+    let Compiled { plan, base_dir } = &found.compiled;
     write(&launch, &args.output)?;
-    let json = serde_json::to_string_pretty(plan).into_diagnostic()? + "\n";
-    let path = args.output.join("plan.json");
-    std::fs::write(&path, json).into_diagnostic().wrap_err_with(|| cannot("write", &path))?;
+    write_plan(plan, &args.output)?;
     let rows = args.output.join("rows");
     if args.data {
         let from = rows::From { base_dir, cache_dir: &args.cache_dir, strict: false, quiet: args.quiet };
@@ -84,6 +77,24 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The launch of a plan for `engine` and the curriculum's directory as the launch names it. Findings are
+/// printed; `None` when they are errors.
+pub(crate) fn lower(engine: Engine, found: &Found, levels: &LintLevels) -> Option<(Launch, PathBuf)> {
+    let Compiled { plan, base_dir } = &found.compiled;
+    let base = if base_dir.as_os_str().is_empty() { Path::new(".") } else { base_dir };
+    let base = base.canonicalize().unwrap_or_else(|_| base.to_owned());
+    let launch = emit::emit(engine, plan, &base.to_string_lossy(), &count);
+    let denied = report(&launch, found.checked.as_ref(), levels);
+    (!denied && launch.faithful()).then_some((launch, base))
+}
+
+/// Write `plan.json` beside the launch.
+pub(crate) fn write_plan(plan: &Plan, dir: &Path) -> miette::Result<()> {
+    let json = serde_json::to_string_pretty(plan).into_diagnostic()? + "\n";
+    let path = dir.join("plan.json");
+    std::fs::write(&path, json).into_diagnostic().wrap_err_with(|| cannot("write", &path))
 }
 
 fn cannot(what: &str, path: &Path) -> String {
@@ -107,7 +118,8 @@ fn count(stage: &StagePlan) -> Option<Vec<Vec<u64>>> {
     Some(planned.iter().map(counts).collect())
 }
 
-fn write(launch: &Launch, dir: &Path) -> miette::Result<()> {
+/// Write the files of a launch below `dir`.
+pub(crate) fn write(launch: &Launch, dir: &Path) -> miette::Result<()> {
     for file in &launch.files {
         let path = dir.join(&file.path);
         if let Some(parent) = path.parent() {

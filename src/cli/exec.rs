@@ -14,6 +14,7 @@ use miette::IntoDiagnostic;
 
 use crate::cli::compile::{self, CompileArgs};
 use crate::cli::device::{DeviceArg, precision};
+use crate::cli::exec_engine::{self, EngineArgs, Request};
 use crate::cli::progress::Bar;
 use crate::cli::report;
 use crate::plan::StagePlan;
@@ -22,7 +23,7 @@ use crate::runtime::exec::{Event, ExecOptions, NotFinite, Observer, Outcome, Sel
 use crate::runtime::journal::StepRecord;
 
 /// Exit code of a run stopped by ctrl-C or SIGTERM, as shells report it.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// Train what a curriculum describes
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     compile: CompileArgs,
     /// Where the run is kept [default: runs/NAME]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short = 'o', long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// Where tokenised text is kept between runs
     #[arg(long, value_name = "DIR", default_value = ".midc-cache")]
@@ -39,16 +40,16 @@ pub(crate) struct Args {
     #[arg(long)]
     resume: bool,
     /// `auto`, `cpu`, `cuda` or `cuda:N`
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", conflicts_with = "engine")]
     device: DeviceArg,
     /// Arithmetic of stages that name none [default: f32 on the CPU, bf16 on a GPU]
-    #[arg(long, value_parser = ["f32", "bf16"])]
+    #[arg(long, value_parser = ["f32", "bf16"], conflicts_with = "engine")]
     precision: Option<String>,
     /// Worker threads [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "engine")]
     threads: Option<usize>,
     /// Memory for activations, such as 4GiB; layers beyond it are recomputed
-    #[arg(long, value_name = "SIZE", value_parser = compile::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = compile::bytes, conflicts_with = "engine")]
     memory: Option<u64>,
     /// Run only this stage or soup; what it starts from must be done. May be repeated
     #[arg(long, value_name = "STAGE", conflicts_with = "until")]
@@ -57,10 +58,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STAGE")]
     until: Option<String>,
     /// Estimate the gradient noise scale every N steps (`gns` in the metrics)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "engine")]
     noise_every: Option<u64>,
     /// After a step whose loss or gradient is not finite: go on, return to the last checkpoint and go on with the data that follows, or end
-    #[arg(long, value_enum, default_value_t = OnNonfinite::Skip)]
+    #[arg(long, value_enum, default_value_t = OnNonfinite::Skip, conflicts_with = "engine")]
     on_nonfinite: OnNonfinite,
     /// Stop at a malformed line of a data file instead of counting and skipping it
     #[arg(long)]
@@ -68,6 +69,8 @@ pub(crate) struct Args {
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    other: EngineArgs,
 }
 
 /// `--on-nonfinite`.
@@ -79,6 +82,23 @@ enum OnNonfinite {
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    let selection = match args.until {
+        Some(stage) => Selection::Until(stage),
+        None if args.only.is_empty() => Selection::All,
+        None => Selection::Only(args.only),
+    };
+    if let Some(engine) = args.other.engine() {
+        let request = Request {
+            compile: &args.compile,
+            run_dir: args.run_dir,
+            cache_dir: &args.cache_dir,
+            resume: args.resume,
+            selection,
+            strict_data: args.strict_data,
+            quiet: args.quiet,
+        };
+        return exec_engine::run(engine, &args.other, &request);
+    }
     let Some(compiled) = compile::plan(&args.compile)? else { return Ok(ExitCode::from(super::FOUND)) };
     let device = args.device.choose()?;
     let run_dir = args.run_dir.unwrap_or_else(|| PathBuf::from("runs").join(&compiled.plan.curriculum));
@@ -92,11 +112,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         threads: args.threads,
         memory: args.memory,
         on_bad: if args.strict_data { OnBad::Fail } else { OnBad::Skip },
-        selection: match args.until {
-            Some(stage) => Selection::Until(stage),
-            None if args.only.is_empty() => Selection::All,
-            None => Selection::Only(args.only),
-        },
+        selection,
         noise_every: args.noise_every,
         on_not_finite: match args.on_nonfinite {
             OnNonfinite::Skip => NotFinite::Skip,
@@ -143,7 +159,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 }
 
 /// The progress bar of the stage under way.
-struct Screen {
+pub(super) struct Screen {
     quiet: bool,
     terminal: bool,
     bar: Option<ProgressBar>,
@@ -153,12 +169,12 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(quiet: bool) -> Self {
+    pub(super) fn new(quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         Self { quiet, terminal, bar: None, reading: Bar::new(quiet || !terminal), rate: 0.0 }
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

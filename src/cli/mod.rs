@@ -10,6 +10,7 @@ mod doctor;
 mod emit;
 mod eval;
 mod exec;
+mod exec_engine;
 mod explain;
 mod files;
 mod fmt;

@@ -77,6 +77,11 @@ fn corpus(plan: &Plan, model: &ModelPlan, from: &From<'_>, bar: &Bar) -> Result<
     Ok(Corpus::open(&plan.sources, tokenizer, &options, bar)?.0)
 }
 
+/// What a `rows.json` says, if it is there and whole.
+pub(crate) fn about(path: &Path) -> Option<RowSet> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
 /// The exported rows of a stage: what `rows.json` says, and every row in order.
 ///
 /// # Errors

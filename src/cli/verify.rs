@@ -44,29 +44,43 @@ fn text(path: &Path, help: &'static str) -> Result<String, VerifyError> {
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
-    let path = args.dir.join("expected.json");
+    let logs = args.logs.unwrap_or_else(|| args.dir.join("logs"));
+    let chosen = |stage: &str| args.stage.is_empty() || args.stage.iter().any(|s| s == stage);
+    let mut wrong = false;
+    for (stage, report) in launch(&args.dir, &logs, chosen)? {
+        wrong |= !report.problems.is_empty();
+        for line in verdict(&stage, &report) {
+            println!("{line}");
+        }
+    }
+    Ok(ExitCode::from(if wrong { super::FOUND } else { 0 }))
+}
+
+/// The lines in which a stage's report is given.
+pub(crate) fn verdict(stage: &str, report: &Report) -> Vec<String> {
+    if report.problems.is_empty() {
+        let Report { steps, rows, lr_error, .. } = report;
+        return vec![format!(
+            "ok     {stage}: {steps} steps, {rows} rows, learning rates within {lr_error:.0e}"
+        )];
+    }
+    report.problems.iter().map(|problem| format!("WRONG  {stage}: {problem}")).collect()
+}
+
+/// Hold the chosen stages of the launch in `dir` to its `expected.json`.
+///
+/// # Errors
+/// A file that midc or the runner writes is missing or not what it should be.
+pub(crate) fn launch(
+    dir: &Path,
+    logs: &Path,
+    chosen: impl Fn(&str) -> bool,
+) -> miette::Result<Vec<(String, Report)>> {
+    let path = dir.join("expected.json");
     let expected: Expected = serde_json::from_str(&text(&path, "`midc emit` writes it")?)
         .map_err(|source| VerifyError::Malformed { path: path.clone(), line: source.line(), source })?;
-    let logs = args.logs.unwrap_or_else(|| args.dir.join("logs"));
-    let mut wrong = 0;
-    for stage in &expected.stages {
-        if !args.stage.is_empty() && !args.stage.contains(&stage.stage) {
-            continue;
-        }
-        let report = verify(&args.dir, &logs, &expected.plan, stage)?;
-        let name = &stage.stage;
-        if report.problems.is_empty() {
-            println!(
-                "ok     {name}: {} steps, {} rows, learning rates within {:.0e}",
-                report.steps, report.rows, report.lr_error
-            );
-        }
-        for problem in &report.problems {
-            println!("WRONG  {name}: {problem}");
-        }
-        wrong += report.problems.len();
-    }
-    Ok(ExitCode::from(if wrong == 0 { 0 } else { super::FOUND }))
+    let stages = expected.stages.iter().filter(|s| chosen(&s.stage));
+    stages.map(|s| Ok((s.stage.clone(), verify(dir, logs, &expected.plan, s)?))).collect()
 }
 
 fn verify(dir: &Path, logs: &Path, plan: &str, stage: &ExpectedStage) -> miette::Result<Report> {

@@ -22,7 +22,7 @@ pub mod verify;
 
 pub use expected::{Expected, ExpectedPhase, ExpectedRope, ExpectedStage, Runs};
 
-use crate::plan::{Plan, StagePlan};
+use crate::plan::{Plan, SoupPlan, StagePlan, file_name};
 
 /// A training engine midc writes launches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,38 @@ pub enum Place {
     Stage(String, &'static str),
     /// A field of a model.
     Model(String, &'static str),
+}
+
+/// One call of a launch's runner.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Job<'a> {
+    /// Train a stage, on as many processes as there are.
+    Stage(&'a StagePlan),
+    /// Average checkpoints, in one process.
+    Soup(&'a SoupPlan),
+}
+
+impl<'a> Job<'a> {
+    /// All of a plan, each after what it needs. For the engines whose launches have stage files.
+    pub fn all(plan: &'a Plan) -> Vec<Self> {
+        stage::order(plan)
+    }
+
+    /// Name of the stage or soup.
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Stage(stage) => &stage.name,
+            Self::Soup(soup) => &soup.name,
+        }
+    }
+
+    /// The runner's argument: `stages/main.json`, `soups/final.json`.
+    pub fn file(self) -> String {
+        match self {
+            Self::Stage(stage) => format!("stages/{}.json", file_name(&stage.name)),
+            Self::Soup(soup) => format!("soups/{}.json", file_name(&soup.name)),
+        }
+    }
 }
 
 /// How bad a finding is.

@@ -3,9 +3,31 @@
 
 use serde_json::{Map, Value, json};
 
-use super::expected::learning_rates;
-use super::{File, hf};
+use super::expected::{self, learning_rates};
+use super::{CountRows, Engine, File, Job, hf};
 use crate::plan::{Attention, Origin, Plan, Precision, StagePlan, State, file_name};
+
+/// What both runners read, rows and learning rates and soups, beside each of them.
+const SHARED: &str = include_str!("midc_stage.py");
+
+/// Every file of a launch for `engine`, whose runner is `runner` and whose packages are `requirements`.
+pub(super) fn launch(
+    engine: Engine,
+    plan: &Plan,
+    base: &str,
+    count: &CountRows<'_>,
+    runner: &str,
+    requirements: &str,
+) -> Vec<File> {
+    let mut files = files(plan);
+    files.push(File::json("expected.json", &expected::expected(engine, plan, count)));
+    files.push(File::new("requirements.txt", requirements));
+    files.push(File::new("midc_stage.py", SHARED));
+    files.push(File::new("train.py", runner));
+    files.push(run_sh(plan, base, "train.py"));
+    files.push(slurm(plan));
+    files
+}
 
 /// `stages/NAME.json`, `soups/NAME.json` and `models/NAME.json`.
 pub(super) fn files(plan: &Plan) -> Vec<File> {
@@ -37,21 +59,20 @@ pub(super) fn files(plan: &Plan) -> Vec<File> {
     files
 }
 
-/// The stages and soups in an order in which each comes after what it needs, as arguments of the
-/// runner: `stages/main.json`, `soups/final.json`.
-pub(super) fn order(plan: &Plan) -> Vec<String> {
+/// The stages and soups in an order in which each comes after what it needs.
+pub(super) fn order(plan: &Plan) -> Vec<Job<'_>> {
     let mut done: Vec<&str> = Vec::new();
     let mut out = Vec::new();
     let mut soups: Vec<_> = plan.soups.iter().collect();
     for stage in &plan.stages {
         done.push(&stage.name);
-        out.push(format!("stages/{}.json", file_name(&stage.name)));
+        out.push(Job::Stage(stage));
         soups.retain(|soup| {
             let ready = soup.ingredients.iter().all(|name| {
                 plan.stage_point(name).is_some_and(|(stage, _)| done.contains(&stage.name.as_str()))
             });
             if ready {
-                out.push(format!("soups/{}.json", file_name(&soup.name)));
+                out.push(Job::Soup(soup));
             }
             !ready
         });
@@ -142,22 +163,47 @@ cd "$(dirname "$0")"
 PYTHON=${{PYTHON:-python}}
 export TOKENIZERS_PARALLELISM=false
 
+# A signal is passed on and its effect waited for: the runner writes a checkpoint and ends.
+child=
+stopping=
+pass_on() {{
+    stopping=1
+    [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || :
+}}
+trap pass_on TERM INT
+run() {{
+    local code=0
+    "$PYTHON" "$@" &
+    child=$!
+    wait "$child" || code=$?
+    # A signal ends `wait` before the child has ended.
+    while kill -0 "$child" 2>/dev/null; do
+        code=0
+        wait "$child" || code=$?
+    done
+    child=
+    [ "$code" = 0 ] || exit "$code"
+    [ -z "$stopping" ] || exit 143
+}}
 stage() {{
-    "$PYTHON" -m torch.distributed.run --nnodes "$NNODES" --nproc-per-node "$NPROC" --node-rank "$NODE_RANK" \
+    run -m torch.distributed.run --nnodes "$NNODES" --nproc-per-node "$NPROC" --node-rank "$NODE_RANK" \
         --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" {runner} --base "$BASE" "$1"
 }}
 soup() {{
     # The next stage waits for this node, and with it the others.
-    [ "$NODE_RANK" != 0 ] || "$PYTHON" {runner} --base "$BASE" "$1"
+    [ "$NODE_RANK" != 0 ] || run {runner} --base "$BASE" "$1"
 }}
 
 "#,
         name = plan.curriculum,
         base = quoted(base),
     );
-    for file in order(plan) {
-        let command = if file.starts_with("soups/") { "soup" } else { "stage" };
-        text.push_str(&format!("{command} {file}\n"));
+    for job in order(plan) {
+        let command = match job {
+            Job::Stage(_) => "stage",
+            Job::Soup(_) => "soup",
+        };
+        text.push_str(&format!("{command} {}\n", job.file()));
     }
     File::program("run.sh", text)
 }
@@ -171,13 +217,37 @@ pub(super) fn slurm(plan: &Plan) -> File {
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
 #SBATCH --requeue
-# One task per node starts one process per GPU. A requeued job goes on from the last checkpoint.
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@180
+# One task per node starts one process per GPU. What is done is left alone and a stage that was interrupted
+# goes on from its last checkpoint, so the job may be requeued at any time: by Slurm after preemption or the
+# loss of a node, and by itself three minutes before its time limit, when the runners write a checkpoint.
 set -euo pipefail
 cd "$SLURM_SUBMIT_DIR"
 export NNODES=$SLURM_JOB_NUM_NODES NPROC=${{NPROC:-${{SLURM_GPUS_ON_NODE:-8}}}}
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 export MASTER_ADDR MASTER_PORT=${{MASTER_PORT:-29500}}
-srun --ntasks-per-node=1 bash -c 'NODE_RANK=$SLURM_NODEID exec ./run.sh'
+
+late=
+on_time_limit() {{
+    late=1
+    # To the tasks; this script is not one of them.
+    scancel --signal=TERM "$SLURM_JOB_ID" || :
+}}
+trap on_time_limit USR1
+# shellcheck disable=SC2016  # expands on each node
+srun --ntasks-per-node=1 bash -c 'NODE_RANK=$SLURM_NODEID exec ./run.sh' &
+tasks=$!
+code=0
+wait "$tasks" || code=$?
+while kill -0 "$tasks" 2>/dev/null; do
+    code=0
+    wait "$tasks" || code=$?
+done
+if [ -n "$late" ] && [ "$code" != 0 ]; then
+    exec scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
 "#,
         name = plan.curriculum,
     );

@@ -18,9 +18,21 @@ pub struct LogLine {
     pub lr: f64,
     /// CRC-32 of each row this process read.
     pub rows: Vec<u32>,
-    /// Mean loss over the step, where it is logged.
+    /// Mean loss over the targets of the step, all processes together; `null` where it is no number.
     #[serde(default)]
     pub loss: Option<f64>,
+    /// Gradient norm before clipping.
+    #[serde(default)]
+    pub grad_norm: Option<f64>,
+    /// Wall time since the step before.
+    #[serde(default)]
+    pub seconds: Option<f64>,
+    /// Of each row in `rows`: negative log-likelihood summed over its targets.
+    #[serde(default)]
+    pub nll: Vec<Option<f64>>,
+    /// Of each row in `rows`: number of its targets.
+    #[serde(default)]
+    pub targets: Vec<u64>,
 }
 
 /// A row of the plan: CRC-32 and source.
@@ -60,6 +72,8 @@ pub fn stage(expected: &ExpectedStage, ranks: &[Vec<LogLine>], rows: &[PlannedRo
     if ranks.is_empty() {
         problems.add("log", "there are no logs".to_owned());
     }
+    let by_step: Vec<BTreeMap<u64, &LogLine>> =
+        ranks.iter().map(|lines| lines.iter().map(|line| (line.step, line)).collect()).collect();
     let sources: BTreeMap<u32, &str> = rows.iter().map(|r| (r.crc, r.source.as_str())).collect();
     let mut next = 0usize;
     for phase in &expected.phases {
@@ -68,9 +82,12 @@ pub fn stage(expected: &ExpectedStage, ranks: &[Vec<LogLine>], rows: &[PlannedRo
             let planned = rows.get(next..next + phase.rows_per_step as usize).unwrap_or_default();
             next += phase.rows_per_step as usize;
             let mut read: Vec<u32> = Vec::with_capacity(planned.len());
-            for (rank, lines) in ranks.iter().enumerate() {
-                let Some(line) = lines.get(step as usize).filter(|l| l.step == step) else {
-                    problems.add("log", format!("process {rank} logged no step {step} in its place"));
+            for (rank, lines) in by_step.iter().enumerate() {
+                let Some(line) = lines.get(&step) else {
+                    // Others may come and go with the number of processes; their rows are missed below.
+                    if rank == 0 {
+                        problems.add("log", format!("process {rank} logged no step {step}"));
+                    }
                     continue;
                 };
                 let wanted = expected.lr.at(step);
@@ -113,6 +130,9 @@ pub fn stage(expected: &ExpectedStage, ranks: &[Vec<LogLine>], rows: &[PlannedRo
     for (rank, lines) in ranks.iter().enumerate() {
         if lines.len() as u64 > expected.steps {
             let text = format!("process {rank} logged {} steps, not {}", lines.len(), expected.steps);
+            problems.add("log", text);
+        } else if let Some(pair) = lines.windows(2).find(|pair| pair[0].step >= pair[1].step) {
+            let text = format!("process {rank} logged step {} after step {}", pair[1].step, pair[0].step);
             problems.add("log", text);
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RUN_DIR/plan.json  metrics.jsonl  evals.jsonl  tensorboard/  log.txt  lock  checkpoints/STAGE/step-N/
+//!         engine     only where another engine than midc's own trains: its name
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -43,6 +44,22 @@ pub enum RunDirError {
         /// Hash of the plan that is there.
         found: String,
         /// Hash of the plan to be run.
+        wanted: String,
+    },
+    /// `--resume` with another engine.
+    #[error("`{}` holds a run of {found}, not of {wanted}", dir.display())]
+    #[diagnostic(
+        code(midc::run_dir::other_engine),
+        help(
+            "name the same engine with `--engine`, or none for midc's own; a new run goes elsewhere with `--run-dir DIR`"
+        )
+    )]
+    OtherEngine {
+        /// The directory.
+        dir: PathBuf,
+        /// The engine that trained there.
+        found: String,
+        /// The one asked for.
         wanted: String,
     },
     /// Something else than a run is there.
@@ -100,12 +117,24 @@ impl RunDirError {
 #[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// Names this module writes; anything else in a directory without a plan makes it foreign.
-const OURS: &[&str] =
-    &["lock", "plan.json.tmp", "log.txt", "checkpoints", "metrics.jsonl", "evals.jsonl", "tensorboard"];
+const OURS: &[&str] = &[
+    "lock",
+    "plan.json.tmp",
+    "engine",
+    "engine.tmp",
+    "log.txt",
+    "checkpoints",
+    "metrics.jsonl",
+    "evals.jsonl",
+    "tensorboard",
+];
+
+/// What the engine of midc itself is called beside others.
+const OWN_ENGINE: &str = "midc";
 
 impl RunDir {
     /// Take `root` for a run of `plan`: a new or empty directory, or with `resume` one that holds a
@@ -114,6 +143,15 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError`]; the directory is then as it was.
     pub fn open(root: &Path, plan: &Plan, resume: bool) -> Result<Self, RunDirError> {
+        Self::open_for(OWN_ENGINE, root, plan, resume)
+    }
+
+    /// [`RunDir::open`] for a run that `engine` trains: what one engine began no other goes on with,
+    /// because their checkpoints hold different things.
+    ///
+    /// # Errors
+    /// [`RunDirError`]; the directory is then as it was.
+    pub fn open_for(engine: &str, root: &Path, plan: &Plan, resume: bool) -> Result<Self, RunDirError> {
         fs::create_dir_all(root).map_err(RunDirError::io("create the run directory", root))?;
         let plan_path = root.join("plan.json");
         if !plan_path.exists() && !is_empty_or_ours(root)? {
@@ -132,7 +170,19 @@ impl RunDir {
                 let (found, wanted) = (there.hash, plan.hash.clone());
                 return Err(RunDirError::OtherPlan { dir: root.to_path_buf(), found, wanted });
             }
+            let found = fs::read_to_string(root.join("engine")).unwrap_or_else(|_| OWN_ENGINE.to_owned());
+            if found.trim() != engine {
+                let (found, wanted) = (found.trim().to_owned(), engine.to_owned());
+                return Err(RunDirError::OtherEngine { dir: root.to_path_buf(), found, wanted });
+            }
         } else {
+            let path = root.join("engine");
+            if engine != OWN_ENGINE {
+                write_whole(&path, format!("{engine}\n").as_bytes())?;
+            } else if path.exists() {
+                // Of another engine that was stopped before it had begun.
+                fs::remove_file(&path).map_err(RunDirError::io("remove", &path))?;
+            }
             let text = serde_json::to_vec_pretty(plan).map_err(|e| RunDirError::Io {
                 action: "write",
                 path: plan_path.clone(),
@@ -140,12 +190,20 @@ impl RunDir {
             })?;
             write_whole(&plan_path, &text)?;
         }
-        Ok(Self { root: root.to_path_buf(), _lock: lock })
+        Ok(Self { root: root.to_path_buf(), lock })
     }
 
     /// The directory itself.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The lock once more, for a child: it is held until the last of both is closed.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`] when the process has no more files.
+    pub fn lock_handle(&self) -> Result<File, RunDirError> {
+        self.lock.try_clone().map_err(RunDirError::io("open", &self.root.join("lock")))
     }
 
     /// `checkpoints/NAME` of a stage or soup.

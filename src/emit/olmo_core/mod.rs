@@ -2,23 +2,17 @@
 //! source), so the data order is the plan's; learning rates are a table of one-step segments, with
 //! one more in front because OLMo-core counts steps from 1.
 
-use super::{CountRows, Engine, File, expected, stage};
+use super::{CountRows, Engine, File, stage};
 use crate::plan::{Plan, RopePlan};
 use crate::rope::RopeScaling;
 
 const RUNNER: &str = include_str!("train.py");
 
-const REQUIREMENTS: &str = "ai2-olmo-core==3.0.0\ntransformers>=5.0\nnumpy\n";
+const REQUIREMENTS: &str = "ai2-olmo-core==3.0.0\ntransformers>=5.0\nsafetensors\nnumpy\n";
 
 /// The files of the launch.
 pub(super) fn files(plan: &Plan, base: &str, count: &CountRows<'_>) -> Vec<File> {
-    let mut files = stage::files(plan);
-    files.push(File::json("expected.json", &expected::expected(Engine::OlmoCore, plan, count)));
-    files.push(File::new("requirements.txt", REQUIREMENTS));
-    files.push(File::new("train.py", RUNNER));
-    files.push(stage::run_sh(plan, base, "train.py"));
-    files.push(stage::slurm(plan));
-    files
+    stage::launch(Engine::OlmoCore, plan, base, count, RUNNER, REQUIREMENTS)
 }
 
 /// The frequencies under OLMo-core's own YaRN (`olmo_core.nn.rope`), which ends the ramp at the last

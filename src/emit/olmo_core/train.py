@@ -6,7 +6,7 @@
 Everything that differs between stages is in the JSON files; this file is the same for all. OLMo-core reads
 the rows that `midc data --export` wrote, in order and unshuffled, so the data order does not depend on the
 number of processes. A stage that is done is left alone; one that was interrupted goes on from OLMo-core's
-last checkpoint.
+last checkpoint. Sent SIGTERM or SIGINT, it finishes the step, writes a checkpoint and exits with 143.
 
     out/STAGE/olmo/stepN     OLMo-core's checkpoints
     out/STAGE/step-N/hf      config.json, model.safetensors, tokenizer files
@@ -19,13 +19,14 @@ import argparse
 import json
 import os
 import shutil
-import zlib
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+import midc_stage
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint.state_dict as dist_cp_sd
+from midc_stage import Log, checkpoint, copy_tokenizer, lasting_steps, origin_keys, read, row_set
 from olmo_core.config import DType
 from olmo_core.data import TokenizerConfig
 from olmo_core.data.composable import ComposableDataLoaderConfig, ConcatAndChunkInstanceSource, NumpyDocumentSource
@@ -49,25 +50,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 CUDA = torch.cuda.is_available()
 
 
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
-
-
 def hugging_face_keys(stage, root, base):
     """`config.json` of the model under this stage, and the directory its weights are in (or None)."""
-    origin = stage["from"]
-    weights = None
-    if origin["kind"] == "model":
-        model = read(os.path.join(root, "models", origin["name"] + ".json"))
-        if model["checkpoint"]:
-            weights = os.path.join(base, model["checkpoint"])
-            keys = read(os.path.join(weights, "config.json"))
-        else:
-            keys = dict(model["config"])
-    else:
-        weights = os.path.join(root, "out", origin["name"], f"step-{origin['step']}", "hf")
-        keys = read(os.path.join(weights, "config.json"))
+    keys, weights = origin_keys(stage, root, base)
     if stage["config"]:
         for key in ("rope_scaling", "rope_theta", "rope_parameters"):
             keys.pop(key, None)
@@ -177,37 +162,32 @@ def scheduler_of(stage):
 class Recorder(Callback):
     """Writes the log."""
 
-    path: str = ""
+    root: str = ""
     dtype: str = "uint16"
-    stage: str = ""
+    stage: dict = field(default_factory=dict)
 
     def pre_train(self):
-        module = self.trainer.train_module
-        record = module.record_ce_loss
+        module, trainer = self.trainer.train_module, self.trainer
+        record_loss, record_metric = module.record_ce_loss, trainer.record_metric
+        self.norm = None
 
-        def remember(value, *arguments, **options):
+        def remember_loss(value, *arguments, **options):
             self.loss = value.detach().double()
-            return record(value, *arguments, **options)
+            return record_loss(value, *arguments, **options)
+
+        def remember_norm(name, value, *arguments, **options):
+            if name == "total grad norm":
+                self.norm = value
+            return record_metric(name, value, *arguments, **options)
 
         # OLMo-core gathers its metrics in another thread, some steps late.
-        module.record_ce_loss = remember
-        done = self.trainer.global_step
-        kept = []
-        if done and os.path.exists(self.path):
-            with open(self.path, encoding="utf-8") as file:
-                kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] < done]
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        # A stage begun anew may have been begun before by more processes.
-        rank = dist.get_world_size() + dist.get_rank()
-        while not done and os.path.exists(stale := self.path[: self.path.rindex(".rank")] + f".rank{rank}.jsonl"):
-            os.remove(stale)
-            rank += dist.get_world_size()
-        with open(self.path, "w", encoding="utf-8") as file:
-            file.writelines(kept)
+        module.record_ce_loss = remember_loss
+        trainer.record_metric = remember_norm
+        self.log = Log(self.stage, self.root, trainer.global_step, dist.get_rank(), dist.get_world_size())
 
     def pre_step(self, batch):
         ids = batch["input_ids"].cpu().numpy().astype(self.dtype)
-        self.rows = [zlib.crc32(row.tobytes()) for row in ids]
+        self.rows = [midc_stage.checksum(row) for row in ids]
 
     def post_train_batch(self):
         groups = self.trainer.train_module.optim.param_groups
@@ -216,11 +196,8 @@ class Recorder(Callback):
         loss = self.loss.clone()
         dist.all_reduce(loss)
         loss = loss.item() / dist.get_world_size()
-        self.write({"stage": self.stage, "step": self.step - 1, "lr": rates.pop(), "loss": loss, "rows": self.rows})
-
-    def write(self, entry):
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        norm = None if self.norm is None else float(self.norm)
+        self.log.write(self.step - 1, lr=rates.pop(), loss=loss, grad_norm=norm, rows=self.rows)
 
 
 def load_hugging_face(model, folder):
@@ -238,19 +215,10 @@ def load_hugging_face(model, folder):
     dist_cp_sd.set_model_state_dict(model, state)
 
 
-def copy_tokenizer(stage, root, base, target):
-    model = read(os.path.join(root, "models", stage["root"] + ".json"))
-    source = os.path.join(base, model["tokenizer"] or model["checkpoint"] or "")
-    source = source if os.path.isdir(source) else os.path.dirname(source)
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
-        if os.path.exists(os.path.join(source, name)):
-            shutil.copy(os.path.join(source, name), target)
-
-
 def export(stage, root, base, keys):
     """The checkpoints that others start from, as Hugging Face directories. Done by one process."""
-    for step in sorted({stage["steps"], *stage["checkpoints"].values()}):
-        target = os.path.join(root, "out", stage["name"], f"step-{step}")
+    for step in lasting_steps(stage):
+        target = checkpoint(root, stage["name"], step)
         if os.path.isdir(target):
             continue
         aside = target + ".partial"
@@ -268,25 +236,18 @@ def export(stage, root, base, keys):
         with open(path, "w", encoding="utf-8") as file:
             json.dump(written, file, indent=2)
         copy_tokenizer(stage, root, base, folder)
-        with open(os.path.join(aside, "step.json"), "w") as file:
-            json.dump({"plan": stage["plan"], "stage": stage["stage"], "step": step}, file)
-        os.rename(aside, target)
+        midc_stage.publish(aside, target, stage["plan"], stage["stage"], step)
 
 
 def exported(stage, root):
-    lasting = {stage["steps"], *stage["checkpoints"].values()}
-    return all(os.path.isdir(os.path.join(root, "out", stage["name"], f"step-{step}")) for step in lasting)
+    return set(lasting_steps(stage)) <= set(midc_stage.done_steps(stage, root))
 
 
-def train(stage, root, base, micro_rows):
+def train(stage, root, options):
+    base, micro_rows = options.base, options.micro_rows
     if exported(stage, root):
         return
-    folder = os.path.join(root, "rows", stage["name"])
-    if not os.path.exists(os.path.join(folder, "rows.json")):
-        raise SystemExit(f"no rows of stage `{stage['stage']}`: run `midc data FILE --export {root}/rows`")
-    rows = read(os.path.join(folder, "rows.json"))
-    if rows["plan"] != stage["plan"]:
-        raise SystemExit(f"the rows in {folder} are of another plan: export them again")
+    folder, rows = row_set(stage, root)
     keys, weights = hugging_face_keys(stage, root, base)
     bf16 = (stage["precision"] or ("bf16" if CUDA else "f32")) == "bf16"
     phase = stage["phases"][0]
@@ -340,26 +301,21 @@ def train(stage, root, base, micro_rows):
         generate_doc_lengths=stage["attention"] == "documents",
         display_source_visualization=False,
     ).build(source.build(work), dp_process_group=module.dp_process_group)
-    lasting = sorted({stage["steps"], *stage["checkpoints"].values()})
     trainer = TrainerConfig(
         save_folder=os.path.join(root, "out", stage["name"], "olmo"),
         save_overwrite=True,
         max_duration=Duration.steps(stage["steps"]),
         metrics_collect_interval=1,
-        cancel_check_interval=10,
+        cancel_check_interval=1,
         callbacks={
             "checkpointer": CheckpointerCallback(
                 save_interval=stage["save_every"] or stage["steps"],
-                fixed_steps=lasting,
+                fixed_steps=lasting_steps(stage),
                 max_checkpoints=None,
                 pre_train_checkpoint=False,
                 save_async=False,
             ),
-            "recorder": Recorder(
-                path=os.path.join(root, "logs", f"{stage['name']}.rank{dist.get_rank()}.jsonl"),
-                dtype=rows["dtype"],
-                stage=stage["stage"],
-            ),
+            "recorder": Recorder(root=root, dtype=rows["dtype"], stage=stage),
         },
     ).build(module, loader)
     if not trainer.maybe_load_checkpoint():
@@ -374,6 +330,9 @@ def train(stage, root, base, micro_rows):
         decay = 0.0 if group["weight_decay"] == 0.0 else constants["weight_decay"]
         group.update(betas=tuple(constants["betas"]), eps=constants["eps"], weight_decay=decay)
     trainer.fit()
+    if trainer.global_step < stage["steps"]:
+        # OLMo-core heard SIGTERM or SIGINT and has written a checkpoint of the step it ended with.
+        raise SystemExit(midc_stage.STOPPED)
     first = dist.get_rank() == 0
     dist.barrier()
     teardown_training_environment()
@@ -381,42 +340,9 @@ def train(stage, root, base, micro_rows):
         export(stage, root, base, keys)
 
 
-def soup(recipe, root):
-    """The weighted mean of exported checkpoints, in f64, kept like a stage of no steps."""
-    from safetensors.torch import load_file, save_file
-
-    target = os.path.join(root, "out", recipe["name"], "step-0")
-    if os.path.isdir(target):
-        return
-    parts = [os.path.join(root, "out", i["name"], f"step-{i['step']}", "hf") for i in recipe["ingredients"]]
-    aside = target + ".partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(parts[0], os.path.join(aside, "hf"), ignore=shutil.ignore_patterns("*.safetensors"))
-    for shard in sorted(name for name in os.listdir(parts[0]) if name.endswith(".safetensors")):
-        states = [load_file(os.path.join(part, shard)) for part in parts]
-        assert all(state.keys() == states[0].keys() for state in states), "the ingredients are of different shape"
-        mean = {
-            name: sum(w * state[name].double() for w, state in zip(recipe["weights"], states)).to(states[0][name].dtype)
-            for name in states[0]
-        }
-        save_file(mean, os.path.join(aside, "hf", shard), metadata={"format": "pt"})
-    with open(os.path.join(aside, "step.json"), "w") as file:
-        json.dump({"plan": recipe["plan"], "stage": recipe["soup"], "step": 0}, file)
-    os.rename(aside, target)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", help="stages/STAGE.json or soups/SOUP.json")
-    parser.add_argument("--base", default=".", help="directory of the curriculum, which paths of models start from")
-    parser.add_argument("--micro-rows", type=int, default=int(os.environ.get("MICRO_ROWS", 1)), help="rows a process sends through the model at once")
-    options = parser.parse_args()
-    root = os.path.dirname(os.path.dirname(os.path.abspath(options.file)))
-    recipe = read(options.file)
-    if "ingredients" in recipe:
-        soup(recipe, root)
-    else:
-        train(recipe, root, options.base, options.micro_rows)
+    midc_stage.run(parser, train)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 //! Launches for Hugging Face transformers: one fixed runner on plain PyTorch, for any architecture
 //! that `AutoModelForCausalLM` knows.
 
-use super::{CountRows, Engine, File, expected, stage};
+use super::{CountRows, Engine, File, stage};
 use crate::plan::Plan;
 
 const RUNNER: &str = include_str!("train.py");
@@ -11,11 +11,5 @@ const REQUIREMENTS: &str = "torch>=2.6\ntransformers>=5.0\nsafetensors\nnumpy\n"
 
 /// The files of the launch.
 pub(super) fn files(plan: &Plan, base: &str, count: &CountRows<'_>) -> Vec<File> {
-    let mut files = stage::files(plan);
-    files.push(File::json("expected.json", &expected::expected(Engine::Transformers, plan, count)));
-    files.push(File::new("requirements.txt", REQUIREMENTS));
-    files.push(File::new("train.py", RUNNER));
-    files.push(stage::run_sh(plan, base, "train.py"));
-    files.push(stage::slurm(plan));
-    files
+    stage::launch(Engine::Transformers, plan, base, count, RUNNER, REQUIREMENTS)
 }

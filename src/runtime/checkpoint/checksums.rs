@@ -100,7 +100,8 @@ impl Checksums {
     }
 }
 
-fn sum_of(file: &Path) -> io::Result<Sum> {
+/// Of a file that is there.
+pub(super) fn sum_of(file: &Path) -> io::Result<Sum> {
     let mut from = File::open(file)?;
     let mut sum = Summing::new(io::sink());
     let mut buffer = vec![0; 1 << 20];

@@ -12,6 +12,7 @@
 //!
 //! Knows nothing of what the trainer's state means: it is a JSON value here.
 
+mod adopt;
 mod checksums;
 mod read;
 mod series;
@@ -26,6 +27,7 @@ use miette::Diagnostic;
 use serde_json::Value;
 use thiserror::Error;
 
+pub use adopt::adopt;
 pub(in crate::runtime) use read::{Weights, trainer};
 pub use read::{load_whole, read, verify};
 pub use series::{Entry, Latest, clean, latest_valid, list, prune, step_dir};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::checksums::{Checksums, Summing};
+use super::checksums::{Checksums, Summing, sum_of};
 use super::{CheckpointContents, CheckpointError, names};
 use crate::runtime::model::tensor::{StateDict, Tensor};
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource, safetensors};
@@ -48,7 +48,7 @@ pub(in crate::runtime) fn write_each(
     })
 }
 
-fn whole_or_not_at_all(
+pub(super) fn whole_or_not_at_all(
     dir: &Path,
     size: u64,
     write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
@@ -138,13 +138,13 @@ fn generation(config: &ModelConfig, tokenizer: &TokenizerSource) -> Map<String, 
 }
 
 /// The files of one checkpoint under way.
-struct Files<'a> {
+pub(super) struct Files<'a> {
     root: &'a Path,
     sums: Checksums,
 }
 
 impl<'a> Files<'a> {
-    fn begin(root: &'a Path) -> Result<Self, CheckpointError> {
+    pub(super) fn begin(root: &'a Path) -> Result<Self, CheckpointError> {
         if root.exists() {
             fs::remove_dir_all(root).map_err(CheckpointError::io("remove", root))?;
         }
@@ -186,6 +186,21 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
+    /// The file `from` under `name`, as a second name where it can be and as a copy elsewhere.
+    pub(super) fn link(&mut self, from: &Path, name: &str) -> Result<(), CheckpointError> {
+        let path = self.root.join(name);
+        let link = || {
+            if fs::hard_link(from, &path).is_err() {
+                fs::copy(from, &path)?;
+            }
+            File::open(&path)?.sync_all()?;
+            sum_of(&path)
+        };
+        let sum = link().map_err(CheckpointError::io("write", &path))?;
+        self.sums.files.insert(name.to_owned(), sum);
+        Ok(())
+    }
+
     fn json(&mut self, name: &str, value: &impl serde::Serialize) -> Result<(), CheckpointError> {
         self.write(name, |out| {
             serde_json::to_writer_pretty(&mut *out, value)?;
@@ -203,7 +218,7 @@ impl<'a> Files<'a> {
     }
 
     /// The checksums go last; then the directories' own entries are synced.
-    fn finish(mut self) -> Result<(), CheckpointError> {
+    pub(super) fn finish(mut self) -> Result<(), CheckpointError> {
         let sums = std::mem::take(&mut self.sums);
         self.json(names::CHECKSUMS, &sums)?;
         let state = self.root.join("state");

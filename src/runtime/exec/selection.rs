@@ -23,7 +23,7 @@ impl Selection {
     ///
     /// # Errors
     /// [`ExecError::UnknownStage`]; a plan that does not hold what it speaks of.
-    pub(super) fn names(&self, plan: &Plan) -> Result<BTreeSet<String>, ExecError> {
+    pub fn names(&self, plan: &Plan) -> Result<BTreeSet<String>, ExecError> {
         let everything = || plan.stages.iter().map(|s| &s.name).chain(plan.soups.iter().map(|s| &s.name));
         let named = |wanted: &str| {
             let member = |name: &str| name.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('['));
