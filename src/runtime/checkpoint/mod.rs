@@ -148,6 +148,7 @@ mod names {
     pub(super) const CONFIG: &str = "config.json";
     pub(super) const GENERATION: &str = "generation_config.json";
     pub(super) const WEIGHTS: &str = "model.safetensors";
+    pub(super) const PARTS: &str = "model.safetensors.index.json";
     pub(super) const OPTIMIZER: &str = "state/optimizer.safetensors";
     pub(super) const MASTER: &str = "state/master.safetensors";
     pub(super) const TRAINER: &str = "state/trainer.json";
