@@ -229,6 +229,7 @@ MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 export MASTER_ADDR MASTER_PORT=${{MASTER_PORT:-29500}}
 
 late=
+# shellcheck disable=SC2329  # called by the trap
 on_time_limit() {{
     late=1
     # To the tasks; this script is not one of them.
