@@ -21,6 +21,7 @@ import os
 import shutil
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import midc_stage
 import torch
@@ -160,7 +161,9 @@ def scheduler_of(stage):
 
 @dataclass
 class Recorder(Callback):
-    """Writes the log."""
+    """Writes the log, each step before its checkpoint: one whose step is not in the log would not be whole."""
+
+    priority: ClassVar[int] = CheckpointerCallback.priority + 1
 
     root: str = ""
     dtype: str = "uint16"
