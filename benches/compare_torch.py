@@ -1,12 +1,13 @@
 """midc beside PyTorch, in turns on the same machine; prints a table and the ratios.
 
 usage: compare_torch.py MIDC [--geometries A,B,C,quickstart] [--rounds N] [--steps N] [--clock wall|cpu]
-                        [--modes f32,bf16,compile,tuned-bf16,tuned-compile]
+                        [--modes f32,bf16,compile,tuned-bf16,tuned-compile] [--memory MIB]
 
 Each round runs every contestant once, so that whatever else the machine does touches all of them. A
 figure is the median over rounds of each run's median step; the range over rounds stands beside it.
-`--clock cpu` counts processor time over the number of threads instead of the wall: for machines that
-are not quiet. Needs torch and transformers in the Python that runs it.
+`--memory` adds midc within a budget, where it recomputes layers. `--clock cpu` counts processor time
+over the number of threads instead of the wall: for machines that are not quiet. Needs torch and
+transformers in the Python that runs it.
 
 The modes of PyTorch are as installed, except `tuned-*`: there the allocator keeps freed memory (PyTorch
 otherwise pays for page faults in every step) and MKL takes its AVX-512 path on processors not made by
@@ -29,6 +30,7 @@ parser.add_argument("--steps", type=int, default=5)
 parser.add_argument("--warmup", type=int, default=2)
 parser.add_argument("--clock", default="wall", choices=["wall", "cpu"])
 parser.add_argument("--modes", default="f32,bf16,compile")
+parser.add_argument("--memory", type=int, help="midc in bf16 once more, within so many MiB")
 args = parser.parse_args()
 here = os.path.dirname(os.path.abspath(__file__))
 scratch = tempfile.TemporaryDirectory()
@@ -53,9 +55,11 @@ def run(command, environment=None):
     return json.loads(lines[-1])
 
 
-def midc(geometry, precision):
-    r = run([args.midc, "bench", "train", "--geometry", geometry, "--precision", precision, "--steps",
-             str(args.steps), "--warmup", str(args.warmup), "--clock", args.clock, "--format", "json"])
+def midc(geometry, mode):
+    precision, _, memory = mode.partition("@")
+    command = [args.midc, "bench", "train", "--geometry", geometry, "--precision", precision, "--steps",
+               str(args.steps), "--warmup", str(args.warmup), "--clock", args.clock, "--format", "json"]
+    r = run(command + (["--memory", memory] if memory else []))
     return r["tokens_per_second"], r["peak_rss_mib"]
 
 
@@ -69,7 +73,8 @@ def torch(geometry, mode):
 
 modes = args.modes.split(",")
 for geometry in args.geometries.split(","):
-    contestants = [("midc", p) for p in ("f32", "bf16")] + [("torch", m) for m in modes]
+    ours = ["f32", "bf16"] + ([f"bf16@{args.memory}"] if args.memory else [])
+    contestants = [("midc", p) for p in ours] + [("torch", m) for m in modes]
     results = {c: [] for c in contestants}
     for _ in range(args.rounds):
         for name, mode in contestants:
@@ -89,7 +94,8 @@ for geometry in args.geometries.split(","):
             print(f"{geometry} midc {ours} / {text} ({best[1]}): {speed['midc', ours] / speed[best]:.2f}, "
                   f"memory {memory['midc', ours] / memory[best]:.2f} ({args.clock})", flush=True)
 
-    peers = contestants[2:]
-    ratio("best of PyTorch as installed", "bf16", [c for c in peers if not c[1].startswith("tuned-")])
-    ratio("best of PyTorch tuned", "bf16", [c for c in peers if c[1].startswith("tuned-")])
+    peers = [c for c in contestants if c[0] == "torch"]
+    for mode in ours[1:]:
+        ratio("best of PyTorch as installed", mode, [c for c in peers if not c[1].startswith("tuned-")])
+        ratio("best of PyTorch tuned", mode, [c for c in peers if c[1].startswith("tuned-")])
     ratio("PyTorch eager f32", "f32", [c for c in peers if c[1] == "f32"])

@@ -55,3 +55,33 @@ fn every_step_of_the_quickstart() {
     }
     assert!(records.next().is_none());
 }
+
+#[test]
+fn a_plan_whose_first_learning_rate_is_not_its_curves_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plan: serde_json::Value =
+        serde_json::from_slice(&midc(&["plan", "examples/quickstart.curriculum", "--format", "json"]))
+            .unwrap();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let path = dir.path().join("plan.json");
+    let run = |plan: &serde_json::Value| {
+        let text = plan.to_string().replace("data/", &format!("{root}/examples/data/"));
+        std::fs::write(&path, text).unwrap();
+        let run_dir = dir.path().join("run");
+        let output = Command::new(env!("CARGO_BIN_EXE_midc"))
+            .arg("exec")
+            .arg(&path)
+            .args(["--quiet", "--until", "stable", "--run-dir"])
+            .arg(&run_dir)
+            .arg("--cache-dir")
+            .arg(dir.path().join("cache"))
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap(), run_dir)
+    };
+    plan["stages"][0]["lr"]["start"] = serde_json::json!(0.125);
+    let (code, said, run_dir) = run(&plan);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("1.25e-1") && said.contains("stable"), "{said}");
+    assert_eq!(std::fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap_or_default(), "");
+}

@@ -218,6 +218,8 @@ fn linear() {
         (3, 799, 5),
         (129, 258, 515),
         (257, 66, 1025),
+        // Operands packed in several blocks of columns, sums in several parts.
+        (3, 4100, 1060),
     ];
     for (rows, inputs, outputs) in shapes {
         check(&Linear { rows, inputs, outputs });

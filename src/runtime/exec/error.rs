@@ -82,6 +82,22 @@ pub enum ExecError {
         /// Its `from`.
         from: String,
     },
+    /// The plan contradicts itself about a stage's first learning rate.
+    #[error(
+        "stage `{stage}` is planned to begin at a learning rate of {planned:e}, its curve begins at {curve:e}"
+    )]
+    #[diagnostic(
+        code(midc::exec::first_learning_rate),
+        help("the plan was changed by hand or by another program; make it again from its curriculum")
+    )]
+    FirstLearningRate {
+        /// The stage.
+        stage: String,
+        /// `lr.start`.
+        planned: f64,
+        /// The value of `lr.curve` at its first step.
+        curve: f64,
+    },
     /// A name that is no stage.
     #[error("the plan has no stage or soup `{name}`")]
     #[diagnostic(code(midc::exec::unknown_stage), help("it has `{known}`"))]

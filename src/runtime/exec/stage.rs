@@ -83,6 +83,7 @@ impl Run<'_> {
     }
 
     fn prepare(&mut self, stage: &StagePlan) -> Result<Work, ExecError> {
+        check_first_rate(stage)?;
         let Start { mut config, tokenizer, weights, optimizer, trainer } = self.start(stage)?;
         let corpus = self.corpus(stage, &tokenizer, &config)?;
         let sampler = StageSampler::new(stage, &corpus, trainer.sampler.clone())?;
@@ -153,7 +154,6 @@ impl Run<'_> {
         let begin = Instant::now();
         let point = stage.step_point(work.trainer.step);
         let lr = stage.lr.curve.value(point.tokens);
-        debug_assert!(point.step > 0 || lr == stage.lr.start, "the first step's LR is the plan's");
         let weights: Vec<f64> = stage.mix.iter().map(|m| m.weight.value(point.tokens)).collect();
         let batch = work.sampler.next(point, &weights)?;
         let optimizer = &stage.optimizer;
@@ -306,6 +306,17 @@ fn rows(stage: &StagePlan, batch: &Batch) -> BTreeMap<String, u64> {
         *counts.entry(stage.mix[*source as usize].source.clone()).or_default() += 1;
     }
     counts
+}
+
+/// A learning rate that jumps at the edge of a stage costs a run: what the plan says of the first step
+/// and what the curve gives must be one number.
+fn check_first_rate(stage: &StagePlan) -> Result<(), ExecError> {
+    let (planned, curve) = (stage.lr.start, stage.lr.curve.value(stage.step_point(0).tokens));
+    // Not `>`: NaN must not pass.
+    if (planned - curve).abs() <= 1e-12 * curve.abs() {
+        return Ok(());
+    }
+    Err(ExecError::FirstLearningRate { stage: stage.name.clone(), planned, curve })
 }
 
 fn loss_by_source(stage: &StagePlan, batch: &Batch, rows: &[RowLoss]) -> BTreeMap<String, f64> {
