@@ -141,7 +141,7 @@ fn token_files_that_do_not_fit_are_named() {
         ("short.npy", numpy("<u2", 3, &u16s(&[1, 2])), "promises 3 tokens and it holds 2"),
         ("float.npy", numpy("<f4", 1, &[0; 4]), "element type `<f4`"),
         ("vocab.bin", u16s(&[60_000, 60_000]), "beyond the vocabulary"),
-        ("odd.bin", vec![1, 2, 3], "beyond the vocabulary"),
+        ("odd.bin", vec![1, 2, 3], "no whole number of tokens"),
     ] {
         let error = read(&file(&dir, name, &bytes)).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains(expect), "{error}");
@@ -181,7 +181,7 @@ fn a_megatron_index_that_lies_is_refused() {
     let whole = std::fs::read(dir.path().join("m.idx")).unwrap();
     let (lengths, pointers, bounds) = (34, 46, 70);
     let cases: [(usize, &[u8], &str); 8] = [
-        (17, &[4], "end at byte"),
+        (17, &[4], "sequence 2"),
         (lengths, &[1], "sequence 2"),
         (pointers + 8, &[0], "sequence 2"),
         (pointers + 16, &[2], "sequence 3"),
