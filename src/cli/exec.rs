@@ -1,15 +1,16 @@
 //! `midc exec`: train, with a progress bar on a terminal and plain lines elsewhere.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use miette::IntoDiagnostic;
 
 use crate::cli::compile::{self, CompileArgs};
@@ -48,6 +49,9 @@ pub(crate) struct Args {
     /// Worker threads [default: all cores]
     #[arg(long, value_name = "N", conflicts_with = "engine")]
     threads: Option<usize>,
+    /// Train up to N stages at once where neither descends from the other, such as the members of a fan-out; they share the threads and the memory
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "engine")]
+    jobs: u16,
     /// Memory for activations, such as 4GiB; layers beyond it are recomputed
     #[arg(long, value_name = "SIZE", value_parser = compile::bytes, conflicts_with = "engine")]
     memory: Option<u64>,
@@ -113,6 +117,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         memory: args.memory,
         on_bad: if args.strict_data { OnBad::Fail } else { OnBad::Skip },
         selection,
+        jobs: usize::from(args.jobs),
         noise_every: args.noise_every,
         on_not_finite: match args.on_nonfinite {
             OnNonfinite::Skip => NotFinite::Skip,
@@ -128,8 +133,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             .into_diagnostic()?;
         signal_hook::flag::register(signal, Arc::clone(&stop)).into_diagnostic()?;
     }
-    let mut screen = Screen::new(args.quiet);
-    let outcome = exec(&compiled.plan, &options, &stop, &mut screen);
+    let screen = Screen::new(args.quiet);
+    let outcome = exec(&compiled.plan, &options, &stop, &screen);
     screen.clear();
     let outcome = outcome?;
     report::after_run(&run_dir);
@@ -158,12 +163,20 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     }
 }
 
-/// The progress bar of the stage under way.
+/// The progress bars of the stages under way.
 pub(super) struct Screen {
     quiet: bool,
     terminal: bool,
-    bar: Option<ProgressBar>,
+    bars: MultiProgress,
+    stages: Mutex<BTreeMap<String, Lane>>,
     reading: Bar,
+}
+
+/// One stage under way.
+#[derive(Default)]
+struct Lane {
+    /// On a terminal.
+    bar: Option<ProgressBar>,
     /// Smoothed tokens per second.
     rate: f64,
 }
@@ -171,41 +184,85 @@ pub(super) struct Screen {
 impl Screen {
     pub(super) fn new(quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self { quiet, terminal, bar: None, reading: Bar::new(quiet || !terminal), rate: 0.0 }
+        Self {
+            quiet,
+            terminal,
+            bars: MultiProgress::new(),
+            stages: Mutex::default(),
+            reading: Bar::new(quiet || !terminal),
+        }
     }
 
-    pub(super) fn clear(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+    pub(super) fn clear(&self) {
+        for lane in self.stages().values() {
+            lane.clear();
         }
+        self.stages().clear();
+    }
+
+    fn stages(&self) -> MutexGuard<'_, BTreeMap<String, Lane>> {
+        // Whatever a panic left there can still be drawn.
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) if self.terminal => bar.println(line),
-            _ => eprintln!("{line}"),
+        // A terminal that cannot be written to is no reason to stop.
+        if !self.terminal || self.bars.println(line).is_err() {
+            eprintln!("{line}");
         }
     }
 
-    fn step(&mut self, stage: &StagePlan, record: &StepRecord) {
+    fn begin(&self, stage: &StagePlan, step: u64) {
+        self.say(&format!(
+            "stage `{}`: {} steps, {} tokens, context {}{}",
+            stage.name,
+            stage.steps,
+            stage.tokens,
+            stage.phases.last().map_or(0, |p| p.context),
+            if step > 0 { format!(", from step {step}") } else { String::new() }
+        ));
+        let mut lane = Lane::default();
+        if self.terminal {
+            let bar = self.bars.add(ProgressBar::new(stage.steps));
+            bar.set_style(style("{prefix} {wide_bar} {pos}/{len}  {msg}"));
+            bar.set_prefix(stage.name.clone());
+            bar.set_position(step);
+            lane.bar = Some(bar);
+        }
+        self.stages().insert(stage.name.clone(), lane);
+    }
+
+    fn step(&self, stage: &StagePlan, record: &StepRecord) {
+        let mut stages = self.stages();
+        let lane = stages.entry(stage.name.clone()).or_default();
         let rate = record.tokens_per_second;
-        self.rate = if self.rate == 0.0 { rate } else { 0.95 * self.rate + 0.05 * rate };
+        lane.rate = if lane.rate == 0.0 { rate } else { 0.95 * lane.rate + 0.05 * rate };
         let left = stage.tokens.saturating_sub(record.tokens + record.batch_tokens);
-        let eta = Duration::from_secs_f64(left as f64 / self.rate.max(1e-9));
+        let eta = Duration::from_secs_f64(left as f64 / lane.rate.max(1e-9));
         let line = format!(
             "loss {:.4}  lr {:.2e}  {:.0} tokens/s  eta {}",
             record.loss,
             record.lr,
-            self.rate,
+            lane.rate,
             indicatif::HumanDuration(eta)
         );
-        if self.terminal {
-            if let Some(bar) = &self.bar {
-                bar.set_position(record.step + 1);
-                bar.set_message(line);
-            }
+        if let Some(bar) = &lane.bar {
+            bar.set_position(record.step + 1);
+            bar.set_message(line);
         } else if (record.step + 1).is_multiple_of((stage.steps / 20).max(1)) {
             eprintln!("{} {}/{}  {line}", stage.name, record.step + 1, stage.steps);
+        }
+        if record.step + 1 == stage.steps {
+            lane.clear();
+            stages.remove(&stage.name);
+        }
+    }
+}
+
+impl Lane {
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }
@@ -215,7 +272,7 @@ impl Observer for Screen {
         &self.reading
     }
 
-    fn on(&mut self, event: Event<'_>) {
+    fn on(&self, event: Event<'_>) {
         if self.quiet {
             return;
         }
@@ -224,25 +281,7 @@ impl Observer for Screen {
             Event::Skipped(stage) => {
                 self.say(&format!("stage `{}` is done ({} steps)", stage.name, stage.steps));
             }
-            Event::Stage { stage, step } => {
-                self.clear();
-                self.rate = 0.0;
-                self.say(&format!(
-                    "stage `{}`: {} steps, {} tokens, context {}{}",
-                    stage.name,
-                    stage.steps,
-                    stage.tokens,
-                    stage.phases.last().map_or(0, |p| p.context),
-                    if step > 0 { format!(", from step {step}") } else { String::new() }
-                ));
-                if self.terminal {
-                    let bar = ProgressBar::with_draw_target(Some(stage.steps), ProgressDrawTarget::stderr());
-                    bar.set_style(style("{prefix} {wide_bar} {pos}/{len}  {msg}"));
-                    bar.set_prefix(stage.name.clone());
-                    bar.set_position(step);
-                    self.bar = Some(bar);
-                }
-            }
+            Event::Stage { stage, step } => self.begin(stage, step),
             Event::Step { stage, record } => self.step(stage, record),
             Event::Soup(soup) => {
                 self.say(&format!("soup `{}` of {}", soup.name, soup.ingredients.join(", ")))

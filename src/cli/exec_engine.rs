@@ -83,7 +83,7 @@ pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> m
             .into_diagnostic()?;
     }
     let dir = RunDir::open_for(engine.name(), &run_dir, plan, request.resume)?;
-    let mut screen = Screen::new(request.quiet);
+    let screen = Screen::new(request.quiet);
     let processes = args.nproc.unwrap_or(python.gpus.max(1));
     let note = format!("{} on {processes} processes: {}", engine.name(), python.versions);
     dir.log(&note);
@@ -103,7 +103,7 @@ pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> m
     let options =
         LaunchOptions { base_dir, python: python.path, processes, grace: Duration::from_secs(args.grace) };
     let sources = |stage: &StagePlan| sources(&folder, stage);
-    let outcome = launch::run(plan, &selected, &options, &dir, &sources, &signal, &mut screen);
+    let outcome = launch::run(plan, &selected, &options, &dir, &sources, &signal, &screen);
     screen.clear();
     let code = match &outcome {
         Ok(Outcome::Finished) => verified(&folder, &dir, |stage| selected.contains(stage), request.quiet),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -57,10 +58,12 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         selection: Selection::All,
         noise_every: None,
         on_not_finite: NotFinite::Skip,
+        jobs: 1,
         gates_halt: false,
     };
-    let mut counts = Counts::default();
-    let outcome = exec(&rehearsal.plan, &options, &AtomicBool::new(false), &mut counts)?;
+    let watch = Watch::default();
+    let outcome = exec(&rehearsal.plan, &options, &AtomicBool::new(false), &watch)?;
+    let counts = watch.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !matches!(outcome, Outcome::Finished(_)) {
         return Err(miette::miette!("the rehearsal ended early: {outcome:?}"));
     }
@@ -79,22 +82,27 @@ struct Counts {
     notes: Vec<String>,
 }
 
-impl Observer for Counts {
+/// Counts what happens.
+#[derive(Debug, Default)]
+struct Watch(Mutex<Counts>);
+
+impl Observer for Watch {
     fn reading(&self) -> &dyn Progress {
         &Quiet
     }
 
-    fn on(&mut self, event: Event<'_>) {
+    fn on(&self, event: Event<'_>) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Stage { stage, .. } => {
-                self.stages += 1;
+                counts.stages += 1;
                 eprintln!("stage `{}`: {} steps", stage.name, stage.steps);
             }
-            Event::Step { .. } => self.steps += 1,
-            Event::Eval(_) => self.measurements += 1,
-            Event::Checkpoint(_) => self.checkpoints += 1,
-            Event::Soup(_) => self.soups += 1,
-            Event::Note(text) => self.notes.push(text.to_string()),
+            Event::Step { .. } => counts.steps += 1,
+            Event::Eval(_) => counts.measurements += 1,
+            Event::Checkpoint(_) => counts.checkpoints += 1,
+            Event::Soup(_) => counts.soups += 1,
+            Event::Note(text) => counts.notes.push(text.to_string()),
             Event::Skipped(_) | Event::Finished(_) => {}
         }
     }

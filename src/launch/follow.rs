@@ -182,6 +182,7 @@ fn record(stage: &StagePlan, sources: &BTreeMap<u32, String>, step: u64, lines: 
         grad_norm,
         gns: None,
         tokens_per_second: if seconds > 0.0 { batch_tokens as f64 / seconds } else { 0.0 },
+        data_seconds: None,
         mfu: None,
         mix: stage.mix.iter().map(|m| (m.source.clone(), m.weight.value(point.tokens))).collect(),
         rows,

@@ -84,7 +84,7 @@ pub fn run(
     dir: &RunDir,
     sources: &RowSources<'_>,
     signal: &AtomicUsize,
-    observer: &mut dyn Observer,
+    observer: &dyn Observer,
 ) -> Result<Outcome, LaunchError> {
     let mut counted: BTreeMap<String, u64> = BTreeMap::new();
     journal::scan(&dir.metrics(), |r: StepRecord| *counted.entry(r.stage).or_default() += 1)?;
@@ -117,7 +117,7 @@ struct Run<'a> {
     launch: PathBuf,
     sources: &'a RowSources<'a>,
     signal: &'a AtomicUsize,
-    observer: &'a mut dyn Observer,
+    observer: &'a dyn Observer,
 }
 
 impl Run<'_> {
@@ -191,7 +191,7 @@ impl Run<'_> {
             return Ok(None);
         }
         self.observer.on(Event::Stage { stage, step: self.reached(stage) });
-        let (dir, observer) = (self.dir, &mut *self.observer);
+        let (dir, observer) = (self.dir, self.observer);
         let mut append = |record: StepRecord| -> Result<(), LaunchError> {
             metrics.append(&record)?;
             board.step(&record)?;

@@ -38,6 +38,10 @@ pub struct StepRecord {
     pub gns: Option<f64>,
     /// Tokens of the step over its wall time.
     pub tokens_per_second: f64,
+    /// Of the step's wall time, seconds in which its rows were drawn and packed and nothing trained; absent
+    /// where another engine reads the rows.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub data_seconds: Option<f64>,
     /// Model FLOPs over the peak of the device; `null` where no peak is known.
     pub mfu: Option<f64>,
     /// Planned weights at the step.

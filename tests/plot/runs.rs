@@ -105,6 +105,7 @@ fn record(stage: &StagePlan, step: u64, seen: u64, rows: BTreeMap<String, u64>) 
         grad_norm: (0.6 + 0.3 * noise(step * 7)) * if step % 311 == 5 { 9.0 } else { 1.0 },
         gns: None,
         tokens_per_second: 52_000.0 + 2500.0 * noise(step * 13),
+        data_seconds: None,
         mfu: None,
         mix: stage.mix.iter().map(|m| (m.source.clone(), m.weight_mean)).collect(),
         rows,

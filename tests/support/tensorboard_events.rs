@@ -21,6 +21,7 @@ fn record(step: u64, loss: f64) -> StepRecord {
         grad_norm: 0.25,
         gns: None,
         tokens_per_second: 5e4,
+        data_seconds: None,
         mfu: None,
         mix: BTreeMap::from([("s.wéb".into(), 0.75), ("code".into(), 0.25)]),
         rows: BTreeMap::from([("s.wéb".into(), 3), ("code".into(), 1)]),

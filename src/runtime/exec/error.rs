@@ -50,6 +50,18 @@ pub enum ExecError {
         #[diagnostic_source]
         source: EngineError,
     },
+    /// Several stages at once on one GPU.
+    #[error("`cuda:{ordinal}` trains one stage at a time, {jobs} jobs were asked for")]
+    #[diagnostic(
+        code(midc::exec::jobs_on_gpu),
+        help("leave `--jobs` out, or train side by side on the processor with `--device cpu`")
+    )]
+    JobsOnGpu {
+        /// As asked.
+        jobs: usize,
+        /// Number of the GPU.
+        ordinal: usize,
+    },
     /// The trainer's part of a checkpoint.
     #[error("`{}/state/trainer.json` is not the state of a trainer", path.display())]
     #[diagnostic(

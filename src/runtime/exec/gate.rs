@@ -2,7 +2,7 @@
 
 use crate::plan::{GatePlan, StagePlan};
 use crate::runtime::exec::measure::Measure;
-use crate::runtime::exec::{ExecError, Outcome, Run};
+use crate::runtime::exec::{ExecError, Outcome, Run, lock};
 use crate::runtime::journal::{self, EvalRecord};
 
 /// Name under which the measurements of gates are written down.
@@ -39,7 +39,11 @@ impl Run<'_> {
         if stage.gates.is_empty() {
             return Ok(None);
         }
-        let records = journal::read::<EvalRecord>(&self.dir.evals())?;
+        let records = {
+            // No line is half-written meanwhile.
+            let _evals = lock(&self.evals);
+            journal::read::<EvalRecord>(&self.dir.evals())?
+        };
         let value = |gate: &GatePlan, step: u64| {
             let found = records.iter().find(|r| {
                 r.eval == EVAL

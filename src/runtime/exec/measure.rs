@@ -9,7 +9,7 @@ use crate::runtime::data::Corpus;
 use crate::runtime::engine::RopeTable;
 use crate::runtime::eval::{MeasureError, choice, needle};
 use crate::runtime::exec::stage::Work;
-use crate::runtime::exec::{Event, ExecError, Run, gate};
+use crate::runtime::exec::{Event, ExecError, Run, gate, lock};
 use crate::runtime::journal::EvalRecord;
 
 /// Tokens of each source's held-out documents a measurement reads at most.
@@ -59,7 +59,7 @@ impl Run<'_> {
     /// Take what is due: every `eval` at both edges of the stage and every so many steps between,
     /// and what the gates need.
     pub(super) fn measure(
-        &mut self,
+        &self,
         stage: &StagePlan,
         work: &mut Work,
         moment: Moment,
@@ -98,7 +98,7 @@ impl Run<'_> {
 
     /// Take one measurement and write it down; nothing where there is nothing to measure on.
     fn take(
-        &mut self,
+        &self,
         stage: &StagePlan,
         work: &mut Work,
         eval: &str,
@@ -133,7 +133,7 @@ impl Run<'_> {
 
     #[expect(clippy::too_many_arguments, reason = "the fields of a record")]
     fn record(
-        &mut self,
+        &self,
         stage: &StagePlan,
         work: &mut Work,
         eval: &str,
@@ -152,7 +152,7 @@ impl Run<'_> {
             value,
             count,
         };
-        self.evals.append(&record)?;
+        lock(&self.evals).append(&record)?;
         work.board.eval(&record)?;
         self.observer.on(Event::Eval(&record));
         Ok(())

@@ -6,6 +6,7 @@
 
 mod error;
 mod gate;
+mod jobs;
 mod measure;
 mod memory;
 mod noise;
@@ -27,15 +28,15 @@ pub use survey::Progress;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::plan::{ModelPlan, Plan, Precision, StagePlan};
 use crate::runtime::backend::cuda;
 use crate::runtime::checkpoint;
 use crate::runtime::data::{Corpus, OnBad};
 use crate::runtime::engine::Device;
-use crate::runtime::exec::writer::Writing;
+use crate::runtime::exec::jobs::{Claim, Queue};
 use crate::runtime::journal::{self, EvalRecord, Journal, StepRecord};
 use crate::runtime::run_dir::RunDir;
 
@@ -62,6 +63,10 @@ pub struct ExecOptions {
     pub on_bad: OnBad,
     /// What of the plan to run.
     pub selection: Selection,
+    /// Most stages that train at the same time. Those of which neither descends from the other do, each
+    /// with its share of the threads and of the memory; results do not depend on it. At least 1, and 1
+    /// on a GPU.
+    pub jobs: usize,
     /// Estimate the gradient noise scale in every so many steps; never when absent. Those steps send
     /// their rows through the model in two parts, which rounds otherwise: runs compare bit for bit
     /// only with the same value.
@@ -137,9 +142,12 @@ pub fn exec(
     plan: &Plan,
     options: &ExecOptions,
     stop: &AtomicBool,
-    observer: &mut dyn Observer,
+    observer: &dyn Observer,
 ) -> Result<Outcome, ExecError> {
     if let Device::Cuda(ordinal) = options.device {
+        if options.jobs > 1 {
+            return Err(ExecError::JobsOnGpu { jobs: options.jobs, ordinal });
+        }
         // Refused here, not after hours.
         let budget = match options.memory {
             Some(bytes) => bytes,
@@ -167,61 +175,54 @@ pub fn exec(
     };
     let metrics = Journal::open::<StepRecord>(&dir.metrics(), done)?;
     let evals = Journal::open::<EvalRecord>(&dir.evals(), done)?;
-    let mut run = Run {
+    let run = Run {
         plan,
         options,
         stop,
         observer,
         dir,
-        progress,
-        metrics,
-        evals,
-        corpora: BTreeMap::new(),
-        peaks: BTreeMap::new(),
-        writing: None,
+        queue: Queue::new(plan, &selected, options.jobs)?,
+        progress: Mutex::new(progress),
+        metrics: Mutex::new(metrics),
+        evals: Mutex::new(evals),
+        corpora: Mutex::default(),
+        peaks: Mutex::default(),
+        cooking: Mutex::default(),
     };
-    let outcome = run.walk(&selected);
-    // Whatever happened, a checkpoint under way is worth its completion.
-    let settled = run.settle();
-    let outcome = outcome?;
-    settled?;
-    Ok(outcome)
+    run.walk(&selected)
 }
 
-/// A run under way.
+/// A run under way, shared by the threads that train its stages.
 struct Run<'a> {
     plan: &'a Plan,
     options: &'a ExecOptions,
     stop: &'a AtomicBool,
-    observer: &'a mut dyn Observer,
+    observer: &'a dyn Observer,
     dir: RunDir,
-    progress: BTreeMap<String, Progress>,
-    metrics: Journal,
-    evals: Journal,
+    queue: Queue<'a>,
+    progress: Mutex<BTreeMap<String, Progress>>,
+    metrics: Mutex<Journal>,
+    evals: Mutex<Journal>,
     /// Tokenised sources by root model: another root may bring another tokenizer.
-    corpora: BTreeMap<String, Arc<Corpus>>,
+    corpora: Mutex<BTreeMap<String, Arc<Corpus>>>,
     /// FLOP/s of the best product by kind of engine; `None` where none is known.
-    peaks: BTreeMap<String, Option<f64>>,
-    /// The checkpoint under way.
-    writing: Option<Writing>,
+    peaks: Mutex<BTreeMap<String, Option<f64>>>,
+    /// Held while a soup is made: two stages may start from the same one.
+    cooking: Mutex<()>,
+}
+
+/// What `mutex` guards. A panic in another thread ends the run, but not before what others have
+/// trained is saved.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Run<'_> {
-    /// Do what is not done of the chosen stages and soups, in the plan's order.
-    fn walk(&mut self, selected: &BTreeSet<String>) -> Result<Outcome, ExecError> {
-        for stage in self.plan.stages.iter().filter(|s| selected.contains(&s.name)) {
-            if self.progress.get(&stage.name).is_some_and(|p| p.finished(stage)) {
-                self.observer.on(Event::Skipped(stage));
-            } else if let Some(step) = self.stage(stage)? {
-                return Ok(Outcome::Stopped { stage: stage.name.clone(), step });
-            }
-            // From the journal, so that a gate that failed keeps failing when the run is resumed.
-            if let Some(failed) = self.failed_gate(stage)? {
-                if self.options.gates_halt {
-                    return Ok(failed);
-                }
-                self.note(&format!("a gate does not hold: {failed:?}"));
-            }
+    /// Do what is not done of the chosen stages and soups: one job in the plan's order, several as soon
+    /// as what a stage starts from is there.
+    fn walk(&self, selected: &BTreeSet<String>) -> Result<Outcome, ExecError> {
+        if let Some(ended) = self.stages()? {
+            return Ok(ended);
         }
         for soup in self.plan.soups.iter().filter(|s| selected.contains(&s.name)) {
             self.cook(soup)?;
@@ -231,11 +232,62 @@ impl Run<'_> {
         Ok(Outcome::Finished(summary(self.plan, &records)))
     }
 
-    fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// Do the chosen stages. `Some` when the run ends before its end: a gate that failed comes before
+    /// the stages that were stopped for it, and an error before both.
+    fn stages(&self) -> Result<Option<Outcome>, ExecError> {
+        let all = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..self.queue.jobs()).map(|_| scope.spawn(|| self.job())).collect();
+            let mut all = vec![self.job()];
+            for other in others {
+                all.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            all
+        });
+        let mut ended = None;
+        for outcome in all {
+            ended = match (outcome?, ended) {
+                (Some(Outcome::Stopped { .. }) | None, Some(known)) => Some(known),
+                (outcome, _) => outcome,
+            };
+        }
+        Ok(ended)
     }
 
-    fn note(&mut self, text: &str) {
+    /// Do stages until none is left or the run ends.
+    fn job(&self) -> Result<Option<Outcome>, ExecError> {
+        while let Some(claim) = self.queue.next() {
+            let ended = self.one(&claim)?;
+            if ended.is_some() {
+                return Ok(ended);
+            }
+            claim.done();
+        }
+        Ok(None)
+    }
+
+    fn one(&self, claim: &Claim<'_>) -> Result<Option<Outcome>, ExecError> {
+        let stage = claim.stage;
+        if lock(&self.progress).get(&stage.name).is_some_and(|p| p.finished(stage)) {
+            self.observer.on(Event::Skipped(stage));
+        } else if let Some(step) = self.stage(stage, claim.share)? {
+            return Ok(Some(Outcome::Stopped { stage: stage.name.clone(), step }));
+        }
+        // From the journal, so that a gate that failed keeps failing when the run is resumed.
+        if let Some(failed) = self.failed_gate(stage)? {
+            if self.options.gates_halt {
+                return Ok(Some(failed));
+            }
+            self.note(&format!("a gate does not hold: {failed:?}"));
+        }
+        Ok(None)
+    }
+
+    /// Whether to save and end: the user asks for it, or another job of the run has ended it.
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.queue.closed()
+    }
+
+    fn note(&self, text: &str) {
         self.dir.log(text);
         self.observer.on(Event::Note(text));
     }

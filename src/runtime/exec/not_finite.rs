@@ -4,7 +4,7 @@ use crate::plan::StagePlan;
 use crate::runtime::data::{SamplerState, StageSampler};
 use crate::runtime::engine::Moments;
 use crate::runtime::exec::stage::Work;
-use crate::runtime::exec::{ExecError, NotFinite, Run};
+use crate::runtime::exec::{ExecError, NotFinite, Run, lock};
 use crate::runtime::journal::{EvalRecord, Journal, StepRecord};
 
 /// After so many skipped steps in a row a stage gives up: the weights no longer change, so more
@@ -33,7 +33,7 @@ impl Run<'_> {
     /// # Errors
     /// [`ExecError::NotFinite`] when it is to be given up.
     pub(super) fn not_finite(
-        &mut self,
+        &self,
         stage: &StagePlan,
         work: &mut Work,
         record: &StepRecord,
@@ -71,8 +71,8 @@ impl Run<'_> {
     /// Weights, moments and step of the stage's last checkpoint (or of its start), and the data that
     /// follows what was read. A run that is killed afterwards goes back to the same checkpoint, reads
     /// the same data, and comes here again: resuming stays bit for bit.
-    fn rewind(&mut self, stage: &StagePlan, work: &mut Work) -> Result<(), ExecError> {
-        self.settle()?;
+    fn rewind(&self, stage: &StagePlan, work: &mut Work) -> Result<(), ExecError> {
+        self.settle(&mut work.writing)?;
         let start = self.start(stage)?;
         let step = start.trainer.step;
         work.engine.load_weights(&start.weights)?;
@@ -84,8 +84,9 @@ impl Run<'_> {
         work.trainer = start.trainer;
         work.trainer.sampler = sampler;
         let kept = |of: &str, steps: u64| of != stage.name || steps <= step;
-        self.metrics = Journal::open::<StepRecord>(&self.dir.metrics(), kept)?;
-        self.evals = Journal::open::<EvalRecord>(&self.dir.evals(), kept)?;
+        let (mut metrics, mut evals) = (lock(&self.metrics), lock(&self.evals));
+        *metrics = Journal::open::<StepRecord>(&self.dir.metrics(), kept)?;
+        *evals = Journal::open::<EvalRecord>(&self.dir.evals(), kept)?;
         Ok(())
     }
 }

@@ -37,10 +37,10 @@ pub enum Event<'a> {
     Finished(&'a Plan),
 }
 
-/// Receives events; must return quickly.
-pub trait Observer {
+/// Receives events, from every thread that trains a stage; must return quickly.
+pub trait Observer: Sync {
     /// Take note of `event`.
-    fn on(&mut self, event: Event<'_>);
+    fn on(&self, event: Event<'_>);
 
     /// Who hears of data being read and tokenised.
     fn reading(&self) -> &dyn Progress;
@@ -48,7 +48,7 @@ pub trait Observer {
 
 /// Nobody watches.
 impl Observer for () {
-    fn on(&mut self, _: Event<'_>) {}
+    fn on(&self, _: Event<'_>) {}
 
     fn reading(&self) -> &dyn Progress {
         &Quiet

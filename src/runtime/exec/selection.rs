@@ -59,7 +59,7 @@ impl Selection {
 }
 
 /// The stages and soups that `name` starts from directly.
-fn before(plan: &Plan, name: &str) -> Result<Vec<String>, ExecError> {
+pub(super) fn before(plan: &Plan, name: &str) -> Result<Vec<String>, ExecError> {
     let of = |ingredient: &String| stage_point(plan, ingredient).map(|(stage, _)| stage.name.clone());
     if let Some(soup) = plan.soups.iter().find(|s| s.name == name) {
         return Ok(soup.ingredients.iter().filter_map(of).collect());

@@ -6,14 +6,14 @@ use crate::plan::{SoupPlan, StagePlan};
 use crate::runtime::checkpoint;
 use crate::runtime::exec::start::{Start, TrainerState};
 use crate::runtime::exec::survey::stage_point;
-use crate::runtime::exec::{Event, ExecError, Run};
+use crate::runtime::exec::{Event, ExecError, Run, lock};
 use crate::runtime::model::Dtype;
 use crate::runtime::soup::{Recipe, average_into};
 
 impl Run<'_> {
     /// What a stage after `soup` starts from: the average, made now if it is not there yet. Moments
     /// are not averaged.
-    pub(super) fn soup(&mut self, soup: &SoupPlan, stage: &StagePlan) -> Result<Start, ExecError> {
+    pub(super) fn soup(&self, soup: &SoupPlan, stage: &StagePlan) -> Result<Start, ExecError> {
         self.cook(soup)?;
         let path = checkpoint::step_dir(&self.dir.checkpoints(&soup.name), 0);
         let mut start = self.resumed(checkpoint::read(&path)?, &path)?;
@@ -23,7 +23,8 @@ impl Run<'_> {
     }
 
     /// Write the average of `soup`'s ingredients, unless it is there.
-    pub(super) fn cook(&mut self, soup: &SoupPlan) -> Result<(), ExecError> {
+    pub(super) fn cook(&self, soup: &SoupPlan) -> Result<(), ExecError> {
+        let _alone = lock(&self.cooking);
         let series = self.dir.checkpoints(&soup.name);
         checkpoint::clean(&series)?;
         let latest = checkpoint::latest_valid(&series)?;

@@ -69,6 +69,7 @@ mod tests {
             grad_norm: 1.0,
             gns: None,
             tokens_per_second: 0.0,
+            data_seconds: None,
             mfu: None,
             mix: BTreeMap::new(),
             rows: BTreeMap::new(),

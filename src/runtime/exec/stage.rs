@@ -15,8 +15,8 @@ use crate::runtime::exec::measure::Moment;
 use crate::runtime::exec::not_finite::Count;
 use crate::runtime::exec::spike::SpikeWatch;
 use crate::runtime::exec::start::{Start, TrainerState};
-use crate::runtime::exec::writer::Snapshot;
-use crate::runtime::exec::{Event, ExecError, Run, root};
+use crate::runtime::exec::writer::{Snapshot, Writing};
+use crate::runtime::exec::{Event, ExecError, ExecOptions, Progress, Run, lock, root};
 use crate::runtime::journal::StepRecord;
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
 use crate::runtime::tensorboard::TensorBoard;
@@ -35,29 +35,41 @@ pub(super) struct Work {
     /// FLOP/s of the device's best product; what MFU is a share of.
     peak_flops: Option<f64>,
     pub(super) board: TensorBoard,
+    /// The checkpoint under way.
+    pub(super) writing: Option<Writing>,
 }
 
 impl Run<'_> {
-    /// Train `stage` from where it is to its end. `Some(step)` when asked to stop before that.
-    pub(super) fn stage(&mut self, stage: &StagePlan) -> Result<Option<u64>, ExecError> {
-        let mut work = self.prepare(stage)?;
+    /// Train `stage` from where it is to its end, with one of `share` parts of the threads and the
+    /// memory. `Some(step)` when asked to stop before that.
+    pub(super) fn stage(&self, stage: &StagePlan, share: usize) -> Result<Option<u64>, ExecError> {
+        let mut work = self.prepare(stage, share)?;
+        let ended = self.train(stage, &mut work);
+        // Whatever happened, a checkpoint under way is worth its completion.
+        let settled = self.settle(&mut work.writing);
+        let ended = ended?;
+        settled?;
+        Ok(ended)
+    }
+
+    fn train(&self, stage: &StagePlan, work: &mut Work) -> Result<Option<u64>, ExecError> {
         self.observer.on(Event::Stage { stage, step: work.trainer.step });
         if work.trainer.step == 0 {
-            self.measure(stage, &mut work, Moment::Start)?;
+            self.measure(stage, work, Moment::Start)?;
         }
         let (mut not_finite, mut spikes) = (Count::default(), SpikeWatch::default());
         while work.trainer.step < stage.steps {
             if self.stopping() {
-                self.settle()?;
-                if self.progress.get(&stage.name).is_none_or(|p| p.steps() < work.trainer.step) {
-                    self.save(stage, &work)?;
-                    self.settle()?;
+                self.settle(&mut work.writing)?;
+                let saved = lock(&self.progress).get(&stage.name).map(Progress::steps);
+                if saved.is_none_or(|steps| steps < work.trainer.step) {
+                    self.save(stage, work)?;
                 }
                 return Ok(Some(work.trainer.step));
             }
-            let record = self.step(stage, &mut work)?;
+            let record = self.step(stage, work)?;
             if record.skipped {
-                if self.not_finite(stage, &mut work, &record, &mut not_finite)? {
+                if self.not_finite(stage, work, &record, &mut not_finite)? {
                     continue;
                 }
             } else {
@@ -66,23 +78,22 @@ impl Run<'_> {
             if let Some(spike) = spikes.see(&record) {
                 self.note(&spike);
             }
-            self.metrics.append(&record)?;
+            lock(&self.metrics).append(&record)?;
             work.board.step(&record)?;
             self.observer.on(Event::Step { stage, record: &record });
             let done = work.trainer.step;
             let last = done == stage.steps;
-            self.measure(stage, &mut work, if last { Moment::End } else { Moment::Between })?;
+            self.measure(stage, work, if last { Moment::End } else { Moment::Between })?;
             let periodic = stage.save_every.is_some_and(|n| n > 0 && done.is_multiple_of(n));
             let named = stage.checkpoints.iter().any(|c| c.step == done);
             if last || periodic || named {
-                self.save(stage, &work)?;
+                self.save(stage, work)?;
             }
         }
-        self.settle()?;
         Ok(None)
     }
 
-    fn prepare(&mut self, stage: &StagePlan) -> Result<Work, ExecError> {
+    fn prepare(&self, stage: &StagePlan, share: usize) -> Result<Work, ExecError> {
         check_first_rate(stage)?;
         let Start { mut config, tokenizer, weights, optimizer, trainer } = self.start(stage)?;
         let corpus = self.corpus(stage, &tokenizer, &config)?;
@@ -99,30 +110,53 @@ impl Run<'_> {
             Precision::F32 => Dtype::F32,
             Precision::Bf16 => Dtype::Bf16,
         };
-        let options = EngineOptions { threads: self.options.threads, memory: self.options.memory };
+        let options = self.engine_options(share);
         let mut engine = engine::engine(kind, &config.architecture, &weights, options)?;
         if let Some(OptimizerState { first, second }) = optimizer {
             engine.load_moments(&Moments { first, second })?;
         }
         let tables = RopeTables::new(stage, &config)?;
         // Takes a moment to measure, and does not change between the stages of a run.
-        let peak_flops = *self.peaks.entry(engine.describe()).or_insert_with(|| engine.peak_flops());
+        let peak_flops = *lock(&self.peaks).entry(engine.describe()).or_insert_with(|| engine.peak_flops());
         let mut board = TensorBoard::open(&self.dir.tensorboard(&stage.name), trainer.step)?;
         if trainer.step == 0 {
             board.text(0, "plan", &plan_text(stage))?;
         }
-        Ok(Work { engine, config, tokenizer, sampler, corpus, trainer, tables, dtype, peak_flops, board })
+        Ok(Work {
+            engine,
+            config,
+            tokenizer,
+            sampler,
+            corpus,
+            trainer,
+            tables,
+            dtype,
+            peak_flops,
+            board,
+            writing: None,
+        })
+    }
+
+    fn engine_options(&self, share: usize) -> EngineOptions {
+        let ExecOptions { threads, memory, .. } = *self.options;
+        if share == 1 {
+            return EngineOptions { threads, memory };
+        }
+        let all = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+        EngineOptions { threads: Some((all / share).max(1)), memory: memory.map(|m| m / share as u64) }
     }
 
     /// The tokenised sources for a stage's lineage, read once per root model.
     fn corpus(
-        &mut self,
+        &self,
         stage: &StagePlan,
         tokenizer: &TokenizerSource,
         config: &ModelConfig,
     ) -> Result<Arc<Corpus>, ExecError> {
         let model = &root(self.plan, stage)?.name;
-        if let Some(corpus) = self.corpora.get(model) {
+        // Held while they are read: whoever else wants them waits.
+        let mut corpora = lock(&self.corpora);
+        if let Some(corpus) = corpora.get(model) {
             return Ok(Arc::clone(corpus));
         }
         let open = OpenOptions {
@@ -146,16 +180,17 @@ impl Run<'_> {
             }
         }
         let corpus = Arc::new(corpus);
-        self.corpora.insert(model.clone(), Arc::clone(&corpus));
+        corpora.insert(model.clone(), Arc::clone(&corpus));
         Ok(corpus)
     }
 
-    fn step(&mut self, stage: &StagePlan, work: &mut Work) -> Result<StepRecord, ExecError> {
+    fn step(&self, stage: &StagePlan, work: &mut Work) -> Result<StepRecord, ExecError> {
         let begin = Instant::now();
         let point = stage.step_point(work.trainer.step);
         let lr = stage.lr.curve.value(point.tokens);
         let weights: Vec<f64> = stage.mix.iter().map(|m| m.weight.value(point.tokens)).collect();
         let batch = work.sampler.next(point, &weights)?;
+        let data_seconds = begin.elapsed().as_secs_f64();
         let optimizer = &stage.optimizer;
         let hyper = Hyper {
             lr,
@@ -189,6 +224,7 @@ impl Run<'_> {
             grad_norm: report.grad_norm,
             gns,
             tokens_per_second: batch_tokens as f64 / seconds,
+            data_seconds: Some(data_seconds),
             mfu: work.peak_flops.map(|peak| flops / (seconds * peak)),
             mix: names(stage).zip(weights).collect(),
             rows: rows(stage, &batch),
@@ -196,10 +232,10 @@ impl Run<'_> {
         })
     }
 
-    fn save(&mut self, stage: &StagePlan, work: &Work) -> Result<(), ExecError> {
+    fn save(&self, stage: &StagePlan, work: &mut Work) -> Result<(), ExecError> {
         // The journals must reach the disk before a checkpoint that says their steps are done.
-        self.metrics.sync()?;
-        self.evals.sync()?;
+        lock(&self.metrics).sync()?;
+        lock(&self.evals).sync()?;
         let trainer = TrainerState {
             v: 1,
             plan_hash: self.plan.hash.clone(),
@@ -220,7 +256,7 @@ impl Run<'_> {
             optimizer: moments,
             trainer: trainer_json,
         };
-        self.write(stage, trainer.step, snapshot)
+        self.write(stage, trainer.step, snapshot, &mut work.writing)
     }
 }
 

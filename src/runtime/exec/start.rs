@@ -11,7 +11,7 @@ use crate::runtime::data::{SamplerState, TextTokenizer};
 use crate::runtime::engine;
 use crate::runtime::exec::noise::NoiseScale;
 use crate::runtime::exec::survey::{self, Origin};
-use crate::runtime::exec::{ExecError, Run};
+use crate::runtime::exec::{ExecError, Run, lock};
 use crate::runtime::model::tensor::StateDict;
 use crate::runtime::model::{Loaded, ModelConfig, TokenizerSource};
 
@@ -47,8 +47,9 @@ pub(super) struct TrainerState {
 
 impl Run<'_> {
     /// Gather what `stage` starts or resumes from.
-    pub(super) fn start(&mut self, stage: &StagePlan) -> Result<Start, ExecError> {
-        if let Some((_, path)) = self.progress.get(&stage.name).and_then(|p| p.checkpoint.clone()) {
+    pub(super) fn start(&self, stage: &StagePlan) -> Result<Start, ExecError> {
+        let saved = lock(&self.progress).get(&stage.name).and_then(|p| p.checkpoint.clone());
+        if let Some((_, path)) = saved {
             let checkpoint = checkpoint::read(&path)?;
             return self.resumed(checkpoint, &path);
         }

@@ -1,6 +1,6 @@
 //! Checkpoints written while training goes on: a thread of its own gets copies of what to write.
 //!
-//! At most one is under way. The run waits for it before it writes another, where a later stage
+//! At most one of a stage is under way. The stage waits for it before it writes another, where a later stage
 //! reads it, and before it ends, so that a checkpoint that could not be written stops the run.
 
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::plan::StagePlan;
 use crate::runtime::checkpoint::{self, CheckpointContents, CheckpointError, OptimizerState};
-use crate::runtime::exec::{Event, ExecError, Run};
+use crate::runtime::exec::{Event, ExecError, Run, lock};
 use crate::runtime::model::tensor::StateDict;
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
 
@@ -50,12 +50,13 @@ impl Run<'_> {
     /// Begin to write `snapshot` as the checkpoint of `stage` after `step` steps, once the one before
     /// is complete.
     pub(super) fn write(
-        &mut self,
+        &self,
         stage: &StagePlan,
         step: u64,
         snapshot: Snapshot,
+        under_way: &mut Option<Writing>,
     ) -> Result<(), ExecError> {
-        self.settle()?;
+        self.settle(under_way)?;
         let series = self.dir.checkpoints(&stage.name);
         let path = checkpoint::step_dir(&series, step);
         let prune = stage.keep.map(|keep| {
@@ -74,16 +75,16 @@ impl Run<'_> {
             .name("checkpoint".into())
             .spawn(work)
             .map_err(|source| CheckpointError::Io { action: "start writing", path: path.clone(), source })?;
-        self.writing = Some(Writing { stage: stage.name.clone(), step, path, thread });
+        *under_way = Some(Writing { stage: stage.name.clone(), step, path, thread });
         Ok(())
     }
 
     /// Wait for the checkpoint under way, if there is one.
-    pub(super) fn settle(&mut self) -> Result<(), ExecError> {
-        let Some(Writing { stage, step, path, thread }) = self.writing.take() else { return Ok(()) };
+    pub(super) fn settle(&self, under_way: &mut Option<Writing>) -> Result<(), ExecError> {
+        let Some(Writing { stage, step, path, thread }) = under_way.take() else { return Ok(()) };
         // A panic over there is a defect; it goes on here as one.
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        if let Some(progress) = self.progress.get_mut(&stage) {
+        if let Some(progress) = lock(&self.progress).get_mut(&stage) {
             progress.checkpoint = Some((step, path.clone()));
         }
         self.observer.on(Event::Checkpoint(&path));
