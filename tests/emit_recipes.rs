@@ -1,19 +1,9 @@
 //! Every recipe of the library either becomes a launch for OLMo-core or is told, at a place in its
 //! file, what OLMo-core lacks.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod common;
 
-fn recipes() -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/recipes");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .expect("the directory is in the repository")
-        .map(|entry| entry.expect("readable").path())
-        .filter(|path| path.extension().is_some_and(|e| e == "curriculum"))
-        .collect();
-    files.sort();
-    files
-}
+use std::process::Command;
 
 /// What `midc emit` makes of every recipe: `launch`, or the fields it points at and why.
 const EXPECTED: &[(&str, &str)] = &[
@@ -41,7 +31,7 @@ const EXPECTED: &[(&str, &str)] = &[
 #[test]
 fn recipes_launch_on_olmo_core_or_name_what_it_lacks() {
     let mut found = String::new();
-    for path in recipes() {
+    for path in common::curricula(&["examples/recipes"]) {
         let out = tempfile::tempdir().expect("a directory");
         let output = Command::new(env!("CARGO_BIN_EXE_midc"))
             .env("NO_COLOR", "1")

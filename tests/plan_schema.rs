@@ -24,3 +24,26 @@ fn plans_validate_and_read_back() {
     }
     assert!(seen >= 1);
 }
+
+/// `midc plan` tells the cost of a stage from the checker's architecture, a run its MFU from the plan's.
+#[test]
+fn the_plan_counts_the_flops_that_the_checker_counts() {
+    let mut seen = 0;
+    for path in common::curricula(&["examples", "examples/recipes"]) {
+        let Some(curriculum) = common::check(&path).0 else { panic!("{}", path.display()) };
+        let plan = plan::build(&curriculum);
+        for (checked, stage) in curriculum.stages.iter().zip(&plan.stages) {
+            let Some((model, _)) = plan.lineage(stage) else { panic!("{}", path.display()) };
+            let (Some(told), Some(architecture)) = (checked.flops(), &model.init) else { continue };
+            let drawn = stage.tokens + stage.overshoot_tokens;
+            let ends = stage.phases.iter().skip(1).map(|p| p.tokens).chain([drawn]);
+            let of_phase = |(p, end): (&plan::Phase, u64)| {
+                architecture.train_flops_per_token(p.context) * (end - p.tokens) as f64
+            };
+            let counted: f64 = stage.phases.iter().zip(ends).map(of_phase).sum();
+            assert!((told - counted).abs() <= 1e-12 * told, "{}: {told} {counted}", stage.name);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "{seen}");
+}

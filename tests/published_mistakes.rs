@@ -1,20 +1,13 @@
 //! `examples/published-mistakes/`: every file draws exactly the diagnostics of its first line, and
 //! its corrected twin none.
 
+mod common;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-fn files() -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/published-mistakes");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .expect("the directory is in the repository")
-        .map(|entry| entry.expect("readable").path())
-        .filter(|path| path.extension().is_some_and(|e| e == "curriculum"))
-        .collect();
-    files.sort();
-    files
-}
+const MISTAKES: &[&str] = &["examples/published-mistakes"];
 
 /// Lint names, or codes where there is no lint, of what `midc check -D warnings` reports; and its
 /// exit code.
@@ -47,7 +40,7 @@ fn is_twin(path: &Path) -> bool {
 #[test]
 fn each_mistake_draws_its_diagnostic() {
     let mut wrong = Vec::new();
-    for path in files().iter().filter(|path| !is_twin(path)) {
+    for path in common::curricula(MISTAKES).iter().filter(|path| !is_twin(path)) {
         let expected = expected(path).unwrap_or_else(|| panic!("{} says what it expects", path.display()));
         let (found, status) = check(path);
         if found != expected || status != 1 {
@@ -60,7 +53,7 @@ fn each_mistake_draws_its_diagnostic() {
 #[test]
 fn each_corrected_twin_is_clean() {
     let mut wrong = Vec::new();
-    for path in files().iter().filter(|path| is_twin(path)) {
+    for path in common::curricula(MISTAKES).iter().filter(|path| is_twin(path)) {
         let (found, status) = check(path);
         if !found.is_empty() || status != 0 {
             wrong.push(format!("{}: {found:?} (exit code {status})", path.display()));
@@ -71,8 +64,10 @@ fn each_corrected_twin_is_clean() {
 
 #[test]
 fn all_twenty_are_there_with_their_twins() {
-    let names: Vec<String> =
-        files().iter().map(|path| path.file_name().expect("a file").to_string_lossy().into_owned()).collect();
+    let names: Vec<String> = common::curricula(MISTAKES)
+        .iter()
+        .map(|path| path.file_name().expect("a file").to_string_lossy().into_owned())
+        .collect();
     for number in 1..=20 {
         let prefix = format!("m{number:02}_");
         let of: Vec<&String> = names.iter().filter(|name| name.starts_with(&prefix)).collect();
