@@ -25,8 +25,6 @@ pub(crate) trait Element: Copy + Default + Send + Sync + Kernels + 'static {
     fn as_f32(values: &[Self]) -> Option<&[f32]>;
     /// The same slice, where the format is f32 already.
     fn as_f32_mut(values: &mut [Self]) -> Option<&mut [f32]>;
-    /// The same slice, where the format is f32.
-    fn from_f32(values: &[f32]) -> Option<&[Self]>;
     /// Whether this processor has the AVX-512 kernels of the format.
     fn has_kernels() -> bool;
 }
@@ -49,10 +47,6 @@ impl Element for f32 {
     }
 
     fn as_f32_mut(values: &mut [f32]) -> Option<&mut [f32]> {
-        Some(values)
-    }
-
-    fn from_f32(values: &[f32]) -> Option<&[f32]> {
         Some(values)
     }
 
@@ -86,10 +80,6 @@ impl Element for bf16 {
     }
 
     fn as_f32_mut(_: &mut [bf16]) -> Option<&mut [f32]> {
-        None
-    }
-
-    fn from_f32(_: &[f32]) -> Option<&[bf16]> {
         None
     }
 

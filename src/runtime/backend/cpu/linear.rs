@@ -8,7 +8,7 @@ use super::pointwise;
 use super::pool::Pool;
 use super::product::{View, product};
 #[cfg(target_arch = "x86_64")]
-use super::simd::gemm::{self, Out};
+use super::simd::gemm::{self, Out, Sizes};
 
 /// Dimensions of a layer and the tokens that go through it.
 #[derive(Clone, Copy)]
@@ -16,12 +16,20 @@ pub(super) struct Shape {
     pub(super) rows: usize,
     pub(super) inputs: usize,
     pub(super) outputs: usize,
+    /// Values from one row of y (or of its gradient) to the next, where it is f32 or a gradient; other
+    /// outputs are dense.
+    pub(super) stride: usize,
 }
 
 impl Shape {
+    /// With dense outputs.
+    pub(super) fn new(rows: usize, inputs: usize, outputs: usize) -> Self {
+        Self { rows, inputs, outputs, stride: outputs }
+    }
+
     #[cfg(target_arch = "x86_64")]
-    fn sizes(self) -> [usize; 3] {
-        [self.rows, self.inputs, self.outputs]
+    fn sizes(self) -> Sizes {
+        Sizes { rows: self.rows, inputs: self.inputs, outputs: self.outputs, stride: self.stride }
     }
 }
 
@@ -97,7 +105,7 @@ impl Products {
         let x = widen(pool, x, s.rows * s.inputs, &mut buffers.wide[0]);
         pool.run(|| {
             let (x, w) = (View::rows(x, s.inputs), View::transposed(w, s.inputs));
-            product(s.rows, s.outputs, s.inputs, x, w, add, y, s.outputs, true);
+            product(s.rows, s.outputs, s.inputs, x, w, add, y, s.stride, true);
         });
     }
 
@@ -119,9 +127,9 @@ impl Products {
             });
         }
         let [a, b] = &mut buffers.wide;
-        let grad_y = widen(pool, grad_y, s.rows * s.outputs, a);
+        let (grad_y, stride) = widen_rows(pool, grad_y, s, a);
         into_narrow(pool, grad_x, s.rows * s.inputs, b, |grad_x| {
-            let (g, w) = (View::rows(grad_y, s.outputs), View::rows(w, s.inputs));
+            let (g, w) = (View::rows(grad_y, stride), View::rows(w, s.inputs));
             product(s.rows, s.inputs, s.outputs, g, w, false, grad_x, s.inputs, true);
         });
     }
@@ -145,10 +153,10 @@ impl Products {
             });
         }
         let [a, b] = &mut buffers.wide;
-        let grad_y = widen(pool, grad_y, s.rows * s.outputs, a);
+        let (grad_y, stride) = widen_rows(pool, grad_y, s, a);
         let x = widen(pool, x, s.rows * s.inputs, b);
         pool.run(|| {
-            let (g, x) = (View::transposed(grad_y, s.outputs), View::rows(x, s.inputs));
+            let (g, x) = (View::transposed(grad_y, stride), View::rows(x, s.inputs));
             product(s.outputs, s.inputs, s.rows, g, x, accumulate, grad_w, s.inputs, true);
         });
     }
@@ -164,6 +172,26 @@ fn widen<'a, E: Element>(pool: &Pool, values: &'a [E], len: usize, scratch: &'a 
             &scratch[..len]
         }
     }
+}
+
+/// Rows of outputs as f32, dense where they had to be copied to `scratch`; how far apart they are.
+fn widen_rows<'a, E: Element>(
+    pool: &Pool,
+    values: &'a [E],
+    s: Shape,
+    scratch: &'a mut Vec<f32>,
+) -> (&'a [f32], usize) {
+    if let Some(values) = E::as_f32(values) {
+        return (values, s.stride);
+    }
+    let len = s.rows * s.outputs;
+    room(scratch, len);
+    pool.chunks(&mut scratch[..len], s.outputs, |i, row| {
+        for (to, from) in row.iter_mut().zip(&values[i * s.stride..]) {
+            *to = from.get();
+        }
+    });
+    (&scratch[..len], s.outputs)
 }
 
 fn room(scratch: &mut Vec<f32>, len: usize) {

@@ -19,6 +19,7 @@ mod simd;
 mod softmax;
 mod vectorise;
 
+use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
 use super::{AdamW, AttentionShape, Backend, Load, LossShape, NormShape};
@@ -33,7 +34,8 @@ pub(crate) struct Cpu<E> {
     products: linear::Products,
     #[cfg(target_arch = "x86_64")]
     attention: Mutex<simd::Workspace>,
-    chunk: loss::Chunk<E>,
+    chunk: loss::Chunk,
+    format: PhantomData<E>,
 }
 
 impl<E: Element> Cpu<E> {
@@ -48,6 +50,7 @@ impl<E: Element> Cpu<E> {
             #[cfg(target_arch = "x86_64")]
             attention: Mutex::default(),
             chunk: loss::Chunk::default(),
+            format: PhantomData,
         })
     }
 }
@@ -141,7 +144,7 @@ impl<E: Element> Backend for Cpu<E> {
         let attention = heads * (3 * size_of::<E>() + size_of::<f32>());
         let operand = load.tokens * load.widest_norm * size_of::<E>();
         let packed = (attention + operand) as u64;
-        PROGRAM_AND_PANELS + packed + loss::chunk_bytes(load.tokens, load.vocab, size_of::<E>())
+        PROGRAM_AND_PANELS + packed + loss::chunk_bytes(load.tokens, load.vocab)
     }
 
     fn narrow_copy(&self, len: usize, from: &Vec<f32>, to: &mut Vec<E>) {
@@ -168,7 +171,7 @@ impl<E: Element> Backend for Cpu<E> {
     }
 
     fn linear(&self, rows: usize, inputs: usize, outputs: usize, x: &Vec<E>, w: &Vec<f32>, y: &mut Vec<E>) {
-        self.products.forward(&self.pool, Shape { rows, inputs, outputs }, x, w, y);
+        self.products.forward(&self.pool, Shape::new(rows, inputs, outputs), x, w, y);
     }
 
     fn linear_residual(
@@ -183,7 +186,7 @@ impl<E: Element> Backend for Cpu<E> {
     ) {
         let y = &mut y[..rows * outputs];
         pointwise::copy(&self.pool, residual, y);
-        let shape = Shape { rows, inputs, outputs };
+        let shape = Shape::new(rows, inputs, outputs);
         self.products.forward_wide(&self.pool, shape, x, w, true, y);
     }
 
@@ -196,7 +199,7 @@ impl<E: Element> Backend for Cpu<E> {
         w: &Vec<f32>,
         grad_x: &mut Vec<E>,
     ) {
-        let shape = Shape { rows, inputs, outputs };
+        let shape = Shape::new(rows, inputs, outputs);
         self.products.input_grad(&self.pool, shape, grad_y, w, grad_x);
     }
 
@@ -210,7 +213,7 @@ impl<E: Element> Backend for Cpu<E> {
         accumulate: bool,
         grad_w: &mut Vec<f32>,
     ) {
-        let shape = Shape { rows, inputs, outputs };
+        let shape = Shape::new(rows, inputs, outputs);
         self.products.weight_grad(&self.pool, shape, grad_y, x, accumulate, grad_w);
     }
 

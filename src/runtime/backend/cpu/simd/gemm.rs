@@ -7,6 +7,23 @@ use super::micro::{COLUMNS, ROWS, Tile, Write};
 use super::pack::{self, Weight, panels, steps};
 use super::{PANEL, Shared, Step, Workspace, room};
 
+/// Dimensions of a layer and the tokens that go through it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) rows: usize,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    /// Values from one row of the outputs (or of their gradient) to the next.
+    pub(crate) stride: usize,
+}
+
+impl Sizes {
+    /// Values that rows of outputs take, to the end of the last.
+    fn extent(self) -> usize {
+        self.rows.saturating_sub(1) * self.stride + self.outputs
+    }
+}
+
 /// Where a product goes.
 #[derive(Debug)]
 pub(crate) enum Out<'a, E> {
@@ -38,15 +55,10 @@ fn weights(w: &[f32]) -> *const Weight {
 /// `out = x · wᵀ`: x is `[rows, inputs]`, w is `[outputs, inputs]`.
 ///
 /// `inputs` must be even for bf16.
-pub(crate) fn linear<E: Element>(
-    work: &mut Workspace,
-    [rows, inputs, outputs]: [usize; 3],
-    x: &[E],
-    w: &[f32],
-    out: Out<'_, E>,
-) {
+pub(crate) fn linear<E: Element>(work: &mut Workspace, sizes: Sizes, x: &[E], w: &[f32], out: Out<'_, E>) {
+    let Sizes { rows, inputs, outputs, stride } = sizes;
     assert!(x.len() >= rows * inputs && w.len() >= outputs * inputs);
-    product(work, x, [rows, inputs, outputs], out, |p, start, panel| {
+    product(work, (x, inputs), [rows, inputs, outputs], (out, stride), |p, start, panel| {
         let n = (outputs - p * PANEL).min(PANEL);
         let count = (inputs - start).min(panel.len() * E::GROUP);
         // SAFETY: the features are the caller's promise (`Backend` construction checks them); the
@@ -63,13 +75,14 @@ pub(crate) fn linear<E: Element>(
 /// `outputs` must be even for bf16.
 pub(crate) fn linear_input_grad<E: Element>(
     work: &mut Workspace,
-    [rows, inputs, outputs]: [usize; 3],
+    sizes: Sizes,
     grad_y: &[E],
     w: &[f32],
     grad_x: Out<'_, E>,
 ) {
-    assert!(grad_y.len() >= rows * outputs && w.len() >= outputs * inputs);
-    product(work, grad_y, [rows, outputs, inputs], grad_x, |p, start, panel| {
+    let Sizes { rows, inputs, outputs, stride } = sizes;
+    assert!(grad_y.len() >= sizes.extent() && w.len() >= outputs * inputs);
+    product(work, (grad_y, stride), [rows, outputs, inputs], (grad_x, inputs), |p, start, panel| {
         let n = (inputs - p * PANEL).min(PANEL);
         let count = (outputs - start).min(panel.len() * E::GROUP);
         // SAFETY: as in `linear`.
@@ -83,23 +96,24 @@ pub(crate) fn linear_input_grad<E: Element>(
 /// `grad_w (+)= grad_yᵀ · x`: grad_y is `[rows, outputs]`, x is `[rows, inputs]`.
 pub(crate) fn linear_weight_grad<E: Element>(
     work: &mut Workspace,
-    [rows, inputs, outputs]: [usize; 3],
+    sizes: Sizes,
     grad_y: &[E],
     x: &[E],
     accumulate: bool,
     grad_w: &mut [f32],
 ) {
-    assert!(grad_y.len() >= rows * outputs && x.len() >= rows * inputs && grad_w.len() >= outputs * inputs);
+    let Sizes { rows, inputs, outputs, stride } = sizes;
+    assert!(grad_y.len() >= sizes.extent() && x.len() >= rows * inputs && grad_w.len() >= outputs * inputs);
     let depth = steps::<E>(rows);
     let b = room(&mut work.b, panels(inputs) * depth);
     // Rows from `start` on of the 32 columns of panel `p`.
-    let pack = |from: &[E], width: usize, p: usize, start: usize, panel: &mut [Step]| {
+    let pack = |(from, width, stride): (&[E], usize, usize), p: usize, start: usize, panel: &mut [Step]| {
         let n = (width - p * PANEL).min(PANEL);
         let count = (rows - start).min(panel.len() * E::GROUP);
         // SAFETY: as in `linear`.
-        unsafe { pack::rows::<E, E>(from.as_ptr().add(start * width + p * PANEL), width, count, n, panel) }
+        unsafe { pack::rows::<E, E>(from.as_ptr().add(start * stride + p * PANEL), stride, count, n, panel) }
     };
-    b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| pack(x, inputs, p, 0, panel));
+    b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| pack((x, inputs, inputs), p, 0, panel));
     let b = &*b;
     let groups = panels(inputs).div_ceil(BLOCK_PANELS);
     let to = Shared::new(grad_w);
@@ -110,7 +124,7 @@ pub(crate) fn linear_weight_grad<E: Element>(
         let mut a = [Step([0; PANEL]); BLOCK_STEPS];
         for start in (0..depth).step_by(BLOCK_STEPS) {
             let count = (depth - start).min(BLOCK_STEPS);
-            pack(grad_y, outputs, pa, start * E::GROUP, &mut a[..count]);
+            pack((grad_y, outputs, stride), pa, start * E::GROUP, &mut a[..count]);
             let write = if start > 0 || accumulate { Write::Add } else { Write::Set };
             for pb in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(panels(inputs)) {
                 let n = (inputs - pb * PANEL).min(PANEL);
@@ -131,32 +145,37 @@ pub(crate) fn linear_weight_grad<E: Element>(
 }
 
 /// `out = a · b` with A `[m, k]` in rows and B `[k, n]`, of which `pack(p, from, panel)` packs panel `p`
-/// from the summed index `from` on.
+/// from the summed index `from` on. With A and `out` goes how far apart their rows are.
 ///
 /// B is packed a part at a time, so that its panels are read while they lie in the cache and a large
 /// one takes no memory of its own size: [`PACKED_STEPS`] at once, sums in parts of [`LONGEST_SUM`]. The
 /// order of every sum is the same however B is cut.
 fn product<E: Element>(
     work: &mut Workspace,
-    a: &[E],
+    (a, lda): (&[E], usize),
     [m, k, n]: [usize; 3],
-    out: Out<'_, E>,
+    (out, stride): (Out<'_, E>, usize),
     pack: impl Fn(usize, usize, &mut [Step]) + Sync,
 ) {
     assert!(k.is_multiple_of(E::GROUP), "the summed dimension is whole steps");
-    assert!(a.len() >= m * k);
+    if m == 0 {
+        return;
+    }
+    assert!(k <= lda && a.len() >= (m - 1) * lda + k);
+    let extent = (m - 1) * stride + n;
+    assert!(n <= stride);
     let (to, size, first_write) = match out {
         Out::Narrow(out) => {
-            assert!(out.len() >= m * n);
+            assert!(out.len() >= extent);
             let write = if E::GROUP == 2 { Write::Rounded } else { Write::Set };
             (Shared::<u8>(out.as_mut_ptr().cast()), size_of::<E>(), write)
         }
         Out::Wide(out) => {
-            assert!(out.len() >= m * n);
+            assert!(out.len() >= extent);
             (Shared::<u8>(out.as_mut_ptr().cast()), size_of::<f32>(), Write::Set)
         }
         Out::Add(out) => {
-            assert!(out.len() >= m * n);
+            assert!(out.len() >= extent);
             (Shared::<u8>(out.as_mut_ptr().cast()), size_of::<f32>(), Write::Add)
         }
     };
@@ -178,16 +197,17 @@ fn product<E: Element>(
             b.par_chunks_mut(count)
                 .enumerate()
                 .for_each(|(p, panel)| pack(from + p, start * E::GROUP, panel));
-            let (c, stride, size, write) = if in_parts {
+            let (c, row, size, write) = if in_parts {
                 (Shared::<u8>(sums.as_mut_ptr().cast()), columns, size_of::<f32>(), Write::Set)
             } else {
-                (block_out, n, size, first_write)
+                (block_out, stride, size, first_write)
             };
             let write = if start == 0 { write } else { Write::Add };
             // SAFETY: the assertions above; a part of A's columns, a block of the output's.
             unsafe {
                 let a = Shared(a.as_ptr().cast_mut().add(start * E::GROUP));
-                blocks_of_product::<E>(a, k, m, b, count, Block { to: c, size, stride, columns, write });
+                let out = Block { to: c, size, stride: row, columns, write };
+                blocks_of_product::<E>(a, lda, m, b, count, out);
             }
         }
         if in_parts {
@@ -197,7 +217,7 @@ fn product<E: Element>(
                 // SAFETY: the block's columns of this row of the output, which no other task has; the
                 // features are there.
                 unsafe {
-                    let to = block_out.at(row * n * size).cast::<E>();
+                    let to = block_out.at(row * stride * size).cast::<E>();
                     let to = std::slice::from_raw_parts_mut(to, columns);
                     for (c, to) in to.chunks_mut(16).enumerate() {
                         E::round_from(&sums[row * columns + 16 * c..][..to.len()], to);
@@ -235,14 +255,14 @@ unsafe fn blocks_of_product<E: Element>(
 ) {
     let all = panels(out.columns);
     let groups = all.div_ceil(BLOCK_PANELS);
-    // As many blocks as threads or a multiple, of about the same number of row tiles: which task makes
-    // a value does not change it.
-    let threads = rayon::current_num_threads().min(m.div_ceil(ROWS));
-    let block_rows = m.div_ceil(m.div_ceil(BLOCK_ROWS).next_multiple_of(threads)).next_multiple_of(ROWS);
-    let blocks = m.div_ceil(block_rows);
+    // As many blocks as threads or a multiple, alike to one row tile: which task makes a value does not
+    // change it.
+    let tiles = m.div_ceil(ROWS);
+    let threads = rayon::current_num_threads().min(tiles);
+    let blocks = m.div_ceil(BLOCK_ROWS).next_multiple_of(threads).min(tiles);
     (0..blocks * groups).into_par_iter().for_each(|task| {
         let (block, group) = (task / groups, task % groups);
-        let rows = block * block_rows..((block + 1) * block_rows).min(m);
+        let rows = block * tiles / blocks * ROWS..((block + 1) * tiles / blocks * ROWS).min(m);
         for p in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(all) {
             let columns = (out.columns - p * PANEL).min(PANEL);
             for i in rows.clone().step_by(ROWS) {
@@ -300,7 +320,7 @@ mod tests {
             let g: Vec<f32> = values(rows * outputs, 3);
             let (xe, ge): (Vec<E>, Vec<E>) =
                 (x.iter().map(|v| narrow(*v)).collect(), g.iter().map(|v| narrow(*v)).collect());
-            let dims = [rows, inputs, outputs];
+            let dims = Sizes { rows, inputs, outputs, stride: outputs };
             let dot = |n: usize, f: &dyn Fn(usize) -> f64| (0..n).map(f).sum::<f64>();
 
             let want: Vec<f64> = (0..rows * outputs)
