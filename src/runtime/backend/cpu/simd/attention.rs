@@ -4,6 +4,7 @@
 //! Keys and values of all heads are packed once per call; scores exist a block at a time.
 
 use std::arch::x86_64::*;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -323,11 +324,19 @@ fn lanes(valid: &std::ops::Range<usize>, at: usize) -> __mmask16 {
     below_end & !below_start
 }
 
+/// Key heads from which on one task for each keeps any processor busy.
+const MANY: usize = 64;
+/// Queries that a part of a key head's backward pass goes through at least, and into how many parts those
+/// of a query head go at most: sums of the gradients of keys and values exist once for each.
+const QUERIES_OF_PART: usize = 512;
+const PARTS: usize = 8;
+
 /// Gradient of [`forward`]; see
 /// [`Backend::attention_backward`](crate::runtime::backend::Backend::attention_backward).
 ///
 /// One task per row and key head goes through its key blocks; the gradient of the keys and values of
 /// a block stays in scratch while all queries that see it pass, that of the queries is summed in f32.
+/// Where such tasks are few, the queries of a block are shared among tasks of their own.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn backward<E: Element>(
     work: &mut Workspace,
@@ -354,192 +363,159 @@ pub(crate) fn backward<E: Element>(
     let query_values = group * shape.context * d;
     let query_steps = query_values.div_ceil(PANEL);
     let query_grads = room(&mut work.d, key_heads(shape) * query_steps);
+    let (qkv, out, grad_out) = (Shared::of(qkv), Shared::of(out), Shared::of(grad_out));
     let to = Shared::new(grad_qkv);
+    let spare = Spare::default();
     keys.par_chunks_mut(across)
         .zip(values.par_chunks_mut(across))
         .zip(keys_along.par_chunks_mut(along))
         .zip(query_grads.par_chunks_mut(query_steps))
         .enumerate()
         .with_max_len(1)
-        .for_each_init(Scratch::<E>::new, |scratch, (i, (((k, v), k_along), query_grads))| {
+        .for_each(|(i, (((k, v), k_along), query_grads))| {
             let (row, kv) = (i / shape.kv_heads, i % shape.kv_heads);
             let token = row * shape.context;
+            query_grads.fill(Step([0; PANEL]));
             // SAFETY: tasks write the columns of different heads or the tokens of different rows;
             // all offsets are within the asserted lengths.
             unsafe {
-                let at_k = qkv.as_ptr().add(token * ld + (shape.heads + kv) * d);
-                let at_v = qkv.as_ptr().add(token * ld + (shape.heads + shape.kv_heads + kv) * d);
+                let at_k = qkv.at(token * ld + (shape.heads + kv) * d);
+                let at_v = qkv.at(token * ld + (shape.heads + shape.kv_heads + kv) * d);
                 pack_across(shape, at_k, ld, k);
                 pack_across(shape, at_v, ld, v);
                 pack_along(shape.context, d, at_k, ld, depth::<E>(shape), k_along);
-                query_grads.fill(Step([0; PANEL]));
-                let head = Head {
+                let mut head = Head {
                     shape,
                     row,
                     kv,
-                    qkv: qkv.as_ptr(),
-                    out: out.as_ptr(),
-                    grad_out: grad_out.as_ptr(),
+                    qkv,
+                    out,
+                    grad_out,
                     log_sum,
                     attend_from: &attend_from[token..token + shape.context],
+                    keys: k,
+                    values: v,
+                    keys_along: k_along,
+                    deltas: vec![0.0; group * shape.context],
+                    query_grads: Shared(query_grads.as_mut_ptr().cast()),
                 };
-                backward_head::<E>(scratch, &head, k, v, k_along, query_grads.as_mut_ptr().cast(), to);
+                head.sum_deltas();
+                backward_head::<E>(&spare, &head, to);
             }
         });
 }
 
-/// What one task of the backward pass reads.
+/// Scratch that no task has at the moment. (A task that waits for its parts may do another's meanwhile,
+/// so scratch cannot go with the thread.)
+struct Spare<E>(Mutex<Vec<Scratch<E>>>);
+
+impl<E> Default for Spare<E> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<E: Element> Spare<E> {
+    fn with(&self, f: impl FnOnce(&mut Scratch<E>)) {
+        // What a panic left there is overwritten before use.
+        let spare = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let scratch = spare().pop();
+        let mut scratch = scratch.unwrap_or_else(Scratch::new);
+        f(&mut scratch);
+        spare().push(scratch);
+    }
+}
+
+/// What the backward pass of a row's key head reads, and where its query gradients are summed.
 struct Head<'a, E> {
     shape: &'a AttentionShape,
     row: usize,
     kv: usize,
-    qkv: *const E,
-    out: *const E,
-    grad_out: *const E,
+    qkv: Shared<E>,
+    out: Shared<E>,
+    grad_out: Shared<E>,
     log_sum: &'a [f32],
     attend_from: &'a [u32],
+    keys: &'a [Step],
+    values: &'a [Step],
+    keys_along: &'a [Step],
+    /// `[group, context]` row sums of grad_out ∘ out.
+    deltas: Vec<f32>,
+    /// `[group, context, head_dim]`.
+    query_grads: Shared<f32>,
+}
+
+impl<E: Element> Head<'_, E> {
+    /// # Safety
+    /// Pointers and lengths as asserted by [`backward`]; the features are there.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn sum_deltas(&mut self) {
+        let (d, context, width) = (self.shape.head_dim, self.shape.context, self.shape.out_width());
+        let group = self.shape.heads / self.shape.kv_heads;
+        for (at, delta) in self.deltas.iter_mut().enumerate() {
+            let (g, t) = (at / context, at % context);
+            let offset = (self.row * context + t) * width + (self.kv * group + g) * d;
+            let mut sum = _mm512_setzero_ps();
+            for c in (0..d).step_by(16) {
+                let mask = first(d - c);
+                // SAFETY: the head's values of the token.
+                unsafe {
+                    let o = E::load(self.out.at(offset + c), mask);
+                    sum = _mm512_fmadd_ps(o, E::load(self.grad_out.at(offset + c), mask), sum);
+                }
+            }
+            *delta = _mm512_reduce_add_ps(sum);
+        }
+    }
 }
 
 /// Backward of one row's key head and the query heads that share it.
 ///
 /// # Safety
 /// Pointers and lengths as asserted by [`backward`]; the features are there.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn backward_head<E: Element>(
-    scratch: &mut Scratch<E>,
-    head: &Head<'_, E>,
-    keys: &[Step],
-    values: &[Step],
-    keys_along: &[Step],
-    query_grads: *mut f32,
-    to: Shared<E>,
-) {
+unsafe fn backward_head<E: Element>(spare: &Spare<E>, head: &Head<'_, E>, to: Shared<E>) {
     let shape = head.shape;
-    let (d, ld, width) = (shape.head_dim, shape.qkv_width(), shape.out_width());
-    let (context, group) = (shape.context, shape.heads / shape.kv_heads);
-    let token = head.row * context;
-    let key_steps = steps::<E>(d);
-    let scale = _mm512_set1_ps(shape.scale as f32);
-    let log_scale = _mm512_set1_ps((shape.scale * std::f64::consts::LOG2_E) as f32);
-
-    // Row sums of grad_out ∘ out, once per query and head.
-    let mut deltas = vec![0.0f32; group * context];
-    for (at, delta) in deltas.iter_mut().enumerate() {
-        let (g, t) = (at / context, at % context);
-        let offset = (token + t) * width + (head.kv * group + g) * d;
-        let mut sum = _mm512_setzero_ps();
-        for c in (0..d).step_by(16) {
-            let mask = first(d - c);
-            // SAFETY: the head's values of the token.
-            unsafe {
-                let o = E::load(head.out.add(offset + c), mask);
-                sum = _mm512_fmadd_ps(o, E::load(head.grad_out.add(offset + c), mask), sum);
-            }
-        }
-        *delta = _mm512_reduce_add_ps(sum);
-    }
-
-    let mut key_grad = vec![0.0f32; KEYS * d];
-    let mut value_grad = vec![0.0f32; KEYS * d];
+    let (d, ld, context) = (shape.head_dim, shape.qkv_width(), shape.context);
+    let (token, group) = (head.row * context, shape.heads / shape.kv_heads);
+    // By the shape alone, because the parts decide the order in which gradients are summed.
+    let (heads_of_part, queries_of_part) = if key_heads(shape) >= MANY {
+        (group, context)
+    } else {
+        (1, context.div_ceil(PARTS).max(QUERIES_OF_PART).next_multiple_of(QUERIES))
+    };
+    let parts_of_head = context.div_ceil(queries_of_part);
+    let values = KEYS * d;
+    let mut sums = vec![0.0f32; group / heads_of_part * parts_of_head * 2 * values];
     for start in (0..context).step_by(KEYS) {
         let block = (context - start).min(KEYS);
-        key_grad.fill(0.0);
-        value_grad.fill(0.0);
         // `attend_from` never decreases: past the first query that begins behind the block, none sees it.
         let last = head.attend_from.partition_point(|from| (*from as usize) < start + block);
-        for g in 0..group {
-            let h = head.kv * group + g;
-            let logs = &head.log_sum[(head.row * shape.heads + h) * context..][..context];
-            for first_query in (start / QUERIES * QUERIES..last).step_by(QUERIES) {
-                let m = (context - first_query).min(QUERIES);
-                let n = (first_query + m - start).min(block);
-                let q_at = (token + first_query) * ld + h * d;
-                let o_at = (token + first_query) * width + h * d;
-                // SAFETY: the block's queries, keys and values are within the packed panels and
-                // the asserted lengths; scores and weights are QUERIES × KEYS.
-                unsafe {
-                    let (q, go) = (head.qkv.add(q_at), head.grad_out.add(o_at));
-                    let (scores, second) = (scratch.scores.as_mut_ptr(), scratch.second.as_mut_ptr());
-                    let panel = start / PANEL * key_steps;
-                    rows_times::<E>(
-                        m,
-                        key_steps,
-                        q,
-                        ld,
-                        &keys[panel..],
-                        key_steps,
-                        0,
-                        n,
-                        scores,
-                        KEYS,
-                        Write::Set,
-                    );
-                    rows_times::<E>(
-                        m,
-                        key_steps,
-                        go,
-                        width,
-                        &values[panel..],
-                        key_steps,
-                        0,
-                        n,
-                        second,
-                        KEYS,
-                        Write::Set,
-                    );
-                    // Weights p in place of the scores, d_score = p (dp − delta) scale beside them.
-                    let padded = n.next_multiple_of(PANEL);
-                    let rounded: *mut E = scores.cast();
-                    let weights = scratch.weights.as_mut_ptr();
-                    for i in 0..m {
-                        let query = first_query + i;
-                        let valid = span(head.attend_from[query] as usize, query + 1, start, n);
-                        let log = _mm512_set1_ps(logs[query] * std::f32::consts::LOG2_E);
-                        let delta = _mm512_set1_ps(deltas[g * context + query]);
-                        for c in (0..padded).step_by(16) {
-                            let mask = lanes(&valid, c);
-                            let at = i * KEYS + c;
-                            let s = _mm512_fmsub_ps(_mm512_loadu_ps(scores.add(at)), log_scale, log);
-                            let p = _mm512_maskz_mov_ps(mask, E::exp2(s));
-                            let dp = _mm512_loadu_ps(second.add(at));
-                            let ds = _mm512_mul_ps(_mm512_mul_ps(p, scale), _mm512_sub_ps(dp, delta));
-                            // Both rounded; p takes the place of the scores before it, which are
-                            // read already, being no shorter.
-                            E::store(rounded.add(at), p, !0);
-                            E::store(weights.add(at), _mm512_maskz_mov_ps(mask, ds), !0);
+        let queries = |part: usize| {
+            let first = part % parts_of_head * queries_of_part;
+            first.max(start / QUERIES * QUERIES)..(first + queries_of_part).min(last)
+        };
+        sums.par_chunks_mut(2 * values).enumerate().with_max_len(1).for_each(|(part, sums)| {
+            sums.fill(0.0);
+            let first_head = part / parts_of_head * heads_of_part;
+            spare.with(|scratch| {
+                let (key_grad, value_grad) = sums.split_at_mut(values);
+                for g in first_head..first_head + heads_of_part {
+                    for first_query in queries(part).step_by(QUERIES) {
+                        // SAFETY: by the caller; parts have different queries or heads.
+                        unsafe {
+                            backward_block(scratch, head, g, first_query, start, key_grad, value_grad);
                         }
                     }
-                    let count = steps::<E>(m);
-                    // grad_v += pᵀ · grad_out
-                    let a = room(&mut scratch.panels, panels(KEYS) * count);
-                    let b = room(&mut scratch.more_panels, panels(d) * count);
-                    pack_along::<E>(m, n, rounded, KEYS, count, a);
-                    pack_along::<E>(m, d, go, width, count, b);
-                    columns_times::<E>(n, d, count, a, b, value_grad.as_mut_ptr());
-                    // grad_k += d_scoreᵀ · q
-                    pack_along::<E>(m, n, scratch.weights.as_ptr(), KEYS, count, a);
-                    pack_along::<E>(m, d, q, ld, count, b);
-                    columns_times::<E>(n, d, count, a, b, key_grad.as_mut_ptr());
-                    // grad_q += d_score · k
-                    let grads = query_grads.add((g * context + first_query) * d);
-                    let (from, many) = (start / E::GROUP, steps::<E>(padded));
-                    let weights = scratch.weights.as_ptr();
-                    rows_times::<E>(
-                        m,
-                        many,
-                        weights,
-                        KEYS,
-                        keys_along,
-                        depth::<E>(shape),
-                        from,
-                        d,
-                        grads,
-                        d,
-                        Write::Add,
-                    );
                 }
+            });
+        });
+        let (all, more) = sums.split_at_mut(2 * values);
+        for (part, more) in more.chunks(2 * values).enumerate() {
+            if !queries(part + 1).is_empty() {
+                all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
             }
         }
+        let (key_grad, value_grad) = all.split_at(values);
         for (t, (k, v)) in key_grad.chunks(d).zip(value_grad.chunks(d)).enumerate().take(block) {
             let at = (token + start + t) * ld + (shape.heads + head.kv) * d;
             // SAFETY: the key and value columns of the token.
@@ -553,10 +529,88 @@ unsafe fn backward_head<E: Element>(
         for t in 0..context {
             // SAFETY: the query columns of the token; the sums are `group · context · d` values.
             unsafe {
-                let sums = std::slice::from_raw_parts(query_grads.add((g * context + t) * d), d);
+                let sums = std::slice::from_raw_parts(head.query_grads.at((g * context + t) * d), d);
                 narrow::<E>(sums, to.at((token + t) * ld + (head.kv * group + g) * d));
             }
         }
+    }
+}
+
+/// Backward of a block of queries of query head `g` of the group over the block of keys from `start` on:
+/// adds to the gradients of its keys and values, and to those of the queries.
+///
+/// # Safety
+/// As for [`backward_head`]; no other task has the queries of this head.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn backward_block<E: Element>(
+    scratch: &mut Scratch<E>,
+    head: &Head<'_, E>,
+    g: usize,
+    first_query: usize,
+    start: usize,
+    key_grad: &mut [f32],
+    value_grad: &mut [f32],
+) {
+    let shape = head.shape;
+    let (d, ld, width) = (shape.head_dim, shape.qkv_width(), shape.out_width());
+    let (context, group) = (shape.context, shape.heads / shape.kv_heads);
+    let token = head.row * context;
+    let key_steps = steps::<E>(d);
+    let scale = _mm512_set1_ps(shape.scale as f32);
+    let log_scale = _mm512_set1_ps((shape.scale * std::f64::consts::LOG2_E) as f32);
+    let h = head.kv * group + g;
+    let logs = &head.log_sum[(head.row * shape.heads + h) * context..][..context];
+    let m = (context - first_query).min(QUERIES);
+    let n = (first_query + m - start).min((context - start).min(KEYS));
+    let q_at = (token + first_query) * ld + h * d;
+    let o_at = (token + first_query) * width + h * d;
+    let (scores, second) = (scratch.scores.as_mut_ptr(), scratch.second.as_mut_ptr());
+    let panel = start / PANEL * key_steps;
+    // SAFETY: the block's queries, keys and values are within the packed panels and the asserted
+    // lengths; scores and weights are QUERIES × KEYS.
+    unsafe {
+        let (q, go) = (head.qkv.at(q_at), head.grad_out.at(o_at));
+        let keys = &head.keys[panel..];
+        rows_times::<E>(m, key_steps, q, ld, keys, key_steps, 0, n, scores, KEYS, Write::Set);
+        let values = &head.values[panel..];
+        rows_times::<E>(m, key_steps, go, width, values, key_steps, 0, n, second, KEYS, Write::Set);
+        // Weights p in place of the scores, d_score = p (dp − delta) scale beside them.
+        let padded = n.next_multiple_of(PANEL);
+        let rounded: *mut E = scores.cast();
+        let weights = scratch.weights.as_mut_ptr();
+        for i in 0..m {
+            let query = first_query + i;
+            let valid = span(head.attend_from[query] as usize, query + 1, start, n);
+            let log = _mm512_set1_ps(logs[query] * std::f32::consts::LOG2_E);
+            let delta = _mm512_set1_ps(head.deltas[g * context + query]);
+            for c in (0..padded).step_by(16) {
+                let mask = lanes(&valid, c);
+                let at = i * KEYS + c;
+                let s = _mm512_fmsub_ps(_mm512_loadu_ps(scores.add(at)), log_scale, log);
+                let p = _mm512_maskz_mov_ps(mask, E::exp2(s));
+                let dp = _mm512_loadu_ps(second.add(at));
+                let ds = _mm512_mul_ps(_mm512_mul_ps(p, scale), _mm512_sub_ps(dp, delta));
+                // Both rounded; p takes the place of the scores before it, which are read already,
+                // being no shorter.
+                E::store(rounded.add(at), p, !0);
+                E::store(weights.add(at), _mm512_maskz_mov_ps(mask, ds), !0);
+            }
+        }
+        let count = steps::<E>(m);
+        // grad_v += pᵀ · grad_out
+        let a = room(&mut scratch.panels, panels(KEYS) * count);
+        let b = room(&mut scratch.more_panels, panels(d) * count);
+        pack_along::<E>(m, n, rounded, KEYS, count, a);
+        pack_along::<E>(m, d, go, width, count, b);
+        columns_times::<E>(n, d, count, a, b, value_grad.as_mut_ptr());
+        // grad_k += d_scoreᵀ · q
+        pack_along::<E>(m, n, weights, KEYS, count, a);
+        pack_along::<E>(m, d, q, ld, count, b);
+        columns_times::<E>(n, d, count, a, b, key_grad.as_mut_ptr());
+        // grad_q += d_score · k
+        let to = head.query_grads.at((g * context + first_query) * d);
+        let (from, many, depth) = (start / E::GROUP, steps::<E>(padded), depth::<E>(shape));
+        rows_times::<E>(m, many, weights, KEYS, head.keys_along, depth, from, d, to, d, Write::Add);
     }
 }
 

@@ -104,6 +104,14 @@ macro_rules! kernels {
                 b: *const u8,
                 c: Tile,
             ) {
+                if c.write == Write::Add {
+                    // On their way while the sums are made.
+                    for i in 0..R {
+                        let row = c.to.wrapping_add(i * c.stride * size_of::<f32>());
+                        _mm_prefetch::<_MM_HINT_T0>(row.cast());
+                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(64).cast());
+                    }
+                }
                 let next = if PACKED { 128 } else { 4 };
                 let mut sum = [[_mm512_setzero_ps(); 2]; R];
                 let (mut a, mut b) = (a, b);

@@ -87,6 +87,11 @@ impl<T> Shared<T> {
         Self(slice.as_mut_ptr())
     }
 
+    /// To be read only.
+    fn of(slice: &[T]) -> Self {
+        Self(slice.as_ptr().cast_mut())
+    }
+
     /// The pointer `offset` elements on.
     ///
     /// # Safety
