@@ -8,7 +8,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use super::device::{DeviceArg, precision};
 use crate::plan::Plan;
 use crate::runtime::backend::cuda;
-use crate::runtime::engine::Device;
+use crate::runtime::engine::{Device, TrainingMemory};
 use crate::runtime::exec::{StageMemory, memory};
 use crate::sema::show;
 
@@ -59,7 +59,7 @@ fn draw(stages: &[StageMemory]) -> Table {
             s.rows.to_string(),
             show::length(s.context as u64),
             m.rows_at_once.to_string(),
-            m.layers_recomputed.to_string(),
+            recomputed(m),
             size(m.parameters_bytes),
             size(m.activations_bytes),
             size(m.backend_bytes),
@@ -69,6 +69,15 @@ fn draw(stages: &[StageMemory]) -> Table {
         table.add_row(row);
     }
     table
+}
+
+/// `4`, `30 ffn` or `4 + 26 ffn`.
+fn recomputed(m: &TrainingMemory) -> String {
+    match (m.layers_recomputed, m.feed_forwards_recomputed) {
+        (layers, 0) => layers.to_string(),
+        (0, feed_forwards) => format!("{feed_forwards} ffn"),
+        (layers, feed_forwards) => format!("{layers} + {feed_forwards} ffn"),
+    }
 }
 
 fn size(bytes: u64) -> String {

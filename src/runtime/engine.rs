@@ -104,6 +104,8 @@ pub struct MemoryReport {
     pub rows_at_once: usize,
     /// Layers whose activations are kept for the backward pass.
     pub layers_kept: usize,
+    /// Layers of which the feed-forward block, and no more, is computed again in the backward pass.
+    pub feed_forwards_recomputed: usize,
     /// Layers that are computed again in the backward pass.
     pub layers_recomputed: usize,
 }

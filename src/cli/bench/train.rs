@@ -237,6 +237,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
             "gflops": gflops,
             "peak_gflops": peak,
             "loss": loss,
+            "feed_forwards_recomputed": memory.feed_forwards_recomputed,
             "layers_recomputed": memory.layers_recomputed,
             "rows_at_once": memory.rows_at_once,
             "engine": engine.describe(),
@@ -251,8 +252,8 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
         println!("{rss:.0} MiB at most");
     }
     println!(
-        "{} layers kept, {} recomputed, {} rows at once",
-        memory.layers_kept, memory.layers_recomputed, memory.rows_at_once
+        "{} layers kept, {} recomputed, of {} more the feed-forward block; {} rows at once",
+        memory.layers_kept, memory.layers_recomputed, memory.feed_forwards_recomputed, memory.rows_at_once
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -3,33 +3,34 @@
 use crate::runtime::backend::Backend;
 use crate::runtime::model::forward::Pass;
 use crate::runtime::model::parameters::{LayerParameters, NormPlace};
-use crate::runtime::model::workspace::{Gradients, Saved};
+use crate::runtime::model::workspace::{Gradients, SavedAttention, SavedFeedForward};
 
 impl<B: Backend> Pass<'_, B> {
     /// Takes the gradient of the layer's output in `g.stream` (with its rounded copy) to that of its
     /// input, and adds to the gradients of its weights; writes those of matrices when not
-    /// `accumulate`. Uses up `saved`. `hidden` and `activated` are scratch.
+    /// `accumulate`. Uses up what was saved. `hidden` and `activated` are scratch.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn layer_backward(
         &self,
         p: &LayerParameters<B::Wide>,
         input: &B::Wide,
-        saved: &mut Saved<B>,
+        attention: &mut SavedAttention<B>,
+        feed_forward: &mut SavedFeedForward<B>,
         hidden: &mut B::Narrow,
         activated: &mut B::Narrow,
         g: &mut Gradients<B>,
         grads: &mut LayerParameters<B::Wide>,
         accumulate: bool,
     ) {
-        self.feed_forward_backward(p, saved, hidden, activated, g, grads, accumulate);
-        self.attention_backward(p, input, saved, hidden, g, grads, accumulate);
+        self.feed_forward_backward(p, feed_forward, hidden, activated, g, grads, accumulate);
+        self.attention_backward(p, input, attention, hidden, g, grads, accumulate);
     }
 
     #[allow(clippy::too_many_arguments)]
     fn feed_forward_backward(
         &self,
         p: &LayerParameters<B::Wide>,
-        saved: &mut Saved<B>,
+        saved: &mut SavedFeedForward<B>,
         hidden: &mut B::Narrow,
         activated: &mut B::Narrow,
         g: &mut Gradients<B>,
@@ -40,8 +41,8 @@ impl<B: Backend> Pass<'_, B> {
         // Gradient of the block's output: that of the stream, or through the norm behind the block.
         let grad_out = match &saved.branch {
             None => &g.stream_narrow,
-            Some([_, branch]) => {
-                let (weight, rstd) = (&p.feed_forward_norm, &saved.rstd[1]);
+            Some(branch) => {
+                let (weight, rstd) = (&p.feed_forward_norm, &saved.rstd);
                 let grad_weight = &mut grads.feed_forward_norm;
                 b.norm_residual_backward(norm, branch, weight, rstd, &g.stream, &mut g.hidden, grad_weight);
                 &g.hidden
@@ -59,7 +60,7 @@ impl<B: Backend> Pass<'_, B> {
         match w.family.norm_place {
             NormPlace::Before => {
                 let (weight, grad_weight) = (&p.feed_forward_norm, &mut grads.feed_forward_norm);
-                let rstd = &saved.rstd[1];
+                let rstd = &saved.rstd;
                 b.norm_backward(norm, &saved.middle, weight, rstd, &g.hidden, stream, copy, grad_weight);
             }
             NormPlace::After => b.add_narrow(t * w.hidden, &g.hidden, stream, copy),
@@ -71,7 +72,7 @@ impl<B: Backend> Pass<'_, B> {
         &self,
         p: &LayerParameters<B::Wide>,
         input: &B::Wide,
-        saved: &mut Saved<B>,
+        saved: &mut SavedAttention<B>,
         hidden: &mut B::Narrow,
         g: &mut Gradients<B>,
         grads: &mut LayerParameters<B::Wide>,
@@ -80,8 +81,8 @@ impl<B: Backend> Pass<'_, B> {
         let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
         let grad_out = match &saved.branch {
             None => &g.stream_narrow,
-            Some([branch, _]) => {
-                let (weight, rstd) = (&p.attention_norm, &saved.rstd[0]);
+            Some(branch) => {
+                let (weight, rstd) = (&p.attention_norm, &saved.rstd);
                 let grad_weight = &mut grads.attention_norm;
                 b.norm_residual_backward(norm, branch, weight, rstd, &g.stream, &mut g.hidden, grad_weight);
                 &g.hidden
@@ -116,7 +117,7 @@ impl<B: Backend> Pass<'_, B> {
 
         match w.family.norm_place {
             NormPlace::Before => {
-                b.norm(norm, self.eps, input, &p.attention_norm, hidden, &mut saved.rstd[0]);
+                b.norm(norm, self.eps, input, &p.attention_norm, hidden, &mut saved.rstd);
             }
             NormPlace::After => b.narrow_copy(t * w.hidden, input, hidden),
         }
@@ -126,7 +127,7 @@ impl<B: Backend> Pass<'_, B> {
         match w.family.norm_place {
             NormPlace::Before => {
                 let (weight, grad_weight) = (&p.attention_norm, &mut grads.attention_norm);
-                b.norm_backward(norm, input, weight, &saved.rstd[0], &g.hidden, stream, copy, grad_weight);
+                b.norm_backward(norm, input, weight, &saved.rstd, &g.hidden, stream, copy, grad_weight);
             }
             NormPlace::After => b.add_narrow(t * w.hidden, &g.hidden, stream, copy),
         }

@@ -16,7 +16,7 @@ use crate::runtime::model::memory;
 use crate::runtime::model::parameters::{self, Parameters, Slot};
 use crate::runtime::model::rope_table::RopeTable;
 use crate::runtime::model::tensor::StateDict;
-use crate::runtime::model::workspace::{Schedule, Widths, Workspace, schedule};
+use crate::runtime::model::workspace::{Again, Schedule, Widths, Workspace, schedule};
 use crate::runtime::optim::adamw;
 
 /// A decoder on one backend.
@@ -77,7 +77,7 @@ impl<B: Backend> Decoder<B> {
             gradients: None,
             moments: None,
             workspace: None,
-            schedule: Schedule { rows: 1, recomputed: 0 },
+            schedule: Schedule { rows: 1, again: Again::default() },
             part: None,
         })
     }
@@ -132,7 +132,7 @@ impl<B: Backend> Decoder<B> {
         let enough = self.workspace.as_ref().is_some_and(|w| {
             w.tokens >= tokens
                 && w.positions >= rope.positions()
-                && (!training || (w.gradients.is_some() && w.recomputed == schedule.recomputed))
+                && (!training || (w.gradients.is_some() && w.again == schedule.again))
         });
         if !enough {
             let positions = self.workspace.as_ref().map_or(0, |w| w.positions).max(rope.positions());
@@ -144,7 +144,7 @@ impl<B: Backend> Decoder<B> {
                 layers,
                 tokens,
                 positions,
-                schedule.recomputed,
+                schedule.again,
                 training,
             )?);
         }
@@ -226,16 +226,15 @@ impl<B: Backend> Decoder<B> {
         let tokens = pass.tokens();
         let layers = weights.layers.len();
         let streams = ws.streams.len();
-        let index = |layer: usize| {
-            if layer < ws.recomputed { 0 } else { layer - ws.recomputed + usize::from(ws.recomputed > 0) }
-        };
+        let again = ws.again;
 
         b.embed(tokens, widths.hidden, &weights.embedding, &ws.ids, &mut ws.streams[0]);
         for layer in 0..layers {
             let (input, output) = pair(&mut ws.streams, layer % streams, (layer + 1) % streams);
-            let saved = &mut ws.saved[index(layer)];
-            let p = &weights.layers[layer];
-            pass.layer(p, input, saved, &mut ws.hidden, &mut ws.activated, output, false);
+            let attention = &mut ws.attention[Again::place(layer, again.layers)];
+            let feed_forward = &mut ws.feed_forward[Again::place(layer, again.feed_forwards)];
+            let (p, hidden, activated) = (&weights.layers[layer], &mut ws.hidden, &mut ws.activated);
+            pass.layer(p, input, attention, feed_forward, hidden, activated, output);
         }
         let norm = pass.stream_norm();
         let last = &ws.streams[layers % streams];
@@ -280,22 +279,16 @@ impl<B: Backend> Decoder<B> {
         b.norm_backward(norm, last, &weights.norm, &ws.final_rstd, &g.hidden, stream, copy, &mut grads.norm);
         for layer in (0..layers).rev() {
             let (input, output) = pair(&mut ws.streams, layer, layer + 1);
-            let saved = &mut ws.saved[index(layer)];
-            let p = &weights.layers[layer];
+            let attention = &mut ws.attention[Again::place(layer, again.layers)];
+            let feed_forward = &mut ws.feed_forward[Again::place(layer, again.feed_forwards)];
+            let (p, hidden, activated) = (&weights.layers[layer], &mut ws.hidden, &mut ws.activated);
             // The last of the layers that share their activations still finds its own there.
-            if layer + 1 < ws.recomputed {
-                pass.layer(p, input, saved, &mut ws.hidden, &mut ws.activated, output, true);
+            if layer + 1 < again.feed_forwards {
+                let too = layer + 1 < again.layers;
+                pass.layer_again(p, input, attention, too, feed_forward, hidden, activated, output);
             }
-            pass.layer_backward(
-                p,
-                input,
-                saved,
-                &mut ws.hidden,
-                &mut ws.activated,
-                g,
-                &mut grads.layers[layer],
-                accumulate,
-            );
+            let grads = &mut grads.layers[layer];
+            pass.layer_backward(p, input, attention, feed_forward, hidden, activated, g, grads, accumulate);
         }
         b.embed_backward(tokens, widths.hidden, &g.stream, &ws.ids, &mut grads.embedding);
     }
@@ -451,13 +444,14 @@ impl<B: Backend> Engine for Decoder<B> {
 
     fn memory(&self) -> MemoryReport {
         let copies = 1 + u64::from(self.gradients.is_some()) + 2 * u64::from(self.moments.is_some());
-        let layers = self.architecture.num_hidden_layers;
+        let (layers, again) = (self.architecture.num_hidden_layers, self.schedule.again);
         MemoryReport {
             parameters_bytes: self.parameter_bytes(copies),
             activations_bytes: self.workspace.as_ref().map_or(0, |w| w.bytes) + self.backend.scratch_bytes(),
             rows_at_once: self.schedule.rows,
-            layers_kept: layers - self.schedule.recomputed,
-            layers_recomputed: self.schedule.recomputed,
+            layers_kept: layers - again.feed_forwards,
+            feed_forwards_recomputed: again.feed_forwards - again.layers,
+            layers_recomputed: again.layers,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::runtime::backend::{AttentionShape, Backend, NormShape};
 use crate::runtime::model::parameters::{LayerParameters, NormPlace, QkNorm};
-use crate::runtime::model::workspace::{Saved, Widths};
+use crate::runtime::model::workspace::{SavedAttention, SavedFeedForward, Widths};
 
 /// What every layer of a pass shares.
 pub(crate) struct Pass<'a, B: Backend> {
@@ -45,51 +45,86 @@ impl<B: Backend> Pass<'_, B> {
     }
 
     /// One layer from `input` to `output`. `hidden` (`[tokens, hidden]`) and `activated`
-    /// (`[tokens, ffn]`) are scratch. With `again`, only what the backward pass needs is computed.
+    /// (`[tokens, ffn]`) are scratch.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn layer(
         &self,
         p: &LayerParameters<B::Wide>,
         input: &B::Wide,
-        saved: &mut Saved<B>,
+        attention: &mut SavedAttention<B>,
+        feed_forward: &mut SavedFeedForward<B>,
         hidden: &mut B::Narrow,
         activated: &mut B::Narrow,
         output: &mut B::Wide,
-        again: bool,
+    ) {
+        self.attention(p, input, attention, hidden);
+        self.middle(p, input, attention, &mut feed_forward.middle);
+        self.feed_forward_input(p, feed_forward, hidden);
+        self.feed_forward(p, feed_forward, hidden, activated, output);
+    }
+
+    /// Compute again what the backward pass needs of a layer's feed-forward block and, where
+    /// `attention_too`, of its attention block. What else is written is what was there.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn layer_again(
+        &self,
+        p: &LayerParameters<B::Wide>,
+        input: &B::Wide,
+        attention: &mut SavedAttention<B>,
+        attention_too: bool,
+        feed_forward: &mut SavedFeedForward<B>,
+        hidden: &mut B::Narrow,
+        activated: &mut B::Narrow,
+        output: &mut B::Wide,
+    ) {
+        if attention_too {
+            self.attention(p, input, attention, hidden);
+        }
+        self.middle(p, input, attention, &mut feed_forward.middle);
+        self.feed_forward_input(p, feed_forward, hidden);
+        match feed_forward.branch {
+            None => {
+                let (w, gate_up) = (self.widths, &mut feed_forward.gate_up);
+                self.backend.linear(self.tokens(), w.hidden, 2 * w.ffn, hidden, &p.gate_up, gate_up);
+            }
+            Some(_) => self.feed_forward(p, feed_forward, hidden, activated, output),
+        }
+    }
+
+    /// Attention over `input`, up to where its output joins the stream.
+    fn attention(
+        &self,
+        p: &LayerParameters<B::Wide>,
+        input: &B::Wide,
+        saved: &mut SavedAttention<B>,
+        hidden: &mut B::Narrow,
     ) {
         let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
-
         match w.family.norm_place {
-            NormPlace::Before => b.norm(norm, self.eps, input, &p.attention_norm, hidden, &mut saved.rstd[0]),
+            NormPlace::Before => b.norm(norm, self.eps, input, &p.attention_norm, hidden, &mut saved.rstd),
             NormPlace::After => b.narrow_copy(t * w.hidden, input, hidden),
         }
         self.queries_keys_values(p, hidden, saved);
         b.attention(self.shape, &saved.qkv, self.attend_from, &mut saved.attention, &mut saved.log_sum);
-        match &mut saved.branch {
-            None => {
-                b.linear_residual(t, w.queries, w.hidden, &saved.attention, &p.out, input, &mut saved.middle)
-            }
-            Some([branch, _]) => {
-                b.linear(t, w.queries, w.hidden, &saved.attention, &p.out, branch);
-                let (middle, rstd) = (&mut saved.middle, &mut saved.rstd[0]);
-                b.norm_residual(norm, self.eps, branch, &p.attention_norm, input, middle, rstd);
-            }
+        if let Some(branch) = &mut saved.branch {
+            b.linear(t, w.queries, w.hidden, &saved.attention, &p.out, branch);
         }
+    }
 
-        self.feed_forward_input(p, saved, hidden);
-        if again && saved.branch.is_none() {
-            b.linear(t, w.hidden, 2 * w.ffn, hidden, &p.gate_up, &mut saved.gate_up);
-            return;
-        }
-        b.linear_swiglu(t, w.hidden, w.ffn, hidden, &p.gate_up, &mut saved.gate_up, activated);
-        match &mut saved.branch {
-            None => {
-                b.linear_residual(t, w.ffn, w.hidden, activated, &p.down, &saved.middle, output);
-            }
-            Some([_, branch]) => {
-                b.linear(t, w.ffn, w.hidden, activated, &p.down, branch);
-                let (middle, rstd) = (&saved.middle, &mut saved.rstd[1]);
-                b.norm_residual(norm, self.eps, branch, &p.feed_forward_norm, middle, output, rstd);
+    /// The stream between the two blocks.
+    fn middle(
+        &self,
+        p: &LayerParameters<B::Wide>,
+        input: &B::Wide,
+        saved: &mut SavedAttention<B>,
+        middle: &mut B::Wide,
+    ) {
+        let (b, w, t) = (self.backend, self.widths, self.tokens());
+        match &saved.branch {
+            None => b.linear_residual(t, w.queries, w.hidden, &saved.attention, &p.out, input, middle),
+            Some(branch) => {
+                let (norm, rstd) = (self.stream_norm(), &mut saved.rstd);
+                b.norm_residual(norm, self.eps, branch, &p.attention_norm, input, middle, rstd);
             }
         }
     }
@@ -98,20 +133,45 @@ impl<B: Backend> Pass<'_, B> {
     pub(crate) fn feed_forward_input(
         &self,
         p: &LayerParameters<B::Wide>,
-        saved: &mut Saved<B>,
+        saved: &mut SavedFeedForward<B>,
         hidden: &mut B::Narrow,
     ) {
         let (b, w, norm) = (self.backend, self.widths, self.stream_norm());
         match w.family.norm_place {
             NormPlace::Before => {
-                let rstd = &mut saved.rstd[1];
+                let rstd = &mut saved.rstd;
                 b.norm(norm, self.eps, &saved.middle, &p.feed_forward_norm, hidden, rstd);
             }
             NormPlace::After => b.narrow_copy(self.tokens() * w.hidden, &saved.middle, hidden),
         }
     }
 
-    fn queries_keys_values(&self, p: &LayerParameters<B::Wide>, hidden: &B::Narrow, saved: &mut Saved<B>) {
+    fn feed_forward(
+        &self,
+        p: &LayerParameters<B::Wide>,
+        saved: &mut SavedFeedForward<B>,
+        hidden: &B::Narrow,
+        activated: &mut B::Narrow,
+        output: &mut B::Wide,
+    ) {
+        let (b, w, t) = (self.backend, self.widths, self.tokens());
+        b.linear_swiglu(t, w.hidden, w.ffn, hidden, &p.gate_up, &mut saved.gate_up, activated);
+        match &mut saved.branch {
+            None => b.linear_residual(t, w.ffn, w.hidden, activated, &p.down, &saved.middle, output),
+            Some(branch) => {
+                b.linear(t, w.ffn, w.hidden, activated, &p.down, branch);
+                let (norm, middle, rstd) = (self.stream_norm(), &saved.middle, &mut saved.rstd);
+                b.norm_residual(norm, self.eps, branch, &p.feed_forward_norm, middle, output, rstd);
+            }
+        }
+    }
+
+    fn queries_keys_values(
+        &self,
+        p: &LayerParameters<B::Wide>,
+        hidden: &B::Narrow,
+        saved: &mut SavedAttention<B>,
+    ) {
         let (b, w, t) = (self.backend, self.widths, self.tokens());
         match (&mut saved.raw, &p.qk_norm, self.qk_norms()) {
             (Some((raw, rstd)), Some(weights), Some(norms)) => {

@@ -17,6 +17,8 @@ pub struct TrainingMemory {
     pub backend_bytes: u64,
     /// Rows that go through the model at once.
     pub rows_at_once: usize,
+    /// Layers of which the feed-forward block, and no more, is computed again in the backward pass.
+    pub feed_forwards_recomputed: usize,
     /// Layers that are computed again in the backward pass.
     pub layers_recomputed: usize,
 }
@@ -59,12 +61,13 @@ pub(in crate::runtime) fn predict<B: Backend>(
     let base = load(a, 0, context)?;
     let backend = |tokens| B::overhead_bytes(Load { tokens, ..base });
     let held = |tokens| parameters_bytes + backend(tokens);
-    let Schedule { rows, recomputed } = schedule::<B>(&widths, layers, rows, context, true, held, budget)?;
+    let Schedule { rows, again } = schedule::<B>(&widths, layers, rows, context, true, held, budget)?;
     Ok(TrainingMemory {
         parameters_bytes,
-        activations_bytes: training_bytes::<B>(&widths, layers, rows * context, recomputed),
+        activations_bytes: training_bytes::<B>(&widths, layers, rows * context, again),
         backend_bytes: backend(rows * context),
         rows_at_once: rows,
-        layers_recomputed: recomputed,
+        feed_forwards_recomputed: again.feed_forwards - again.layers,
+        layers_recomputed: again.layers,
     })
 }

@@ -64,8 +64,8 @@ impl Widths {
     }
 }
 
-/// What the backward pass of a layer needs besides the layer's input.
-pub(crate) struct Saved<B: Backend> {
+/// What the backward pass of a layer's attention block needs besides the layer's input.
+pub(crate) struct SavedAttention<B: Backend> {
     /// `[tokens, qkv]` as attention reads it: normalised and rotated.
     pub(crate) qkv: B::Narrow,
     /// `[tokens, qkv]` before q and k norm, with their statistics.
@@ -74,14 +74,23 @@ pub(crate) struct Saved<B: Backend> {
     pub(crate) attention: B::Narrow,
     /// `[rows, heads, context]`.
     pub(crate) log_sum: B::Wide,
+    /// `[tokens]` statistics of the block's norm.
+    pub(crate) rstd: B::Wide,
+    /// `[tokens, hidden]` output of the block before its norm, when the norm comes after.
+    pub(crate) branch: Option<B::Narrow>,
+}
+
+/// What the backward pass of a layer's feed-forward block needs. All of it follows from the attention
+/// block's output without attention being computed again.
+pub(crate) struct SavedFeedForward<B: Backend> {
     /// `[tokens, hidden]` stream between the two blocks.
     pub(crate) middle: B::Wide,
-    /// `[tokens]` statistics of the two norms.
-    pub(crate) rstd: [B::Wide; 2],
+    /// `[tokens]` statistics of the block's norm.
+    pub(crate) rstd: B::Wide,
     /// `[tokens, 2·ffn]`; the backward pass turns it into its gradient.
     pub(crate) gate_up: B::Narrow,
-    /// `[tokens, hidden]` outputs of the two blocks before their norm, when the norm comes after.
-    pub(crate) branch: Option<[B::Narrow; 2]>,
+    /// `[tokens, hidden]` output of the block before its norm, when the norm comes after.
+    pub(crate) branch: Option<B::Narrow>,
 }
 
 /// Number of wide and narrow values.
@@ -97,15 +106,24 @@ impl Size {
     }
 }
 
-/// Values per token of [`Saved`].
-fn saved_size(w: &Widths) -> Size {
-    let mut size = Size { wide: w.hidden + w.heads + 2, narrow: w.qkv + w.queries + 2 * w.ffn };
+/// Values per token of [`SavedAttention`].
+fn attention_size(w: &Widths) -> Size {
+    let mut size = Size { wide: w.heads + 1, narrow: w.qkv + w.queries };
     if w.family.qk_norm != QkNorm::None {
         size.narrow += w.qkv;
         size.wide += w.qk_segments().iter().sum::<usize>();
     }
     if w.family.norm_place == NormPlace::After {
-        size.narrow += 2 * w.hidden;
+        size.narrow += w.hidden;
+    }
+    size
+}
+
+/// Values per token of [`SavedFeedForward`].
+fn feed_forward_size(w: &Widths) -> Size {
+    let mut size = Size { wide: w.hidden + 1, narrow: 2 * w.ffn };
+    if w.family.norm_place == NormPlace::After {
+        size.narrow += w.hidden;
     }
     size
 }
@@ -120,13 +138,49 @@ fn shared_size(w: &Widths, training: bool) -> Size {
     size
 }
 
+/// What the backward pass computes again, of the first layers: those that do share their buffers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Again {
+    /// Layers of which everything is.
+    pub(crate) layers: usize,
+    /// Layers of which the feed-forward block is, at least; not fewer than `layers`. It takes most of the
+    /// memory and, unlike attention, costs no more in a longer context (selective recomputation, Korthikanti
+    /// et al., arXiv:2205.05198, section 5; there attention is the block that is dear to keep).
+    pub(crate) feed_forwards: usize,
+}
+
+impl Again {
+    /// The next that takes less memory; `None` when everything is computed again.
+    fn more(self, layers: usize) -> Option<Self> {
+        // One layer alone saves nothing: its activations take the shared place.
+        let next = |n: usize| (n + 1).max(2).min(layers);
+        if self.feed_forwards < layers {
+            Some(Self { feed_forwards: next(self.feed_forwards), ..self })
+        } else if self.layers < layers {
+            Some(Self { layers: next(self.layers), ..self })
+        } else {
+            None
+        }
+    }
+
+    /// How many buffers `layers` layers need of which the first `again` share one.
+    fn buffers(layers: usize, again: usize) -> usize {
+        layers - again + usize::from(again > 0)
+    }
+
+    /// Which of them is that of `layer`.
+    pub(crate) fn place(layer: usize, again: usize) -> usize {
+        if layer < again { 0 } else { layer - again + usize::from(again > 0) }
+    }
+}
+
 /// How a batch is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
     /// Rows that go through the model at once.
     pub(crate) rows: usize,
-    /// The first layers, which share one [`Saved`] and are computed again in the backward pass.
-    pub(crate) recomputed: usize,
+    /// What is computed again.
+    pub(crate) again: Again,
 }
 
 /// Fit rows of `context` tokens into `budget` bytes. `held` is what else there is, of so many tokens at
@@ -142,24 +196,24 @@ pub(crate) fn schedule<B: Backend>(
 ) -> Result<Schedule, EngineError> {
     let mut group = (TOKENS_AT_ONCE / context).clamp(1, rows.max(1));
     if !training {
-        return Ok(Schedule { rows: group, recomputed: layers });
+        return Ok(Schedule { rows: group, again: Again { layers, feed_forwards: layers } });
     }
-    while group > 1 && training_bytes::<B>(w, layers, group * context, 0) > B::ACTIVATIONS_AT_ONCE {
+    let none = Again::default();
+    while group > 1 && training_bytes::<B>(w, layers, group * context, none) > B::ACTIVATIONS_AT_ONCE {
         group = group.div_ceil(2);
     }
-    let mut schedule = Schedule { rows: group, recomputed: 0 };
+    let mut schedule = Schedule { rows: group, again: none };
     let Some(budget) = budget else { return Ok(schedule) };
     loop {
         let tokens = schedule.rows * context;
-        let needed = held(tokens) + training_bytes::<B>(w, layers, tokens, schedule.recomputed);
+        let needed = held(tokens) + training_bytes::<B>(w, layers, tokens, schedule.again);
         if needed <= budget {
             return Ok(schedule);
         }
-        if schedule.recomputed < layers {
-            // One recomputed layer alone saves nothing: its activations take the shared place.
-            schedule.recomputed = (schedule.recomputed + 1).max(2).min(layers);
+        if let Some(again) = schedule.again.more(layers) {
+            schedule.again = again;
         } else if schedule.rows > 1 {
-            schedule = Schedule { rows: schedule.rows.div_ceil(2), recomputed: 0 };
+            schedule = Schedule { rows: schedule.rows.div_ceil(2), again: none };
         } else {
             return Err(EngineError::Budget { context, needed, budget });
         }
@@ -167,11 +221,12 @@ pub(crate) fn schedule<B: Backend>(
 }
 
 /// Activations and scratch of a step over `tokens` tokens.
-pub(crate) fn training_bytes<B: Backend>(w: &Widths, layers: usize, tokens: usize, recomputed: usize) -> u64 {
-    let saved = layers - recomputed + usize::from(recomputed > 0);
+pub(crate) fn training_bytes<B: Backend>(w: &Widths, layers: usize, tokens: usize, again: Again) -> u64 {
     let streams = Size { wide: (layers + 1) * w.hidden, narrow: 0 };
+    let buffers = |again| Again::buffers(layers, again) as u64;
     streams.bytes::<B>(tokens)
-        + saved_size(w).bytes::<B>(tokens) * saved as u64
+        + attention_size(w).bytes::<B>(tokens) * buffers(again.layers)
+        + feed_forward_size(w).bytes::<B>(tokens) * buffers(again.feed_forwards)
         + shared_size(w, true).bytes::<B>(tokens)
 }
 
@@ -196,11 +251,12 @@ pub(crate) struct Workspace<B: Backend> {
     pub(crate) tokens: usize,
     /// Positions the RoPE tables hold.
     pub(crate) positions: usize,
-    pub(crate) recomputed: usize,
+    pub(crate) again: Again,
     /// Stream before each layer and after the last; only two, used in turn, without training.
     pub(crate) streams: Vec<B::Wide>,
-    /// The shared one first, if there is one.
-    pub(crate) saved: Vec<Saved<B>>,
+    /// The shared one first, if there is one; the same for the other block.
+    pub(crate) attention: Vec<SavedAttention<B>>,
+    pub(crate) feed_forward: Vec<SavedFeedForward<B>>,
     /// `[tokens, hidden]`.
     pub(crate) hidden: B::Narrow,
     /// `[tokens, ffn]`.
@@ -229,15 +285,19 @@ impl<B: Backend> Workspace<B> {
         layers: usize,
         tokens: usize,
         positions: usize,
-        recomputed: usize,
+        again: Again,
         training: bool,
     ) -> Result<Self, EngineError> {
         let wide = |per_token: usize| backend.wide(per_token * tokens);
         let narrow = |per_token: usize| backend.narrow(per_token * tokens);
         let index = || backend.index(tokens);
-        let saved = || {
-            let segments = w.qk_segments();
-            Ok(Saved {
+        let segments = w.qk_segments();
+        let branch = || match w.family.norm_place {
+            NormPlace::Before => Ok(None),
+            NormPlace::After => narrow(w.hidden).map(Some),
+        };
+        let attention = |_| {
+            Ok(SavedAttention {
                 qkv: narrow(w.qkv)?,
                 raw: match w.family.qk_norm {
                     QkNorm::None => None,
@@ -247,30 +307,38 @@ impl<B: Backend> Workspace<B> {
                 },
                 attention: narrow(w.queries)?,
                 log_sum: wide(w.heads)?,
-                middle: wide(w.hidden)?,
-                rstd: [wide(1)?, wide(1)?],
-                gate_up: narrow(2 * w.ffn)?,
-                branch: match w.family.norm_place {
-                    NormPlace::Before => None,
-                    NormPlace::After => Some([narrow(w.hidden)?, narrow(w.hidden)?]),
-                },
+                rstd: wide(1)?,
+                branch: branch()?,
             })
         };
-        let kept = layers - recomputed + usize::from(recomputed > 0);
+        let feed_forward = |_| {
+            Ok(SavedFeedForward {
+                middle: wide(w.hidden)?,
+                rstd: wide(1)?,
+                gate_up: narrow(2 * w.ffn)?,
+                branch: branch()?,
+            })
+        };
         let streams = if training { layers + 1 } else { 2 };
         let bytes = if training {
-            training_bytes::<B>(w, layers, tokens, recomputed)
+            training_bytes::<B>(w, layers, tokens, again)
         } else {
             (Size { wide: 2 * w.hidden, narrow: 0 }).bytes::<B>(tokens)
-                + saved_size(w).bytes::<B>(tokens)
+                + attention_size(w).bytes::<B>(tokens)
+                + feed_forward_size(w).bytes::<B>(tokens)
                 + shared_size(w, false).bytes::<B>(tokens)
         };
         Ok(Workspace {
             tokens,
             positions,
-            recomputed,
+            again,
             streams: (0..streams).map(|_| wide(w.hidden)).collect::<Result<_, _>>()?,
-            saved: (0..kept).map(|_| saved()).collect::<Result<_, EngineError>>()?,
+            attention: (0..Again::buffers(layers, again.layers))
+                .map(attention)
+                .collect::<Result<_, EngineError>>()?,
+            feed_forward: (0..Again::buffers(layers, again.feed_forwards))
+                .map(feed_forward)
+                .collect::<Result<_, EngineError>>()?,
             hidden: narrow(w.hidden)?,
             activated: narrow(w.ffn)?,
             final_rstd: wide(1)?,
@@ -322,18 +390,33 @@ mod tests {
         type B = Reference<f32>;
         let w = widths();
         let run = |budget| schedule::<B>(&w, 8, 4, 128, true, |_| 1000, budget);
-        assert_eq!(run(None).unwrap(), Schedule { rows: 4, recomputed: 0 });
-        let all = 1000 + training_bytes::<B>(&w, 8, 512, 0);
-        assert_eq!(run(Some(all)).unwrap(), Schedule { rows: 4, recomputed: 0 });
-        assert_eq!(run(Some(all - 1)).unwrap(), Schedule { rows: 4, recomputed: 2 });
-        let least = 1000 + training_bytes::<B>(&w, 8, 512, 8);
-        assert_eq!(run(Some(least)).unwrap(), Schedule { rows: 4, recomputed: 8 });
+        let again = |layers, feed_forwards| Again { layers, feed_forwards };
+        let bytes = |tokens, again| 1000 + training_bytes::<B>(&w, 8, tokens, again);
+        let rows_of_four = |again| Schedule { rows: 4, again };
+        assert_eq!(run(None).unwrap(), rows_of_four(again(0, 0)));
+        let all = bytes(512, again(0, 0));
+        assert_eq!(run(Some(all)).unwrap(), rows_of_four(again(0, 0)));
+        assert_eq!(run(Some(all - 1)).unwrap(), rows_of_four(again(0, 2)));
+        let feed_forwards = bytes(512, again(0, 8));
+        assert_eq!(run(Some(feed_forwards)).unwrap(), rows_of_four(again(0, 8)));
+        assert_eq!(run(Some(feed_forwards - 1)).unwrap(), rows_of_four(again(2, 8)));
+        let least = bytes(512, again(8, 8));
+        assert_eq!(run(Some(least)).unwrap(), rows_of_four(again(8, 8)));
         assert_eq!(run(Some(least - 1)).unwrap().rows, 2);
-        let one_row = 1000 + training_bytes::<B>(&w, 8, 128, 8);
-        assert_eq!(run(Some(one_row)).unwrap(), Schedule { rows: 1, recomputed: 8 });
+        let one_row = bytes(128, again(8, 8));
+        assert_eq!(run(Some(one_row)).unwrap(), Schedule { rows: 1, again: again(8, 8) });
         assert!(
             matches!(run(Some(one_row - 1)), Err(EngineError::Budget { needed, .. }) if needed == one_row)
         );
+    }
+
+    #[test]
+    fn each_layer_has_a_place_and_those_that_are_computed_again_share_one() {
+        let places = |again| (0..4).map(|layer| Again::place(layer, again)).collect::<Vec<_>>();
+        for (again, want) in [(0, [0, 1, 2, 3]), (2, [0, 0, 1, 2]), (4, [0, 0, 0, 0])] {
+            assert_eq!(places(again), want);
+            assert_eq!(Again::buffers(4, again), want[3] + 1);
+        }
     }
 
     #[test]
@@ -346,6 +429,6 @@ mod tests {
         // Two rows of 1,024 tokens of a model of 135M parameters would hold 1.2 GiB in f32.
         let smollm2 = Widths { hidden: 576, qkv: 960, queries: 576, keys: 192, ffn: 1536, heads: 9, ..w };
         let group = schedule::<Reference<f32>>(&smollm2, 30, 2, 1024, true, |_| 0, None).unwrap();
-        assert_eq!(group, Schedule { rows: 1, recomputed: 0 });
+        assert_eq!(group, Schedule { rows: 1, again: Again::default() });
     }
 }
