@@ -329,7 +329,7 @@ const MANY: usize = 64;
 /// Queries that a part of a key head's backward pass goes through at least, and into how many parts those
 /// of a query head go at most: sums of the gradients of keys and values exist once for each.
 const QUERIES_OF_PART: usize = 512;
-const PARTS: usize = 8;
+const PARTS: usize = 4;
 
 /// Gradient of [`forward`]; see
 /// [`Backend::attention_backward`](crate::runtime::backend::Backend::attention_backward).
