@@ -124,7 +124,7 @@ pub(super) fn stages(plan: &Plan, history: &History) -> String {
                     seen.next, stage.steps
                 ),
                 number::tokens(seen.tokens as f64),
-                arrow(number::rate(stage.lr.start), number::rate(stage.lr.end)),
+                rates([stage.lr.start, stage.lr.peak, stage.lr.end]),
                 option(first.map(number::plain)),
                 option(last.map(number::plain)),
                 heldout.map_or("–".into(), |(a, b)| arrow(number::plain(a), number::plain(b))),
@@ -146,6 +146,14 @@ pub(super) fn stages(plan: &Plan, history: &History) -> String {
 
 fn option(text: Option<String>) -> String {
     text.unwrap_or_else(|| "–".into())
+}
+
+/// First and last learning rate, with the highest between them where it is neither.
+fn rates([start, peak, end]: [f64; 3]) -> String {
+    if peak > start.max(end) {
+        return format!("{} → {} → {}", number::rate(start), number::rate(peak), number::rate(end));
+    }
+    arrow(number::rate(start), number::rate(end))
 }
 
 fn arrow(from: String, to: String) -> String {
@@ -441,4 +449,16 @@ pub(super) fn plan(plan: &Plan) -> String {
         out.push_str(&format!("<p class=\"params\">Params: {params}</p>"));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rates;
+
+    #[test]
+    fn a_warm_up_is_told_from_a_rate_of_zero() {
+        assert_eq!(rates([0.0, 5e-6, 0.0]), "0 → 5e-6 → 0");
+        assert_eq!(rates([1e-5, 1e-5, 0.0]), "1e-5 → 0");
+        assert_eq!(rates([1e-5, 1e-5, 1e-5]), "1e-5");
+    }
 }
