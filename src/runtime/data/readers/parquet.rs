@@ -10,11 +10,14 @@ use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use parquet::basic::Repetition;
+use parquet::bloom_filter::Sbbf;
+use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::ParquetError;
-use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
-use parquet::record::reader::RowIter;
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::reader::{ChunkReader, FileReader, Length, RowGroupReader, SerializedFileReader};
+use parquet::record::reader::{ReaderIter, RowIter, TreeBuilder};
 use parquet::record::{Field, Row};
-use parquet::schema::types::Type;
+use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Number, Value};
 
 use super::{Body, DataError, Item, Items};
@@ -34,33 +37,35 @@ pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, Data
     });
     let (reader, schema) = opened.map_err(&damaged)?;
     let groups = reader.num_row_groups();
-    let reader = Arc::new(reader);
+    let columns = Arc::new(SchemaDescriptor::new(Arc::new(schema)));
     let (mut group, mut record, mut failed) = (0, 0, false);
-    let mut rows: Option<std::vec::IntoIter<Value>> = None;
+    let mut rows: Option<ReaderIter> = None;
     Ok(Box::new(std::iter::from_fn(move || {
-        loop {
-            if failed {
-                return None;
-            }
-            if let Some(Value::Object(row)) = rows.as_mut().and_then(Iterator::next) {
-                record += 1;
-                return Some(Ok(Item { record, body: Body::Row(row) }));
-            }
-            if group == groups {
-                return None;
-            }
-            let read = guarded(|| {
-                let row_group = reader.get_row_group(group)?;
-                let rows = RowIter::from_row_group(Some(schema.clone()), row_group.as_ref())?;
-                rows.map(|row| Ok(object(&row?))).collect::<Result<Vec<_>, ParquetError>>()
-            });
-            group += 1;
-            match read {
-                Ok(read) => rows = Some(read.into_iter()),
-                Err(what) => {
-                    failed = true;
-                    return Some(Err(damaged(format!("row group {group}: {what}"))));
+        if failed {
+            return None;
+        }
+        // A row at a time: a group of a few bytes may stand for any number of them.
+        let next = guarded(|| {
+            loop {
+                if let Some(row) = rows.as_mut().and_then(Iterator::next) {
+                    return Ok(Some(columns_of(&row?)));
                 }
+                if group == groups {
+                    return Ok(None);
+                }
+                let row_group = reader.get_row_group(group)?;
+                group += 1;
+                rows = Some(TreeBuilder::new().as_iter(columns.clone(), &Columns(row_group))?);
+            }
+        });
+        match next {
+            Ok(row) => {
+                record += 1;
+                row.map(|row| Ok(Item { record, body: Body::Row(row) }))
+            }
+            Err(what) => {
+                failed = true;
+                Some(Err(damaged(format!("after record {record}: {what}"))))
             }
         }
     })))
@@ -113,6 +118,65 @@ impl Read for ToTheEnd {
     }
 }
 
+/// A row group whose pages are looked at before the crate believes them.
+struct Columns<'a>(Box<dyn RowGroupReader + 'a>);
+
+impl RowGroupReader for Columns<'_> {
+    fn metadata(&self) -> &RowGroupMetaData {
+        self.0.metadata()
+    }
+
+    fn num_columns(&self) -> usize {
+        self.0.num_columns()
+    }
+
+    fn get_column_page_reader(&self, i: usize) -> Result<Box<dyn PageReader>, ParquetError> {
+        Ok(Box::new(Pages(self.0.get_column_page_reader(i)?)))
+    }
+
+    fn get_column_bloom_filter(&self, i: usize) -> Option<&Sbbf> {
+        self.0.get_column_bloom_filter(i)
+    }
+
+    fn get_row_iter(&self, projection: Option<Type>) -> Result<RowIter<'_>, ParquetError> {
+        RowIter::from_row_group(projection, self)
+    }
+}
+
+/// Pages of a column. The crate makes room for as many values as the header of a dictionary tells.
+struct Pages(Box<dyn PageReader>);
+
+impl PageReader for Pages {
+    fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
+        let page = self.0.get_next_page()?;
+        match &page {
+            // A value takes a byte at least: bits have no dictionary.
+            Some(Page::DictionaryPage { buf, num_values, .. }) if *num_values as usize > buf.len() => {
+                let bytes = buf.len();
+                let problem = format!("a dictionary of {bytes} bytes is said to have {num_values} values");
+                Err(ParquetError::General(problem))
+            }
+            _ => Ok(page),
+        }
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
+        self.0.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<(), ParquetError> {
+        self.0.skip_next_page()
+    }
+}
+
+impl Iterator for Pages {
+    type Item = Result<Page, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
 thread_local! {
     /// Whether this thread is in [`guarded`], where a panic is told of as an error.
     static GUARDED: Cell<bool> = const { Cell::new(false) };
@@ -155,10 +219,8 @@ fn projection(schema: &Type, fields: Option<&[String]>) -> Result<Type, ParquetE
     builder.build()
 }
 
-fn object(row: &Row) -> Value {
-    Value::Object(
-        row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect::<Map<_, _>>(),
-    )
+fn columns_of(row: &Row) -> Map<String, Value> {
+    row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect()
 }
 
 fn value(field: &Field) -> Value {
@@ -185,7 +247,7 @@ fn value(field: &Field) -> Value {
             Ok(text) => text.into(),
             Err(_) => Value::Null,
         },
-        Field::Group(row) => object(row),
+        Field::Group(row) => Value::Object(columns_of(row)),
         Field::ListInternal(list) => list.elements().iter().map(value).collect::<Vec<_>>().into(),
         Field::MapInternal(map) => {
             let entries = map.entries().iter().filter_map(|(k, v)| match k {
