@@ -11,11 +11,20 @@ use crate::runtime::exec::{ExecError, lock};
 
 /// The chosen stages of a run and how far each has come.
 pub(super) struct Queue<'a> {
-    stages: Vec<(&'a StagePlan, Vec<usize>)>,
+    stages: Vec<Entry<'a>>,
     states: Mutex<Vec<State>>,
     changed: Condvar,
     closed: AtomicBool,
     jobs: usize,
+}
+
+/// One of the stages.
+struct Entry<'a> {
+    stage: &'a StagePlan,
+    /// Those it waits for.
+    after: Vec<usize>,
+    /// Whether it was done before this run: it takes no time.
+    over: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +36,17 @@ enum State {
 
 impl<'a> Queue<'a> {
     /// The stages of `plan` that are in `selected`, for so many jobs. What is not selected need not be
-    /// waited for: it is there or the stage will say that it is missing.
+    /// waited for: it is there or the stage will say that it is missing. `over` says what a run before this
+    /// one has done.
     ///
     /// # Errors
     /// [`ExecError::BrokenPlan`].
-    pub(super) fn new(plan: &'a Plan, selected: &BTreeSet<String>, jobs: usize) -> Result<Self, ExecError> {
+    pub(super) fn new(
+        plan: &'a Plan,
+        selected: &BTreeSet<String>,
+        jobs: usize,
+        over: impl Fn(&StagePlan) -> bool,
+    ) -> Result<Self, ExecError> {
         let chosen: Vec<&StagePlan> = plan.stages.iter().filter(|s| selected.contains(&s.name)).collect();
         let place = |name: &str| chosen.iter().position(|s| s.name == name);
         let mut stages = Vec::with_capacity(chosen.len());
@@ -46,7 +61,7 @@ impl<'a> Queue<'a> {
                     None => {}
                 }
             }
-            stages.push((stage, after));
+            stages.push(Entry { stage, after, over: over(stage) });
         }
         Ok(Self {
             states: Mutex::new(vec![State::Waiting; stages.len()]),
@@ -76,18 +91,19 @@ impl<'a> Queue<'a> {
                 return None;
             }
             let can_begin = |i: usize| {
-                let whole = self.stages[i].1.iter().all(|from| states[*from] == State::Done);
+                let whole = self.stages[i].after.iter().all(|from| states[*from] == State::Done);
                 states[i] == State::Waiting && whole
             };
             let ready: Vec<usize> = (0..states.len()).filter(|i| can_begin(*i)).collect();
-            let running = states.iter().filter(|s| **s == State::Running).count();
+            let running: Vec<usize> = (0..states.len()).filter(|i| states[*i] == State::Running).collect();
             match ready.first() {
                 Some(&index) => {
-                    let share = (running + ready.len()).min(self.jobs);
+                    let busy = running.iter().chain(&ready).filter(|i| !self.stages[**i].over).count();
+                    let share = busy.clamp(1, self.jobs);
                     states[index] = State::Running;
-                    return Some(Claim { queue: self, index, stage: self.stages[index].0, share });
+                    return Some(Claim { queue: self, index, stage: self.stages[index].stage, share });
                 }
-                None if running == 0 => return None,
+                None if running.is_empty() => return None,
                 None => states = self.changed.wait(states).unwrap_or_else(PoisonError::into_inner),
             }
         }
@@ -154,7 +170,7 @@ mod tests {
     fn queue<'a>(plan: &'a Plan, left_out: &[&str], jobs: usize) -> Queue<'a> {
         let all = plan.stages.iter().map(|s| &s.name).chain(plan.soups.iter().map(|s| &s.name));
         let selected = all.filter(|name| !left_out.contains(&name.as_str())).cloned().collect();
-        Queue::new(plan, &selected, jobs).unwrap()
+        Queue::new(plan, &selected, jobs, |_| false).unwrap()
     }
 
     fn seen(claim: &Claim<'_>) -> (String, usize) {
@@ -203,6 +219,16 @@ mod tests {
         let [a, b] = [queue_of_two.next().unwrap(), queue_of_two.next().unwrap()];
         assert_eq!([seen(&a), seen(&b)], [("branch[2]".into(), 2), ("branch[3]".into(), 2)]);
         assert_eq!(queue(&plan, &[], 100).jobs(), 5);
+    }
+
+    #[test]
+    fn what_a_run_before_has_done_takes_no_share() {
+        let plan = graph();
+        let selected = plan.stages.iter().map(|s| s.name.clone()).collect();
+        let queue = Queue::new(&plan, &selected, 2, |stage| stage.name != "branch[3]").unwrap();
+        queue.next().unwrap().done();
+        let [over, left] = [queue.next().unwrap(), queue.next().unwrap()];
+        assert_eq!([seen(&over), seen(&left)], [("branch[2]".into(), 1), ("branch[3]".into(), 1)]);
     }
 
     #[test]

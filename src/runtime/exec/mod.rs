@@ -175,13 +175,15 @@ pub fn exec(
     };
     let metrics = Journal::open::<StepRecord>(&dir.metrics(), done)?;
     let evals = Journal::open::<EvalRecord>(&dir.evals(), done)?;
+    let over = |stage: &StagePlan| progress.get(&stage.name).is_some_and(|p| p.finished(stage));
+    let queue = Queue::new(plan, &selected, options.jobs, over)?;
     let run = Run {
         plan,
         options,
         stop,
         observer,
         dir,
-        queue: Queue::new(plan, &selected, options.jobs)?,
+        queue,
         progress: Mutex::new(progress),
         metrics: Mutex::new(metrics),
         evals: Mutex::new(evals),
