@@ -6,6 +6,7 @@ mod jsonl;
 mod megatron;
 mod npy;
 mod parquet;
+mod parquet_footer;
 mod text;
 
 use std::fs::File;

@@ -20,7 +20,7 @@ use parquet::record::{Field, Row};
 use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Number, Value};
 
-use super::{Body, DataError, Item, Items};
+use super::{Body, DataError, Item, Items, parquet_footer};
 
 /// Rows of the file as objects of the columns in `fields` (roots of nested ones; absent columns
 /// are left out), or of all columns.
@@ -31,7 +31,11 @@ pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, Data
     };
     let file = File::open(path).map_err(DataError::io("open", path))?;
     let opened = guarded(|| {
-        let reader = SerializedFileReader::new(Source { length: file.metadata()?.len(), file })?;
+        let source = Source { length: file.metadata()?.len(), file };
+        if let Some(footer) = footer(&source)? {
+            parquet_footer::check(&footer).map_err(ParquetError::General)?;
+        }
+        let reader = SerializedFileReader::new(source)?;
         let schema = projection(reader.metadata().file_metadata().schema(), fields)?;
         Ok::<_, ParquetError>((reader, schema))
     });
@@ -69,6 +73,21 @@ pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, Data
             }
         }
     })))
+}
+
+/// The encoded `FileMetaData` at the end of a file; `None` where the crate will say that there is none.
+fn footer(source: &Source) -> Result<Option<Bytes>, ParquetError> {
+    const TAIL: u64 = 8;
+    let Some(start) = source.length.checked_sub(TAIL) else { return Ok(None) };
+    let tail = source.get_bytes(start, TAIL as usize)?;
+    let (Some((length, b"PAR1")), true) = (tail.split_first_chunk::<4>(), tail.len() == 8) else {
+        return Ok(None);
+    };
+    let length = u32::from_le_bytes(*length);
+    match start.checked_sub(u64::from(length)) {
+        Some(start) => source.get_bytes(start, length as usize).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// The file, whose end is an error to read beyond. The crate's own reader of files gives no bytes there,
