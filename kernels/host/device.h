@@ -27,6 +27,7 @@ class Device {
   virtual bool is_gpu() = 0;
   /// Whether kernels that need sm_90a can run.
   virtual bool has_hopper() = 0;
+  virtual int multiprocessors() { return 2; }
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* at) = 0;
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
@@ -35,7 +36,8 @@ class Device {
   /// Row-major bf16 `[height, width]` read in boxes with the 128-byte swizzle.
   virtual MapBytes map_2d(const void* base, uint64_t width, uint64_t height, uint64_t pitch_bytes, uint32_t box_width,
                           uint32_t box_height) = 0;
-  /// Seconds that `repeats` of the launch take on the device, per launch.
+  /// Seconds that `repeats` of the launch take on the device, per launch, after one that is not counted. With 0 repeats
+  /// there is that one alone.
   virtual double time(const LaunchSpec& spec, void** arguments, int arguments_len, int repeats) = 0;
 
   template <class... A>

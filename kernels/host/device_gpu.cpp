@@ -34,6 +34,7 @@ struct Driver {
   Result (*event_record)(Handle, Handle);
   Result (*event_synchronize)(Handle);
   Result (*event_elapsed)(float*, Handle, Handle);
+  Result (*event_destroy)(Handle);
   Result (*error_name)(Result, const char**);
   Result (*encode_tiled)(void*, int, unsigned, void*, const uint64_t*, const uint64_t*, const uint32_t*, const uint32_t*,
                          int, int, int, int);
@@ -71,6 +72,7 @@ class Gpu : public Device {
     *(void**)&d.event_record = get("cuEventRecord");
     *(void**)&d.event_synchronize = get("cuEventSynchronize");
     *(void**)&d.event_elapsed = get("cuEventElapsedTime");
+    *(void**)&d.event_destroy = get("cuEventDestroy_v2");
     *(void**)&d.error_name = get("cuGetErrorName");
     *(void**)&d.encode_tiled = get("cuTensorMapEncodeTiled");
     must(d.init(0), "cuInit");
@@ -79,6 +81,7 @@ class Gpu : public Device {
     must(d.device_name(name, sizeof name, device), "cuDeviceGetName");
     must(d.device_attribute(&major, 75, device), "compute capability");
     must(d.device_attribute(&minor, 76, device), "compute capability");
+    must(d.device_attribute(&processors, 16, device), "number of multiprocessors");
     Handle context;
     must(d.context_retain(&context, device), "cuDevicePrimaryCtxRetain");
     must(d.context_set(context), "cuCtxSetCurrent");
@@ -93,10 +96,12 @@ class Gpu : public Device {
     if (modules.empty()) fprintf(stderr, "%s holds no .cubin this GPU can load\n", dir), exit(2);
   }
   std::string describe() override {
-    return std::string(name) + ", compute capability " + std::to_string(major) + "." + std::to_string(minor);
+    return std::string(name) + ", compute capability " + std::to_string(major) + "." + std::to_string(minor) + ", " +
+           std::to_string(processors) + " multiprocessors";
   }
   bool is_gpu() override { return true; }
   bool has_hopper() override { return major == 9; }
+  int multiprocessors() override { return processors; }
   void* allocate(size_t bytes) override {
     uint64_t p = 0;
     must(d.alloc(&p, bytes ? bytes : 1), "cuMemAlloc");
@@ -127,19 +132,24 @@ class Gpu : public Device {
     must(d.event_create(&begin, 0), "cuEventCreate");
     must(d.event_create(&end, 0), "cuEventCreate");
     start(s, arguments);
+    // Before any clock runs: what the first launch did wrong is its own.
+    must(d.synchronize(), s.kernel);
+    if (repeats < 1) return 0;
     must(d.event_record(begin, nullptr), "cuEventRecord");
     for (int i = 0; i < repeats; i++) start(s, arguments);
     must(d.event_record(end, nullptr), "cuEventRecord");
     must(d.event_synchronize(end), s.kernel);
     float ms = 0;
     must(d.event_elapsed(&ms, begin, end), "cuEventElapsedTime");
+    must(d.event_destroy(begin), "cuEventDestroy");
+    must(d.event_destroy(end), "cuEventDestroy");
     return ms * 1e-3 / repeats;
   }
 
  private:
   Driver d = {};
   char name[256] = {};
-  int major = 0, minor = 0;
+  int major = 0, minor = 0, processors = 0;
   std::vector<Handle> modules;
   std::map<std::string, Handle> functions;
 
@@ -158,7 +168,11 @@ class Gpu : public Device {
     for (size_t n; (n = fread(block, 1, sizeof block, f)) > 0;) image.insert(image.end(), block, block + n);
     fclose(f);
     Handle module;
-    if (d.module_load(&module, image.data()) == 0) modules.push_back(module);
+    // Said, since every kernel of that file is missing then.
+    if (Result r = d.module_load(&module, image.data()))
+      fprintf(stderr, "%s: error %d: the driver does not load it\n", path.c_str(), r);
+    else
+      modules.push_back(module);
   }
   void start(const LaunchSpec& s, void** arguments) {
     Handle& f = functions[s.kernel];

@@ -1,8 +1,10 @@
 // What the kernel checks share: random inputs, buffers, comparison with an f64 reference.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <functional>
+#include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -98,6 +100,14 @@ inline std::vector<double> widen(const std::vector<uint16_t>& v) {
 }
 inline std::vector<double> widen(const std::vector<float>& v) { return std::vector<double>(v.begin(), v.end()); }
 
+struct Check;
+/// Told of every case before it runs; may leave it out.
+struct Observer {
+  virtual ~Observer() = default;
+  /// Whether the case that `check` has just begun is to run.
+  virtual bool begin(const Check& check) = 0;
+};
+
 /// One check of a family: its cases call `expect…`; the driver counts.
 struct Check {
   Device& device;
@@ -106,14 +116,20 @@ struct Check {
   Check(Device& d, uint64_t s, bool only_small) : device(d), seed(s), small(only_small) {}
   int passed = 0, failed = 0;
   std::string case_name;
-  /// Only `results` counts: nothing is compared, and references need not be computed.
+  /// Only the results count: nothing is compared, and references need not be computed.
   bool repeating = false;
+  Observer* observer = nullptr;
+  /// On the host model, for what a GPU is held to.
+  bool reference = false;
+  /// The case in hand is left out: its launches do nothing, its results are not looked at.
+  bool left_out = false;
 
   void fail(const std::string& why) {
     failed++;
     printf("FAIL %s (seed %llu): %s\n", case_name.c_str(), (unsigned long long)seed, why.c_str());
   }
   void expect(bool ok, const std::string& what) {
+    if (left_out) return;
     if (ok || repeating)
       passed++;
     else
@@ -123,7 +139,7 @@ struct Check {
   /// in a row of one token), nothing is relative to it: there 2e-6 per value is allowed instead.
   void close(const std::string& what, const std::vector<double>& got, const std::vector<double>& want, double cap) {
     note(got);
-    if (repeating) return;
+    if (repeating || left_out) return;
     double d2 = 0, w2 = 0, worst = 0;
     size_t nan = 0, at = 0;
     if (got.size() != want.size()) return fail(what + ": sizes differ");
@@ -147,12 +163,13 @@ struct Check {
       if (verbose) printf("  ok %s %s\n", case_name.c_str(), text);
     } else {
       fail(text);
+      explain(what, got, want, 4 * cap * sqrt(w2 / n) + floor / sqrt(n), cap);
     }
   }
   /// Largest absolute distance.
   void within(const std::string& what, const std::vector<double>& got, const std::vector<double>& want, double cap) {
     note(got);
-    if (repeating) return;
+    if (repeating || left_out) return;
     double worst = 0;
     size_t nan = 0, at = 0;
     if (got.size() != want.size()) return fail(what + ": sizes differ");
@@ -169,21 +186,104 @@ struct Check {
       if (verbose) printf("  ok %s %s\n", case_name.c_str(), text);
     } else {
       fail(text);
+      explain(what, got, want, cap, 0);
     }
   }
   template <class T>
   void same_bits(const std::string& what, const std::vector<T>& a, const std::vector<T>& b) {
-    expect(a.size() == b.size() && memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0, what + ": bits differ");
+    const bool same = a.size() == b.size() && memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+    expect(same, what + ": bits differ");
+    if (!same && !repeating && !left_out) explain(what, std::vector<double>(a.begin(), a.end()), std::vector<double>(b.begin(), b.end()), 0, 0);
   }
   void begin(const char* format, ...) __attribute__((format(printf, 2, 3)));
   bool verbose = false;
-  /// Hash of every result so far: equal for runs that computed the same bits.
-  uint64_t results = 14695981039346656037ull;
+  /// Every case so far and a hash of its results: equal for runs that computed the same bits.
+  struct Outcome {
+    std::string name;
+    uint64_t hash;
+  };
+  std::vector<Outcome> outcomes;
   void note(const std::vector<double>& got) {
+    if (outcomes.empty() || left_out) return;
     for (double v : got) {
       uint64_t bits;
       memcpy(&bits, &v, 8);
-      results = (results ^ bits) * 1099511628211ull;
+      outcomes.back().hash = (outcomes.back().hash ^ bits) * 1099511628211ull;
+    }
+  }
+
+ private:
+  int explained = 0;
+  /// `repeating` as it was before a case was left out.
+  bool kept = false;
+  /// Rows of what a case computes, from its name, whose last `AxB…` is its shape; 1 when they do not divide `size`.
+  size_t rows_of(size_t size) const {
+    size_t rows = 1;
+    for (size_t i = 0; i < case_name.size(); i++) {
+      int a = 0, b = 0;
+      // A number begins here, not in the middle of another or of a word.
+      if (i && (isalnum((unsigned char)case_name[i - 1]) || case_name[i - 1] == '_')) continue;
+      if (sscanf(case_name.c_str() + i, "%dx%d", &a, &b) != 2 || a < 1 || b < 1) continue;
+      rows = case_name.compare(0, 9, "attention") == 0 ? (size_t)a * b : (size_t)a;
+    }
+    return rows && size % rows == 0 ? rows : 1;
+  }
+  /// Residues that occur among `at`, unless all do: "mod 8: 1 3; ".
+  static std::string residues(const std::vector<size_t>& at, size_t extent) {
+    std::string text;
+    for (size_t m : {2, 8, 16, 64}) {
+      if (extent <= m) break;
+      std::vector<bool> seen(m);
+      size_t count = 0;
+      for (size_t i : at) count += !seen[i % m], seen[i % m] = true;
+      if (count == m || count > 8) continue;
+      text += " mod " + std::to_string(m) + ":";
+      for (size_t i = 0; i < m; i++)
+        if (seen[i]) text += " " + std::to_string(i);
+      text += ";";
+    }
+    return text;
+  }
+  /// Where it is wrong and by how much, so that a layout, a lost tile and a race can be told apart when the machine is gone.
+  void explain(const std::string& what, const std::vector<double>& got, const std::vector<double>& want, double absolute,
+               double relative) {
+    if (explained++ >= 6 || got.size() != want.size() || got.empty()) return;
+    const size_t rows = rows_of(got.size()), columns = got.size() / rows;
+    std::vector<size_t> at_row, at_column;
+    std::vector<double> ratios;
+    std::vector<bool> row_seen(rows), column_seen(columns);
+    size_t wrong = 0, shown = 0, undefined = 0, zero = 0;
+    printf("  %s: %zu rows of %zu\n", what.c_str(), rows, columns);
+    for (size_t i = 0; i < got.size(); i++) {
+      const double d = got[i] == want[i] ? 0 : fabs(got[i] - want[i]);
+      if (d <= absolute + relative * fabs(want[i])) continue;
+      const size_t r = i / columns, k = i % columns;
+      wrong++, undefined += std::isnan(got[i]), zero += got[i] == 0;
+      if (!row_seen[r]) at_row.push_back(r), row_seen[r] = true;
+      if (!column_seen[k]) at_column.push_back(k), column_seen[k] = true;
+      if (want[i] != 0 && std::isfinite(got[i])) ratios.push_back(got[i] / want[i]);
+      if (shown++ < 8) printf("    [%zu][%zu] %.8g, want %.8g\n", r, k, got[i], want[i]);
+    }
+    if (wrong) {
+      std::sort(at_row.begin(), at_row.end()), std::sort(at_column.begin(), at_column.end());
+      std::sort(ratios.begin(), ratios.end());
+      printf("    %zu of %zu wrong (%zu NaN, %zu zero); %zu rows, %zu to %zu;%s %zu columns, %zu to %zu;%s median got/want %.4g\n", wrong,
+             got.size(), undefined, zero, at_row.size(), at_row.front(), at_row.back(), residues(at_row, rows).c_str(), at_column.size(),
+             at_column.front(), at_column.back(), residues(at_column, columns).c_str(), ratios.empty() ? NAN : ratios[ratios.size() / 2]);
+    }
+    const char* folder = getenv("MIDC_DUMP");
+    if (!folder || got.size() > 1 << 18) return;
+    std::string name = case_name + " " + what + " " + std::to_string(seed);
+    for (char& letter : name)
+      if (!isalnum((unsigned char)letter)) letter = '-';
+    if (FILE* file = fopen((std::string(folder) + "/" + name + ".f32").c_str(), "wb")) {
+      // A line of text, then what was got and what was wanted, row by row in f32.
+      fprintf(file, "%zu %zu %s: %s\n", rows, columns, case_name.c_str(), what.c_str());
+      for (const std::vector<double>* values : {&got, &want}) {
+        std::vector<float> narrow(values->begin(), values->end());
+        fwrite(narrow.data(), 4, narrow.size(), file);
+      }
+      fclose(file);
     }
   }
 };

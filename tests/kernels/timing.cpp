@@ -1,15 +1,42 @@
-// Times the kernels and writes one JSON object per line: {"op", "shape", "seconds", "flops" or "bytes"}.
+// Times the kernels and writes one JSON object per line: {"op", "shape", "seconds", "flops" or "bytes"}; with "error" and
+// "cap" where some of the results were compared with f64 at the very shape that was timed.
 #include "timing.h"
 
 namespace {
+
+// What --profile runs: the kernels a step of a 1B model spends its time in.
+const char* const PROFILED[][2] = {
+    {"gemm_sm90_nt_bf16_256", "8192x8192x8192"},   {"gemm_sm90_nt_bf16_256", "8192x2048x8192"},
+    {"gemm_sm90_nn_bf16_256", "8192x2048x8192"},   {"gemm_sm90_tn_f32_256", "8192x2048x8192"},
+    {"attention_forward_sm90_128", "4x4096"},      {"attention_forward_sm90_128", "1x16384"},
+    {"attention_backward_sm90_kv_128", "4x4096"},  {"attention_backward_sm90_q_128", "4x4096"},
+    {"attention_backward_sm90_kv_128", "1x16384"}, {"adamw_f32", ""},
+    {"rmsnorm_forward", ""},                       {"rmsnorm_backward", ""},
+    {"cross_entropy_backward", ""},
+};
 
 struct Timer {
   Device& device;
   FILE* out;
   int repeats;
+  bool profile;
 
-  void row(const std::string& op, const std::string& shape, double seconds, const char* unit, double amount) {
-    fprintf(out, "{\"op\":\"%s\",\"shape\":\"%s\",\"seconds\":%.9g,\"%s\":%.9g}\n", op.c_str(), shape.c_str(), seconds, unit, amount);
+  /// Seconds of one launch; NaN for one that did not take place.
+  template <class... A>
+  double run(const std::string& shape, const LaunchSpec& spec, const A&... arguments) {
+    bool wanted = !profile;
+    for (auto& p : PROFILED) wanted |= profile && !strcmp(p[0], spec.kernel) && shape.compare(0, strlen(p[1]), p[1]) == 0;
+    return wanted ? device.timed(repeats, spec, arguments...) : NAN;
+  }
+  /// `error` is below 0 where nothing was compared.
+  void row(const std::string& op, const std::string& shape, double seconds, const char* unit, double amount, double error = -1,
+           double cap = 0) {
+    // Left out, or it took a process with it.
+    if (std::isnan(seconds) || profile) return;
+    fprintf(out, "{\"op\":\"%s\",\"shape\":\"%s\",\"seconds\":%.9g,\"%s\":%.9g", op.c_str(), shape.c_str(), seconds, unit, amount);
+    // JSON has no NaN.
+    if (error >= 0 || std::isnan(error)) fprintf(out, ",\"error\":%.4g,\"cap\":%g", std::isnan(error) ? 9.99e99 : error, cap);
+    fprintf(out, "}\n");
     fflush(out);
   }
 };
@@ -21,152 +48,307 @@ std::string text(const char* format, long a, long b, long c) {
 }
 
 // Random values, never zeros: zeros draw less power and run faster than any real input.
-Buffer<uint16_t> values(Device& d, size_t n) {
-  Random r(n);
-  std::vector<uint16_t> block(std::min<size_t>(n, 1 << 20)), all(n);
-  for (uint16_t& v : block) v = host::to_bf16((float)r.normal());
-  for (size_t i = 0; i < n; i++) all[i] = block[i % block.size()];
-  return Buffer<uint16_t>(d, all);
-}
+struct Values {
+  std::vector<uint16_t> bits;
+  Buffer<uint16_t> on;
+  static std::vector<uint16_t> random(size_t n) {
+    Random r(n);
+    std::vector<uint16_t> block(std::min<size_t>(n, 1 << 20)), all(n);
+    for (uint16_t& v : block) v = host::to_bf16((float)r.normal());
+    // Blocks differ by their signs, or products would repeat over a large matrix.
+    for (size_t i = 0; i < n; i++) all[i] = (uint16_t)(block[i % block.size()] ^ (i / block.size() % 7 & i & 1) << 15);
+    return all;
+  }
+  Values(Device& d, size_t n) : bits(random(n)), on(d, bits) {}
+  double operator[](size_t i) const { return host::from_bf16(bits[i]); }
+};
 
 void gemm(Timer& t, long m, long n, long k) {
-  Buffer<uint16_t> a = values(t.device, (size_t)m * k), b = values(t.device, (size_t)n * k);
+  Values a(t.device, (size_t)m * k), b(t.device, (size_t)n * k);
   Buffer<float> c(t.device, (size_t)m * n);
-  double flops = 2.0 * m * n * k;
-  std::string shape = text("%ldx%ldx%ld", m, n, k);
-  int M = (int)m, N = (int)n, K = (int)k;
-  long long ldk = k, ldm = m, ldn = n;
-  unsigned tiles = (unsigned)((m + 127) / 128 * ((n + 127) / 128));
-  float* no = nullptr;
-  t.row("gemm_nt_bf16", shape, t.device.timed(t.repeats, {"gemm_nt_bf16", {tiles, 1, 1}, {256, 1, 1}, 61440}, a.ptr(), ldk, b.ptr(), ldk,
-                                              c.ptr<uint16_t>(), ldn, M, N, K), "flops", flops);
-  t.row("gemm_nn_bf16", shape, t.device.timed(t.repeats, {"gemm_nn_bf16", {tiles, 1, 1}, {256, 1, 1}, 56832}, a.ptr(), ldk, b.ptr(), ldn,
-                                              c.ptr<uint16_t>(), ldn, M, N, K), "flops", flops);
-  t.row("gemm_tn_f32", shape, t.device.timed(t.repeats, {"gemm_tn_f32", {tiles, 1, 1}, {256, 1, 1}, 52224}, a.ptr(), ldm, b.ptr(), ldn,
-                                             c.ptr(), ldn, no, M, N, K), "flops", flops);
-  if (!t.device.has_hopper()) return;
-  unsigned blocks = t.device.is_gpu() ? 132 : 2;
-  auto hopper = [&](const char* kernel, bool a_k, bool b_k, int columns, bool f32) {
-    MapBytes ma = a_k ? t.device.map_2d(a.ptr(), k, m, k * 2, 64, 128) : t.device.map_2d(a.ptr(), m, k, m * 2, 64, 64);
-    MapBytes mb = b_k ? t.device.map_2d(b.ptr(), k, n, k * 2, 64, columns) : t.device.map_2d(b.ptr(), n, k, n * 2, 64, 64);
-    LaunchSpec spec = {kernel, {blocks, 1, 1}, {384, 1, 1}, columns == 256 ? (size_t)196672 : (size_t)196704};
-    double s = f32 ? t.device.timed(t.repeats, spec, ma, mb, c.ptr(), ldn, no, M, N, K)
-                   : t.device.timed(t.repeats, spec, ma, mb, c.ptr<uint16_t>(), ldn, M, N, K);
-    t.row(kernel, shape, s, "flops", flops);
+  const double flops = 2.0 * m * n * k;
+  const std::string shape = text("%ldx%ldx%ld", m, n, k);
+  const int M = (int)m, N = (int)n, K = (int)k;
+  const long long ldk = k, ldm = m, ldn = n;
+  const unsigned tiles = (unsigned)((m + 127) / 128 * ((n + 127) / 128));
+  float* const no = nullptr;
+  // Some of the results, so that tiles, the wrap of the ring and large addresses are seen at this very shape.
+  std::vector<size_t> sample = {0, (size_t)n - 1, (size_t)(m - 1) * n, (size_t)m * n - 1};
+  Random r(7);
+  while (sample.size() < 400) sample.push_back((size_t)r.below((int)m) * n + (size_t)r.below((int)n));
+  auto poison = [&](bool f32) {
+    const uint32_t nan = 0xffffffffu;
+    const size_t size = f32 ? 4 : 2;
+    for (size_t at : sample) t.device.upload((char*)c.ptr() + at * size, &nan, size);
   };
-  // Where the shape could be that of gates and ups, or of heads of 64 values.
-  if (n % 128 == 0) {
-    Buffer<uint32_t> positions(t.device, std::vector<uint32_t>((size_t)m, 0));
-    Buffer<float> table(t.device, std::vector<float>(32, 0.7f));
-    MapBytes ma = t.device.map_2d(a.ptr(), k, m, k * 2, 64, 128), mb = t.device.map_2d(b.ptr(), k, n, k * 2, 64, 128),
-             mb256 = t.device.map_2d(b.ptr(), k, n, k * 2, 64, 256);
-    LaunchSpec spec = {"gemm_sm90_nt_swiglu_256", {blocks, 1, 1}, {384, 1, 1}, 196672};
-    uint16_t* activated = c.ptr<uint16_t>() + (size_t)m * n;
-    t.row(spec.kernel, shape, t.device.timed(t.repeats, spec, ma, mb, c.ptr<uint16_t>(), ldn, activated, M, N / 2, K), "flops", flops);
-    spec.kernel = "gemm_sm90_nt_rope_64_256";
-    t.row(spec.kernel, shape, t.device.timed(t.repeats, spec, ma, mb256, c.ptr<uint16_t>(), ldn, positions.ptr(), table.ptr(),
-                                             table.ptr(), N, M, N, K), "flops", flops);
+  // Largest distance from f64, relative to the usual size of a product.
+  auto error = [&](bool a_k, bool b_k, bool f32) {
+    double worst = 0;
+    for (size_t at : sample) {
+      const size_t i = at / n, j = at % n;
+      double want = 0;
+      for (long p = 0; p < k; p++) want += a[a_k ? i * k + p : (size_t)p * m + i] * b[b_k ? j * k + p : (size_t)p * n + j];
+      uint32_t word = 0;
+      t.device.download(&word, (char*)c.ptr() + at * (f32 ? 4 : 2), f32 ? 4 : 2);
+      const double d = fabs((f32 ? host::as_float(word) : host::from_bf16((uint16_t)word)) - want) / sqrt((double)k);
+      if (!(d <= worst)) worst = d;
+    }
+    return worst;
+  };
+  auto timed = [&](const char* kernel, bool a_k, bool b_k, bool f32, auto launch) {
+    if (!t.profile) poison(f32);
+    const double seconds = launch();
+    if (std::isnan(seconds) || t.profile) return;
+    // bf16 keeps 8 bits of values up to four or five times the usual.
+    t.row(kernel, shape, seconds, "flops", flops, error(a_k, b_k, f32), f32 ? 1e-3 : 0.025);
+  };
+  if (t.device.has_hopper()) {
+    const unsigned blocks = (unsigned)t.device.multiprocessors();
+    auto hopper = [&](const char* kernel, bool a_k, bool b_k, int columns, bool f32) {
+      MapBytes ma = a_k ? t.device.map_2d(a.on.ptr(), k, m, k * 2, 64, 128) : t.device.map_2d(a.on.ptr(), m, k, m * 2, 64, 64);
+      MapBytes mb = b_k ? t.device.map_2d(b.on.ptr(), k, n, k * 2, 64, columns) : t.device.map_2d(b.on.ptr(), n, k, n * 2, 64, 64);
+      LaunchSpec spec = {kernel, {blocks, 1, 1}, {384, 1, 1}, columns == 256 ? (size_t)196672 : (size_t)196704};
+      timed(kernel, a_k, b_k, f32, [&] {
+        return f32 ? t.run(shape, spec, ma, mb, c.ptr(), ldn, no, M, N, K) : t.run(shape, spec, ma, mb, c.ptr<uint16_t>(), ldn, M, N, K);
+      });
+    };
+    hopper("gemm_sm90_nt_bf16_256", true, true, 256, false);
+    hopper("gemm_sm90_nn_bf16_256", true, false, 256, false);
+    hopper("gemm_sm90_tn_f32_256", false, false, 256, true);
+    hopper("gemm_sm90_nt_bf16_128", true, true, 128, false);
+    // Where the shape could be that of gates and ups, or of heads of 64 values.
+    if (n % 128 == 0) {
+      Buffer<uint32_t> positions(t.device, std::vector<uint32_t>((size_t)m, 0));
+      Buffer<float> table(t.device, std::vector<float>(32, 0.7f));
+      MapBytes ma = t.device.map_2d(a.on.ptr(), k, m, k * 2, 64, 128), mb = t.device.map_2d(b.on.ptr(), k, n, k * 2, 64, 128),
+               mb256 = t.device.map_2d(b.on.ptr(), k, n, k * 2, 64, 256);
+      LaunchSpec spec = {"gemm_sm90_nt_swiglu_256", {blocks, 1, 1}, {384, 1, 1}, 196672};
+      uint16_t* activated = c.ptr<uint16_t>() + (size_t)m * n;
+      t.row(spec.kernel, shape, t.run(shape, spec, ma, mb, c.ptr<uint16_t>(), ldn, activated, M, N / 2, K), "flops", flops);
+      spec.kernel = "gemm_sm90_nt_rope_64_256";
+      t.row(spec.kernel, shape, t.run(shape, spec, ma, mb256, c.ptr<uint16_t>(), ldn, positions.ptr(), table.ptr(), table.ptr(), N, M, N, K),
+            "flops", flops);
+    }
   }
-  hopper("gemm_sm90_nt_bf16_128", true, true, 128, false);
-  hopper("gemm_sm90_nt_bf16_256", true, true, 256, false);
-  hopper("gemm_sm90_nn_bf16_256", true, false, 256, false);
-  hopper("gemm_sm90_tn_f32_256", false, false, 256, true);
+  LaunchSpec spec = {"gemm_nt_bf16", {tiles, 1, 1}, {256, 1, 1}, 61440};
+  timed(spec.kernel, true, true, false, [&] { return t.run(shape, spec, a.on.ptr(), ldk, b.on.ptr(), ldk, c.ptr<uint16_t>(), ldn, M, N, K); });
+  spec.kernel = "gemm_nn_bf16", spec.shared = 56832;
+  timed(spec.kernel, true, false, false, [&] { return t.run(shape, spec, a.on.ptr(), ldk, b.on.ptr(), ldn, c.ptr<uint16_t>(), ldn, M, N, K); });
+  spec.kernel = "gemm_tn_f32", spec.shared = 52224;
+  timed(spec.kernel, false, false, true, [&] { return t.run(shape, spec, a.on.ptr(), ldm, b.on.ptr(), ldn, c.ptr(), ldn, no, M, N, K); });
 }
 
-void attention(Timer& t, int rows, int context, int heads, int kv_heads, int d) {
-  size_t tokens = (size_t)rows * context, width = (size_t)(heads + 2 * kv_heads) * d;
-  Buffer<uint16_t> qkv = values(t.device, tokens * width), grad_out = values(t.device, tokens * heads * d);
-  Buffer<uint16_t> out(t.device, tokens * heads * d), grad(t.device, tokens * width);
+struct Heads {
+  int rows, context, heads, kv_heads, d;
+  size_t width() const { return (size_t)(heads + 2 * kv_heads) * d; }
+  size_t tokens() const { return (size_t)rows * context; }
+  double scale() const { return 1 / sqrt((double)d); }
+};
+
+double distance(const std::vector<double>& got, const std::vector<double>& want) {
+  double d2 = 0, w2 = 0;
+  for (size_t i = 0; i < got.size(); i++) d2 += (got[i] - want[i]) * (got[i] - want[i]), w2 += want[i] * want[i];
+  return sqrt(d2) / (sqrt(w2) + 1e-6);
+}
+
+// Some rows of what attention computed, written out in f64. The gradients of keys and values take the sums of the softmax
+// and delta as the device computed them; those of queries do not.
+struct AttentionErrors {
+  double out = 0, gradients = 0;
+};
+AttentionErrors attention_errors(const Heads& s, const Values& qkv, const Values& grad_out, const std::vector<uint16_t>& out,
+                                 const std::vector<float>& lse, const std::vector<float>* delta, const std::vector<uint16_t>* grad) {
+  AttentionErrors worst;
+  auto keep = [](double& at, double value) {
+    if (!(value <= at)) at = value;
+  };
+  const size_t w = s.width(), group = (size_t)(s.heads / s.kv_heads), d = (size_t)s.d;
+  Random r(11);
+  for (int n = 0; n < 12; n++) {
+    const size_t row = (size_t)r.below(s.rows), h = (size_t)r.below(s.heads), first = row * s.context;
+    const size_t t = n == 0 ? (size_t)s.context - 1 : (size_t)(s.context / 8 + r.below(s.context - s.context / 8)), token = first + t;
+    const size_t q = token * w + h * d, k = first * w + (s.heads + h / group) * d, v = k + s.kv_heads * d, g = (token * s.heads + h) * d;
+    std::vector<double> p(t + 1), o(d, 0), have(d), dq(d, 0);
+    double peak = -1e300, sum = 0, dot = 0;
+    for (size_t j = 0; j <= t; j++) {
+      p[j] = 0;
+      for (size_t i = 0; i < d; i++) p[j] += qkv[q + i] * qkv[k + j * w + i];
+      p[j] *= s.scale(), peak = fmax(peak, p[j]);
+    }
+    for (double& x : p) sum += x = exp(x - peak);
+    for (size_t j = 0; j <= t; j++)
+      for (size_t i = 0; i < d; i++) o[i] += p[j] / sum * qkv[v + j * w + i];
+    for (size_t i = 0; i < d; i++) have[i] = host::from_bf16(out[g + i]), dot += grad_out[g + i] * o[i];
+    keep(worst.out, distance(have, o));
+    keep(worst.out, fabs(lse[(row * s.heads + h) * s.context + t] - (peak + log(sum))));
+    if (!grad) continue;
+    for (size_t j = 0; j <= t; j++) {
+      double dp = 0;
+      for (size_t i = 0; i < d; i++) dp += grad_out[g + i] * qkv[v + j * w + i];
+      for (size_t i = 0; i < d; i++) dq[i] += p[j] / sum * (dp - dot) * s.scale() * qkv[k + j * w + i];
+    }
+    for (size_t i = 0; i < d; i++) have[i] = host::from_bf16((*grad)[q + i]);
+    keep(worst.gradients, distance(have, dq));
+    // The key at the same place, for every query of its group that sees it.
+    const size_t kv = h / group;
+    std::vector<double> dk(d, 0), dv(d, 0);
+    for (size_t head = kv * group; head < (kv + 1) * group; head++)
+      for (size_t u = t; u < (size_t)s.context; u++) {
+        const size_t query = (first + u) * w + head * d, go = ((first + u) * s.heads + head) * d, at = (row * s.heads + head) * s.context + u;
+        double x = 0, dp = 0;
+        for (size_t i = 0; i < d; i++) x += qkv[query + i] * qkv[k + t * w + i], dp += grad_out[go + i] * qkv[v + t * w + i];
+        x = exp(x * s.scale() - lse[at]);
+        for (size_t i = 0; i < d; i++) dv[i] += x * grad_out[go + i], dk[i] += x * (dp - (*delta)[at]) * s.scale() * qkv[query + i];
+      }
+    for (size_t i = 0; i < d; i++) have[i] = host::from_bf16((*grad)[k + t * w + i]);
+    keep(worst.gradients, distance(have, dk));
+    for (size_t i = 0; i < d; i++) have[i] = host::from_bf16((*grad)[v + t * w + i]);
+    keep(worst.gradients, distance(have, dv));
+  }
+  return worst;
+}
+
+void attention(Timer& t, const Heads& s) {
+  const int context = s.context, heads = s.heads, kv_heads = s.kv_heads, d = s.d;
+  const size_t tokens = s.tokens(), width = s.width();
+  Values qkv(t.device, tokens * width), grad_out(t.device, tokens * heads * d);
   Buffer<uint32_t> from(t.device, std::vector<uint32_t>(tokens, 0));
-  Buffer<float> lse(t.device, tokens * heads), delta(t.device, tokens * heads);
-  float scale = 1 / sqrtf((float)d);
+  const float scale = (float)s.scale();
   // Causal: half of the square, and the diagonal.
-  double flops = 4.0 * rows * heads * d * ((double)context * (context + 1) / 2);
-  std::string shape = text("%ldx%ld h%ld", rows, context, heads) + text("/%ld d%ld", kv_heads, d, 0);
-  unsigned tiles = (unsigned)(context + 63) / 64, R = (unsigned)rows, H = (unsigned)heads;
-  std::string suffix = std::to_string(d);
-  size_t keys = d == 256 ? 32 : 64;
-  std::string name = "attention_forward_" + suffix;
-  t.row(name, shape, t.device.timed(t.repeats, {name.c_str(), {tiles, H, R}, {128, 1, 1}, (64 + 4 * keys) * d * 2}, qkv.ptr(), from.ptr(),
-                                    out.ptr(), lse.ptr(), context, heads, kv_heads, scale), "flops", flops);
-  if (t.device.has_hopper() && (d == 64 || d == 128)) {
-    name = "attention_forward_sm90_" + suffix;
-    MapBytes map = t.device.map_2d(qkv.ptr(), width, tokens, width * 2, 64, 64);
-    t.row(name, shape, t.device.timed(t.repeats, {name.c_str(), {(unsigned)(context + 127) / 128, H, R}, {384, 1, 1}, (size_t)5 * 128 * d * 2 + 128},
-                                      map, from.ptr(), out.ptr(), lse.ptr(), context, heads, kv_heads, scale), "flops", flops);
+  const double flops = 4.0 * s.rows * heads * d * ((double)context * (context + 1) / 2);
+  const std::string shape = text("%ldx%ld h%ld", s.rows, context, heads) + text("/%ld d%ld", kv_heads, d, 0), suffix = std::to_string(d);
+  const unsigned R = (unsigned)s.rows, H = (unsigned)heads, KV = (unsigned)kv_heads;
+  for (bool hopper : {true, false}) {
+    if (hopper && (!t.device.has_hopper() || (d != 64 && d != 128))) continue;
+    if (t.profile && !hopper) continue;
+    Buffer<uint16_t> out(t.device, tokens * heads * d), grad(t.device, tokens * width);
+    Buffer<float> lse(t.device, tokens * heads), delta(t.device, tokens * heads);
+    const std::string tier = hopper ? "sm90_" : "", name = "attention_forward_" + tier + suffix, kv = "attention_backward_" + tier + "kv_" + suffix,
+                      q = "attention_backward_" + tier + "q_" + suffix;
+    const LaunchSpec forward_delta = {"attention_delta", {(unsigned)((tokens * heads + 7) / 8), 1, 1}, {256, 1, 1}, 0};
+    double forward, backward;
+    if (hopper) {
+      MapBytes map = t.device.map_2d(qkv.on.ptr(), width, tokens, width * 2, 64, 64);
+      MapBytes map_out = t.device.map_2d(grad_out.on.ptr(), (uint64_t)heads * d, tokens, (uint64_t)heads * d * 2, 64, 64);
+      const unsigned wide = (unsigned)(context + 127) / 128;
+      const size_t keys_q = d == 64 ? 128 : 64;
+      forward = t.run(shape, {name.c_str(), {wide, H, R}, {384, 1, 1}, (size_t)5 * 128 * d * 2 + 128}, map, from.ptr(), out.ptr(), lse.ptr(),
+                      context, heads, kv_heads, scale);
+      backward = t.run(shape, forward_delta, out.ptr(), grad_out.on.ptr(), delta.ptr(), s.rows, context, heads, d);
+      backward += t.run(shape, {kv.c_str(), {wide, KV, R}, {384, 1, 1}, (size_t)(256 + 5 * 64) * d * 2 + 24 * 64 + 128}, map, map_out, from.ptr(),
+                        lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
+      backward += t.run(shape, {q.c_str(), {wide, H, R}, {384, 1, 1}, (256 + 5 * keys_q) * d * 2 + 128}, map, map_out, from.ptr(), lse.ptr(),
+                        delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
+    } else {
+      const unsigned tiles = (unsigned)(context + 63) / 64, slices = d == 256 ? 2 : 1;
+      const size_t keys = d == 256 ? 32 : 64, stages = d == 256 ? 1 : 2, kv_tile = d <= 64 ? 64 : 32, q_tile = d <= 96 ? 64 : 32;
+      forward = t.run(shape, {name.c_str(), {tiles, H, R}, {128, 1, 1}, (64 + 4 * keys) * d * 2}, qkv.on.ptr(), from.ptr(), out.ptr(), lse.ptr(),
+                      context, heads, kv_heads, scale);
+      backward = t.run(shape, forward_delta, out.ptr(), grad_out.on.ptr(), delta.ptr(), s.rows, context, heads, d);
+      backward += t.run(shape, {kv.c_str(), {tiles, KV * slices, R}, {128, 1, 1}, (128 + 2 * stages * kv_tile) * d * 2}, qkv.on.ptr(),
+                        grad_out.on.ptr(), from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
+      backward += t.run(shape, {q.c_str(), {tiles, H, R}, {128, 1, 1}, (128 + 2 * stages * q_tile) * d * 2}, qkv.on.ptr(), grad_out.on.ptr(),
+                        from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
+    }
+    if (t.profile || std::isnan(forward)) continue;
+    const std::vector<float> sums = lse.get(), deltas = delta.get();
+    const std::vector<uint16_t> gradients = grad.get();
+    const AttentionErrors e = attention_errors(s, qkv, grad_out, out.get(), sums, &deltas, std::isnan(backward) ? nullptr : &gradients);
+    t.row(name, shape, forward, "flops", flops, e.out, 0.02);
+    // Counted as the five products that are needed, not the seven that are made.
+    t.row("attention_backward_" + tier + suffix, shape, backward, "flops", 2.5 * flops, e.gradients, 0.04);
   }
-  double s = t.device.timed(t.repeats, {"attention_delta", {(unsigned)((tokens * heads + 7) / 8), 1, 1}, {256, 1, 1}, 0}, out.ptr(),
-                            grad_out.ptr(), delta.ptr(), rows, context, heads, d);
-  size_t stages = d == 256 ? 1 : 2, kv_tile = d <= 64 ? 64 : 32, q_tile = d <= 96 ? 64 : 32;
-  unsigned slices = d == 256 ? 2 : 1;
-  std::string kv = "attention_backward_kv_" + suffix, q = "attention_backward_q_" + suffix;
-  s += t.device.timed(t.repeats, {kv.c_str(), {tiles, (unsigned)kv_heads * slices, R}, {128, 1, 1}, (128 + 2 * stages * kv_tile) * d * 2},
-                      qkv.ptr(), grad_out.ptr(), from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
-  s += t.device.timed(t.repeats, {q.c_str(), {tiles, H, R}, {128, 1, 1}, (128 + 2 * stages * q_tile) * d * 2}, qkv.ptr(), grad_out.ptr(),
-                      from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
-  // Counted as the five products that are needed, not the seven that are made.
-  t.row("attention_backward_" + suffix, shape, s, "flops", 2.5 * flops);
-  if (!t.device.has_hopper() || (d != 64 && d != 128)) return;
-  MapBytes map = t.device.map_2d(qkv.ptr(), width, tokens, width * 2, 64, 64);
-  MapBytes map_out = t.device.map_2d(grad_out.ptr(), (uint64_t)heads * d, tokens, (uint64_t)heads * d * 2, 64, 64);
-  unsigned wide = (unsigned)(context + 127) / 128;
-  size_t keys_q = d == 64 ? 128 : 64;
-  kv = "attention_backward_sm90_kv_" + suffix, q = "attention_backward_sm90_q_" + suffix;
-  s = t.device.timed(t.repeats, {"attention_delta", {(unsigned)((tokens * heads + 7) / 8), 1, 1}, {256, 1, 1}, 0}, out.ptr(),
-                     grad_out.ptr(), delta.ptr(), rows, context, heads, d);
-  s += t.device.timed(t.repeats, {kv.c_str(), {wide, (unsigned)kv_heads, R}, {384, 1, 1}, (size_t)(256 + 5 * 64) * d * 2 + 24 * 64 + 128},
-                      map, map_out, from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
-  s += t.device.timed(t.repeats, {q.c_str(), {wide, H, R}, {384, 1, 1}, (256 + 5 * keys_q) * d * 2 + 128}, map, map_out, from.ptr(),
-                      lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
-  t.row("attention_backward_sm90_" + suffix, shape, s, "flops", 2.5 * flops);
 }
 
+unsigned blocks(size_t k, size_t per) { return (unsigned)((k + per - 1) / per); }
+
+// Kernels bound by memory; bytes are the fewest they could move.
 void bandwidth(Timer& t, long tokens, long width) {
-  size_t n = (size_t)tokens * width;
-  std::string shape = text("%ldx%ld", tokens, width, 0);
-  Buffer<uint16_t> x = values(t.device, 2 * n), y(t.device, n);
+  const size_t n = (size_t)tokens * width;
+  const std::string shape = text("%ldx%ld", tokens, width, 0);
+  Values x(t.device, 2 * n), gradient(t.device, n);
+  Buffer<uint16_t> y(t.device, n);
   Buffer<float> wide(t.device, std::vector<float>(n, 0.5f)), moment(t.device, std::vector<float>(n, 0.1f)),
       second(t.device, std::vector<float>(n, 0.1f)), weight(t.device, std::vector<float>(width, 1.0f)), rstd(t.device, tokens);
-  long long rows = tokens, items = (long long)n;
-  int w = (int)width;
-  auto blocks = [](size_t k, size_t per) { return (unsigned)((k + per - 1) / per); };
-  t.row("rmsnorm_forward", shape, t.device.timed(t.repeats, {"rmsnorm_forward", {blocks(tokens, 8), 1, 1}, {256, 1, 1}, 0}, wide.ptr(),
-                                                 weight.ptr(), y.ptr(), rstd.ptr(), rows, w, 0, 1, w, 1e-5f), "bytes", 6.0 * n);
-  t.row("swiglu_forward", shape, t.device.timed(t.repeats, {"swiglu_forward", {blocks(n / 8, 256), 1, 1}, {256, 1, 1}, 0}, x.ptr(), y.ptr(),
-                                                rows, w), "bytes", 6.0 * n);
-  t.row("narrow_copy", shape, t.device.timed(t.repeats, {"narrow_copy", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), y.ptr(), items),
-        "bytes", 6.0 * n);
-  t.row("adamw_f32", shape, t.device.timed(t.repeats, {"adamw_f32", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), wide.ptr(),
-                                           moment.ptr(), second.ptr(), y.ptr(), (float*)nullptr, items, 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f,
-                                           1.0f, 1.0f), "bytes", 30.0 * n);
+  Buffer<double> sums(t.device, 512);
+  const long long rows = tokens, items = (long long)n;
+  const int w = (int)width, warps = w > 256 ? 4 : 8;
+  const unsigned shares = std::min(blocks(tokens, warps), 264u);
+  Buffer<float> partial(t.device, (size_t)shares * width);
+  auto row = [&](const char* op, double bytes, double seconds) { t.row(op, shape, seconds, "bytes", bytes * n); };
+  row("rmsnorm_forward", 6, t.run(shape, {"rmsnorm_forward", {blocks(tokens, 8), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), weight.ptr(), y.ptr(),
+                                  rstd.ptr(), rows, w, 0, 1, w, 1e-5f));
+  row("adamw_f32", 30, t.run(shape, {"adamw_f32", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), wide.ptr(), moment.ptr(), second.ptr(),
+                             y.ptr(), (float*)nullptr, items, 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 1.0f, 1.0f));
+  row("rmsnorm_backward", 16, t.run(shape, {"rmsnorm_backward", {shares, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * width * 4},
+                                    wide.ptr(), weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w, 0, 1, w));
+  row("swiglu_forward", 6, t.run(shape, {"swiglu_forward", {blocks(n / 8, 256), 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), y.ptr(), rows, w));
+  row("swiglu_backward", 12, t.run(shape, {"swiglu_backward", {blocks(n / 8, 256), 1, 1}, {256, 1, 1}, 0}, gradient.on.ptr(), x.on.ptr(), y.ptr(),
+                                   rows, w));
+  row("adamw_stochastic", 24, t.run(shape, {"adamw_stochastic", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), y.ptr(),
+                                    moment.ptr(), second.ptr(), (float*)nullptr, items, 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 1.0f, 1.0f,
+                                    (unsigned long long)1, 1u, 0u));
+  row("narrow_copy", 6, t.run(shape, {"narrow_copy", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), y.ptr(), items));
+  row("squared_norm", 4, t.run(shape, {"squared_norm_partial", {512, 1, 1}, {256, 1, 1}, 0}, wide.ptr(), sums.ptr(), items));
+  if (width % 64 == 0) {
+    Buffer<uint32_t> positions(t.device, std::vector<uint32_t>((size_t)tokens, 0));
+    Buffer<float> table(t.device, std::vector<float>(32, 0.7f));
+    row("rope", 4, t.run(shape, {"rope", {(unsigned)tokens, 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), positions.ptr(), table.ptr(), table.ptr(), w,
+                         w / 64, 64, 1.0f));
+  }
+}
+
+void cross_entropy(Timer& t, long tokens, long vocab) {
+  const size_t n = (size_t)tokens * vocab;
+  const std::string shape = text("%ldx%ld", tokens, vocab, 0);
+  std::vector<float> some(n);
+  Random r(3);
+  std::vector<float> block(std::min<size_t>(n, 1 << 16));
+  for (float& v : block) v = (float)r.normal();
+  for (size_t i = 0; i < n; i++) some[i] = block[i % block.size()];
+  Buffer<float> logits(t.device, some), nll(t.device, (size_t)tokens);
+  Buffer<uint32_t> targets(t.device, std::vector<uint32_t>((size_t)tokens, 1));
+  const int v = (int)vocab;
+  LaunchSpec spec = {"cross_entropy_forward", {(unsigned)tokens, 1, 1}, {256, 1, 1}, 0};
+  t.row(spec.kernel, shape, t.run(shape, spec, logits.ptr(), targets.ptr(), nll.ptr(), v, (long long)vocab), "bytes", 4.0 * n);
+  spec.kernel = "cross_entropy_backward";
+  t.row(spec.kernel, shape, t.run(shape, spec, logits.ptr(), targets.ptr(), nll.ptr(), v, (long long)vocab, 1e-3f, 0.0f), "bytes", 6.0 * n);
 }
 
 }  // namespace
 
-void time_kernels(Device& device, const char* path) {
-  FILE* out = fopen(path, "w");
+void time_kernels(Device& device, const char* path, bool profile) {
+  // A run that goes on after one that was ended keeps what that one measured.
+  FILE* out = fopen(path, "a");
   if (!out) {
     fprintf(stderr, "%s: cannot be written\n", path);
     exit(2);
   }
-  Timer t = {device, out, device.is_gpu() ? 20 : 1};
+  Timer t = {device, out, profile ? 0 : device.is_gpu() ? 20 : 1, profile};
   if (device.is_gpu()) {
+    // In order of value: time may end.
     gemm(t, 8192, 8192, 8192);
-    // A 1B model at 8192 tokens: qkv, output, gate and up, down.
-    gemm(t, 8192, 3072, 2048);
-    gemm(t, 8192, 2048, 2048);
-    gemm(t, 8192, 16384, 2048);
-    gemm(t, 8192, 2048, 8192);
-    for (int d : {64, 128, 256}) {
-      attention(t, 4, 4096, 2048 / d, 2048 / d, d);
-      attention(t, 1, 16384, 2048 / d, 2048 / d, d);
-    }
-    attention(t, 4, 4096, 32, 8, 64);
+    attention(t, {4, 4096, 16, 16, 128});
+    attention(t, {4, 4096, 32, 8, 64});
     bandwidth(t, 16384, 2048);
+    cross_entropy(t, 2048, 128256);
+    // A 1B model at 8192 tokens: down, gate and up, qkv, output.
+    gemm(t, 8192, 2048, 8192);
+    if (!profile) gemm(t, 8192, 16384, 2048);
+    if (!profile) gemm(t, 8192, 3072, 2048);
+    if (!profile) gemm(t, 8192, 2048, 2048);
+    attention(t, {1, 16384, 16, 16, 128});
+    if (!profile) {
+      attention(t, {4, 4096, 32, 32, 64});
+      attention(t, {1, 16384, 32, 32, 64});
+      attention(t, {4, 4096, 8, 8, 256});
+      attention(t, {1, 16384, 8, 8, 256});
+    }
   } else {
     gemm(t, 128, 128, 64);
-    attention(t, 1, 128, 2, 1, 64);
+    attention(t, {1, 128, 2, 1, 64});
     bandwidth(t, 16, 64);
+    cross_entropy(t, 2, 1000);
   }
   fclose(out);
 }

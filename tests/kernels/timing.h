@@ -1,8 +1,7 @@
 // Timings of the kernels, for scripts/gpu-check.
 #pragma once
-#include <cstdlib>
-
 #include "check.h"
 
-/// One JSON object per line into `path`.
-void time_kernels(Device& device, const char* path);
+/// One JSON object per line onto the end of `path`. With `profile` nothing is timed: the kernels that matter most run once
+/// each, for a profiler.
+void time_kernels(Device& device, const char* path, bool profile);
