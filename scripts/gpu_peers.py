@@ -2,8 +2,10 @@
 
     gpu_peers.py time OURS.jsonl PEERS.jsonl      cuBLAS and scaled_dot_product_attention on the same shapes
     gpu_peers.py train GEOMETRY OUT.json STEPS    a geometry of `midc bench train`, compiled, bf16
-    gpu_peers.py agree A.jsonl B.jsonl            losses of two runs over the steps both did, within 1%
-    gpu_peers.py report FOLDER
+    gpu_peers.py agree A.jsonl B.jsonl [CAP]      losses of two runs over the steps both did, within CAP (0.01)
+    gpu_peers.py losses METRICS.jsonl OUT.jsonl   what `agree` needs of a run's metrics, and nothing else
+    gpu_peers.py cache ROOT FOLDER                the cubins of ROOT/target under the names `midc` keeps kernels by
+    gpu_peers.py report FOLDER                    FOLDER/report.json and FOLDER/table.txt from what is there so far
 """
 
 import json
@@ -39,6 +41,7 @@ def seconds(work, device, repeats):
         work()
         return time.perf_counter() - start
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
     begin.record()
     for _ in range(repeats):
         work()
@@ -47,36 +50,87 @@ def seconds(work, device, repeats):
     return begin.elapsed_time(end) * 1e-3 / repeats
 
 
-def peer(row, device, repeats):
-    """Seconds PyTorch takes for the operation of a row, or None when it has no counterpart."""
+def backends(device):
+    """Ways PyTorch has to compute attention, by name. cuDNN's is the fastest on Hopper where it takes the shape."""
+    from torch.nn.attention import SDPBackend
+
+    if device == "cpu":
+        return {"default": None}
+    return {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
+
+
+def within(backend):
+    import contextlib
+
+    from torch.nn.attention import sdpa_kernel
+
+    return contextlib.nullcontext() if backend is None else sdpa_kernel(backend)
+
+
+def attention_seconds(shape, forward, device, repeats):
+    """Seconds by backend that takes the shape: rows, context, heads, key-value heads, values of a head."""
     import torch
     import torch.nn.functional as F
 
-    def random(*shape):
-        return torch.randn(*shape, device=device, dtype=torch.bfloat16)
+    rows, context, heads, kv_heads, d = shape
+    found = {}
+    for name, backend in backends(device).items():
+        q, k, v = (
+            torch.randn(rows, n, context, d, device=device, dtype=torch.bfloat16, requires_grad=not forward)
+            for n in (heads, kv_heads, kv_heads)
+        )
+
+        def attend():
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=heads != kv_heads)
+
+        try:
+            with within(backend):
+                if forward:
+                    with torch.no_grad():
+                        found[name] = seconds(attend, device, repeats)
+                else:
+                    out = attend()
+                    grad = torch.randn_like(out)
+                    found[name] = seconds(
+                        lambda: torch.autograd.grad(out, (q, k, v), grad, retain_graph=True), device, repeats
+                    )
+        except RuntimeError as refused:
+            print(f"{name} {shape}: {str(refused).splitlines()[0]}", flush=True)
+    return found
+
+
+def peer(row, device, repeats):
+    """Seconds PyTorch takes for the operation of a row, by what did it; empty when it has no counterpart."""
+    import torch
+    import torch.nn.functional as F
+
+    def random(*shape, dtype=torch.bfloat16):
+        return torch.randn(*shape, device=device, dtype=dtype)
+
+    def sizes():
+        return (int(x) for x in row["shape"].split("x"))
 
     if match := re.fullmatch(r"gemm_(?:sm90_)?(nt|nn|tn)_.*", row["op"]):
-        m, n, k = (int(x) for x in row["shape"].split("x"))
+        m, n, k = sizes()
         a = random(m, k) if match[1] != "tn" else random(k, m).t()
         b = random(n, k).t() if match[1] == "nt" else random(k, n)
-        return seconds(lambda: a @ b, device, repeats)
+        return {"cublas": seconds(lambda: a @ b, device, repeats)}
     if match := re.fullmatch(r"attention_(forward|backward)_.*", row["op"]):
-        batch, context, heads, kv_heads, d = (int(x) for x in re.fullmatch(r"(\d+)x(\d+) h(\d+)/(\d+) d(\d+)", row["shape"]).groups())
-        q, k, v = random(batch, heads, context, d), random(batch, kv_heads, context, d), random(batch, kv_heads, context, d)
-        options = {"is_causal": True, "enable_gqa": heads != kv_heads}
-        if match[1] == "forward":
-            with torch.no_grad():
-                return seconds(lambda: F.scaled_dot_product_attention(q, k, v, **options), device, repeats)
-        for x in (q, k, v):
-            x.requires_grad_()
-        out = F.scaled_dot_product_attention(q, k, v, **options)
-        grad = torch.randn_like(out)
-        return seconds(lambda: torch.autograd.grad(out, (q, k, v), grad, retain_graph=True), device, repeats)
+        shape = [int(x) for x in re.fullmatch(r"(\d+)x(\d+) h(\d+)/(\d+) d(\d+)", row["shape"]).groups()]
+        return attention_seconds(shape, match[1] == "forward", device, repeats)
     if row["op"] == "narrow_copy":
-        tokens, width = (int(x) for x in row["shape"].split("x"))
-        x = torch.randn(tokens, width, device=device)
-        return seconds(lambda: x.to(torch.bfloat16), device, repeats)
-    return None
+        x = random(*sizes(), dtype=torch.float32)
+        return {"to": seconds(lambda: x.to(torch.bfloat16), device, repeats)}
+    if row["op"] == "adamw_f32":
+        x = torch.nn.Parameter(random(*sizes(), dtype=torch.float32))
+        x.grad = torch.randn_like(x)
+        return {"fused AdamW": seconds(torch.optim.AdamW([x], fused=True).step, device, repeats)}
+    if row["op"] == "cross_entropy_forward":
+        rows, vocab = sizes()
+        logits, targets = random(rows, vocab, dtype=torch.float32), torch.ones(rows, device=device, dtype=torch.long)
+        with torch.no_grad():
+            return {"cross_entropy": seconds(lambda: F.cross_entropy(logits, targets), device, repeats)}
+    return {}
 
 
 def time_peers(ours, peers):
@@ -85,13 +139,28 @@ def time_peers(ours, peers):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     known = {}
     with open(peers, "w") as file:
+
+        def write(op, shape, found, **more):
+            by = min(found, key=found.get)
+            value = {"op": op, "shape": shape, "seconds": found[by], "by": by, "all": found, "device": device, **more}
+            file.write(json.dumps(value) + "\n")
+            file.flush()
+
+        # What memory gives at all, to hold kernels that are bound by it against: bytes read and bytes written.
+        n = 1 << (28 if device == "cuda" else 20)
+        a, b = torch.ones(n, device=device), torch.ones(n, device=device)
+        write("copy", f"{n}", {"copy_": seconds(lambda: b.copy_(a), device, 20)}, bytes=8.0 * n)
+        del a, b
         for row in rows(ours):
             key = re.sub(r"_sm90|_(128|256)$", "", row["op"]), row["shape"]
             if key not in known:
-                known[key] = peer(row, device, 20)
-            if known[key] is not None:
-                file.write(json.dumps({"op": row["op"], "shape": row["shape"], "seconds": known[key], "device": device}) + "\n")
-                file.flush()
+                try:
+                    known[key] = peer(row, device, 20)
+                except torch.OutOfMemoryError as full:
+                    print(f"{key}: {full}", flush=True)
+                    known[key] = {}
+            if known[key]:
+                write(row["op"], row["shape"], known[key])
 
 
 def decoder(geometry, device):
@@ -145,56 +214,137 @@ def decoder(geometry, device):
     return Decoder().to(device)
 
 
+def fastest_attention(geometry, device):
+    """The backend whose forward and backward pass take the least at a geometry's shape."""
+    _, hidden, heads, kv_heads, _, _, rows, context = GEOMETRIES[geometry]
+    if device == "cpu":
+        return "default"
+    shape = rows, context, heads, kv_heads, hidden // heads
+    passes = [attention_seconds(shape, forward, device, 5) for forward in (True, False)]
+    total = {name: sum(p[name] for p in passes) for name in passes[0].keys() & passes[1].keys()}
+    return min(total, key=total.get)
+
+
 def train_peer(geometry, out, steps):
+    """bf16 products by autocast over f32 weights, as ours keeps them; the whole model and its loss in one compiled graph,
+    so that RoPE, SwiGLU, norms and the softmax over the vocabulary are fused; fused AdamW. Small steps also replay as CUDA
+    graphs, and the better of both counts."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     _, _, _, _, _, vocab, rows, context = GEOMETRIES[geometry]
-    model = decoder(geometry, device)
-    run = torch.compile(model) if device == "cuda" else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    torch.set_float32_matmul_precision("high")
+    backend = fastest_attention(geometry, device)
+    best = None
+    modes = [None] if device == "cpu" else ["default"] + (["reduce-overhead"] if rows * context < 8192 else [])
+    for mode in modes:
+        model = decoder(geometry, device)
+        run = torch.compile(model, dynamic=False, mode=mode) if mode else model
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
-    def wait():
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+        def wait():
+            if device == "cuda":
+                torch.cuda.synchronize()
+            return time.perf_counter()
 
-    def step():
-        ids = torch.randint(0, vocab, (rows, context + 1), device=device)
-        start = wait()
-        with torch.autocast(device, dtype=torch.bfloat16):
-            loss = run(ids[:, :-1], ids[:, 1:].contiguous())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return wait() - start
+        def step():
+            ids = torch.randint(0, vocab, (rows, context + 1), device=device)
+            inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+            start = wait()
+            with torch.autocast(device, dtype=torch.bfloat16):
+                loss = run(inputs, targets)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            return wait() - start
 
-    for _ in range(3):
-        step()
-    seconds = [step() for _ in range(steps)]
-    median = statistics.median(seconds)
-    value = {"tokens_per_second": rows * context / median, "step_seconds": seconds, "torch": torch.__version__}
-    if device == "cuda":
-        value["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        try:
+            with within(backends(device)[backend]):
+                began = time.perf_counter()
+                for _ in range(3):
+                    step()
+                warm, spent = time.perf_counter() - began, []
+                for _ in range(steps):
+                    spent.append(step())
+                    # At once: what is measured stays when the time is over.
+                    median = statistics.median(spent)
+                    value = {
+                        "tokens_per_second": rows * context / median, "step_seconds": spent, "torch": torch.__version__,
+                        "attention": backend, "mode": mode, "warm_up_seconds": warm,
+                    }
+                    if device == "cuda":
+                        value["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+                    if best is None or best["mode"] == mode or value["tokens_per_second"] > best["tokens_per_second"]:
+                        best = value
+                        with open(out + ".new", "w") as file:
+                            json.dump(best, file)
+                        os.replace(out + ".new", out)
+            print(f"{mode}, attention by {backend}: {value['tokens_per_second']:.0f} tokens/s, {warm:.0f} s to warm up", flush=True)
+        except RuntimeError as broken:
+            if best is None:
+                raise
+            print(f"{mode}: {broken}", flush=True)
+        del model, run, optimizer
+        if mode:
+            torch.compiler.reset()
+
+
+def losses(metrics, out):
     with open(out, "w") as file:
-        json.dump(value, file)
+        for r in rows(metrics):
+            file.write(json.dumps({"stage": r["stage"], "step": r["step"], "loss": round(r["loss"], 5)}) + "\n")
 
 
-def agree(ours, theirs):
-    """Mean loss over windows of ten steps that both runs have, no further apart than 1%."""
+def cache(root, folder):
+    """As src/runtime/backend/cuda/cache.rs names them. A name that is off costs a compilation where it is looked for."""
+    import glob
+
+    import blake3
+
+    def read(path):
+        with open(os.path.join(root, path), "rb") as file:
+            return file.read()
+
+    headers = sorted(os.path.relpath(h, f"{root}/kernels") for h in glob.glob(f"{root}/kernels/dev/*.cuh"))
+    options = ["--std=c++17", "--ptxas-options=-v", "-default-device", "-lineinfo"]
+    os.makedirs(folder, exist_ok=True)
+    for cubin in sorted(glob.glob(f"{root}/target/kernels/cubin/*/*.cubin")):
+        arch, stem = os.path.basename(os.path.dirname(cubin)), os.path.basename(cubin)[: -len(".cubin")]
+        if not os.path.exists(f"{root}/kernels/{stem}.cu"):
+            continue
+        parts = [f"{stem}.cu".encode(), read(f"kernels/{stem}.cu")]
+        for header in headers:
+            parts += [header.encode(), read(f"kernels/{header}")]
+        # The version of the compiler that made them.
+        parts += [o.encode() for o in options] + [arch.encode(), b"13.0"]
+        hasher = blake3.blake3()
+        for part in parts:
+            hasher.update(len(part).to_bytes(8, "little"))
+            hasher.update(part)
+        with open(f"{folder}/{stem}-{arch}-{hasher.hexdigest()[:32]}.cubin", "wb") as file:
+            file.write(read(os.path.relpath(cubin, root)))
+
+
+def agree(ours, theirs, cap=0.01):
+    """Mean loss over windows of ten steps that both runs have, no further apart than `cap`."""
     a, b = ({(r["stage"], r["step"]): r["loss"] for r in rows(path)} for path in (ours, theirs))
     common = sorted(a.keys() & b.keys())
     if not common:
         sys.exit("the runs have no step in common")
-    worst = 0.0
+    worst, where = 0.0, common[0]
     for i in range(0, len(common), 10):
         window = common[i : i + 10]
         x, y = (statistics.mean(run[k] for k in window) for run in (a, b))
-        worst = max(worst, abs(x / y - 1))
+        # Not a number is as far apart as can be.
+        apart = abs(x / y - 1) if x == x and y == y else float("inf")
+        if apart > worst:
+            worst, where = apart, window[0]
         print(f"{window[0][0]} from step {window[0][1]}: {x:.4f} beside {y:.4f}")
-    print(f"{len(common)} steps in common, at most {100 * worst:.2f}% apart")
-    sys.exit(1 if worst > 0.01 else 0)
+    first = common[0]
+    print(f"first step: {a[first]:.5f} beside {b[first]:.5f}")
+    print(f"{len(common)} steps in common of {len(b)}, at most {100 * worst:.2f}% apart, from {where[0]} step {where[1]}")
+    sys.exit(1 if worst > cap else 0)
 
 
 def training_rows(folder):
@@ -215,34 +365,97 @@ def training_rows(folder):
     return found
 
 
+def faults(folder):
+    """The lines of the logs that say what is wrong."""
+    found = []
+    for name in sorted(os.listdir(folder)):
+        if not name.endswith(".log"):
+            continue
+        with open(os.path.join(folder, name), errors="replace") as file:
+            for line in file:
+                if re.match(r"(FAIL|HANG|CRASH|LIMIT|STOPPED|NOT RUN|========= (Error|Invalid|Barrier|Race)|\S*Error\b)", line):
+                    found.append(f"{name[:-4]}: {line.rstrip()[:300]}")
+    return found
+
+
 def report(folder):
-    peers = {(r["op"], r["shape"]): r["seconds"] for r in rows(os.path.join(folder, "peers.jsonl"))}
-    with open(os.path.join(folder, "parts")) as file:
-        parts = [dict(zip(("part", "outcome", "seconds"), line.rstrip("\n").split("\t"))) for line in file]
+    peer_rows = rows(os.path.join(folder, "peers.jsonl"))
+    peers = {(r["op"], r["shape"]): r for r in peer_rows}
+    parts = [dict(zip(("part", "outcome", "seconds"), line.split("\t"))) for line in read_lines(folder, "parts")]
+    machine = read_lines(folder, "machine.log")
     times = rows(os.path.join(folder, "times.jsonl"))
     for row in times:
         other = peers.get((row["op"], row["shape"]))
         if other is not None:
-            row["peer_seconds"] = other
+            row["peer_seconds"], row["peer_by"] = other["seconds"], other["by"]
+    copied = next((r["bytes"] / r["seconds"] for r in peer_rows if r["op"] == "copy"), None)
+    training, wrong = training_rows(folder), faults(folder)
+    wrong += [f"times: {r['op']} {r['shape']}: error {r['error']:.3g} (cap {r['cap']:g})" for r in times if r.get("error", 0) > r.get("cap", 0)]
+    agreements = {
+        name[len("agree-") : -len(".log")]: read_lines(folder, name)[-1:] for name in sorted(os.listdir(folder))
+        if re.fullmatch(r"agree-.*\.log", name)
+    }
+    value = {
+        "machine": machine[:6], "parts": parts, "faults": wrong, "copy_bytes_per_second": copied, "times": times, "training": training,
+        "agreement": agreements,
+    }
     with open(os.path.join(folder, "report.json"), "w") as file:
-        json.dump({"parts": parts, "times": times, "training": training_rows(folder)}, file, indent=1)
-    for row in training_rows(folder):
+        json.dump(value, file, indent=1)
+    with open(os.path.join(folder, "table.txt"), "w") as file:
+        table(file, value)
+
+
+def read_lines(folder, name):
+    path = os.path.join(folder, name)
+    if not os.path.exists(path):
+        return []
+    with open(path, errors="replace") as file:
+        return file.read().splitlines()
+
+
+def table(file, value):
+    def say(line=""):
+        print(line, file=file)
+
+    for line in value["machine"][:3]:
+        say(line)
+    for part in value["parts"]:
+        say(f"{part['part']:16} {part['outcome']}, {part['seconds']} s")
+    for name, line in value["agreement"].items():
+        say(f"losses {name}: {''.join(line)}")
+    for row in value["training"]:
         ours, peer = row["ours"], row.get("peer")
         line = f"train {row['geometry']:11} {ours['tokens_per_second']:10.0f} tokens/s, {100 * row['mfu']:.1f}% of {SHEET / 1e12:.0f} TFLOP/s"
         if peer:
             line += f"; PyTorch {peer['tokens_per_second']:.0f}, ours {ours['tokens_per_second'] / peer['tokens_per_second']:.2f} of it"
-        print(line)
-    if times:
-        print(f"\n{'operation':34} {'shape':26} {'ours':>16} {'PyTorch':>16} {'ratio':>6}")
-    for row in times:
+        say(line)
+    copied = value["copy_bytes_per_second"]
+    if copied:
+        say(f"a copy: {copied / 1e9:.4g} GB/s, read and written")
+    if value["times"]:
+        say(f"\n{'operation':28} {'shape':22} {'us':>8} {'ours':>13} {'PyTorch':>13} {'ratio':>5} {'error':>8}")
+    for row in value["times"]:
         amount, unit, scale = (row["flops"], "TFLOP/s", 1e12) if "flops" in row else (row["bytes"], "GB/s", 1e9)
-        ours = f"{amount / row['seconds'] / scale:.4g} {unit}"
         other = row.get("peer_seconds")
-        theirs, ratio = (f"{amount / other / scale:.4g} {unit}", f"{other / row['seconds']:.2f}") if other else ("", "")
-        print(f"{row['op']:34} {row['shape']:26} {ours:>16} {theirs:>16} {ratio:>6}")
-    failed = [p["part"] for p in parts if p["outcome"].startswith("failed")]
-    print("\nfailed: " + ", ".join(failed) if failed else "\nnothing failed")
-    sys.exit(1 if failed else 0)
+        theirs, ratio = (f"{amount / other / scale:.4g} {row['peer_by'][:6]}", f"{other / row['seconds']:.2f}") if other else ("", "")
+        if not other and copied and unit == "GB/s":
+            # Beside a copy, where PyTorch has no counterpart.
+            theirs, ratio = "copy", f"{amount / row['seconds'] / copied:.2f}"
+        error = "" if "error" not in row else f"{row['error']:.1e}" + ("!" if row["error"] > row["cap"] else "")
+        ours = f"{amount / row['seconds'] / scale:.4g} {unit}"
+        say(f"{row['op'][:28]:28} {row['shape']:22} {1e6 * row['seconds']:8.0f} {ours:>13} {theirs:>13} {ratio:>5} {error:>8}")
+    if value["faults"]:
+        say("\nfaults:")
+    for line in value["faults"][:40]:
+        say(line)
+    if len(value["faults"]) > 40:
+        say(f"and {len(value['faults']) - 40} more, in the logs")
+    for word in ("failed", "skipped"):
+        named = [p["part"] for p in value["parts"] if p["outcome"].startswith(word)]
+        if named:
+            say(f"\n{word}: " + ", ".join(named))
+    if not value["faults"] and not any(p["outcome"].startswith("failed") for p in value["parts"]):
+        say("\nnothing failed")
 
 
 if __name__ == "__main__":
@@ -250,8 +463,12 @@ if __name__ == "__main__":
         time_peers(sys.argv[2], sys.argv[3])
     elif sys.argv[1:2] == ["train"] and len(sys.argv) == 5:
         train_peer(sys.argv[2], sys.argv[3], int(sys.argv[4]))
-    elif sys.argv[1:2] == ["agree"] and len(sys.argv) == 4:
-        agree(sys.argv[2], sys.argv[3])
+    elif sys.argv[1:2] == ["agree"] and len(sys.argv) in (4, 5):
+        agree(sys.argv[2], sys.argv[3], *map(float, sys.argv[4:]))
+    elif sys.argv[1:2] == ["losses"] and len(sys.argv) == 4:
+        losses(sys.argv[2], sys.argv[3])
+    elif sys.argv[1:2] == ["cache"] and len(sys.argv) == 4:
+        cache(sys.argv[2], sys.argv[3])
     elif sys.argv[1:2] == ["report"] and len(sys.argv) == 3:
         report(sys.argv[2])
     else:

@@ -272,7 +272,7 @@ struct Check {
              at_column.front(), at_column.back(), residues(at_column, columns).c_str(), ratios.empty() ? NAN : ratios[ratios.size() / 2]);
     }
     const char* folder = getenv("MIDC_DUMP");
-    if (!folder || got.size() > 1 << 18) return;
+    if (!folder || got.size() > 1 << 17) return;
     std::string name = case_name + " " + what + " " + std::to_string(seed);
     for (char& letter : name)
       if (!isalnum((unsigned char)letter)) letter = '-';
