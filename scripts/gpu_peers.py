@@ -374,7 +374,7 @@ def faults(folder):
         with open(os.path.join(folder, name), errors="replace") as file:
             for line in file:
                 if re.match(r"(FAIL|HANG|CRASH|LIMIT|STOPPED|NOT RUN|========= (Error|Invalid|Barrier|Race)|\S*Error\b)", line):
-                    found.append(f"{name[:-4]}: {line.rstrip()[:300]}")
+                    found.append(f"{name[:-4]}: {line.rstrip()[:200]}")
     return found
 
 
@@ -446,10 +446,10 @@ def table(file, value):
         say(f"{row['op'][:28]:28} {row['shape']:22} {1e6 * row['seconds']:8.0f} {ours:>13} {theirs:>13} {ratio:>5} {error:>8}")
     if value["faults"]:
         say("\nfaults:")
-    for line in value["faults"][:40]:
+    for line in value["faults"][:25]:
         say(line)
-    if len(value["faults"]) > 40:
-        say(f"and {len(value['faults']) - 40} more, in the logs")
+    if len(value["faults"]) > 25:
+        say(f"and {len(value['faults']) - 25} more, in the logs")
     for word in ("failed", "skipped"):
         named = [p["part"] for p in value["parts"] if p["outcome"].startswith(word)]
         if named:
