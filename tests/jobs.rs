@@ -13,13 +13,10 @@ use midc::runtime::exec::{ExecError, ExecOptions, NotFinite, Selection, exec};
 
 /// The graph of `tests/kill_resume`, whose members of the fan-out have a gate that cannot hold.
 fn curriculum(dir: &Path) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let graph = std::fs::read_to_string(root.join("tests/kill_resume/graph.curriculum")).unwrap();
+    let graph = common::graph();
     let member = "  data_seed  = seed\n";
     assert!(graph.contains(member));
-    let text = graph
-        .replace(member, "  data_seed  = seed\n  gate { loss(prose) <= 0.5 }\n")
-        .replace("../../examples/data", root.join("examples/data").to_str().unwrap());
+    let text = graph.replace(member, "  data_seed  = seed\n  gate { loss(prose) <= 0.5 }\n");
     let path = dir.join("gated.curriculum");
     std::fs::write(&path, text).unwrap();
     path

@@ -1,19 +1,18 @@
 //! What a run does about a step whose loss is not finite, brought about by a learning rate of 1e17.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A stage of 48 steps with a checkpoint every 7, whose step 10 ruins the weights.
 fn curriculum(dir: &Path) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let graph = std::fs::read_to_string(root.join("tests/kill_resume/graph.curriculum")).unwrap();
+    let graph = common::graph();
     let (trunk, _) = graph.split_once("stage branch").unwrap();
     let gentle = "linear(to: 2e-3, over: 5 steps) then hold";
     assert!(trunk.contains(gentle));
-    let data = root.join("examples/data");
-    let text = trunk
-        .replace(gentle, "linear(to: 2e-3, over: 9 steps) then linear(to: 1e18, over: 10 steps) then hold")
-        .replace("../../examples/data", data.to_str().unwrap());
+    let ruinous = "linear(to: 2e-3, over: 9 steps) then linear(to: 1e18, over: 10 steps) then hold";
+    let text = trunk.replace(gentle, ruinous);
     let path = dir.join("ruin.curriculum");
     std::fs::write(&path, text).unwrap();
     path

@@ -207,6 +207,11 @@ pub struct EngineOptions {
     pub memory: Option<u64>,
 }
 
+/// So many worker threads as were asked for, or one for each core.
+pub fn threads(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// Why the engine refused or failed.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum EngineError {

@@ -29,6 +29,14 @@ pub(crate) fn curricula(directories: &[&str]) -> Vec<PathBuf> {
     out
 }
 
+/// The graph of `tests/kill_resume`, to lie anywhere.
+pub(crate) fn graph() -> String {
+    let graph = root().join("tests/kill_resume/graph.curriculum");
+    let data = root().join("examples/data");
+    let data = data.to_str().expect("a path in UTF-8");
+    std::fs::read_to_string(graph).expect("the graph can be read").replace("../../examples/data", data)
+}
+
 /// Check a file of the package; what it uses is loaded with it.
 pub(crate) fn check(path: &Path) -> (Option<Curriculum>, Vec<Diagnostic>) {
     let mut files = MemoryFiles::new();

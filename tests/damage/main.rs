@@ -330,10 +330,8 @@ fn a_tokenizer_of_another_model_is_refused() {
 
 /// The graph with these settings of its model, to lie anywhere.
 fn graph_from(model: &str) -> String {
-    let curriculum = std::fs::read_to_string(root().join("tests/kill_resume/graph.curriculum")).unwrap();
+    let curriculum = graph();
     let (head, rest) = curriculum.split_once("model tiny {").unwrap();
     let (_, tail) = rest.split_once("\n}\n").unwrap();
-    let data = root().join("examples/data");
     format!("{head}model tiny {{\n  {model}\n}}\n{tail}")
-        .replace("../../examples/data", data.to_str().unwrap())
 }

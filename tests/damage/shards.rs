@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::common::graph;
 use super::{Damage, change, files, midc, root, starts, truncate, words};
 
 /// `midc data` of the graph with `shard` as one of its sources.
 fn data(dir: &Path, shard: &str) -> std::process::Output {
-    let graph = std::fs::read_to_string(root().join("tests/kill_resume/graph.curriculum")).unwrap();
-    let examples = root().join("examples/data");
-    let text = graph.replace("../../examples/data", examples.to_str().unwrap());
+    let text = graph();
     let prose = root().join("examples/data/prose.train.jsonl");
     let text = text.replace(prose.to_str().unwrap(), dir.join(shard).to_str().unwrap());
     let file = dir.join("graph.curriculum");

@@ -10,7 +10,7 @@ use super::measure::{self, Clock, fastest, narrow, wide};
 use super::{Format, Precision};
 use crate::runtime::backend::cpu::Cpu;
 use crate::runtime::backend::{AdamW, AttentionShape, Backend, LossShape, NormShape};
-use crate::runtime::engine::EngineError;
+use crate::runtime::engine::{self, EngineError};
 
 /// Time the operations of a step
 #[derive(Debug, clap::Args)]
@@ -67,7 +67,7 @@ impl<B: Backend> Bench<'_, B> {
 
     fn arithmetic(&mut self, operation: &'static str, shape: &str, flop: f64, f: impl FnMut()) {
         if self.wanted(operation) {
-            let seconds = fastest(self.args.clock, measure::threads(self.args.threads), self.args.seconds, f);
+            let seconds = fastest(self.args.clock, engine::threads(self.args.threads), self.args.seconds, f);
             let gflops = flop / seconds * 1e-9;
             self.rows.push(Row {
                 operation,
@@ -82,7 +82,7 @@ impl<B: Backend> Bench<'_, B> {
 
     fn memory(&mut self, operation: &'static str, shape: &str, bytes: usize, f: impl FnMut()) {
         if self.wanted(operation) {
-            let seconds = fastest(self.args.clock, measure::threads(self.args.threads), self.args.seconds, f);
+            let seconds = fastest(self.args.clock, engine::threads(self.args.threads), self.args.seconds, f);
             self.rows.push(Row {
                 operation,
                 shape: shape.into(),
@@ -224,7 +224,7 @@ impl<B: Backend> Bench<'_, B> {
 }
 
 fn measure<B: Backend>(backend: &B, args: &Args) -> miette::Result<ExitCode> {
-    let peak = measure::peak(backend, args.clock, measure::threads(args.threads))?;
+    let peak = measure::peak(backend, args.clock, engine::threads(args.threads))?;
     let mut bench = Bench { backend, args, peak, rows: Vec::new() };
     bench.all()?;
     if args.format == Format::Json {

@@ -66,11 +66,6 @@ pub(super) fn fastest(clock: Clock, threads: usize, seconds: f64, mut f: impl Fn
     best
 }
 
-/// So many threads, or one for each core.
-pub(super) fn threads(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
-
 /// Normal numbers.
 pub(super) fn normal(stream: u32, len: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(len + 3);

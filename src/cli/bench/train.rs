@@ -13,7 +13,7 @@ use crate::rope::{self, RopeScaling};
 use crate::runtime::backend::cpu::Cpu;
 use crate::runtime::backend::cuda;
 use crate::runtime::batch::{Batch, IGNORE};
-use crate::runtime::engine::{EngineKind, EngineOptions, Hyper, RopeTable, engine, init_weights};
+use crate::runtime::engine::{self, EngineKind, EngineOptions, Hyper, RopeTable, init_weights};
 use crate::runtime::random::philox;
 
 /// Time optimizer steps
@@ -181,7 +181,7 @@ fn batch(rows: usize, context: usize, vocab: usize, step: usize) -> Batch {
 pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     let architecture = args.architecture();
     let (rows, context) = args.shape();
-    let threads = measure::threads(args.threads);
+    let threads = engine::threads(args.threads);
     let device = args.device.choose()?;
     let kind = EngineKind::on(device, args.precision.into())?;
     let peak = match kind {
@@ -193,7 +193,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     };
     let options = EngineOptions { threads: args.threads, memory: args.memory.map(|mib| mib << 20) };
     let weights = init_weights(&architecture, 0)?;
-    let mut engine = engine(kind, &architecture, &weights, options)?;
+    let mut engine = engine::engine(kind, &architecture, &weights, options)?;
     drop(weights);
     let frequencies = rope::inv_freq(architecture.head_dim, 10_000.0, &RopeScaling::Default, context as u64);
     let table = RopeTable::new(&frequencies.inv_freq, frequencies.attention_factor, context);

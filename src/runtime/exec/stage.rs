@@ -142,8 +142,10 @@ impl Run<'_> {
         if share == 1 {
             return EngineOptions { threads, memory };
         }
-        let all = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
-        EngineOptions { threads: Some((all / share).max(1)), memory: memory.map(|m| m / share as u64) }
+        EngineOptions {
+            threads: Some((engine::threads(threads) / share).max(1)),
+            memory: memory.map(|m| m / share as u64),
+        }
     }
 
     /// The tokenised sources for a stage's lineage, read once per root model.

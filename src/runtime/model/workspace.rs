@@ -165,7 +165,7 @@ impl Again {
 
     /// How many buffers `layers` layers need of which the first `again` share one.
     fn buffers(layers: usize, again: usize) -> usize {
-        layers - again + usize::from(again > 0)
+        Self::place(layers, again)
     }
 
     /// Which of them is that of `layer`.

@@ -8,7 +8,7 @@ use super::pointwise;
 use super::pool::Pool;
 use super::product::{View, product};
 #[cfg(target_arch = "x86_64")]
-use super::simd::gemm::{self, Out, Sizes};
+use super::simd::gemm::{self, Out};
 
 /// Dimensions of a layer and the tokens that go through it.
 #[derive(Clone, Copy)]
@@ -27,9 +27,10 @@ impl Shape {
         Self { rows, inputs, outputs, stride: outputs }
     }
 
+    /// Values that the rows of outputs take, to the end of the last.
     #[cfg(target_arch = "x86_64")]
-    fn sizes(self) -> Sizes {
-        Sizes { rows: self.rows, inputs: self.inputs, outputs: self.outputs, stride: self.stride }
+    pub(super) fn extent(self) -> usize {
+        self.rows.saturating_sub(1) * self.stride + self.outputs
     }
 }
 
@@ -75,7 +76,7 @@ impl Products {
         #[cfg(target_arch = "x86_64")]
         if self.has_kernels::<E>(s.inputs) {
             let packed = &mut buffers.packed;
-            return pool.run(|| gemm::linear(packed, s.sizes(), x, w, Out::Narrow(y)));
+            return pool.run(|| gemm::linear(packed, s, x, w, Out::Narrow(y)));
         }
         let [a, b] = &mut buffers.wide;
         let x = widen(pool, x, s.rows * s.inputs, a);
@@ -100,7 +101,7 @@ impl Products {
         if self.has_kernels::<E>(s.inputs) {
             let packed = &mut buffers.packed;
             let out = if add { Out::<E>::Add(y) } else { Out::Wide(y) };
-            return pool.run(|| gemm::linear(packed, s.sizes(), x, w, out));
+            return pool.run(|| gemm::linear(packed, s, x, w, out));
         }
         let x = widen(pool, x, s.rows * s.inputs, &mut buffers.wide[0]);
         pool.run(|| {
@@ -123,7 +124,7 @@ impl Products {
         if self.has_kernels::<E>(s.outputs) {
             let packed = &mut buffers.packed;
             return pool.run(|| {
-                gemm::linear_input_grad(packed, s.sizes(), grad_y, w, Out::Narrow(grad_x));
+                gemm::linear_input_grad(packed, s, grad_y, w, Out::Narrow(grad_x));
             });
         }
         let [a, b] = &mut buffers.wide;
@@ -149,7 +150,7 @@ impl Products {
         if self.has_kernels::<E>(4) {
             let packed = &mut buffers.packed;
             return pool.run(|| {
-                gemm::linear_weight_grad(packed, s.sizes(), grad_y, x, accumulate, grad_w);
+                gemm::linear_weight_grad(packed, s, grad_y, x, accumulate, grad_w);
             });
         }
         let [a, b] = &mut buffers.wide;

@@ -17,10 +17,10 @@ struct NormArguments {
 
 impl Cuda {
     fn norm_arguments(shape: NormShape) -> Result<NormArguments, DeviceFailure> {
-        if [shape.width, shape.stride, shape.offset].iter().any(|n| !n.is_multiple_of(2)) {
+        if [shape.width, shape.stride, shape.offset].iter().any(|n| !n.is_multiple_of(4)) {
             return Err(DeviceFailure {
                 what: format!("a norm over {} values", shape.width),
-                reason: "the kernels need even widths".into(),
+                reason: "the kernels need multiples of 4".into(),
             });
         }
         Ok(NormArguments {

@@ -59,6 +59,7 @@ pub const HEADERS: &[Source] = embed![
     "dev/hopper.cuh",
     "dev/mma.cuh",
     "dev/philox.cuh",
+    "dev/quads.cuh",
     "dev/tiles.cuh",
     "dev/wgmma_shapes.cuh",
 ];

@@ -80,9 +80,7 @@ fn footer(source: &Source) -> Result<Option<Bytes>, ParquetError> {
     const TAIL: u64 = 8;
     let Some(start) = source.length.checked_sub(TAIL) else { return Ok(None) };
     let tail = source.get_bytes(start, TAIL as usize)?;
-    let (Some((length, b"PAR1")), true) = (tail.split_first_chunk::<4>(), tail.len() == 8) else {
-        return Ok(None);
-    };
+    let Some((length, b"PAR1")) = tail.split_first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_le_bytes(*length);
     match start.checked_sub(u64::from(length)) {
         Some(start) => source.get_bytes(start, length as usize).map(Some),

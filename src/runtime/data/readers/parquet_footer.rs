@@ -1,7 +1,7 @@
 //! The footer of a Parquet file, looked over before the crate decodes it: the crate makes room for as
 //! many entries as a length says. Thrift's compact protocol, of which only the skeleton is read.
 
-/// Fields of a struct in which a reader stops believing: deeper ones are no Parquet.
+/// Structs and lists within each other beyond which it is no Parquet.
 const DEEPEST: usize = 16;
 /// `FileMetaData.schema`, and `SchemaElement.num_children` in it.
 const SCHEMA: i64 = 2;
@@ -11,10 +11,19 @@ const NUM_CHILDREN: i64 = 5;
 /// its bytes can hold; otherwise what is wrong.
 pub(super) fn check(footer: &[u8]) -> Result<(), String> {
     let mut walk = Walk { rest: footer, elements: 0 };
-    walk.structure(&[], 0).ok_or_else(|| match walk.elements {
+    walk.structure(At::Root, 0).ok_or_else(|| match walk.elements {
         0 => "its footer cannot be decoded".to_owned(),
         n => format!("its footer tells of {n} entries in {} bytes", footer.len()),
     })
+}
+
+/// Which struct is walked through, as far as it matters.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    Root,
+    /// An element of `FileMetaData.schema`.
+    Schema,
+    Elsewhere,
 }
 
 struct Walk<'a> {
@@ -62,8 +71,7 @@ impl Walk<'_> {
         Some(count)
     }
 
-    /// A struct; `path` holds the fields that lead to it.
-    fn structure(&mut self, path: &[i64], depth: usize) -> Option<()> {
+    fn structure(&mut self, at: At, depth: usize) -> Option<()> {
         if depth > DEEPEST {
             return None;
         }
@@ -78,7 +86,7 @@ impl Walk<'_> {
                 step => id.checked_add(i64::from(step))?,
             };
             let kind = header & 0x0f;
-            if path == [SCHEMA] && id == NUM_CHILDREN {
+            if at == At::Schema && id == NUM_CHILDREN {
                 // The crate reads a number there, whatever the field is said to be.
                 let children = self.zigzag()?;
                 self.count(u64::try_from(children).unwrap_or(u64::MAX))?;
@@ -87,13 +95,13 @@ impl Walk<'_> {
                 }
             } else if !matches!(kind, 1 | 2) {
                 // The value of a boolean field is its kind.
-                let inner: Vec<i64> = path.iter().copied().chain([id]).collect();
-                self.value(kind, &inner, depth)?;
+                let inner = if at == At::Root && id == SCHEMA { At::Schema } else { At::Elsewhere };
+                self.value(kind, inner, depth)?;
             }
         }
     }
 
-    fn value(&mut self, kind: u8, path: &[i64], depth: usize) -> Option<()> {
+    fn value(&mut self, kind: u8, at: At, depth: usize) -> Option<()> {
         match kind {
             1..=3 => self.skip(1),
             4..=6 => self.varint().map(drop),
@@ -109,7 +117,7 @@ impl Walk<'_> {
                     count => u64::from(count),
                 };
                 for _ in 0..self.count(count)? {
-                    self.value(header & 0x0f, path, depth + 1)?;
+                    self.value(header & 0x0f, at, depth + 1)?;
                 }
                 Some(())
             }
@@ -120,12 +128,12 @@ impl Walk<'_> {
                 }
                 let kinds = self.byte()?;
                 for _ in 0..count {
-                    self.value(kinds >> 4, path, depth + 1)?;
-                    self.value(kinds & 0x0f, path, depth + 1)?;
+                    self.value(kinds >> 4, at, depth + 1)?;
+                    self.value(kinds & 0x0f, at, depth + 1)?;
                 }
                 Some(())
             }
-            12 => self.structure(path, depth + 1),
+            12 => self.structure(at, depth + 1),
             _ => None,
         }
     }

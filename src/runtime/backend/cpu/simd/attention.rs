@@ -495,6 +495,10 @@ unsafe fn backward_head<E: Element>(spare: &Spare<E>, head: &Head<'_, E>, to: Sh
             first.max(start / QUERIES * QUERIES)..(first + queries_of_part).min(last)
         };
         sums.par_chunks_mut(2 * values).enumerate().with_max_len(1).for_each(|(part, sums)| {
+            // The first takes the others' sums, whether it has any itself or not.
+            if part > 0 && queries(part).is_empty() {
+                return;
+            }
             sums.fill(0.0);
             let first_head = part / parts_of_head * heads_of_part;
             spare.with(|scratch| {

@@ -6,23 +6,7 @@ use super::element::Element;
 use super::micro::{COLUMNS, ROWS, Tile, Write};
 use super::pack::{self, Weight, panels, steps};
 use super::{PANEL, Shared, Step, Workspace, room};
-
-/// Dimensions of a layer and the tokens that go through it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
-    pub(crate) rows: usize,
-    pub(crate) inputs: usize,
-    pub(crate) outputs: usize,
-    /// Values from one row of the outputs (or of their gradient) to the next.
-    pub(crate) stride: usize,
-}
-
-impl Sizes {
-    /// Values that rows of outputs take, to the end of the last.
-    fn extent(self) -> usize {
-        self.rows.saturating_sub(1) * self.stride + self.outputs
-    }
-}
+use crate::runtime::backend::cpu::linear::Shape;
 
 /// Where a product goes.
 #[derive(Debug)]
@@ -55,8 +39,8 @@ fn weights(w: &[f32]) -> *const Weight {
 /// `out = x · wᵀ`: x is `[rows, inputs]`, w is `[outputs, inputs]`.
 ///
 /// `inputs` must be even for bf16.
-pub(crate) fn linear<E: Element>(work: &mut Workspace, sizes: Sizes, x: &[E], w: &[f32], out: Out<'_, E>) {
-    let Sizes { rows, inputs, outputs, stride } = sizes;
+pub(crate) fn linear<E: Element>(work: &mut Workspace, shape: Shape, x: &[E], w: &[f32], out: Out<'_, E>) {
+    let Shape { rows, inputs, outputs, stride } = shape;
     assert!(x.len() >= rows * inputs && w.len() >= outputs * inputs);
     product(work, (x, inputs), [rows, inputs, outputs], (out, stride), |p, start, panel| {
         let n = (outputs - p * PANEL).min(PANEL);
@@ -75,13 +59,13 @@ pub(crate) fn linear<E: Element>(work: &mut Workspace, sizes: Sizes, x: &[E], w:
 /// `outputs` must be even for bf16.
 pub(crate) fn linear_input_grad<E: Element>(
     work: &mut Workspace,
-    sizes: Sizes,
+    shape: Shape,
     grad_y: &[E],
     w: &[f32],
     grad_x: Out<'_, E>,
 ) {
-    let Sizes { rows, inputs, outputs, stride } = sizes;
-    assert!(grad_y.len() >= sizes.extent() && w.len() >= outputs * inputs);
+    let Shape { rows, inputs, outputs, stride } = shape;
+    assert!(grad_y.len() >= shape.extent() && w.len() >= outputs * inputs);
     product(work, (grad_y, stride), [rows, outputs, inputs], (grad_x, inputs), |p, start, panel| {
         let n = (inputs - p * PANEL).min(PANEL);
         let count = (outputs - start).min(panel.len() * E::GROUP);
@@ -96,14 +80,14 @@ pub(crate) fn linear_input_grad<E: Element>(
 /// `grad_w (+)= grad_yᵀ · x`: grad_y is `[rows, outputs]`, x is `[rows, inputs]`.
 pub(crate) fn linear_weight_grad<E: Element>(
     work: &mut Workspace,
-    sizes: Sizes,
+    shape: Shape,
     grad_y: &[E],
     x: &[E],
     accumulate: bool,
     grad_w: &mut [f32],
 ) {
-    let Sizes { rows, inputs, outputs, stride } = sizes;
-    assert!(grad_y.len() >= sizes.extent() && x.len() >= rows * inputs && grad_w.len() >= outputs * inputs);
+    let Shape { rows, inputs, outputs, stride } = shape;
+    assert!(grad_y.len() >= shape.extent() && x.len() >= rows * inputs && grad_w.len() >= outputs * inputs);
     let depth = steps::<E>(rows);
     let b = room(&mut work.b, panels(inputs) * depth);
     // Rows from `start` on of the 32 columns of panel `p`.
@@ -320,7 +304,7 @@ mod tests {
             let g: Vec<f32> = values(rows * outputs, 3);
             let (xe, ge): (Vec<E>, Vec<E>) =
                 (x.iter().map(|v| narrow(*v)).collect(), g.iter().map(|v| narrow(*v)).collect());
-            let dims = Sizes { rows, inputs, outputs, stride: outputs };
+            let dims = Shape::new(rows, inputs, outputs);
             let dot = |n: usize, f: &dyn Fn(usize) -> f64| (0..n).map(f).sum::<f64>();
 
             let want: Vec<f64> = (0..rows * outputs)
