@@ -373,7 +373,7 @@ def faults(folder):
             continue
         with open(os.path.join(folder, name), errors="replace") as file:
             for line in file:
-                if re.match(r"(FAIL|HANG|CRASH|LIMIT|STOPPED|NOT RUN|========= (Error|Invalid|Barrier|Race)|\S*Error\b)", line):
+                if re.match(r"(FAIL|HANG|CRASH|LIMIT|STOPPED|NOT RUN|========= (Error|Invalid|Barrier|Race)|\S*Error\b|\s+× )", line):
                     found.append(f"{name[:-4]}: {line.rstrip()[:200]}")
     return found
 
@@ -397,12 +397,31 @@ def report(folder):
     }
     value = {
         "machine": machine[:6], "parts": parts, "faults": wrong, "copy_bytes_per_second": copied, "times": times, "training": training,
-        "agreement": agreements,
+        "agreement": agreements, "clocks": clocks(folder),
     }
     with open(os.path.join(folder, "report.json"), "w") as file:
         json.dump(value, file, indent=1)
     with open(os.path.join(folder, "table.txt"), "w") as file:
         table(file, value)
+
+
+def clocks(folder):
+    """Clock in MHz and power in W of the seconds in which the GPU was busy."""
+    busy = []
+    for line in read_lines(folder, "clocks.csv"):
+        fields = [field.strip() for field in line.split(",")]
+        try:
+            if float(fields[5]) >= 50:
+                busy.append((float(fields[1]), float(fields[3])))
+        except (IndexError, ValueError):
+            continue
+    if not busy:
+        return None
+    mhz, watts = zip(*busy)
+    return {
+        "busy_seconds": len(busy), "sm_mhz_least": min(mhz), "sm_mhz_median": statistics.median(mhz), "sm_mhz_most": max(mhz),
+        "watts_most": max(watts),
+    }
 
 
 def read_lines(folder, name):
@@ -429,6 +448,8 @@ def table(file, value):
         if peer:
             line += f"; PyTorch {peer['tokens_per_second']:.0f}, ours {ours['tokens_per_second'] / peer['tokens_per_second']:.2f} of it"
         say(line)
+    if value["clocks"]:
+        say("clocks while busy: {sm_mhz_least:.0f} to {sm_mhz_most:.0f} MHz, {sm_mhz_median:.0f} at the median; {watts_most:.0f} W at most".format(**value["clocks"]))
     copied = value["copy_bytes_per_second"]
     if copied:
         say(f"a copy: {copied / 1e9:.4g} GB/s, read and written")

@@ -105,7 +105,7 @@ struct Check;
 struct Observer {
   virtual ~Observer() = default;
   /// Whether the case that `check` has just begun is to run.
-  virtual bool begin(const Check& check) = 0;
+  virtual bool begin(Check& check) = 0;
 };
 
 /// One check of a family: its cases call `expect…`; the driver counts.

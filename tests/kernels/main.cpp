@@ -10,6 +10,7 @@
 
 #include <cstdarg>
 #include <ctime>
+#include <map>
 #include <set>
 
 #include "timing.h"
@@ -40,7 +41,8 @@ const char USAGE[] =
     "  --time FILE     time the kernels instead; JSON lines   --profile     each kernel worth it once, for a profiler\n"
     "  --isolate       a process for each family              --case N      only the case N of each family\n"
     "  --hang SECONDS  what a launch may take, isolated       --limit SECONDS  what everything may take, isolated\n"
-    "  --plant hang|crash   break the second launch of each family on purpose, to see it reported\n";
+    "  --plant hang|crash|KERNEL   on purpose, to see it reported: the second launch of each family hangs or crashes, or\n"
+    "                  every launch of a kernel hangs\n";
 
 struct Options {
   const char *gpu = nullptr, *times = nullptr;
@@ -69,14 +71,21 @@ struct Progress {
   bool finished;
   /// When the launch in hand began; 0 while there is none.
   double since;
-  char case_name[256], launch[256];
+  char case_name[256], kernel[96], launch[256];
+  /// Cases given up because they launch a kernel that ended others.
+  int given_up;
+};
+/// What ended a process: cases by number, and how many times each kernel did.
+struct Ended {
+  std::set<int> cases;
+  std::map<std::string, int> kernels;
 };
 
 /// The device of a watched run: says what it is doing, and leaves out the launches of cases that are left out.
 class Watched : public Device, public Observer {
  public:
-  Watched(Device& d, Progress& p, const std::string& how, std::set<int> without, int from, int one)
-      : inner(d), progress(p), plant(how), left_out(std::move(without)), first(from), only(one) {}
+  Watched(Device& d, Progress& p, const std::string& how, const Ended& without, int from, int one)
+      : inner(d), progress(p), plant(how), left_out(without), first(from), only(one) {}
   /// Counts go on from here in each run of a family.
   void restart(int passed, int failed) {
     progress.ordinal = -1;
@@ -86,7 +95,8 @@ class Watched : public Device, public Observer {
   /// In a run that times, every launch is a case.
   void each_launch_is_a_case() { by_launch = true; }
 
-  bool begin(const Check& c) override {
+  bool begin(Check& c) override {
+    current = &c;
     progress.passed = base_passed + c.passed, progress.failed = base_failed + c.failed;
     return enter(c.case_name);
   }
@@ -102,6 +112,11 @@ class Watched : public Device, public Observer {
     return inner.map_2d(base, width, height, pitch, box_width, box_height);
   }
   void launch(const LaunchSpec& s, void** arguments, int n) override {
+    // Twice is no matter of a shape: the time is worth more elsewhere.
+    if (!skip && ended_by(s.kernel) >= 2) {
+      skip = current->left_out = true;
+      progress.given_up++;
+    }
     if (skip) return;
     say(s);
     inner.launch(s, arguments, n);
@@ -109,7 +124,7 @@ class Watched : public Device, public Observer {
   }
   double time(const LaunchSpec& s, void** arguments, int n, int repeats) override {
     if (by_launch) enter(s.kernel);
-    if (skip) return NAN;
+    if (skip || ended_by(s.kernel)) return NAN;
     say(s);
     double seconds = inner.time(s, arguments, n, repeats);
     progress.since = 0;
@@ -120,22 +135,30 @@ class Watched : public Device, public Observer {
   Device& inner;
   Progress& progress;
   std::string plant;
-  std::set<int> left_out;
+  Ended left_out;
+  Check* current = nullptr;
   int first, only, base_passed = 0, base_failed = 0;
   bool skip = false, by_launch = false;
 
+  int ended_by(const char* kernel) const {
+    auto at = left_out.kernels.find(kernel);
+    return at == left_out.kernels.end() ? 0 : at->second;
+  }
   bool enter(const std::string& name) {
     const int at = ++progress.ordinal;
     snprintf(progress.case_name, sizeof progress.case_name, "%s", name.c_str());
-    skip = at < first || left_out.count(at) || (only >= 0 && at != only);
+    skip = at < first || left_out.cases.count(at) || (only >= 0 && at != only);
     return !skip;
   }
   void say(const LaunchSpec& s) {
     snprintf(progress.launch, sizeof progress.launch, "%s, grid %ux%ux%u, block %ux%ux%u, %zu bytes shared", s.kernel, s.grid.x, s.grid.y,
              s.grid.z, s.block.x, s.block.y, s.block.z, s.shared);
+    snprintf(progress.kernel, sizeof progress.kernel, "%s", s.kernel);
     progress.since = now();
-    if (++progress.launches != 2) return;
+    // Every launch of one kernel, or the second launch of all.
+    if (plant != s.kernel && (++progress.launches != 2 || (plant != "crash" && plant != "hang"))) return;
     if (plant == "crash") abort();
+    while (plant == s.kernel) pause();
     while (plant == "hang") pause();
   }
 };
@@ -179,7 +202,9 @@ void run_family(const Family& f, const Options& o, Device& device, Watched* watc
 }
 
 void say_result(const char* family, const Progress& p) {
-  printf("%-16s %4d passed, %d failed\n", family, p.passed, p.failed);
+  printf("%-16s %4d passed, %d failed", family, p.passed, p.failed);
+  if (p.given_up) printf(", %d given up: they launch what ended others", p.given_up);
+  printf("\n");
   fflush(stdout);
 }
 
@@ -189,7 +214,7 @@ void ask_debugger(pid_t child) {
   if (!command || !*command) return;
   pid_t asking = fork();
   if (asking == 0) {
-    execlp("timeout", "timeout", "-k", "1", "20", "sh", "-c", command, "sh", std::to_string(child).c_str(), (char*)nullptr);
+    execlp("timeout", "timeout", "-k", "1", "15", "sh", "-c", command, "sh", std::to_string(child).c_str(), (char*)nullptr);
     _exit(127);
   }
   int status;
@@ -199,11 +224,11 @@ void ask_debugger(pid_t child) {
 // Runs `work` in a process of its own, and again without the cases that ended it. Returns how many did.
 template <class Work>
 int isolated(const char* name, const Options& o, double deadline, Progress& progress, Work work) {
-  std::set<int> without;
+  Ended without;
   memset(&progress, 0, sizeof progress);
   double hang = o.hang > 0 ? o.hang : o.gpu ? 10 : 300;
   for (int from = 0;;) {
-    progress.since = 0, progress.ordinal = -1, progress.launches = without.empty() ? 0 : 2;
+    progress.since = 0, progress.ordinal = -1, progress.launches = without.cases.empty() ? 0 : 2, progress.kernel[0] = progress.launch[0] = 0;
     fflush(stdout);
     fflush(stderr);
     const pid_t watcher = getpid(), child = fork();
@@ -215,7 +240,7 @@ int isolated(const char* name, const Options& o, double deadline, Progress& prog
       setvbuf(stdout, nullptr, _IOLBF, 0);
       Device& device = *open(o);
       Watched watched(device, progress, o.plant, without, from, o.only);
-      if (without.empty()) printf("device: %s\n", device.describe().c_str());
+      if (without.cases.empty()) printf("device: %s\n", device.describe().c_str());
       work(watched);
       progress.finished = true;
       fflush(stdout);
@@ -230,23 +255,24 @@ int isolated(const char* name, const Options& o, double deadline, Progress& prog
       over = deadline > 0 && t > deadline;
       if (!over && !(since > 0 && t - since > hang)) continue;
       why = over ? "the time is over" : "no answer in " + std::to_string((int)hang) + " s";
-      if (!over && without.empty()) ask_debugger(child);
+      if (!over && without.cases.empty()) ask_debugger(child);
       kill(child, SIGKILL);
       waitpid(child, &status, 0);
       break;
     }
-    if (why.empty() && progress.finished) return (int)without.size();
+    if (why.empty() && progress.finished) return (int)without.cases.size();
     if (why.empty())
       why = WIFSIGNALED(status) ? std::string("ended by signal ") + std::to_string(WTERMSIG(status)) + ", " + strsignal(WTERMSIG(status))
                                 : "ended with status " + std::to_string(WEXITSTATUS(status));
     printf("%s %s: case %d, %s, seed %d: %s%s%s\n", over ? "LIMIT" : progress.since > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? "HANG" : "CRASH",
            name, progress.ordinal, progress.ordinal < 0 ? "before any" : progress.case_name, progress.seed_index + 1, why.c_str(),
            progress.launch[0] ? "; last launch " : "", progress.launch);
-    without.insert(progress.ordinal);
+    without.cases.insert(progress.ordinal);
+    if (progress.kernel[0]) without.kernels[progress.kernel]++;
     // Out of time, no case to leave out, or a device past help.
-    if (over || progress.ordinal < 0 || without.size() == 4) {
+    if (over || progress.ordinal < 0 || without.cases.size() == 12) {
       printf("STOPPED %s: what is left of it was not run\n", name);
-      return (int)without.size();
+      return (int)without.cases.size();
     }
     // Whoever repeats begins again, so that every run has the same cases.
     from = o.repeats > 1 ? 0 : progress.ordinal + 1;
@@ -332,7 +358,7 @@ int main(int argc, char** argv) {
     if (!o.wants(f->name)) continue;
     families++;
     Progress progress = {};
-    Watched watched(*device, progress, o.plant, {}, 0, o.only);
+    Watched watched(*device, progress, o.plant, Ended(), 0, o.only);
     if (o.only >= 0)
       run_family(*f, o, watched, &watched, progress);
     else
