@@ -19,6 +19,7 @@ inline void tma_load(void* to, const TensorMap* m, u64* b, int x, int y, host::S
   host::tma_load_2d(to, m->map, b, x, y, s);
 }
 inline void fence_async_proxy() {}
+inline void prefetch_l2(const void* from, u32 bytes, host::Site s = MIDC_HERE) { host::prefetch(from, bytes, s); }
 inline void named_barrier(int id, int threads, host::Site s = MIDC_HERE) { host::barrier(id, threads, s); }
 inline void named_barrier_arrive(int id, int threads, host::Site s = MIDC_HERE) { host::barrier_arrive(id, threads, s); }
 template <int N>
@@ -40,6 +41,8 @@ inline void wgmma_wait(host::Site s = MIDC_HERE) {
 
 template <int N>
 inline void wgmma_settle(float (&)[N]) {}
+template <int N>
+inline void wgmma_settle(u32 (&)[N][4]) {}
 
 #define MIDC_WGMMA(N)                                                                                             \
   template <int TA = 0, int TB = 0>                                                                               \
@@ -73,11 +76,11 @@ __device__ __forceinline__ void mbarrier_arrive(u64* b) {
 __device__ __forceinline__ void mbarrier_expect(u64* b, u32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
 }
-/// Waits until the phase of this parity is complete.
+/// Waits until the phase of this parity is complete. Lanes may see it at different turns: the branches are not `.uni`.
 __device__ __forceinline__ void mbarrier_wait(u64* b, int parity) {
   asm volatile(
       "{\n.reg .pred done;\nAGAIN%=:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra.uni DONE%=;\nbra.uni AGAIN%=;\nDONE%=:\n}" ::"r"(shared_address(b)),
+      "@done bra DONE%=;\nbra AGAIN%=;\nDONE%=:\n}" ::"r"(shared_address(b)),
       "r"(parity)
       : "memory");
 }
@@ -88,6 +91,10 @@ __device__ __forceinline__ void tma_load(void* to, const TensorMap* m, u64* b, i
           shared_address(to)),
       "l"((u64)m), "r"(shared_address(b)), "r"(x), "r"(y)
       : "memory");
+}
+/// Brings `bytes` of global memory, both multiples of 16, into L2. Nobody waits for it.
+__device__ __forceinline__ void prefetch_l2(const void* from, u32 bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(from)), "r"(bytes));
 }
 /// Makes ordinary writes to shared memory visible to TMA and wgmma.
 __device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -122,11 +129,18 @@ __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-/// After a wait: keeps the compiler from moving reads of the accumulators before it.
+/// After a wait: keeps the compiler from moving reads of the accumulators before it. Before a fence: keeps it from moving
+/// writes of them behind it.
 template <int N>
 __device__ __forceinline__ void wgmma_settle(float (&d)[N]) {
 #pragma unroll
   for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+/// The same for left operands in registers: after a wait, they were needed until here.
+template <int N>
+__device__ __forceinline__ void wgmma_settle(u32 (&a)[N][4]) {
+#pragma unroll
+  for (int i = 0; i < N * 4; i++) asm volatile("" : "+r"(a[i / 4][i % 4])::"memory");
 }
 
 #include "dev/wgmma_shapes.cuh"

@@ -139,13 +139,11 @@ void hopper_reset(void* launch_order) {
 }
 
 void mbarrier_init(u64* at, int arrivals, Site site) {
-  MBarrier* b = nullptr;
+  // PTX ISA, "mbarrier.init": undefined where a valid mbarrier is.
   for (int i = 0; i < mbarriers_len; i++)
-    if (mbarriers[i].at == at) b = &mbarriers[i];
-  if (!b) {
-    if (mbarriers_len == MAX_MBARRIERS) fail(site, "more than %d mbarriers", MAX_MBARRIERS);
-    b = &mbarriers[mbarriers_len++];
-  }
+    if (mbarriers[i].at == at) fail(site, "an mbarrier is initialised twice");
+  if (mbarriers_len == MAX_MBARRIERS) fail(site, "more than %d mbarriers", MAX_MBARRIERS);
+  MBarrier* b = &mbarriers[mbarriers_len++];
   if ((uintptr_t)at & 7) fail(site, "an mbarrier is not 8-byte aligned");
   b->at = at;
   b->phase = 0;
@@ -157,6 +155,7 @@ void mbarrier_arrive(u64* at, u32 expected_bytes, Site site) {
   MBarrier& b = find(at, site);
   order_release(&b.order[b.phase]);
   b.bytes += expected_bytes;
+  if (b.bytes > (1 << 20) - 1) fail(site, "an mbarrier expects %ld bytes, more than it can count", b.bytes);
   b.pending--;
   settle(b, site);
   maybe_yield();
@@ -173,10 +172,20 @@ void tma_load_2d(void* to, const TensorMap& map, u64* barrier, int x, int y, Sit
   if ((uintptr_t)to & (map.swizzle_bytes == 128 ? 1023 : 127))
     fail(site, "the destination of a TMA load is not aligned for its swizzle");
   if (((uintptr_t)map.base & 15) || (map.pitch_bytes & 15)) fail(site, "a tensor map is not 16-byte aligned");
+  // What cuTensorMapEncodeTiled refuses.
+  if (map.box_width == 0 || map.box_width > 256 || map.box_height == 0 || map.box_height > 256 || map.width == 0 || map.height == 0 ||
+      map.box_width * map.element_bytes % 16 || (map.swizzle_bytes && map.box_width * map.element_bytes > map.swizzle_bytes))
+    fail(site, "a tensor map with a box of %u by %u", map.box_width, map.box_height);
   if (loads_len == MAX_LOADS) fail(site, "more than %d TMA loads in flight", MAX_LOADS);
   u32 bytes = map.box_width * map.box_height * map.element_bytes;
   for (u32 i = 0; i < bytes; i += 4) *(u32*)((u8*)to + i) = 0xffffffffu;
   loads[loads_len++] = {(u8*)to, map, barrier, x, y, site};
+}
+
+// Brings nothing anywhere, but the memory must be there.
+void prefetch(const void* from, u32 bytes, Site site) {
+  if (((uintptr_t)from & 15) || (bytes & 15)) fail(site, "a prefetch of %u bytes is not 16-byte aligned", bytes);
+  if (__asan_region_is_poisoned && __asan_region_is_poisoned((void*)from, bytes)) fail(site, "a prefetch of memory that is not there");
 }
 
 // ---- wgmma -----------------------------------------------------------------------------------------------

@@ -80,6 +80,8 @@ struct TensorMap {
 };
 void tma_load_2d(void* to, const TensorMap& map, u64* barrier, int x, int y, Site site);
 
+void prefetch(const void* from, u32 bytes, Site site);
+
 // wgmma: the accumulators of a thread are `columns / 2` floats.
 struct WarpgroupMma {
   u64 a, b;              // shared-memory descriptors

@@ -377,6 +377,8 @@ static void run_block(bool fresh) {
   if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(next->tsan, 1);
   jump(&host_context, next->stack_pointer);
   hopper_reset(&launch_order);
+  for (const Barrier& b : barriers)
+    if (b.count) fail(b.site, "a block ended with %d of %d threads at barrier %d", b.count, b.expected, (int)(&b - barriers));
 }
 
 const char* launch(const char* name, Dim3 grid, Dim3 block, size_t shared, void** arguments, int arguments_len) {

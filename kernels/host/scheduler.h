@@ -14,6 +14,7 @@ void __tsan_read_range(void*, unsigned long) __attribute__((weak));
 void __tsan_write_range(void*, unsigned long) __attribute__((weak));
 void __asan_poison_memory_region(void const volatile*, size_t) __attribute__((weak));
 void __asan_unpoison_memory_region(void const volatile*, size_t) __attribute__((weak));
+void* __asan_region_is_poisoned(void*, size_t) __attribute__((weak));
 }
 
 namespace host {

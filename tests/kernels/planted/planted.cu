@@ -136,3 +136,24 @@ KERNEL(wgmma_overwritten, 128, 1)(float* out) {
   wgmma_wait<0>();
   out[threadIdx.x] = acc[0] == 16.0f ? 1.0f : __int_as_float(0x7fffffff);
 }
+
+// Where an mbarrier is, another may not be set up.
+KERNEL(mbarrier_twice, 128, 1)(float* out) {
+  DYNAMIC_SHARED(shared);
+  if (threadIdx.x == 0) mbarrier_init((u64*)shared, 1);
+  __syncthreads();
+  if (threadIdx.x == 0) mbarrier_init((u64*)shared, 1);
+  __syncthreads();
+  out[threadIdx.x] = 1;
+}
+
+// Half of a barrier's threads arrive and nobody waits for the others.
+KERNEL(unfinished_barrier, 64, 1)(float* out) {
+  if (threadIdx.x < 32) named_barrier_arrive(1, 64);
+  out[threadIdx.x] = 1;
+}
+
+KERNEL(wild_prefetch, 32, 1)(const float* in, float* out) {
+  if (threadIdx.x == 0) prefetch_l2(in + 128, 64);
+  out[threadIdx.x] = 1;
+}

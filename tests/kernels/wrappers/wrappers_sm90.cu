@@ -4,10 +4,11 @@
 
 namespace {
 
-// Boxes of 64 · 64 from the top left of a map, side by side, into `to`.
-__device__ __forceinline__ void load(u8* to, const TensorMap* map, int boxes, int x, int y) {
+// Boxes of 64 · 64 from column x, row y of a map, side by side, into `to`; `use`: how many loads came before.
+__device__ __forceinline__ void load(u8* to, const TensorMap* map, int boxes, int x, int y, int use) {
   STATIC_SHARED(u64, full, 1);
-  if (threadIdx.x == 0) {
+  // Set up once: what holds an mbarrier may not become another without being invalidated.
+  if (threadIdx.x == 0 && use == 0) {
     mbarrier_init(full, 1);
     fence_mbarrier_init();
   }
@@ -16,9 +17,7 @@ __device__ __forceinline__ void load(u8* to, const TensorMap* map, int boxes, in
     mbarrier_expect(full, boxes * 8192);
     for (int i = 0; i < boxes; i++) tma_load(to + i * 8192, map, full, x + i * 64, y);
   }
-  mbarrier_wait(full, 0);
-  // The barrier may be set up again.
-  __syncthreads();
+  mbarrier_wait(full, use & 1);
 }
 
 template <int N>
@@ -34,15 +33,15 @@ __device__ __forceinline__ void store(u32* out, float (&d)[N]) {
 // A box that hangs over the right and lower edge of its tensor, as it lies in shared memory.
 KERNEL(wrapper_sm90_tma, 128, 1)(const __grid_constant__ TensorMap map, u32* out) {
   DYNAMIC_SHARED(shared);
-  load(shared, &map, 1, 16, 40);
+  load(shared, &map, 1, 16, 40, 0);
   for (int i = threadIdx.x; i < 2048; i += 128) out[i] = ((const u32*)shared)[i];
 }
 
 // D[64, 64] = A · Bᵀ, both k-major, depth 64: 64 rows of A above 64 rows of B in one tensor.
 KERNEL(wrapper_sm90_wgmma_k, 128, 1)(const __grid_constant__ TensorMap map, u32* out) {
   DYNAMIC_SHARED(shared);
-  load(shared, &map, 1, 0, 0);
-  load(shared + 8192, &map, 1, 0, 64);
+  load(shared, &map, 1, 0, 0, 0);
+  load(shared + 8192, &map, 1, 0, 64, 1);
   float d[32];
   for (int i = 0; i < 32; i++) d[i] = 0.0f;
   wgmma_fence();
@@ -54,8 +53,8 @@ KERNEL(wrapper_sm90_wgmma_k, 128, 1)(const __grid_constant__ TensorMap map, u32*
 // D[64, 128] = Aᵀ · B, both mn-major, depth 64: 64 rows of depth, 64 columns of A and 128 of B.
 KERNEL(wrapper_sm90_wgmma_mn, 128, 1)(const __grid_constant__ TensorMap map, u32* out) {
   DYNAMIC_SHARED(shared);
-  load(shared, &map, 1, 0, 0);
-  load(shared + 8192, &map, 2, 64, 0);
+  load(shared, &map, 1, 0, 0, 0);
+  load(shared + 8192, &map, 2, 64, 0, 1);
   float d[64];
   for (int i = 0; i < 64; i++) d[i] = 0.0f;
   wgmma_fence();
@@ -68,7 +67,7 @@ KERNEL(wrapper_sm90_wgmma_mn, 128, 1)(const __grid_constant__ TensorMap map, u32
 // D[64, 128] = A · B, A from registers, B mn-major, depth 16.
 KERNEL(wrapper_sm90_wgmma_registers, 128, 1)(const __grid_constant__ TensorMap map, const u32* in, u32* out) {
   DYNAMIC_SHARED(shared);
-  load(shared, &map, 2, 0, 0);
+  load(shared, &map, 2, 0, 0, 0);
   u32 a[4];
   for (int i = 0; i < 4; i++) a[i] = in[threadIdx.x * 4 + i];
   float d[64];
