@@ -81,7 +81,7 @@ __device__ __forceinline__ void gemm(const u16* __restrict__ A, long long lda, c
   u16* tiles_b = tiles_a + STAGES * TA::SIZE;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   int tile_row, tile_column;
-  tile_of(blockIdx.x, (M + BM - 1) / BM, (N + TILE_N - 1) / TILE_N, tile_row, tile_column);
+  tile_of<8>(blockIdx.x, (M + BM - 1) / BM, (N + TILE_N - 1) / TILE_N, tile_row, tile_column);
   const int m0 = tile_row * BM, n0 = tile_column * TILE_N;
   const int wm = (warp & 3) * 32, wn = (warp >> 2) * (SPLIT ? 32 : 64);
   const int rows_b = OUTPUT == GATED ? 2 * N : N, jump = OUTPUT == GATED ? N - 64 : 0;

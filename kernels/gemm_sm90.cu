@@ -7,7 +7,9 @@
 //
 // Operands as in gemm.cu: each may be k-major or mn-major in memory, and TMA brings either into the layout that
 // wgmma reads, so the three products of a linear layer need no transposed copy. M, N and K are free (TMA fills with
-// zeros); leading dimensions are multiples of 8.
+// zeros); leading dimensions are multiples of 8, and C, `add` and `activated` are 16-byte aligned. The four lanes of a row
+// exchange their sums, so that C is written 16 bytes at a time; what is added to the sums is brought into L2 while they
+// are made.
 #include "dev/epilogue.cuh"
 #include "dev/hopper.cuh"
 #include "dev/tiles.cuh"
@@ -74,26 +76,36 @@ __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* ma
   }
   __syncthreads();
 
-  // Steps are counted over all tiles of the block: step i uses stage i mod STAGES for the (i / STAGES)-th time.
-  int step = 0;
+  // Steps go on over all tiles of the block: each uses the next stage of the ring, whose use flips with every turn.
+  int stage = 0, use = 0;
+  auto next = [&]() {
+    if (++stage == STAGES) stage = 0, use ^= 1;
+  };
   if (group == 0) {
     registers_down<40>();
     if (threadIdx.x == 0) {
+      // Rows of `add` fetched per step, and the step they begin with.
+      const int share = (BM + steps - 1) / steps, begin = steps - (BM + share - 1) / share;
       for (int tile = blockIdx.x; tile < rows * columns; tile += gridDim.x) {
         int row, column;
-        tile_of(tile, rows, columns, row, column);
-        for (int k = 0; k < steps; k++, step++) {
-          const int s = step % STAGES, use = step / STAGES & 1;
+        tile_of<16>(tile, rows, columns, row, column);
+        for (int k = 0; k < steps; k++, next()) {
 #ifndef BUG_GEMM_SM90_EMPTY
-          mbarrier_wait(&empty[s], use ^ 1);
+          mbarrier_wait(&empty[stage], use ^ 1);
 #endif
-          mbarrier_expect(&full[s], A::BYTES + B::BYTES);
-          A::load(stages_a + s * A::BYTES, map_a, &full[s], row * BM, k * BK);
+          mbarrier_expect(&full[stage], A::BYTES + B::BYTES);
+          A::load(stages_a + stage * A::BYTES, map_a, &full[stage], row * BM, k * BK);
           if (OUTPUT == GATED) {
-            tma_load(stages_b + s * B::BYTES, map_b, &full[s], k * BK, column * TILE_N);
-            tma_load(stages_b + s * B::BYTES + TILE_N * BK * 2, map_b, &full[s], k * BK, N + column * TILE_N);
+            tma_load(stages_b + stage * B::BYTES, map_b, &full[stage], k * BK, column * TILE_N);
+            tma_load(stages_b + stage * B::BYTES + TILE_N * BK * 2, map_b, &full[stage], k * BK, N + column * TILE_N);
           } else {
-            B::load(stages_b + s * B::BYTES, map_b, &full[s], column * COLUMNS, k * BK);
+            B::load(stages_b + stage * B::BYTES, map_b, &full[stage], column * COLUMNS, k * BK);
+          }
+          if (OUTPUT == ADDED && epilogue.add && k >= begin) {
+            const int from = row * BM + (k - begin) * share, end = min_of(min_of(from + share, row * BM + BM), M);
+            const u32 bytes = (u32)min_of(TILE_N, N - column * TILE_N) * 4 & ~15u;
+            for (int r = from; r < end; r++)
+              if (bytes) prefetch_l2(epilogue.add + (long long)r * ldc + column * TILE_N, bytes);
           }
         }
       }
@@ -103,40 +115,46 @@ __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* ma
 
   registers_up<232>();
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3, first = (group - 1) * 64;
+  const bool leader = (threadIdx.x & 127) == 0;
   for (int tile = blockIdx.x; tile < rows * columns; tile += gridDim.x) {
     int row, column;
-    tile_of(tile, rows, columns, row, column);
+    tile_of<16>(tile, rows, columns, row, column);
     float acc[COLUMNS / 2];
-    for (int k = 0; k < steps; k++, step++) {
-      const int s = step % STAGES, use = step / STAGES & 1;
-      mbarrier_wait(&full[s], use);
+    int before = 0;
+    for (int k = 0; k < steps; k++, next()) {
+      mbarrier_wait(&full[stage], use);
       wgmma_fence();
 #pragma unroll
       for (int i = 0; i < BK / 16; i++)
-        Multiply<COLUMNS, !A_K_MAJOR, !B_K_MAJOR>::run(acc, A::descriptor(stages_a + s * A::BYTES, first, i),
-                                                      B::descriptor(stages_b + s * B::BYTES, 0, i), k > 0 || i > 0);
+        Multiply<COLUMNS, !A_K_MAJOR, !B_K_MAJOR>::run(acc, A::descriptor(stages_a + stage * A::BYTES, first, i),
+                                                      B::descriptor(stages_b + stage * B::BYTES, 0, i), k > 0 || i > 0);
       wgmma_commit();
       // The product of the step before is complete: its stage may be loaded again.
 #ifdef BUG_GEMM_SM90_RELEASE
-      if ((threadIdx.x & 127) == 0) mbarrier_arrive(&empty[s]);
+      if (leader) mbarrier_arrive(&empty[stage]);
       wgmma_wait<1>();
 #else
       wgmma_wait<1>();
-      if (k > 0 && (threadIdx.x & 127) == 0) mbarrier_arrive(&empty[(step - 1) % STAGES]);
+      if (k > 0 && leader) mbarrier_arrive(&empty[before]);
 #endif
+      before = stage;
     }
     wgmma_wait<0>();
     wgmma_settle(acc);
 #ifndef BUG_GEMM_SM90_RELEASE
-    if (steps > 0 && (threadIdx.x & 127) == 0) mbarrier_arrive(&empty[(step - 1) % STAGES]);
+    if (steps > 0 && leader) mbarrier_arrive(&empty[before]);
 #endif
 
+    const int r = row * BM + first + warp * 16 + (lane >> 2), n0 = column * TILE_N;
+    if (n0 + TILE_N <= N) {
+      store_whole<OUTPUT, COLUMNS, HEAD>(C, ldc, epilogue, acc, r, M, N, n0, lane);
+      continue;
+    }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      const int r = row * BM + first + warp * 16 + h * 8 + (lane >> 2);
-      if (r >= M) continue;
+      if (r + h * 8 >= M) continue;
       store_row<OUTPUT, COLUMNS / 8, PAIR, HEAD>(
-          C, ldc, epilogue, r, N, [&](int j) { return column * TILE_N + j * 8 + (lane & 3) * 2; },
+          C, ldc, epilogue, r + h * 8, N, [&](int j) { return n0 + j * 8 + (lane & 3) * 2; },
           [&](int j, int c) { return acc[j * 4 + h * 2 + c]; });
     }
   }

@@ -49,6 +49,8 @@ inline float exp2_fast(float x) { return exp2f(x); }
 inline float log2_fast(float x) { return log2f(x); }
 /// `rsqrt.approx`.
 inline float rsqrt_fast(float x) { return 1.0f / sqrtf(x); }
+/// `rcp.approx`.
+inline float reciprocal_fast(float x) { return 1.0f / x; }
 /// Two floats, rounded to bf16, the first in the low half.
 inline u32 pack_bf16(float lo, float hi) { return host::to_bf16(lo) | (u32)host::to_bf16(hi) << 16; }
 inline u32 shared_address(const void* p) { return (u32)(uintptr_t)p; }
@@ -77,6 +79,11 @@ __device__ __forceinline__ float log2_fast(float x) {
 __device__ __forceinline__ float rsqrt_fast(float x) {
   float r;
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+__device__ __forceinline__ float reciprocal_fast(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
 __device__ __forceinline__ u32 pack_bf16(float lo, float hi) {
@@ -110,6 +117,19 @@ struct __align__(16) Quad {
 struct __align__(8) Pair {
   u32 v[2];
 };
+#ifdef MIDC_HOST
+inline void store_vector(void* to, const Quad& q) { *(Quad*)to = q; }
+inline void store_vector(void* to, const Pair& p) { *(Pair*)to = p; }
+#else
+/// One store to global memory: where the compiler takes an array apart, it may store the parts one by one.
+__device__ __forceinline__ void store_vector(void* to, const Quad& q) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(q.v[0]), "r"(q.v[1]), "r"(q.v[2]), "r"(q.v[3])
+               : "memory");
+}
+__device__ __forceinline__ void store_vector(void* to, const Pair& p) {
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(p.v[0]), "r"(p.v[1]) : "memory");
+}
+#endif
 
 /// Sum over the warp, the same bits in every lane.
 __device__ __forceinline__ float warp_sum(float v) {

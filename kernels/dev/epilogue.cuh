@@ -1,6 +1,6 @@
 // What becomes of the sums of a product before they are stored.
 #pragma once
-#include "dev/base.cuh"
+#include "dev/quads.cuh"
 
 /// Of a product C[M, N]:
 ///   ROUNDED  bf16
@@ -33,7 +33,7 @@ __device__ __forceinline__ Epilogue gating(u16* activated) {
   return e;
 }
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + exp2_fast(-1.4426950408889634f * x)); }
+__device__ __forceinline__ float sigmoid(float x) { return reciprocal_fast(1.0f + exp2_fast(-1.4426950408889634f * x)); }
 /// SwiGLU (arXiv:2002.05202).
 __device__ __forceinline__ float swiglu(float gate, float up) { return gate * sigmoid(gate) * up; }
 
@@ -103,5 +103,93 @@ __device__ __forceinline__ void store_row(void* C, long long ldc, const Epilogue
       *(u32*)(to + c) = pack_bf16(a[0], a[1]);
       *(u32*)(to + c + HEAD / 2) = pack_bf16(b[0], b[1]);
     }
+  }
+}
+
+template <Output OUTPUT, int COLUMNS, int HEAD>
+__device__ __forceinline__ void store_whole_row(void* C, long long ldc, const Epilogue& e, float (&acc)[COLUMNS / 2], int r, int h, int M,
+                                                int N, int n0, int lane) {
+  const bool inside = r < M;
+  if constexpr (OUTPUT == GATED) {
+    u16 *to = (u16*)C + (long long)r * ldc + n0 + (lane & 3) * 8, *activated = e.activated + (long long)r * N + n0 + (lane & 3) * 8;
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 16; j += 4) {
+      u32 gate[4], up[4], y[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const float *g = acc + (j + i) * 4 + h * 2, *u = g + COLUMNS / 4;
+        gate[i] = pack_bf16(g[0], g[1]), up[i] = pack_bf16(u[0], u[1]);
+        y[i] = pack_bf16(swiglu(bf16_low(gate[i]), bf16_low(up[i])), swiglu(bf16_high(gate[i]), bf16_high(up[i])));
+      }
+      const Quad a = whole_block(gate[0], gate[1], gate[2], gate[3], lane), b = whole_block(up[0], up[1], up[2], up[3], lane),
+                 c = whole_block(y[0], y[1], y[2], y[3], lane);
+      if (!inside) continue;
+      store_vector(to + j * 8, a);
+      store_vector(to + N + j * 8, b);
+      store_vector(activated + j * 8, c);
+    }
+  } else {
+    if constexpr (OUTPUT == ROTATED) {
+      // Heads begin where tiles do: all of them turn by the same values.
+      constexpr int PAIR = HEAD / 16;
+      const long long table = (long long)e.positions[min_of(r, M - 1)] * (HEAD / 2) + (lane & 3) * 2;
+#pragma unroll
+      for (int p = 0; p < PAIR; p++) {
+        const Pair co = *(const Pair*)(e.cos_table + table + p * 8), si = *(const Pair*)(e.sin_table + table + p * 8);
+#pragma unroll
+        for (int j = p; j < COLUMNS / 8; j += 2 * PAIR) {
+          if (n0 + j * 8 >= e.rotated) continue;
+#pragma unroll
+          for (int i = 0; i < 2; i++) {
+            float &a = acc[j * 4 + h * 2 + i], &b = acc[(j + PAIR) * 4 + h * 2 + i];
+            const float cosine = __uint_as_float(co.v[i]), sine = __uint_as_float(si.v[i]), x = a, y = b;
+            a = x * cosine - y * sine;
+            b = y * cosine + x * sine;
+          }
+        }
+      }
+    }
+    store_accumulators<COLUMNS>((u16*)C + (long long)r * ldc + n0, inside, acc, h, 1.0f, lane);
+  }
+}
+
+/// Stores two rows of a warp's tile of wgmma accumulators in accesses of 16 bytes: COLUMNS columns from `n0`, all of them
+/// inside (of GATED: COLUMNS / 2 gates from `n0`). Lane l has rows `row` and `row` + 8, where those are below M. All lanes of
+/// the warp call it; `acc` is used up.
+template <Output OUTPUT, int COLUMNS, int HEAD>
+__device__ __forceinline__ void store_whole(void* C, long long ldc, const Epilogue& e, float (&acc)[COLUMNS / 2], int row, int M, int N,
+                                            int n0, int lane) {
+  if constexpr (OUTPUT == ADDED) {
+    // The loads of one batch are under way while the one before is stored.
+    constexpr int BATCH = 8, OF_ROW = COLUMNS / 16 / BATCH;
+    const long long at = (long long)row * ldc + n0 + half_block(lane);
+    float* to = (float*)C + at;
+    const float* from = e.add + at;
+    Quad old[2][BATCH];
+    auto load = [&](int batch) {
+      const bool inside = e.add && row + batch / OF_ROW * 8 < M;
+#pragma unroll
+      for (int i = 0; i < BATCH; i++)
+        old[batch & 1][i] = inside ? *(const Quad*)(from + batch / OF_ROW * 8 * ldc + (batch % OF_ROW * BATCH + i) * 16) : Quad{{0, 0, 0, 0}};
+    };
+    load(0);
+#pragma unroll
+    for (int batch = 0; batch < 2 * OF_ROW; batch++) {
+      const int h = batch / OF_ROW;
+      if (batch + 1 < 2 * OF_ROW) load(batch + 1);
+#pragma unroll
+      for (int i = 0; i < BATCH; i++) {
+        const float* d = acc + (batch % OF_ROW * BATCH + i) * 8 + h * 2;
+        Quad q = whole_half(d[0], d[1], d[4], d[5], lane);
+        if (e.add) {
+#pragma unroll
+          for (int c = 0; c < 4; c++) q.v[c] = __float_as_uint(__uint_as_float(q.v[c]) + __uint_as_float(old[batch & 1][i].v[c]));
+        }
+        if (row + h * 8 < M) store_vector(to + h * 8 * ldc + (batch % OF_ROW * BATCH + i) * 16, q);
+      }
+    }
+  } else {
+#pragma unroll
+    for (int h = 0; h < 2; h++) store_whole_row<OUTPUT, COLUMNS, HEAD>(C, ldc, e, acc, row + h * 8, h, M, N, n0, lane);
   }
 }

@@ -18,7 +18,7 @@ const Product PRODUCTS[] = {
 
 int up8(int n) { return (n + 7) / 8 * 8; }
 
-// With `grid`, the Hopper kernel of `p.columns` columns on so many blocks.
+// `add`: in place for even M, from another matrix for odd. With `grid`, the Hopper kernel of `p.columns` columns on so many blocks.
 void product(Check& c, const Product& p, int M, int N, int K, bool add, unsigned grid = 0) {
   c.begin("%s %dx%dx%d%s", p.kernel, M, N, K, add ? " add" : "");
   Random r(c.seed * 1000 + M * 7 + N * 3 + K);
@@ -49,8 +49,10 @@ void product(Check& c, const Product& p, int M, int N, int K, bool add, unsigned
   }
   bool padding = true;
   if (p.f32) {
-    Buffer<float> dc(c.device, add ? base.bits : std::vector<float>((size_t)ldc * M, NAN));
-    float* sum = add ? dc.ptr() : nullptr;
+    // A gradient is added to in place, a residual lies elsewhere.
+    const bool apart = add && M % 2;
+    Buffer<float> dc(c.device, add && !apart ? base.bits : std::vector<float>((size_t)ldc * M, NAN)), residual(c.device, base.bits);
+    float* sum = apart ? residual.ptr() : add ? dc.ptr() : nullptr;
     if (grid)
       c.device.run(spec, map_a, map_b, dc.ptr(), (long long)ldc, sum, M, N, K);
     else
@@ -60,7 +62,7 @@ void product(Check& c, const Product& p, int M, int N, int K, bool add, unsigned
       for (int j = 0; j < N; j++) got[(size_t)i * N + j] = out[(size_t)i * ldc + j];
       for (int j = N; j < ldc; j++) {
         float v = out[(size_t)i * ldc + j];
-        padding &= add ? v == base.bits[(size_t)i * ldc + j] : std::isnan(v);
+        padding &= add && !apart ? v == base.bits[(size_t)i * ldc + j] : std::isnan(v);
       }
     }
   } else {

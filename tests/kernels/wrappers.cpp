@@ -109,7 +109,7 @@ void every_wrapper(Check& c) {
   Random r(6);
   Words exponents(32);
   for (uint32_t& w : exponents) w = (uint32_t)r.next();
-  plain(c, "wrapper_functions", exponents, 96, 1e-6);
+  plain(c, "wrapper_functions", exponents, 128, 1e-6);
   if (!c.device.has_hopper()) return;
   mapped(c, "wrapper_sm90_tma", 64, 80, 2048, 0);
   mapped(c, "wrapper_sm90_wgmma_k", 64, 128, 4096, 1e-6);

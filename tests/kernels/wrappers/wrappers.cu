@@ -58,4 +58,5 @@ KERNEL(wrapper_functions, 32, 1)(const u32* in, u32* out) {
   out[threadIdx.x] = __float_as_uint(exp2_fast(x));
   out[32 + threadIdx.x] = __float_as_uint(log2_fast(positive));
   out[64 + threadIdx.x] = __float_as_uint(rsqrt_fast(positive));
+  out[96 + threadIdx.x] = __float_as_uint(reciprocal_fast(1.0f + positive));
 }
