@@ -7,6 +7,7 @@
 // and walks over their keys for dQ += dS·K. While one product runs the warpgroup computes what the next one needs.
 #include "dev/attention.cuh"
 #include "dev/hopper.cuh"
+#include "dev/quads.cuh"
 
 namespace {
 
@@ -56,7 +57,9 @@ __device__ __forceinline__ void to_operand(u32 (&p)[4], const float* s, int k) {
 
 // d += A · B, A from registers.
 template <int N, int D, int ROWS>
-__device__ __forceinline__ void multiply(float (&d)[D / 2], const u32 (&a)[N][4], const u8* b) {
+__device__ __forceinline__ void multiply(float (&d)[D / 2], u32 (&a)[N][4], const u8* b) {
+  wgmma_settle(d);
+  wgmma_settle(a);
   wgmma_fence();
 #pragma unroll
   for (int k = 0; k < N; k++) Columns<D>::registers(d, a[k], Rows<D, ROWS>::mn_major(b, k * 16));
@@ -66,6 +69,7 @@ __device__ __forceinline__ void multiply(float (&d)[D / 2], const u32 (&a)[N][4]
 // d = A · Bᵀ, 64 rows of A from `first`, all of B.
 template <int D, int OWN, int N>
 __device__ __forceinline__ void scores(float (&d)[N / 2], const u8* a, int first, const u8* b) {
+  wgmma_settle(d);
   wgmma_fence();
 #pragma unroll
   for (int k = 0; k < D; k += 16)
@@ -171,35 +175,42 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
     mbarrier_wait(&q_full[qs], q_use);
     scores<D, OWNED, QUERIES>(s, tile_k, w * 64, tiles_q + qs * Tile::BYTES);
   };
-  // Turns S into P and packs it.
-  auto probabilities = [&]() {
+  // Starts dPᵀ, from the tile of their gradients.
+  auto start_gradients = [&]() {
     mbarrier_wait(&o_full[os], o_use);
+    scores<D, OWNED, QUERIES>(dp, tile_v, w * 64, tiles_o + os * Tile::BYTES);
+  };
+  // Turns S into P.
+  auto probabilities = [&]() {
     const Statistics<QUERIES>& st = statistics[os];
-    const bool whole = own0 + 63 <= q0 && st.from[QUERIES - 1] <= own0;
 #pragma unroll
     for (int j = 0; j < QUERIES / 8; j++)
 #pragma unroll
       for (int c = 0; c < 2; c++) {
-        const int i = j * 8 + (lane & 3) * 2 + c;
-        const float l = st.log_sum[i];
-        const int begin = whole ? 0 : st.from[i];
+        const float l = st.log_sum[j * 8 + (lane & 3) * 2 + c];
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-          const int key = key0 + h * 8;
-          const float e = exp2_fast(s[j * 4 + h * 2 + c] * scale2 - l);
-          s[j * 4 + h * 2 + c] = whole || (key <= q0 + i && key >= begin) ? e : 0.0f;
-        }
+        for (int h = 0; h < 2; h++) s[j * 4 + h * 2 + c] = exp2_fast(s[j * 4 + h * 2 + c] * scale2 - l);
       }
+    if (own0 + 63 > q0 || st.from[QUERIES - 1] > own0) {
+#pragma unroll
+      for (int j = 0; j < QUERIES / 8; j++)
+#pragma unroll
+        for (int c = 0; c < 2; c++) {
+          const int i = j * 8 + (lane & 3) * 2 + c, begin = st.from[i];
+#pragma unroll
+          for (int h = 0; h < 2; h++)
+            if (key0 + h * 8 > q0 + i || key0 + h * 8 < begin) s[j * 4 + h * 2 + c] = 0.0f;
+        }
+    }
+  };
+  // Starts dV += Pᵀ·dO.
+  auto values = [&]() {
 #pragma unroll
     for (int k = 0; k < QUERIES / 16; k++) to_operand(p[k], s, k);
+    multiply<QUERIES / 16, D, QUERIES>(dv, p, tiles_o + os * Tile::BYTES);
   };
-  // dPᵀ and dV += Pᵀ·dO, and under the second dS, without the scale.
+  // dS, without the scale.
   auto gradients = [&]() {
-    const u8* to = tiles_o + os * Tile::BYTES;
-    scores<D, OWNED, QUERIES>(dp, tile_v, w * 64, to);
-    multiply<QUERIES / 16, D, QUERIES>(dv, p, to);
-    wgmma_wait<1>();
-    wgmma_settle(dp);
     const Statistics<QUERIES>& st = statistics[os];
 #pragma unroll
     for (int j = 0; j < QUERIES / 8; j++)
@@ -209,25 +220,36 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
 #pragma unroll
         for (int h = 0; h < 2; h++) dp[j * 4 + h * 2 + c] = s[j * 4 + h * 2 + c] * (dp[j * 4 + h * 2 + c] - d);
       }
-    wgmma_wait<0>();
-    wgmma_settle(dv);
-    // Everybody is done with the statistics too.
-#ifndef BUG_ATTENTION_SM90_STATISTICS
-    named_barrier(1 + w, 128);
-#endif
-    if (leader) mbarrier_arrive(&o_empty[os]);
+  };
+  auto pack = [&]() {
 #pragma unroll
     for (int k = 0; k < QUERIES / 16; k++) to_operand(ds[k], dp, k);
   };
   // Starts dK += dSᵀ·Q.
   auto add = [&](int at) { multiply<QUERIES / 16, D, QUERIES>(dk, ds, tiles_q + at * Tile::BYTES); };
+  // After dV is complete: everybody is done with the gradients of the outputs, and with the statistics too.
+  auto release = [&]() {
+    wgmma_settle(dv);
+    wgmma_settle(p);
+#ifndef BUG_ATTENTION_SM90_STATISTICS
+    named_barrier(1 + w, 128);
+#endif
+    if (leader) mbarrier_arrive(&o_empty[os]);
+  };
 
   mbarrier_wait(own_full, 0);
   start();
-  wgmma_wait<0>();
+  start_gradients();
+  wgmma_wait<1>();
   wgmma_settle(s);
   probabilities();
+  values();
+  wgmma_wait<1>();
+  wgmma_settle(dp);
   gradients();
+  wgmma_wait<0>();
+  release();
+  pack();
   // Every turn starts the same products and waits for all of them, or the compiler would wait for each at once.
   for (int step = 1, tile = 1; step < steps; step++, tile++) {
     const int before = qs;
@@ -237,13 +259,22 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
     if (tile == tiles) tile = 0, q0 = first * QUERIES;
     start();
     add(before);
-    wgmma_wait<1>();
+    start_gradients();
+    wgmma_wait<2>();
     wgmma_settle(s);
     probabilities();
-    wgmma_wait<0>();
+    // The registers of dS are needed for P.
+    wgmma_wait<1>();
     wgmma_settle(dk);
+    wgmma_settle(ds);
     if (leader) mbarrier_arrive(&q_empty[before]);
+    values();
+    wgmma_wait<1>();
+    wgmma_settle(dp);
     gradients();
+    wgmma_wait<0>();
+    release();
+    pack();
   }
   add(qs);
   wgmma_wait<0>();
@@ -253,14 +284,9 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int key = key0 + h * 8;
-    if (key >= context) continue;
-    u16* gk = grad_qkv + ((long long)row * context + key) * stride + (long long)(heads + kv_head) * D + (lane & 3) * 2;
-    u16* gv = gk + (long long)kv_heads * D;
-#pragma unroll
-    for (int j = 0; j < D / 8; j++) {
-      *(u32*)(gk + j * 8) = pack_bf16(dk[j * 4 + h * 2] * scale, dk[j * 4 + h * 2 + 1] * scale);
-      *(u32*)(gv + j * 8) = pack_bf16(dv[j * 4 + h * 2], dv[j * 4 + h * 2 + 1]);
-    }
+    u16* gk = grad_qkv + ((long long)row * context + key) * stride + (long long)(heads + kv_head) * D;
+    store_accumulators<D>(gk, key < context, dk, h, scale, lane);
+    store_accumulators<D>(gk + (long long)kv_heads * D, key < context, dv, h, 1.0f, lane);
   }
 }
 
@@ -351,15 +377,18 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
   // Starts dQ += dS·K.
   auto add = [&](int at) { multiply<KEYS / 16, D, KEYS>(dq, ds, tiles_k + at * Tile::BYTES); };
   auto probabilities = [&]() {
+#pragma unroll
+    for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+      for (int r = 0; r < 4; r++) s[j * 4 + r] = exp2_fast(s[j * 4 + r] * scale2 - l[r >> 1]);
     // Rows beyond the context are not stored, whatever is in them.
-    const bool whole = t0 + KEYS - 1 <= own0 && latest_from <= t0;
+    if (t0 + KEYS - 1 <= own0 && latest_from <= t0) return;
 #pragma unroll
     for (int j = 0; j < KEYS / 8; j++)
 #pragma unroll
       for (int r = 0; r < 4; r++) {
         const int key = t0 + j * 8 + (lane & 3) * 2 + (r & 1), h = r >> 1;
-        const float e = exp2_fast(s[j * 4 + r] * scale2 - l[h]);
-        s[j * 4 + r] = whole || (key <= r0 + h * 8 && key >= begin[h]) ? e : 0.0f;
+        if (key > r0 + h * 8 || key < begin[h]) s[j * 4 + r] = 0.0f;
       }
   };
   auto gradients = [&]() {
@@ -398,6 +427,7 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
     gradients();
     wgmma_wait<0>();
     wgmma_settle(dq);
+    wgmma_settle(ds);
     if (leader) mbarrier_arrive(&k_empty[before]);
     pack();
   }
@@ -409,10 +439,7 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int query = r0 + h * 8;
-    if (query >= context) continue;
-    u16* to = grad_qkv + ((long long)row * context + query) * stride + (long long)head * D + (lane & 3) * 2;
-#pragma unroll
-    for (int j = 0; j < D / 8; j++) *(u32*)(to + j * 8) = pack_bf16(dq[j * 4 + h * 2] * scale, dq[j * 4 + h * 2 + 1] * scale);
+    store_accumulators<D>(grad_qkv + ((long long)row * context + query) * stride + (long long)head * D, query < context, dq, h, scale, lane);
   }
 }
 

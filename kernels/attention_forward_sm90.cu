@@ -4,8 +4,10 @@
 // Inputs and outputs as in attention_forward.cu. A block of 384 threads owns 128 queries of one head: one thread of
 // the first warpgroup loads tiles of 128 keys and values through two stages each, the other two warpgroups keep 64
 // queries each. While a warpgroup's S = Q·Kᵀ of the next tile and O += P·V of this one run on the tensor cores, it
-// computes the softmax of whichever is ready; P never leaves the registers.
+// computes the softmax of whichever is ready; P never leaves the registers. The two warpgroups take turns at starting
+// products, so that one computes exponentials while the products of the other run.
 #include "dev/hopper.cuh"
+#include "dev/quads.cuh"
 
 namespace {
 
@@ -96,6 +98,7 @@ __device__ __forceinline__ void attention(const TensorMap* map, const u32* __res
   // Starts S = Q·Kᵀ of a tile.
   auto scores = [&](int i) {
     mbarrier_wait(&k_full[i & 1], i >> 1 & 1);
+    wgmma_settle(s);
     wgmma_fence();
 #pragma unroll
     for (int d = 0; d < D; d += 16) {
@@ -107,27 +110,26 @@ __device__ __forceinline__ void attention(const TensorMap* map, const u32* __res
   // Starts O += P·V of a tile.
   auto values = [&](int i) {
     mbarrier_wait(&v_full[i & 1], i >> 1 & 1);
+    wgmma_settle(o);
+    wgmma_settle(p);
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < KEYS / 16; k++)
       Value<D>::run(o, p[k], descriptor_mn(tiles_v + (i & 1) * TILE + k * 2048, CHUNK), 1);
     wgmma_commit();
   };
-  // Turns S into exp2(S − peak), moves the peak and the sum, says by how much O shrinks.
+  // Turns S into exp2(scale2 · (S − peak)), moves the peak and the sum, says by how much O shrinks.
   auto softmax = [&](int i) {
     const int k0 = (first + i) * KEYS;
-    const bool whole = k0 + KEYS - 1 <= w0 && latest_from <= k0;
+    if (k0 + KEYS - 1 > w0 || latest_from > k0) {
 #pragma unroll
-    for (int j = 0; j < KEYS / 8; j++)
+      for (int j = 0; j < KEYS / 8; j++)
 #pragma unroll
-      for (int r = 0; r < 4; r++) {
-        float x = s[j * 4 + r] * scale2;
-        if (!whole) {
+        for (int r = 0; r < 4; r++) {
           const int key = k0 + j * 8 + (lane & 3) * 2 + (r & 1), query = r0 + (r >> 1) * 8;
-          if (key > query || key < (r >> 1 ? from1 : from0)) x = minus_infinity();
+          if (key > query || key < (r >> 1 ? from1 : from0)) s[j * 4 + r] = minus_infinity();
         }
-        s[j * 4 + r] = x;
-      }
+    }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       float m = peak[h];
@@ -135,14 +137,14 @@ __device__ __forceinline__ void attention(const TensorMap* map, const u32* __res
       for (int j = 0; j < KEYS / 8; j++) m = fmaxf(m, fmaxf(s[j * 4 + h * 2], s[j * 4 + h * 2 + 1]));
       m = fmaxf(m, __shfl_xor_sync(WARP_ALL, m, 1));
       m = fmaxf(m, __shfl_xor_sync(WARP_ALL, m, 2));
-      const float base = m == minus_infinity() ? 0.0f : m;
-      shrink[h] = exp2_fast(peak[h] - base);
+      const float base = m == minus_infinity() ? 0.0f : m * scale2;
+      shrink[h] = exp2_fast(fma_rn(peak[h], scale2, -base));
       peak[h] = m;
       float t = 0.0f;
 #pragma unroll
       for (int j = 0; j < KEYS / 8; j++) {
-        s[j * 4 + h * 2] = exp2_fast(s[j * 4 + h * 2] - base);
-        s[j * 4 + h * 2 + 1] = exp2_fast(s[j * 4 + h * 2 + 1] - base);
+        s[j * 4 + h * 2] = exp2_fast(fma_rn(s[j * 4 + h * 2], scale2, -base));
+        s[j * 4 + h * 2 + 1] = exp2_fast(fma_rn(s[j * 4 + h * 2 + 1], scale2, -base));
         t += s[j * 4 + h * 2] + s[j * 4 + h * 2 + 1];
       }
       sum[h] = sum[h] * shrink[h] + t;
@@ -166,17 +168,23 @@ __device__ __forceinline__ void attention(const TensorMap* map, const u32* __res
   if (leader) mbarrier_arrive(&k_empty[0]);
   softmax(0);
   pack();
+  // A warpgroup's turn begins when the other has started its products; the first has the first one.
+  const int mine = 1 + w, other = 2 - w;
+  if (w == 1 && tiles > 1) named_barrier_arrive(other, 256);
   // Every turn of the loop starts the same products and waits for them in the same order, or the compiler would wait
   // for each product at once.
   for (int i = 0; i + 1 < tiles; i++) {
+    named_barrier(mine, 256);
     scores(i + 1);
     values(i);
+    if (w == 0 || i + 2 < tiles) named_barrier_arrive(other, 256);
     wgmma_wait<1>();
     wgmma_settle(s);
     if (leader) mbarrier_arrive(&k_empty[(i + 1) & 1]);
     softmax(i + 1);
     wgmma_wait<0>();
     wgmma_settle(o);
+    wgmma_settle(p);
     if (leader) mbarrier_arrive(&v_empty[i & 1]);
 #pragma unroll
     for (int j = 0; j < D / 8; j++)
@@ -194,14 +202,10 @@ __device__ __forceinline__ void attention(const TensorMap* map, const u32* __res
     sum[h] += __shfl_xor_sync(WARP_ALL, sum[h], 1);
     sum[h] += __shfl_xor_sync(WARP_ALL, sum[h], 2);
     const int query = r0 + h * 8;
-    if (query >= context) continue;
-    const float inverse = 1.0f / sum[h];
-    if ((lane & 3) == 0)
-      log_sum[((long long)row * heads + head) * context + query] = (peak[h] + log2_fast(sum[h])) * 0.6931471805599453f;
-    u16* to = out + ((long long)row * context + query) * heads * D + (long long)head * D + (lane & 3) * 2;
-#pragma unroll
-    for (int j = 0; j < D / 8; j++)
-      *(u32*)(to + j * 8) = pack_bf16(o[j * 4 + h * 2] * inverse, o[j * 4 + h * 2 + 1] * inverse);
+    const bool inside = query < context;
+    if (inside && (lane & 3) == 0)
+      log_sum[((long long)row * heads + head) * context + query] = (peak[h] * scale2 + log2_fast(sum[h])) * 0.6931471805599453f;
+    store_accumulators<D>(out + ((long long)row * context + query) * heads * D + (long long)head * D, inside, o, h, 1.0f / sum[h], lane);
   }
 }
 

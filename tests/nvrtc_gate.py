@@ -22,12 +22,16 @@ OPTIONS = ["--std=c++17", "--ptxas-options=-v", "-default-device", "-lineinfo"]
 ARCHES = ["sm_80", "sm_90a", "sm_100a", "sm_120"]
 
 # Instructions that must appear in the machine code of kernels whose name begins so, per architecture family.
+HGMMA = r"\bHGMMA\.64x\d+x16\.F32\.BF16"
 HMMA = r"\bHMMA\.16816\.F32\.BF16\b"
 EXPECTED = {
-    "gemm_sm90": [r"\bHGMMA\.64x\d+x16\.F32\.BF16", r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS"],
-    "attention_forward_sm90": [r"\bHGMMA\.64x\d+x16\.F32\.BF16", r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2"],
-    "attention_backward_sm90": [r"\bHGMMA\.64x\d+x16\.F32\.BF16", r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2"],
-    "wrapper_sm90_wgmma": [r"\bHGMMA\.64x\d+x16\.F32\.BF16", r"\bUTMALDG\.2D"],
+    # Stores of 16 bytes; what is added is fetched ahead.
+    "gemm_sm90_nt_f32": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bSTG\.E\.128", r"\bLDG\.E\.128", r"\bUBLKPF\.L2"],
+    "gemm_sm90_tn_f32": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bSTG\.E\.128", r"\bLDG\.E\.128", r"\bUBLKPF\.L2"],
+    "gemm_sm90": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bSTG\.E\.128"],
+    "attention_forward_sm90": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2", r"\bSTG\.E\.128"],
+    "attention_backward_sm90": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2", r"\bSTG\.E\.128"],
+    "wrapper_sm90_wgmma": [HGMMA, r"\bUTMALDG\.2D"],
     "gemm_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128"],
     "attention_forward_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bMUFU\.EX2"],
     "attention_backward_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bMUFU\.EX2"],
