@@ -52,14 +52,33 @@ KERNEL(adamw_stochastic, 256, 2)
   const float factor = clip ? scale * *clip : scale;
   u32 random[4] = {(u32)block, (u32)(block >> 32), step, tensor};
   philox(random, (u32)seed, (u32)(seed >> 32));
+  auto one = [&](int j, float g, float& m, float& v, u16& w) {
+    w = stochastic_bf16(update(c, factor, g, from_bf16(w), m, v), random[j >> 1] >> (j & 1) * 16);
+  };
+  if (begin + 8 > n || (((u64)grad | (u64)first | (u64)second | (u64)weight) & 15)) {
+    for (int j = 0; j < 8 && begin + j < n; j++) one(j, grad[begin + j], first[begin + j], second[begin + j], weight[begin + j]);
+    return;
+  }
+  // Seven accesses of sixteen bytes under way at once.
+  Quad g[2], m[2], v[2], w = *(const Quad*)(weight + begin);
+#pragma unroll
+  for (int q = 0; q < 2; q++) {
+    g[q] = *(const Quad*)(grad + begin + q * 4);
+    m[q] = *(const Quad*)(first + begin + q * 4);
+    v[q] = *(const Quad*)(second + begin + q * 4);
+  }
 #pragma unroll
   for (int j = 0; j < 8; j++) {
-    const long long i = begin + j;
-    if (i >= n) break;
-    float m = first[i], v = second[i];
-    const float w = update(c, factor, grad[i], from_bf16(weight[i]), m, v);
-    first[i] = m;
-    second[i] = v;
-    weight[i] = stochastic_bf16(w, random[j >> 1] >> (j & 1) * 16);
+    float mean = __uint_as_float(m[j / 4].v[j % 4]), square = __uint_as_float(v[j / 4].v[j % 4]);
+    u16 value = (u16)(w.v[j / 2] >> (j & 1) * 16);
+    one(j, __uint_as_float(g[j / 4].v[j % 4]), mean, square, value);
+    m[j / 4].v[j % 4] = __float_as_uint(mean), v[j / 4].v[j % 4] = __float_as_uint(square);
+    w.v[j / 2] = j & 1 ? (w.v[j / 2] & 0xffffu) | (u32)value << 16 : (w.v[j / 2] & 0xffff0000u) | value;
   }
+#pragma unroll
+  for (int q = 0; q < 2; q++) {
+    store_vector(first + begin + q * 4, m[q]);
+    store_vector(second + begin + q * 4, v[q]);
+  }
+  store_vector(weight + begin, w);
 }

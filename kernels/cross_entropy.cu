@@ -1,7 +1,7 @@
 // Cross-entropy over a chunk of logits, and its gradient in place.
 //
-// logits is [rows, ld] f32 from the product of the head; columns from `vocab` to `ld` are padding. With gradients,
-// the row's f32 values are replaced by bf16 ones in the front half of the same memory, [rows, 2 · ld] bf16, ready
+// logits is [rows, ld] f32 from the product of the head, 16-byte aligned with ld a multiple of 8; columns from `vocab` to
+// `ld` are padding. With gradients, the row's f32 values are replaced by bf16 ones in the front half of the same memory, [rows, 2 · ld] bf16, ready
 // to be an operand of the two products that follow.
 //
 //   nll = log Z − x[target],   dx = scale · ((1 + 2 · z_loss · log Z) · softmax − onehot(target))
@@ -15,21 +15,50 @@ constexpr int THREADS = 256, WARPS = 8;
 constexpr u32 IGNORE = 0xffffffffu;
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
+// Eight values, as two accesses.
+struct Eight {
+  Quad low, high;
+  __device__ __forceinline__ float at(int i) const { return __uint_as_float(i < 4 ? low.v[i & 3] : high.v[i & 3]); }
+};
+__device__ __forceinline__ Eight load_eight(const float* x) { return Eight{*(const Quad*)x, *(const Quad*)(x + 4)}; }
+
+// Takes eight values into a maximum and Σ 2^((x − maximum) · log2 e). NaN never becomes the maximum, but reaches the sum.
+__device__ __forceinline__ void take(const Eight& v, float& m, float& s) {
+  float peak = m;
+#pragma unroll
+  for (int i = 0; i < 8; i++) peak = fmaxf(peak, v.at(i));
+  const float base = peak == minus_infinity() ? 0.0f : peak * LOG2E;
+  s *= exp2_fast(fma_rn(m, LOG2E, -base));
+  m = peak;
+#pragma unroll
+  for (int i = 0; i < 8; i++) s += exp2_fast(fma_rn(v.at(i), LOG2E, -base));
+}
+
 // The largest value of a row and Σ 2^((x − largest) · log2 e), in one pass.
 __device__ __forceinline__ void row_softmax(const float* x, int vocab, float* scratch, float& largest, float& sum) {
+  constexpr int STEP = THREADS * 8;
   float m = minus_infinity(), s = 0.0f;
-  for (int i = threadIdx.x; i < vocab; i += THREADS) {
-    const float v = x[i];
-    if (v > m) {
-      s = s * exp2_fast((m - v) * LOG2E) + 1.0f;
-      m = v;
+  int i = threadIdx.x * 8;
+  // Two steps at a time, so that four loads are under way.
+  for (; i + STEP + 8 <= vocab; i += 2 * STEP) {
+    const Eight a = load_eight(x + i), b = load_eight(x + i + STEP);
+    take(a, m, s);
+    take(b, m, s);
+  }
+  for (; i < vocab; i += STEP) {
+    Eight a = {{{0xff800000u, 0xff800000u, 0xff800000u, 0xff800000u}}, {{0xff800000u, 0xff800000u, 0xff800000u, 0xff800000u}}};
+    if (i + 8 <= vocab) {
+      a = load_eight(x + i);
     } else {
-      // Also taken by NaN, which must reach the sum.
-      s += exp2_fast((v - m) * LOG2E);
+#pragma unroll
+      for (int j = 0; j < 8; j++)
+        if (i + j < vocab) (j < 4 ? a.low : a.high).v[j & 3] = __float_as_uint(x[i + j]);
     }
+    take(a, m, s);
   }
   largest = block_max<WARPS>(m, scratch);
-  sum = block_sum<WARPS>(m == minus_infinity() && !(s != s) ? 0.0f : s * exp2_fast((m - largest) * LOG2E), scratch);
+  const float base = largest == minus_infinity() ? 0.0f : largest * LOG2E;
+  sum = block_sum<WARPS>(s * exp2_fast(fma_rn(m, LOG2E, -base)), scratch);
 }
 
 }  // namespace
@@ -67,23 +96,32 @@ KERNEL(cross_entropy_backward, 256, 4)
     nll[row] = 0.0f;
   }
   const float factor = ignored ? 0.0f : scale * (1.0f + 2.0f * z_loss * log_z) / sum;
-  // Values i of the f32 row and 2i, 2i+1 of the bf16 row share memory, so a chunk is read by everybody before any of
-  // it is written; a chunk's bf16 values lie at or before its f32 ones.
-  for (int i0 = 0; i0 < (int)ld; i0 += THREADS * 2) {
-    const int i = i0 + (int)threadIdx.x * 2;
-    float g[2];
+  // Values i of the f32 row and 2i, 2i+1 of the bf16 row share memory, so a step is read by everybody before any of it is
+  // written; a step's bf16 values lie before the f32 ones of the next, which are fetched ahead.
+  constexpr int STEP = THREADS * 8;
+  const float base = largest * LOG2E;
+  auto fetch = [&](int i) { return i < (int)ld ? load_eight(x + i) : Eight{}; };
+  Eight now = fetch(threadIdx.x * 8);
+  for (int i0 = 0; i0 < (int)ld; i0 += STEP) {
+    const int i = i0 + (int)threadIdx.x * 8;
+    const Eight next = fetch(i + STEP);
+    Quad out8;
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
-      g[j] = 0.0f;
-      if (i + j < vocab && !ignored) {
-        g[j] = factor * exp2_fast((x[i + j] - largest) * LOG2E);
-        if ((u32)(i + j) == target) g[j] -= scale;
+    for (int j = 0; j < 8; j += 2) {
+      float g[2];
+#pragma unroll
+      for (int c = 0; c < 2; c++) {
+        const int at = i + j + c;
+        g[c] = at < vocab && !ignored ? factor * exp2_fast(fma_rn(now.at(j + c), LOG2E, -base)) : 0.0f;
+        if (at < vocab && !ignored && (u32)at == target) g[c] -= scale;
       }
+      out8.v[j / 2] = pack_bf16(g[0], g[1]);
     }
     // Also orders the read of x[target] above before the first write.
 #ifndef BUG_CROSS_ENTROPY_BARRIER
     __syncthreads();
 #endif
-    if (i < (int)ld) *(u32*)(out + i) = pack_bf16(g[0], g[1]);
+    if (i < (int)ld) store_vector(out + i, out8);
+    now = next;
   }
 }

@@ -3,20 +3,38 @@
 
 namespace {
 constexpr int PARTIALS = 512;
+// What a block takes at once: four accesses of four values in each thread.
+constexpr int STEP = 4096;
 }
 
 // partial[b] = Σ x² over the b-th of 512 shares of n values; each thread sums in f32 over at most 256 values at a time,
 // then in f64. Launch: grid 512, 256 threads.
 KERNEL(squared_norm_partial, 256, 2)(const float* __restrict__ x, double* __restrict__ partial, long long n) {
   STATIC_SHARED(double, sums, 256);
-  const long long share = (n + PARTIALS - 1) / PARTIALS, begin = share * blockIdx.x;
+  // Shares are whole steps of the block, so that where they lie does not decide how they are summed.
+  const long long share = ((n + PARTIALS - 1) / PARTIALS + STEP - 1) / STEP * STEP, begin = share * blockIdx.x;
   const long long end = begin + share < n ? begin + share : n;
   double total = 0.0;
   float run = 0.0f;
   int count = 0;
-  for (long long i = begin + threadIdx.x; i < end; i += 256) {
-    run = fma_rn(x[i], x[i], run);
-    if (++count == 256) {
+  const bool aligned = ((u64)x & 15) == 0;
+  for (long long i = begin + threadIdx.x * 4; i < end; i += STEP) {
+    float v[16];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      const long long at = i + j * 1024;
+      if (aligned && at + 4 <= end) {
+        const Quad q = *(const Quad*)(x + at);
+#pragma unroll
+        for (int c = 0; c < 4; c++) v[j * 4 + c] = __uint_as_float(q.v[c]);
+      } else {
+#pragma unroll
+        for (int c = 0; c < 4; c++) v[j * 4 + c] = at + c < end ? x[at + c] : 0.0f;
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < 16; j++) run = fma_rn(v[j], v[j], run);
+    if (++count == 16) {
       total += (double)run;
       run = 0.0f;
       count = 0;

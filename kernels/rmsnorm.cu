@@ -2,7 +2,8 @@
 //
 // A tensor has `rows` rows of `stride` values; of each the `segments` segments of `width` values that begin at
 // `offset` are normalised on their own, with one weight of `width` values: y = x · rstd · w with
-// rstd = (mean(x²) + eps)^(−1/2). One warp per segment.
+// rstd = (mean(x²) + eps)^(−1/2). One warp per segment, most of which it keeps in
+// registers between its two passes. Width, stride and offset are multiples of 4.
 //
 // The gradient of the weight is a sum over all segments. Every block sums a fixed share of them in order and writes
 // its partial; `rmsnorm_weight_grad` adds the partials in order. The same bits in every run, on every device.
@@ -12,56 +13,84 @@ namespace {
 
 constexpr int WARPS = 8;
 
-// Two consecutive values of a row of f32 or bf16.
+// Four consecutive values of f32 or bf16, as they lie in memory.
 template <bool F32>
-__device__ __forceinline__ void load2(const void* p, long long at, float (&v)[2]) {
-  if (F32) {
-    Pair q = *(const Pair*)((const float*)p + at);
-    v[0] = __uint_as_float(q.v[0]), v[1] = __uint_as_float(q.v[1]);
-  } else {
-    u32 q = *(const u32*)((const u16*)p + at);
-    v[0] = bf16_low(q), v[1] = bf16_high(q);
-  }
-}
+struct Four;
+template <>
+struct Four<true> {
+  Quad q;
+  __device__ __forceinline__ float at(int i) const { return __uint_as_float(q.v[i]); }
+  static __device__ __forceinline__ Four load(const void* p, long long at) { return Four{*(const Quad*)((const float*)p + at)}; }
+};
+template <>
+struct Four<false> {
+  Pair q;
+  __device__ __forceinline__ float at(int i) const { return i & 1 ? bf16_high(q.v[i >> 1]) : bf16_low(q.v[i >> 1]); }
+  static __device__ __forceinline__ Four load(const void* p, long long at) { return Four{*(const Pair*)((const u16*)p + at)}; }
+};
 template <bool F32>
-__device__ __forceinline__ void store2(void* p, long long at, float a, float b) {
+__device__ __forceinline__ void store(void* p, long long at, const float (&v)[4]) {
   if (F32)
-    *(Pair*)((float*)p + at) = Pair{{__float_as_uint(a), __float_as_uint(b)}};
+    store_vector((float*)p + at, Quad{{__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3])}});
   else
-    *(u32*)((u16*)p + at) = pack_bf16(a, b);
+    store_vector((u16*)p + at, Pair{{pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3])}});
 }
+// What a lane takes of N · 128 values: four of every 128, from `first` on; zeros from `width` on. All are under way at once.
+template <bool F32, int N>
+struct Chunk {
+  Four<F32> part[N];
+  __device__ __forceinline__ void load(const void* p, long long base, int first, int width) {
+#pragma unroll
+    for (int k = 0; k < N; k++)
+      part[k] = first + k * 128 < width ? Four<F32>::load(p, base + first + k * 128) : Four<F32>{};
+  }
+};
 
 // y lies as x does; `residual` (f32, whole rows) is added when F32_Y.
 template <bool F32_X, bool F32_Y>
 __device__ __forceinline__ void forward(const void* x, const float* __restrict__ weight, const float* residual, void* y,
                                         float* __restrict__ rstd, long long rows, int stride, int offset, int segments,
                                         int width, float eps) {
+  constexpr int N = 16, BATCH = 4;
   const long long item = (long long)blockIdx.x * WARPS + (threadIdx.x >> 5);
   const int lane = threadIdx.x & 31;
   if (item >= rows * segments) return;
   const long long base = item / segments * stride + offset + item % segments * width;
+  const int chunks = (width + N * 128 - 1) / (N * 128);
+  Chunk<F32_X, N> v;
   float sum = 0.0f;
-  for (int i = lane * 2; i < width; i += 64) {
-    float v[2];
-    load2<F32_X>(x, base + i, v);
-    sum = fma_rn(v[0], v[0], sum);
-    sum = fma_rn(v[1], v[1], sum);
+  for (int c = 0; c < chunks; c++) {
+    v.load(x, base, c * N * 128 + lane * 4, width);
+#pragma unroll
+    for (int k = 0; k < N; k++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) sum = fma_rn(v.part[k].at(i), v.part[k].at(i), sum);
   }
   const float mean = warp_sum(sum) / (float)width + eps;
   // One Newton step on the approximate root.
   float r = rsqrt_fast(mean);
   r = r * (1.5f - 0.5f * mean * r * r);
   if (lane == 0) rstd[item] = r;
-  for (int i = lane * 2; i < width; i += 64) {
-    float v[2];
-    load2<F32_X>(x, base + i, v);
-    float a = v[0] * r * weight[i], b = v[1] * r * weight[i + 1];
-    if (F32_Y) {
-      float q[2];
-      load2<true>(residual, base + i, q);
-      a += q[0], b += q[1];
+  // Backwards, because the last chunk is still here.
+  for (int c = chunks - 1; c >= 0; c--) {
+    if (c + 1 < chunks) v.load(x, base, c * N * 128 + lane * 4, width);
+#pragma unroll
+    for (int k0 = 0; k0 < N; k0 += BATCH) {
+      const int first = c * N * 128 + k0 * 128 + lane * 4;
+      Chunk<true, BATCH> w, q;
+      w.load(weight, 0, first, width);
+      if (F32_Y) q.load(residual, base, first, width);
+#pragma unroll
+      for (int k = 0; k < BATCH; k++) {
+        float out[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          out[i] = v.part[k0 + k].at(i) * r * w.part[k].at(i);
+          if (F32_Y) out[i] += q.part[k].at(i);
+        }
+        if (first + k * 128 < width) store<F32_Y>(y, base + first + k * 128, out);
+      }
     }
-    store2<F32_Y>(y, base + i, a, b);
   }
 }
 
@@ -72,40 +101,66 @@ template <bool F32_X, bool F32_GY, int MODE>
 __device__ __forceinline__ void backward(const void* x, const float* __restrict__ weight, const float* __restrict__ rstd,
                                          const void* grad_y, void* grad, u16* copy, float* __restrict__ partial,
                                          long long rows, int stride, int offset, int segments, int width) {
+  constexpr int N = 8, BATCH = 4;
   // This block's partial gradient of the weight, one row of `width` per warp.
   DYNAMIC_SHARED(shared);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
   float* sums = (float*)shared + warp * width;
-  for (int i = lane * 2; i < width; i += 64) sums[i] = sums[i + 1] = 0.0f;
+  for (int i = lane * 4; i < width; i += 128) *(Quad*)(sums + i) = Quad{};
   const long long items = rows * segments;
+  const int chunks = (width + N * 128 - 1) / (N * 128);
   for (long long item = (long long)blockIdx.x * warps + warp; item < items; item += (long long)gridDim.x * warps) {
     const long long base = item / segments * stride + offset + item % segments * width;
     const float r = rstd[item];
     float dot = 0.0f;
-    for (int i = lane * 2; i < width; i += 64) {
-      float v[2], g[2];
-      load2<F32_X>(x, base + i, v);
-      load2<F32_GY>(grad_y, base + i, g);
-      const float h0 = v[0] * r, h1 = v[1] * r;
-      sums[i] = fma_rn(g[0], h0, sums[i]);
-      sums[i + 1] = fma_rn(g[1], h1, sums[i + 1]);
-      dot = fma_rn(g[0] * weight[i], h0, dot);
-      dot = fma_rn(g[1] * weight[i + 1], h1, dot);
+    Chunk<F32_X, N> v;
+    Chunk<F32_GY, N> g;
+    for (int c = 0; c < chunks; c++) {
+      const int first = c * N * 128 + lane * 4;
+      v.load(x, base, first, width);
+      g.load(grad_y, base, first, width);
+#pragma unroll
+      for (int k = 0; k < N; k++) {
+        const int at = first + k * 128;
+        if (at >= width) continue;
+        const Four<true> w = Four<true>::load(weight, at);
+        Quad* to = (Quad*)(sums + at);
+        Quad s = *to;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const float h = v.part[k].at(i) * r;
+          s.v[i] = __float_as_uint(fma_rn(g.part[k].at(i), h, __uint_as_float(s.v[i])));
+          dot = fma_rn(g.part[k].at(i) * w.at(i), h, dot);
+        }
+        *to = s;
+      }
     }
     dot = warp_sum(dot) / (float)width;
-    for (int i = lane * 2; i < width; i += 64) {
-      float v[2], g[2];
-      load2<F32_X>(x, base + i, v);
-      load2<F32_GY>(grad_y, base + i, g);
-      float a = r * (g[0] * weight[i] - v[0] * r * dot), b = r * (g[1] * weight[i + 1] - v[1] * r * dot);
-      if (MODE == 0) {
-        float q[2];
-        load2<true>(grad, base + i, q);
-        a += q[0], b += q[1];
-        store2<true>(grad, base + i, a, b);
-        store2<false>(copy, base + i, a, b);
-      } else {
-        store2<false>(grad, base + i, a, b);
+    // Backwards, because the last chunk is still here.
+    for (int c = chunks - 1; c >= 0; c--) {
+      if (c + 1 < chunks) {
+        v.load(x, base, c * N * 128 + lane * 4, width);
+        g.load(grad_y, base, c * N * 128 + lane * 4, width);
+      }
+#pragma unroll
+      for (int k0 = 0; k0 < N; k0 += BATCH) {
+        const int first = c * N * 128 + k0 * 128 + lane * 4;
+        Chunk<true, BATCH> w, q;
+        w.load(weight, 0, first, width);
+        if (MODE == 0) q.load(grad, base, first, width);
+#pragma unroll
+        for (int k = 0; k < BATCH; k++) {
+          const int at = first + k * 128;
+          float out[4];
+#pragma unroll
+          for (int i = 0; i < 4; i++) {
+            out[i] = r * (g.part[k0 + k].at(i) * w.part[k].at(i) - v.part[k0 + k].at(i) * r * dot);
+            if (MODE == 0) out[i] += q.part[k].at(i);
+          }
+          if (at >= width) continue;
+          if (MODE == 0) store<true>(grad, base + at, out);
+          store<false>(MODE == 0 ? copy : (u16*)grad, base + at, out);
+        }
       }
     }
   }
@@ -124,19 +179,19 @@ __device__ __forceinline__ void backward(const void* x, const float* __restrict_
 
 // Launch of the forward kernels: grid ⌈rows · segments / 8⌉, 256 threads.
 // The stream (f32) to the input of a layer (bf16).
-KERNEL(rmsnorm_forward, 256, 4)
+KERNEL(rmsnorm_forward, 256, 2)
 (const float* x, const float* weight, u16* y, float* rstd, long long rows, int stride, int offset, int segments, int width,
  float eps) {
   forward<true, false>(x, weight, nullptr, y, rstd, rows, stride, offset, segments, width, eps);
 }
 // y (f32) = residual + norm(x), x bf16.
-KERNEL(rmsnorm_residual_forward, 256, 4)
+KERNEL(rmsnorm_residual_forward, 256, 2)
 (const u16* x, const float* weight, const float* residual, float* y, float* rstd, long long rows, int stride, int offset,
  int segments, int width, float eps) {
   forward<false, true>(x, weight, residual, y, rstd, rows, stride, offset, segments, width, eps);
 }
 // bf16 to bf16, for queries and keys.
-KERNEL(rmsnorm_segments_forward, 256, 4)
+KERNEL(rmsnorm_segments_forward, 256, 3)
 (const u16* x, const float* weight, u16* y, float* rstd, long long rows, int stride, int offset, int segments, int width,
  float eps) {
   forward<false, false>(x, weight, nullptr, y, rstd, rows, stride, offset, segments, width, eps);

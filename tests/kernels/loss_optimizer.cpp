@@ -140,12 +140,14 @@ FAMILY(cross_entropy) {
   cross_entropy(c, 5, 1, 1);
   cross_entropy(c, 3, 513, 5);
   cross_entropy(c, 4, 2050, 30);
+  // Several steps of a block.
+  cross_entropy(c, 2, 9003, 3);
   poisoned_logits(c);
 }
 
 FAMILY(optimizer) {
   adamw(c, c.small ? 20 : 1023);
-  for (size_t n : {(size_t)1, (size_t)5000, (size_t)300001}) {
+  for (size_t n : {(size_t)1, (size_t)5000, (size_t)300001, (size_t)3000001}) {
     if (c.small && n > 1) continue;
     c.begin("squared norm of %zu", n);
     Random r(c.seed + n);

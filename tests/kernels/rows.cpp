@@ -196,6 +196,9 @@ FAMILY(rmsnorm) {
   rmsnorm(c, {70, 96, 0, 1, 96});
   rmsnorm(c, {9, 320, 64, 3, 64});
   rmsnorm(c, {33, 192, 0, 1, 128});
+  // More than the registers of a warp hold.
+  rmsnorm(c, {5, 2304, 0, 1, 2304});
+  rmsnorm(c, {3, 4352, 0, 1, 4352});
 }
 
 FAMILY(swiglu) {
