@@ -4,10 +4,11 @@
 // A block of 384 threads: the first warpgroup loads, the other two multiply. In `backward_kv` a block owns 128 keys, 64 of
 // them each warpgroup, and walks over the queries that see them, of all heads of the group: Sᵀ = K·Qᵀ and dPᵀ = V·dOᵀ
 // leave Pᵀ and dSᵀ in registers as left operands of dV += Pᵀ·dO and dK += dSᵀ·Q. In `backward_q` a block owns 128 queries
-// and walks over their keys for dQ += dS·K. While one product runs the warpgroup computes what the next one needs.
+// and walks over their keys for dQ += dS·K. While products run the warpgroup computes what the next ones need.
 #include "dev/attention.cuh"
 #include "dev/hopper.cuh"
 #include "dev/quads.cuh"
+#include "dev/tiles.cuh"
 
 namespace {
 
@@ -25,6 +26,9 @@ struct Columns;
     }                                                                                                          \
     static __device__ __forceinline__ void registers(float (&d)[N / 2], const u32 (&a)[4], u64 b) {            \
       wgmma_##N<1>(d, a, b, 1);                                                                                \
+    }                                                                                                          \
+    static __device__ __forceinline__ void kept(float (&d)[N / 2], const u32 (&a)[4], u64 b, int accumulate) { \
+      wgmma_##N<0>(d, a, b, accumulate);                                                                       \
     }                                                                                                          \
   };
 COLUMNS(64)
@@ -44,6 +48,11 @@ struct Rows {
   // 64 rows from `first` (left operand) or all of them (right operand), depth along the columns from `d`.
   static __device__ __forceinline__ u64 k_major(const u8* at, int first, int d) {
     return descriptor_k(at + d / 64 * CHUNK + first * 128 + d % 64 * 2);
+  }
+  // The 16 rows of this warp from `first`, columns from 16·k, as a left operand in registers.
+  static __device__ __forceinline__ void operand(u32 (&a)[4], const u8* at, int first, int k, int lane) {
+    const int row = first + fragment_row(lane), column = k * 16 + fragment_col(lane);
+    ldmatrix(a, at + column / 64 * CHUNK + row * 128 + (column % 64 * 2 ^ (row & 7) << 4));
   }
   // All columns, depth along the rows from `first`.
   static __device__ __forceinline__ u64 mn_major(const u8* at, int first) { return descriptor_mn(at + first * 128, CHUNK); }
@@ -77,6 +86,16 @@ __device__ __forceinline__ void scores(float (&d)[N / 2], const u8* a, int first
   wgmma_commit();
 }
 
+// The same with the rows of A in registers.
+template <int D, int N>
+__device__ __forceinline__ void scores(float (&d)[N / 2], const u32 (&a)[D / 16][4], const u8* b) {
+  wgmma_settle(d);
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < D / 16; k++) Columns<N>::kept(d, a[k], Rows<D, N>::k_major(b, 0, k * 16), k > 0);
+  wgmma_commit();
+}
+
 // What the queries of a tile have beside their vectors, staged by a warp.
 template <int QUERIES>
 struct Statistics {
@@ -101,13 +120,19 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   Statistics<QUERIES>* statistics = (Statistics<QUERIES>*)(tiles_o + O_STAGES * Tile::BYTES);
   u64* own_full = (u64*)(statistics + O_STAGES);
   u64 *q_full = own_full + 1, *q_empty = q_full + Q_STAGES, *o_full = q_empty + Q_STAGES, *o_empty = o_full + O_STAGES;
+  // Where the gradients go, kept here until they are there: the loop has no register for it.
+  long long* place = (long long*)(o_empty + O_STAGES);
   const int group = threadIdx.x >> 7, lane = threadIdx.x & 31;
-  const int k0 = (int)blockIdx.x * OWNED, kv_head = blockIdx.y, row = blockIdx.z, heads_of = heads / kv_heads;
+  const int heads_of = heads / kv_heads;
+  int tile, kv_head, row;
+  head_tile_of(gridDim.x, 4ll * D * context * heads_of, tile, kv_head, row);
+  const int k0 = tile * OWNED;
   const u32* from = attend_from + (long long)row * context;
   const int k_end = min_of(k0 + OWNED, context);
   const int first = k0 / QUERIES, last = (first_blind(from, k0, context, k_end - 1) - 1) / QUERIES;
   const int tiles = last - first + 1, steps = tiles * heads_of;
   if (threadIdx.x == 0) {
+    *place = ((long long)row * context * (heads + 2 * kv_heads) + heads + kv_head) * D;
     mbarrier_init(own_full, 1);
     for (int s = 0; s < Q_STAGES; s++) {
       mbarrier_init(&q_full[s], 1);
@@ -169,7 +194,8 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
 #pragma unroll
   for (int j = 0; j < D / 2; j++) dk[j] = dv[j] = 0.0f;
 
-  int qs = 0, q_use = 0, os = 0, o_use = 0, q0 = first * QUERIES;
+  // Few variables: the loop has no register to spare.
+  int qs = 0, q_use = 0, step = 0, q0 = first * QUERIES;
   // Starts Sᵀ, from the tile of queries.
   auto start = [&]() {
     mbarrier_wait(&q_full[qs], q_use);
@@ -177,12 +203,12 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   };
   // Starts dPᵀ, from the tile of their gradients.
   auto start_gradients = [&]() {
-    mbarrier_wait(&o_full[os], o_use);
-    scores<D, OWNED, QUERIES>(dp, tile_v, w * 64, tiles_o + os * Tile::BYTES);
+    mbarrier_wait(&o_full[step & 1], step >> 1 & 1);
+    scores<D, OWNED, QUERIES>(dp, tile_v, w * 64, tiles_o + (step & 1) * Tile::BYTES);
   };
   // Turns S into P.
   auto probabilities = [&]() {
-    const Statistics<QUERIES>& st = statistics[os];
+    const Statistics<QUERIES>& st = statistics[step & 1];
 #pragma unroll
     for (int j = 0; j < QUERIES / 8; j++)
 #pragma unroll
@@ -207,11 +233,11 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   auto values = [&]() {
 #pragma unroll
     for (int k = 0; k < QUERIES / 16; k++) to_operand(p[k], s, k);
-    multiply<QUERIES / 16, D, QUERIES>(dv, p, tiles_o + os * Tile::BYTES);
+    multiply<QUERIES / 16, D, QUERIES>(dv, p, tiles_o + (step & 1) * Tile::BYTES);
   };
   // dS, without the scale.
   auto gradients = [&]() {
-    const Statistics<QUERIES>& st = statistics[os];
+    const Statistics<QUERIES>& st = statistics[step & 1];
 #pragma unroll
     for (int j = 0; j < QUERIES / 8; j++)
 #pragma unroll
@@ -234,7 +260,7 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
 #ifndef BUG_ATTENTION_SM90_STATISTICS
     named_barrier(1 + w, 128);
 #endif
-    if (leader) mbarrier_arrive(&o_empty[os]);
+    if (leader) mbarrier_arrive(&o_empty[step & 1]);
   };
 
   mbarrier_wait(own_full, 0);
@@ -251,12 +277,10 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   release();
   pack();
   // Every turn starts the same products and waits for all of them, or the compiler would wait for each at once.
-  for (int step = 1, tile = 1; step < steps; step++, tile++) {
+  for (step = 1; step < steps; step++) {
     const int before = qs;
     if (++qs == Q_STAGES) qs = 0, q_use ^= 1;
-    if (++os == O_STAGES) os = 0, o_use ^= 1;
-    q0 += QUERIES;
-    if (tile == tiles) tile = 0, q0 = first * QUERIES;
+    q0 = q0 == last * QUERIES ? first * QUERIES : q0 + QUERIES;
     start();
     add(before);
     start_gradients();
@@ -281,12 +305,13 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   wgmma_settle(dk);
 
   const long long stride = (long long)(heads + 2 * kv_heads) * D;
+  u16* grad_k = grad_qkv + *place;
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int key = key0 + h * 8;
-    u16* gk = grad_qkv + ((long long)row * context + key) * stride + (long long)(heads + kv_head) * D;
-    store_accumulators<D>(gk, key < context, dk, h, scale, lane);
-    store_accumulators<D>(gk + (long long)kv_heads * D, key < context, dv, h, 1.0f, lane);
+    u16* to = grad_k + key * stride;
+    store_accumulators<D>(to, key < context, dk, h, scale, lane);
+    store_accumulators<D>(to + (long long)kv_heads * D, key < context, dv, h, 1.0f, lane);
   }
 }
 
@@ -306,8 +331,10 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
   u64* own_full = (u64*)(tiles_v + V_STAGES * Tile::BYTES);
   u64 *k_full = own_full + 1, *k_empty = k_full + K_STAGES, *v_full = k_empty + K_STAGES, *v_empty = v_full + V_STAGES;
   const int group = threadIdx.x >> 7, lane = threadIdx.x & 31;
-  const int head = blockIdx.y, row = blockIdx.z, kv_head = head / (heads / kv_heads);
-  const int q0 = (int)(gridDim.x - 1 - blockIdx.x) * OWNED, q_end = min_of(q0 + OWNED, context);
+  int tile, head, row;
+  head_tile_of(gridDim.x, 4ll * D * context * kv_heads / heads, tile, head, row);
+  const int kv_head = head / (heads / kv_heads);
+  const int q0 = ((int)gridDim.x - 1 - tile) * OWNED, q_end = min_of(q0 + OWNED, context);
   const u32* from = attend_from + (long long)row * context;
   const int first = (int)from[q0] / KEYS, tiles = (q_end - 1) / KEYS - first + 1;
   if (threadIdx.x == 0) {
@@ -363,6 +390,9 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
   }
   float dq[D / 2], s[KEYS / 2], dp[KEYS / 2];
   u32 ds[KEYS / 16][4];
+  // Narrow tiles of keys would wait for shared memory, were their left operands there too.
+  constexpr bool HELD = KEYS == 64;
+  u32 q[HELD ? D / 16 : 1][4], g[HELD ? D / 16 : 1][4];
 #pragma unroll
   for (int j = 0; j < D / 2; j++) dq[j] = 0.0f;
 
@@ -370,9 +400,15 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
   // Starts S and dP.
   auto start = [&]() {
     mbarrier_wait(&k_full[ks], k_use);
-    scores<D, OWNED, KEYS>(s, tile_q, w * 64, tiles_k + ks * Tile::BYTES);
+    if constexpr (HELD)
+      scores<D, KEYS>(s, q, tiles_k + ks * Tile::BYTES);
+    else
+      scores<D, OWNED, KEYS>(s, tile_q, w * 64, tiles_k + ks * Tile::BYTES);
     mbarrier_wait(&v_full[vs], v_use);
-    scores<D, OWNED, KEYS>(dp, tile_o, w * 64, tiles_v + vs * Tile::BYTES);
+    if constexpr (HELD)
+      scores<D, KEYS>(dp, g, tiles_v + vs * Tile::BYTES);
+    else
+      scores<D, OWNED, KEYS>(dp, tile_o, w * 64, tiles_v + vs * Tile::BYTES);
   };
   // Starts dQ += dS·K.
   auto add = [&](int at) { multiply<KEYS / 16, D, KEYS>(dq, ds, tiles_k + at * Tile::BYTES); };
@@ -403,6 +439,13 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
   };
 
   mbarrier_wait(own_full, 0);
+  if constexpr (HELD) {
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+      Own::operand(q[k], tile_q, w * 64 + warp * 16, k, lane);
+      Own::operand(g[k], tile_o, w * 64 + warp * 16, k, lane);
+    }
+  }
   start();
   wgmma_wait<0>();
   wgmma_settle(s);

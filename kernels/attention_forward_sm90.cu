@@ -8,6 +8,7 @@
 // products, so that one computes exponentials while the products of the other run.
 #include "dev/hopper.cuh"
 #include "dev/quads.cuh"
+#include "dev/tiles.cuh"
 
 namespace {
 
@@ -48,8 +49,11 @@ __device__ __forceinline__ void attention(const TensorMap* map, const u32* __res
   u8* tiles_v = tiles_k + 2 * TILE;
   u64* q_full = (u64*)(tiles_v + 2 * TILE);
   u64 *k_full = q_full + 1, *k_empty = k_full + 2, *v_full = k_empty + 2, *v_empty = v_full + 2;
-  const int group = threadIdx.x >> 7, head = blockIdx.y, row = blockIdx.z, kv_head = head / (heads / kv_heads);
-  const int q0 = (int)(gridDim.x - 1 - blockIdx.x) * QUERIES, q_end = min_of(q0 + QUERIES, context);
+  int tile, head, row;
+  // The heads of a group read the same keys and values.
+  head_tile_of(gridDim.x, 4ll * D * context * kv_heads / heads, tile, head, row);
+  const int group = threadIdx.x >> 7, kv_head = head / (heads / kv_heads);
+  const int q0 = ((int)gridDim.x - 1 - tile) * QUERIES, q_end = min_of(q0 + QUERIES, context);
   const u32* from = attend_from + (long long)row * context;
   const int first = (int)from[q0] / KEYS, tiles = (q_end - 1) / KEYS - first + 1;
   if (threadIdx.x == 0) {
