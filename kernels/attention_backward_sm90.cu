@@ -49,10 +49,14 @@ struct Rows {
   static __device__ __forceinline__ u64 k_major(const u8* at, int first, int d) {
     return descriptor_k(at + d / 64 * CHUNK + first * 128 + d % 64 * 2);
   }
-  // The 16 rows of this warp from `first`, columns from 16·k, as a left operand in registers.
-  static __device__ __forceinline__ void operand(u32 (&a)[4], const u8* at, int first, int k, int lane) {
-    const int row = first + fragment_row(lane), column = k * 16 + fragment_col(lane);
-    ldmatrix(a, at + column / 64 * CHUNK + row * 128 + (column % 64 * 2 ^ (row & 7) << 4));
+  // The 16 rows of this warp from `first` as a left operand in registers.
+  static __device__ __forceinline__ void operands(u32 (&a)[D / 16][4], const u8* at, int first, int lane) {
+    const int row = first + fragment_row(lane);
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+      const int column = k * 16 + fragment_col(lane);
+      ldmatrix(a[k], at + column / 64 * CHUNK + row * 128 + (column % 64 * 2 ^ (row & 7) << 4));
+    }
   }
   // All columns, depth along the rows from `first`.
   static __device__ __forceinline__ u64 mn_major(const u8* at, int first) { return descriptor_mn(at + first * 128, CHUNK); }
@@ -191,6 +195,9 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   const float scale2 = scale * LOG2E;
   float dk[D / 2], dv[D / 2], s[QUERIES / 2], dp[QUERIES / 2];
   u32 p[QUERIES / 16][4], ds[QUERIES / 16][4];
+  // Products of 64 columns would wait for shared memory, were their left operands there too.
+  constexpr bool HELD = D == 64;
+  u32 held_k[HELD ? D / 16 : 1][4], held_v[HELD ? D / 16 : 1][4];
 #pragma unroll
   for (int j = 0; j < D / 2; j++) dk[j] = dv[j] = 0.0f;
 
@@ -199,12 +206,18 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   // Starts Sᵀ, from the tile of queries.
   auto start = [&]() {
     mbarrier_wait(&q_full[qs], q_use);
-    scores<D, OWNED, QUERIES>(s, tile_k, w * 64, tiles_q + qs * Tile::BYTES);
+    if constexpr (HELD)
+      scores<D, QUERIES>(s, held_k, tiles_q + qs * Tile::BYTES);
+    else
+      scores<D, OWNED, QUERIES>(s, tile_k, w * 64, tiles_q + qs * Tile::BYTES);
   };
   // Starts dPᵀ, from the tile of their gradients.
   auto start_gradients = [&]() {
     mbarrier_wait(&o_full[step & 1], step >> 1 & 1);
-    scores<D, OWNED, QUERIES>(dp, tile_v, w * 64, tiles_o + (step & 1) * Tile::BYTES);
+    if constexpr (HELD)
+      scores<D, QUERIES>(dp, held_v, tiles_o + (step & 1) * Tile::BYTES);
+    else
+      scores<D, OWNED, QUERIES>(dp, tile_v, w * 64, tiles_o + (step & 1) * Tile::BYTES);
   };
   // Turns S into P.
   auto probabilities = [&]() {
@@ -264,6 +277,10 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   };
 
   mbarrier_wait(own_full, 0);
+  if constexpr (HELD) {
+    Own::operands(held_k, tile_k, w * 64 + warp * 16, lane);
+    Own::operands(held_v, tile_v, w * 64 + warp * 16, lane);
+  }
   start();
   start_gradients();
   wgmma_wait<1>();
@@ -440,11 +457,8 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
 
   mbarrier_wait(own_full, 0);
   if constexpr (HELD) {
-#pragma unroll
-    for (int k = 0; k < D / 16; k++) {
-      Own::operand(q[k], tile_q, w * 64 + warp * 16, k, lane);
-      Own::operand(g[k], tile_o, w * 64 + warp * 16, k, lane);
-    }
+    Own::operands(q, tile_q, w * 64 + warp * 16, lane);
+    Own::operands(g, tile_o, w * 64 + warp * 16, lane);
   }
   start();
   wgmma_wait<0>();
