@@ -7,8 +7,8 @@ use super::product::{Order, Output, Product};
 use crate::runtime::backend::LossShape;
 use Argument::{Float, Int, Long, Pointer};
 
-/// Largest block of logits, in bytes.
-const LOGITS: usize = 512 << 20;
+/// Largest block of logits, in bytes. Every block reads and writes the whole gradient of the head once more.
+const LOGITS: usize = 1 << 30;
 /// Rows of a block of logits at most: enough tiles for every multiprocessor in the products that follow.
 const LOGIT_ROWS: usize = 4096;
 
