@@ -115,6 +115,7 @@ void every_wrapper(Check& c) {
   mapped(c, "wrapper_sm90_wgmma_k", 64, 128, 4096, 1e-6);
   mapped(c, "wrapper_sm90_wgmma_mn", 192, 64, 8192, 1e-6);
   mapped(c, "wrapper_sm90_wgmma_registers", 128, 64, 8192, 1e-6);
+  mapped(c, "wrapper_sm90_wgmma_ldmatrix", 64, 128, 4096, 1e-6);
 }
 
 }  // namespace

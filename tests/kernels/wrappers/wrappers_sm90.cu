@@ -1,6 +1,7 @@
 // As wrappers.cu, for what only Hopper has: TMA's swizzle and its zeros outside a tensor, and wgmma through every kind of
 // operand. One warpgroup each.
 #include "dev/hopper.cuh"
+#include "dev/mma.cuh"
 
 namespace {
 
@@ -74,5 +75,22 @@ KERNEL(wrapper_sm90_wgmma_registers, 128, 1)(const __grid_constant__ TensorMap m
   for (int i = 0; i < 64; i++) d[i] = 0.0f;
   wgmma_fence();
   wgmma_128<1>(d, a, descriptor_mn(shared, 8192), 0);
+  store(out, d);
+}
+
+// D[64, 64] = A · Bᵀ, A from registers by ldmatrix out of what TMA wrote, B k-major, depth 64: 64 rows of A above 64 of B.
+KERNEL(wrapper_sm90_wgmma_ldmatrix, 128, 1)(const __grid_constant__ TensorMap map, u32* out) {
+  DYNAMIC_SHARED(shared);
+  load(shared, &map, 1, 0, 0, 0);
+  load(shared + 8192, &map, 1, 0, 64, 1);
+  const int lane = threadIdx.x & 31, row = (threadIdx.x >> 5) * 16 + fragment_row(lane);
+  u32 a[4][4];
+#pragma unroll
+  for (int k = 0; k < 4; k++) ldmatrix(a[k], shared + row * 128 + ((k * 16 + fragment_col(lane)) * 2 ^ (row & 7) << 4));
+  float d[32];
+  for (int i = 0; i < 32; i++) d[i] = 0.0f;
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < 4; k++) wgmma_64<0>(d, a[k], descriptor_k(shared + 8192 + k * 32), k > 0);
   store(out, d);
 }
