@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn tiles_are_narrow_where_wide_ones_leave_a_turn_half_empty() {
         // Of a 1B model: all products of 16,384 tokens, and the gradients of weights but one.
-        for (rows, columns) in [(16_384, 2048), (16_384, 3072), (16_384, 16_384), (2048, 2048), (2048, 8192)] {
+        for (rows, columns) in [(16_384, 2048), (16_384, 3072), (16_384, 16_384), (2048, 2048), (2048, 8192)]
+        {
             assert!(wide(rows, columns, 132), "{rows}x{columns}");
         }
         assert!(!wide(3072, 2048, 132));
