@@ -2,7 +2,8 @@
 
     gpu_peers.py time OURS.jsonl PEERS.jsonl      cuBLAS and scaled_dot_product_attention on the same shapes
     gpu_peers.py train GEOMETRY OUT.json STEPS    a geometry of `midc bench train`, compiled, bf16
-    gpu_peers.py agree A.jsonl B.jsonl [CAP]      losses of two runs over the steps both did, within CAP (0.01)
+    gpu_peers.py agree A.jsonl B.jsonl [CAP]      losses of two runs over the steps both did, within CAP (0.01), and within
+                                                  0.01 over the first fifty
     gpu_peers.py losses METRICS.jsonl OUT.jsonl   what `agree` needs of a run's metrics, and nothing else
     gpu_peers.py cache ROOT FOLDER                the cubins of ROOT/target under the names `midc` keeps kernels by
     gpu_peers.py report FOLDER                    FOLDER/report.json and FOLDER/table.txt from what is there so far
@@ -211,7 +212,13 @@ def decoder(geometry, device):
             return F.cross_entropy(logits.float().view(-1, vocab), targets.view(-1))
 
     torch.manual_seed(0)
-    return Decoder().to(device)
+    # Made where it stays: a billion random numbers take a CPU half a minute.
+    with torch.device(device):
+        model = Decoder()
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            nn.init.normal_(weight, std=0.02)
+    return model
 
 
 def fastest_attention(geometry, device):
@@ -331,24 +338,28 @@ def cache(root, folder):
 
 
 def agree(ours, theirs, cap=0.01):
-    """Mean loss over windows of ten steps that both runs have, no further apart than `cap`."""
+    """Mean loss over windows of ten steps that both runs have, no further apart than `cap`.
+
+    A model that learns from nothing at a high rate carries a rounding on and on: in bf16 on a CPU quickstart comes to be 2%
+    away from f32. A fault of a kernel shows before that can."""
     a, b = ({(r["stage"], r["step"]): r["loss"] for r in rows(path)} for path in (ours, theirs))
     common = sorted(a.keys() & b.keys())
     if not common:
         sys.exit("the runs have no step in common")
-    worst, where = 0.0, common[0]
+    worst, where, wrong = 0.0, common[0], False
     for i in range(0, len(common), 10):
         window = common[i : i + 10]
         x, y = (statistics.mean(run[k] for k in window) for run in (a, b))
         # Not a number is as far apart as can be.
         apart = abs(x / y - 1) if x == x and y == y else float("inf")
+        wrong |= apart > (min(cap, 0.01) if i < 50 else cap)
         if apart > worst:
             worst, where = apart, window[0]
         print(f"{window[0][0]} from step {window[0][1]}: {x:.4f} beside {y:.4f}")
     first = common[0]
     print(f"first step: {a[first]:.5f} beside {b[first]:.5f}")
     print(f"{len(common)} steps in common of {len(b)}, at most {100 * worst:.2f}% apart, from {where[0]} step {where[1]}")
-    sys.exit(1 if worst > cap else 0)
+    sys.exit(1 if wrong else 0)
 
 
 def training_rows(folder):
