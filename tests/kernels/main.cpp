@@ -352,7 +352,14 @@ int main(int argc, char** argv) {
   if (o.isolate) return run_isolated(o);
   Device* device = open(o);
   printf("device: %s\n", device->describe().c_str());
-  if (o.times) return remove(o.times), time_kernels(*device, o.times, o.profile), 0;
+  if (o.times) {
+    remove(o.times);
+    Progress progress = {};
+    Watched watched(*device, progress, o.plant, Ended(), 0, o.only);
+    watched.restart(0, 0);
+    watched.each_launch_is_a_case();
+    return time_kernels(watched, o.times, o.profile), 0;
+  }
   int passed = 0, failed = 0, families = 0;
   for (Family* f = Family::first(); f; f = f->next) {
     if (!o.wants(f->name)) continue;
