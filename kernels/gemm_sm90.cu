@@ -120,7 +120,7 @@ __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* ma
     int row, column;
     tile_of<16>(tile, rows, columns, row, column);
     float acc[COLUMNS / 2];
-    int before = 0;
+    [[maybe_unused]] int before = 0;
     for (int k = 0; k < steps; k++, next()) {
       mbarrier_wait(&full[stage], use);
       wgmma_fence();
