@@ -84,7 +84,7 @@ impl Product {
             Output::F32 { add } => add,
             Output::Gated { activated } => activated,
         };
-        if (self.a | self.b | self.c | others) % 16 != 0 {
+        if !(self.a | self.b | self.c | others).is_multiple_of(16) {
             return Err(DeviceFailure {
                 what: format!("a product of {}x{}x{}", self.m, self.n, self.k),
                 reason: "an operand is not 16-byte aligned".into(),
