@@ -7,6 +7,7 @@ mod megatron;
 mod npy;
 mod parquet;
 mod parquet_footer;
+mod parquet_pages;
 mod text;
 
 use std::fs::File;

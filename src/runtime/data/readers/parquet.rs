@@ -20,6 +20,7 @@ use parquet::record::{Field, Row};
 use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Number, Value};
 
+use super::parquet_pages::Pages;
 use super::{Body, DataError, Item, Items, parquet_footer};
 
 /// Rows of the file as objects of the columns in `fields` (roots of nested ones; absent columns
@@ -31,17 +32,17 @@ pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, Data
     };
     let file = File::open(path).map_err(DataError::io("open", path))?;
     let opened = guarded(|| {
-        let source = Source { length: file.metadata()?.len(), file };
+        let source = Source { length: file.metadata()?.len(), file: Arc::new(file) };
         if let Some(footer) = footer(&source)? {
             parquet_footer::check(&footer).map_err(ParquetError::General)?;
         }
-        let reader = SerializedFileReader::new(source)?;
+        let reader = SerializedFileReader::new(source.clone())?;
         let schema = projection(reader.metadata().file_metadata().schema(), fields)?;
-        Ok::<_, ParquetError>((reader, schema))
+        let columns = Arc::new(SchemaDescriptor::new(Arc::new(schema)));
+        Ok::<_, ParquetError>((source, reader, columns))
     });
-    let (reader, schema) = opened.map_err(&damaged)?;
+    let (source, reader, columns) = opened.map_err(&damaged)?;
     let groups = reader.num_row_groups();
-    let columns = Arc::new(SchemaDescriptor::new(Arc::new(schema)));
     let (mut group, mut record, mut failed) = (0, 0, false);
     let mut rows: Option<ReaderIter> = None;
     Ok(Box::new(std::iter::from_fn(move || {
@@ -57,9 +58,10 @@ pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, Data
                 if group == groups {
                     return Ok(None);
                 }
-                let row_group = reader.get_row_group(group)?;
+                let inner = reader.get_row_group(group)?;
+                let row_group = Columns { inner, number: group, source: &source };
+                rows = Some(TreeBuilder::new().as_iter(columns.clone(), &row_group)?);
                 group += 1;
-                rows = Some(TreeBuilder::new().as_iter(columns.clone(), &Columns(row_group))?);
             }
         });
         match next {
@@ -90,8 +92,9 @@ fn footer(source: &Source) -> Result<Option<Bytes>, ParquetError> {
 
 /// The file, whose end is an error to read beyond. The crate's own reader of files gives no bytes there,
 /// which some of its loops take for any number of them, and allocates what a damaged length asks for.
+#[derive(Clone)]
 struct Source {
-    file: File,
+    file: Arc<File>,
     length: u64,
 }
 
@@ -136,23 +139,29 @@ impl Read for ToTheEnd {
 }
 
 /// A row group whose pages are looked at before the crate believes them.
-struct Columns<'a>(Box<dyn RowGroupReader + 'a>);
+struct Columns<'a> {
+    inner: Box<dyn RowGroupReader + 'a>,
+    /// Its number in the file.
+    number: usize,
+    source: &'a Source,
+}
 
 impl RowGroupReader for Columns<'_> {
     fn metadata(&self) -> &RowGroupMetaData {
-        self.0.metadata()
+        self.inner.metadata()
     }
 
     fn num_columns(&self) -> usize {
-        self.0.num_columns()
+        self.inner.num_columns()
     }
 
     fn get_column_page_reader(&self, i: usize) -> Result<Box<dyn PageReader>, ParquetError> {
-        Ok(Box::new(Pages(self.0.get_column_page_reader(i)?)))
+        let pages = Pages::new(self.source.clone(), self.number, self.metadata(), i)?;
+        Ok(Box::new(Column { pages, inner: self.inner.get_column_page_reader(i)? }))
     }
 
     fn get_column_bloom_filter(&self, i: usize) -> Option<&Sbbf> {
-        self.0.get_column_bloom_filter(i)
+        self.inner.get_column_bloom_filter(i)
     }
 
     fn get_row_iter(&self, projection: Option<Type>) -> Result<RowIter<'_>, ParquetError> {
@@ -160,33 +169,29 @@ impl RowGroupReader for Columns<'_> {
     }
 }
 
-/// Pages of a column. The crate makes room for as many values as the header of a dictionary tells.
-struct Pages(Box<dyn PageReader>);
+/// The crate's reader of the pages of a column, asked for one when its header was believed.
+struct Column {
+    pages: Pages<Source>,
+    inner: Box<dyn PageReader>,
+}
 
-impl PageReader for Pages {
+impl PageReader for Column {
     fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
-        let page = self.0.get_next_page()?;
-        match &page {
-            // A value takes a byte at least: bits have no dictionary.
-            Some(Page::DictionaryPage { buf, num_values, .. }) if *num_values as usize > buf.len() => {
-                let bytes = buf.len();
-                let problem = format!("a dictionary of {bytes} bytes is said to have {num_values} values");
-                Err(ParquetError::General(problem))
-            }
-            _ => Ok(page),
-        }
+        self.pages.pass()?;
+        self.inner.get_next_page()
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
-        self.0.peek_next_page()
+        self.inner.peek_next_page()
     }
 
     fn skip_next_page(&mut self) -> Result<(), ParquetError> {
-        self.0.skip_next_page()
+        self.pages.pass()?;
+        self.inner.skip_next_page()
     }
 }
 
-impl Iterator for Pages {
+impl Iterator for Column {
     type Item = Result<Page, ParquetError>;
 
     fn next(&mut self) -> Option<Self::Item> {

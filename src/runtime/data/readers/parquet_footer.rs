@@ -4,13 +4,13 @@
 /// Structs and lists within each other beyond which it is no Parquet.
 const DEEPEST: usize = 16;
 /// `FileMetaData.schema`, and `SchemaElement.num_children` in it.
-const SCHEMA: i64 = 2;
-const NUM_CHILDREN: i64 = 5;
+const SCHEMA: i16 = 2;
+const NUM_CHILDREN: i16 = 5;
 
 /// Whether every length in the footer (`FileMetaData`, without the trailing length and magic) is one that
 /// its bytes can hold; otherwise what is wrong.
 pub(super) fn check(footer: &[u8]) -> Result<(), String> {
-    let mut walk = Walk { rest: footer, elements: 0 };
+    let mut walk = Walk::new(footer);
     walk.structure(At::Root, 0).ok_or_else(|| match walk.elements {
         0 => "its footer cannot be decoded".to_owned(),
         n => format!("its footer tells of {n} entries in {} bytes", footer.len()),
@@ -26,13 +26,44 @@ enum At {
     Elsewhere,
 }
 
-struct Walk<'a> {
+/// Through a struct of Thrift's compact protocol.
+pub(super) struct Walk<'a> {
     rest: &'a [u8],
     /// The length that could not be.
     elements: u64,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, elements: 0 }
+    }
+
+    /// Bytes that are still to be read.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Number and kind of the field after the one of the number `last`, 0 for none; `Some(None)` at the
+    /// end of the struct.
+    pub(super) fn field(&mut self, last: i16) -> Option<Option<(i16, u8)>> {
+        let header = self.byte()?;
+        if header == 0 {
+            return Some(None);
+        }
+        let id = match header >> 4 {
+            // The crate cuts longer numbers off.
+            0 => i16::try_from(self.zigzag()?).ok()?,
+            step => last.checked_add(i16::from(step))?,
+        };
+        Some(Some((id, header & 0x0f)))
+    }
+
+    /// Pass over a field of the kind `kind`.
+    pub(super) fn pass(&mut self, kind: u8) -> Option<()> {
+        // The value of a boolean field is its kind.
+        if matches!(kind, 1 | 2) { Some(()) } else { self.value(kind, At::Elsewhere, 0) }
+    }
+
     fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
@@ -57,7 +88,7 @@ impl Walk<'_> {
         None
     }
 
-    fn zigzag(&mut self) -> Option<i64> {
+    pub(super) fn zigzag(&mut self) -> Option<i64> {
         let value = self.varint()?;
         Some((value >> 1) as i64 ^ -((value & 1) as i64))
     }
@@ -75,17 +106,9 @@ impl Walk<'_> {
         if depth > DEEPEST {
             return None;
         }
-        let mut id = 0i64;
-        loop {
-            let header = self.byte()?;
-            if header == 0 {
-                return Some(());
-            }
-            id = match header >> 4 {
-                0 => self.zigzag()?,
-                step => id.checked_add(i64::from(step))?,
-            };
-            let kind = header & 0x0f;
+        let mut last = 0;
+        while let Some((id, kind)) = self.field(last)? {
+            last = id;
             if at == At::Schema && id == NUM_CHILDREN {
                 // The crate reads a number there, whatever the field is said to be.
                 let children = self.zigzag()?;
@@ -99,6 +122,7 @@ impl Walk<'_> {
                 self.value(kind, inner, depth)?;
             }
         }
+        Some(())
     }
 
     fn value(&mut self, kind: u8, at: At, depth: usize) -> Option<()> {

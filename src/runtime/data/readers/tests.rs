@@ -267,6 +267,21 @@ fn tables_are_read_by_column() {
     assert_eq!(row(&items[1]), serde_json::json!({"text": "b0", "score": null}));
 }
 
+/// The crate would make room for what is claimed before it looks at a byte.
+#[test]
+fn a_page_that_claims_too_much_is_named() {
+    let findings = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/findings");
+    let dir = tempfile::tempdir().unwrap();
+    for codec in ["ZSTD", "SNAPPY", "GZIP"] {
+        let name = format!("parquet-page_of_{}_beyond_its_bytes", codec.to_lowercase());
+        let path = file(&dir, "p.parquet", &std::fs::read(findings.join(name)).unwrap());
+        let told = read(&path).unwrap_err().to_string();
+        for part in ["p.parquet", "row group 0, column `text`", "become 1400000000", codec] {
+            assert!(told.contains(part), "{told}");
+        }
+    }
+}
+
 /// Read a damaged version of a good file; what comes is records or an error.
 fn survive(name: &str, mut bytes: Vec<u8>, damage: &[(usize, u8)], cut: usize) {
     for (at, value) in damage {
