@@ -340,6 +340,44 @@ fn bad_records_are_named_or_counted() {
     fails(open(OnBad::Fail).unwrap_err());
 }
 
+/// A misspelt `text` must not look like a smaller source, also where bad records are skipped.
+#[test]
+fn a_file_without_one_text_is_refused_with_the_fields_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = |line: &str, n: usize| format!("{line}\n").repeat(n);
+    let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+    write("good.jsonl", lines(r#"{"text": "good", "body": 1}"#, 3));
+    write("none.jsonl", lines(r#"{"id": 1, "content": "lost"}"#, 40));
+    write("late.jsonl", lines(r#"{"id": 1}"#, 40) + r#"{"text": "found"}"#);
+    write("few.jsonl", lines(r#"{"id": 1}"#, 4));
+    write("broken.jsonl", lines("text", 40));
+    // A value in many lines is no table.
+    write("package.json", lines("\"a\": 1,", 40));
+    let open = |files: &[&str], text: Option<&str>| {
+        let path = files.iter().map(|f| f.to_string()).collect();
+        let plan = SourcePlan { path, text: text.map(str::to_owned), ..source("s", "") };
+        let cache = tempfile::tempdir().unwrap();
+        let options = OpenOptions { on_bad: OnBad::Skip, ..options(dir.path(), cache.path()) };
+        Corpus::open(&[plan], tokenizer(), &options, &Quiet).map(|(_, summary)| summary.sources[0].clone())
+    };
+    let told = open(&["good.jsonl", "none.jsonl"], None).unwrap_err().to_string();
+    for part in ["none.jsonl", "not one of the 40 records", "record 1: has neither `text`", "`content`, `id`"]
+    {
+        assert!(told.contains(part), "{told}");
+    }
+    // Three records are few.
+    assert_eq!(open(&["good.jsonl", "none.jsonl"], Some("content")).unwrap().documents, 40);
+    let told = open(&["good.jsonl", "broken.jsonl"], None).unwrap_err().to_string();
+    assert!(told.contains("broken.jsonl") && told.contains("malformed JSON"), "{told}");
+    let s = open(&["good.jsonl", "late.jsonl", "few.jsonl", "package.json"], None).unwrap();
+    assert_eq!((s.documents, s.dropped.no_text, s.dropped.malformed), (4, 44, 40));
+    let told = open(&["few.jsonl"], None).unwrap_err().to_string();
+    assert!(
+        told.contains("has no documents") && told.contains("few.jsonl`, record 1: has neither"),
+        "{told}"
+    );
+}
+
 #[test]
 fn duplicates_are_counted_and_dropped_across_files() {
     let dir = tempfile::tempdir().unwrap();

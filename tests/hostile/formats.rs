@@ -96,7 +96,7 @@ fn read_data(dir: &Path, file: &str) -> Result<(), String> {
         None => dir.join(file),
     };
     let format = readers::Format::of(&path).expect("a format");
-    let view = View { vocab_size: VOCABULARY as usize, eos: 0, fields: None };
+    let view = View { vocab_size: VOCABULARY as usize, eos: 0, fields: None, needed: Vec::new() };
     let stretch = Stretch { path: path.clone(), format, range: None, records_before: 0 };
     let mut tokens = 0;
     for item in readers::open(&stretch, &view).map_err(|e| e.to_string())? {

@@ -290,11 +290,16 @@ impl Source {
             let why = if summary.records == 0 {
                 "its files have no records".to_owned()
             } else {
+                let example = summary.examples.first();
                 format!(
-                    "of {} records {} were dropped and {} held out",
+                    "of {} records {} were dropped and {} held out{}",
                     summary.records,
                     summary.dropped.total(),
-                    summary.heldout_documents
+                    summary.heldout_documents,
+                    example.map_or_else(String::new, |e| format!(
+                        "; `{}`, record {}: {}",
+                        e.file, e.record, e.what
+                    ))
                 )
             };
             return Err(DataError::Empty { source_name: plan.name.clone(), why });

@@ -28,7 +28,7 @@ impl Exclusion {
         let mut out = Self::default();
         let mut hasher = blake3::Hasher::new();
         // Token files cannot be compared with text; `Body::Tokens` below says so.
-        let view = View { vocab_size: usize::MAX, eos: 0, fields: None };
+        let view = View { vocab_size: usize::MAX, eos: 0, fields: None, needed: Vec::new() };
         for (path, format) in files {
             let file = out.files.len() as u32;
             out.files.push(path.clone());

@@ -86,7 +86,12 @@ impl Recipe<'_> {
         if let Some(filter) = &self.filter {
             filter.fields(&mut fields);
         }
-        View { vocab_size: self.vocab_size, eos: self.tokenizer.eos(), fields: Some(fields) }
+        View {
+            vocab_size: self.vocab_size,
+            eos: self.tokenizer.eos(),
+            fields: Some(fields),
+            needed: self.text.needed(),
+        }
     }
 
     /// Make a document of `body`.
@@ -112,7 +117,7 @@ impl Recipe<'_> {
         let dialogues = Dialogues { chat: self.tokenizer.chat(), turns: !self.loss_on.is_empty() };
         match self.text.render(&record, dialogues) {
             Ok(rendered) => self.text(rendered, &record),
-            Err(what) => Outcome::bad(|d| d.no_text += 1, what),
+            Err(what) => Outcome::bad(|d| d.no_text += 1, format!("{what}{}", fields_of(&record))),
         }
     }
 
@@ -189,6 +194,15 @@ impl Recipe<'_> {
         let key = if self.sort_by.as_deref() == Some("length") { length as f64 } else { f64::NAN };
         Outcome::Document { hash: content_hash(&bytes), tokens, loss: Vec::new(), key, bytes: 0 }
     }
+}
+
+/// The names of the fields of `record` for a message: what the text may be called instead.
+fn fields_of(record: &Value) -> String {
+    const MOST: usize = 12;
+    let Some(fields) = record.as_object().filter(|fields| !fields.is_empty()) else { return String::new() };
+    let names: Vec<String> = fields.keys().take(MOST).map(|name| format!("`{name}`")).collect();
+    let more = if fields.len() > MOST { ", …" } else { "" };
+    format!(" (its fields: {}{more})", names.join(", "))
 }
 
 fn parse(line: &[u8]) -> Result<Value, Outcome> {

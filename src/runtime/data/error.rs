@@ -70,10 +70,44 @@ pub enum DataError {
     },
     /// A file that is damaged as a whole: a truncated archive, a false header.
     #[error("`{}` is damaged: {what}", path.display())]
-    #[diagnostic(code(midc::data::damaged))]
+    #[diagnostic(code(midc::data::damaged), help("fetch or write the file anew, or leave it out of `path`"))]
     Damaged {
         /// The file.
         path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A table without the column that holds the text.
+    #[error("`{}` has no column {}{}", path.display(), listed(wanted, " or "), has(columns))]
+    #[diagnostic(
+        code(midc::data::no_column),
+        help(
+            "name the column that holds the text in `text` of the source (`--text` of `midc eval`), or leave the file out of `path`"
+        )
+    )]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// One of these is wanted.
+        wanted: Vec<String>,
+        /// The columns it has.
+        columns: Vec<String>,
+    },
+    /// A file of which no record can be read, where such records are else left out.
+    #[error("not one of the {records} records of `{}` can be used; record {record}: {what}", path.display())]
+    #[diagnostic(
+        code(midc::data::no_record),
+        help(
+            "name the field that holds the text in `text` of the source (`--text` of `midc eval`), or leave the file out of `path`"
+        )
+    )]
+    NoRecord {
+        /// The file.
+        path: PathBuf,
+        /// How many records were looked at.
+        records: u64,
+        /// The first of them: line of a text format, row of a table; from 1.
+        record: u64,
         /// What is wrong with it.
         what: String,
     },
@@ -224,6 +258,24 @@ pub enum DataError {
     #[error("{0}")]
     #[diagnostic(code(midc::data::request))]
     Request(String),
+}
+
+fn listed(names: &[String], last: &str) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        Some((end, rest)) if !rest.is_empty() => format!("{}{last}{end}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+/// Some of the columns of a table.
+fn has(columns: &[String]) -> String {
+    const MOST: usize = 20;
+    match columns.len() {
+        0 => "; it has none at all".to_owned(),
+        1..=MOST => format!("; it has {}", listed(columns, " and ")),
+        n => format!("; it has {} and {} more", listed(&columns[..MOST], ", "), n - MOST),
+    }
 }
 
 fn limit(tokens: u64, max_epochs: f64) -> u64 {

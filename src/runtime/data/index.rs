@@ -23,6 +23,8 @@ const GROUP_FILES: usize = 1 << 14;
 const BATCH: usize = 4 << 20;
 /// Broken records kept as examples, per shard.
 const EXAMPLES: usize = 20;
+/// Files of fewer records may have nothing but broken ones by accident.
+const FEW: u64 = 10;
 /// Decontaminated documents kept in the report, per shard.
 const TRACED: usize = 1 << 16;
 
@@ -261,6 +263,35 @@ fn newlines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|b| **b == b'\n').count() as u64
 }
 
+/// How the records of a file fared.
+#[derive(Default)]
+struct Tally {
+    records: u64,
+    bad: Dropped,
+    /// The first broken one.
+    first: Option<(u64, String)>,
+}
+
+impl Tally {
+    fn count(&mut self, record: u64, what: &str, why: fn(&mut Dropped)) {
+        why(&mut self.bad);
+        self.first.get_or_insert_with(|| (record, what.to_owned()));
+    }
+
+    /// A file of which every record is broken was misunderstood: to leave it out would be silent. Not so
+    /// `.json`, which in a tree of sources may be one value in many lines.
+    fn judge(self, stretch: &Stretch) -> Result<(), DataError> {
+        let bad = self.bad.bad();
+        let lines = stretch.path.extension().is_none_or(|e| e != "json") || bad == self.bad.no_text;
+        match self.first {
+            Some((record, what)) if self.records >= FEW && bad == self.records && lines => {
+                Err(DataError::NoRecord { path: stretch.path.clone(), records: self.records, record, what })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Tokenise `group` into the shard at `path`.
 fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress) -> Result<(), DataError> {
     let width = if recipe.vocab_size <= 1 << 16 { 2 } else { 4 };
@@ -269,6 +300,7 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
         return Ok(());
     };
     let mut report = ShardReport::default();
+    let mut tallies: Vec<Tally> = group.stretches.iter().map(|_| Tally::default()).collect();
     std::thread::scope(|scope| -> Result<(), DataError> {
         let (send, batches) = sync_channel(2);
         let view = recipe.view();
@@ -309,6 +341,7 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
                 .collect();
             for (file, record, outcome) in outcomes {
                 report.records += 1;
+                tallies[file].records += 1;
                 let path = || group.stretches[file].path.clone();
                 match outcome {
                     Outcome::Document { tokens, loss, hash, key, bytes } => {
@@ -321,6 +354,9 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
                             return Err(DataError::BadRecord { path: path(), record, what });
                         }
                         why(&mut report.dropped);
+                        if bad {
+                            tallies[file].count(record, &what, why);
+                        }
                         // Every decontaminated document can be traced; of broken ones some are enough.
                         let most = if bad { EXAMPLES } else { TRACED };
                         if !what.is_empty() && report.examples.len() < most {
@@ -337,6 +373,9 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
         progress.advance(group.bytes - told);
         Ok(())
     })?;
+    for (stretch, tally) in group.stretches.iter().zip(tallies) {
+        tally.judge(stretch)?;
+    }
     let json = serde_json::to_vec(&report).unwrap_or_default();
     writer.finish(&group.key, &json)
 }

@@ -105,6 +105,14 @@ impl TextOf {
         }
     }
 
+    /// What a table must have of these: one of each.
+    pub(crate) fn needed(&self) -> Vec<Vec<String>> {
+        match self {
+            Self::Auto => vec![self.fields()],
+            Self::Field(_) | Self::Template(_) => self.fields().into_iter().map(|f| vec![f]).collect(),
+        }
+    }
+
     /// The document of `record`.
     pub(crate) fn render(&self, record: &Value, dialogues: Dialogues<'_>) -> Result<Rendered, String> {
         let mut out = Rendered::default();

@@ -37,8 +37,8 @@ pub fn file_windows<'a>(
         why,
     })?;
     let stretch = Stretch { path: path.to_owned(), format, range: None, records_before: 0 };
-    let items =
-        readers::open(&stretch, &View { vocab_size, eos: tokenizer.eos(), fields: Some(text_of.fields()) })?;
+    let (fields, needed) = (Some(text_of.fields()), text_of.needed());
+    let items = readers::open(&stretch, &View { vocab_size, eos: tokenizer.eos(), fields, needed })?;
     let path = path.to_owned();
     let dialogues = Dialogues { chat: tokenizer.chat(), turns: false };
     let documents = items.map(move |item| -> Result<Vec<u32>, DataError> {

@@ -146,6 +146,8 @@ pub struct View {
     pub eos: u32,
     /// The only columns of a table that matter; `None` means all do.
     pub fields: Option<Vec<String>>,
+    /// A table must have one of the columns of each list; without it no row of it is a document.
+    pub needed: Vec<Vec<String>>,
 }
 
 /// The records of `stretch`.
@@ -160,7 +162,7 @@ pub fn open(stretch: &Stretch, view: &View) -> Result<Items, DataError> {
             Ok(Box::new(jsonl::Lines::new(path, stretch.records_before, bytes(stretch, compression)?)))
         }
         Format::Text(compression) => text::whole(path, bytes(stretch, compression)?),
-        Format::Parquet => parquet::open(path, view.fields.as_deref()),
+        Format::Parquet => parquet::open(path, view),
         Format::Tokens => npy::open(path, vocab_size, eos),
         Format::Megatron => megatron::open(path, vocab_size),
     }

@@ -21,11 +21,12 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Number, Value};
 
 use super::parquet_pages::Pages;
-use super::{Body, DataError, Item, Items, parquet_footer};
+use super::{Body, DataError, Item, Items, View, parquet_footer};
 
 /// Rows of the file as objects of the columns in `fields` (roots of nested ones; absent columns
-/// are left out), or of all columns.
-pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, DataError> {
+/// are left out), or of all columns; a file without those that are needed is refused.
+pub(super) fn open(path: &Path, view: &View) -> Result<Items, DataError> {
+    let fields = view.fields.as_deref();
     let damaged = {
         let path = path.to_owned();
         move |what: String| DataError::Damaged { path: path.clone(), what }
@@ -42,7 +43,22 @@ pub(super) fn open(path: &Path, fields: Option<&[String]>) -> Result<Items, Data
         Ok::<_, ParquetError>((source, reader, columns))
     });
     let (source, reader, columns) = opened.map_err(&damaged)?;
+    let names: Vec<&str> =
+        reader.metadata().file_metadata().schema().get_fields().iter().map(|f| f.name()).collect();
+    for wanted in &view.needed {
+        if !wanted.iter().any(|field| names.iter().any(|name| covers(name, field))) {
+            return Err(DataError::NoColumn {
+                path: path.to_owned(),
+                wanted: wanted.clone(),
+                columns: names.into_iter().map(str::to_owned).collect(),
+            });
+        }
+    }
     let groups = reader.num_row_groups();
+    // Rows of nothing: as many as the footer claims.
+    if columns.num_columns() == 0 && groups > 0 {
+        return Err(damaged("none of its columns is one that is read".to_owned()));
+    }
     let (mut group, mut record, mut failed) = (0, 0, false);
     let mut rows: Option<ReaderIter> = None;
     Ok(Box::new(std::iter::from_fn(move || {
@@ -226,19 +242,18 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
 }
 
 fn projection(schema: &Type, fields: Option<&[String]>) -> Result<Type, ParquetError> {
-    let wanted = |column: &str| {
-        fields.is_none_or(|fields| {
-            fields
-                .iter()
-                .any(|f| f == column || f.strip_prefix(column).is_some_and(|rest| rest.starts_with('.')))
-        })
-    };
+    let wanted = |column: &str| fields.is_none_or(|fields| fields.iter().any(|f| covers(column, f)));
     let columns: Vec<_> = schema.get_fields().iter().filter(|f| wanted(f.name())).cloned().collect();
     let mut builder = Type::group_type_builder(schema.name()).with_fields(columns);
     if schema.get_basic_info().has_repetition() {
         builder = builder.with_repetition(Repetition::REQUIRED);
     }
     builder.build()
+}
+
+/// Whether `field` is the column or in it.
+fn covers(column: &str, field: &str) -> bool {
+    field == column || field.strip_prefix(column).is_some_and(|rest| rest.starts_with('.'))
 }
 
 fn columns_of(row: &Row) -> Map<String, Value> {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const VIEW: View = View { vocab_size: 5000, eos: 0, fields: None };
+const VIEW: View = View { vocab_size: 5000, eos: 0, fields: None, needed: Vec::new() };
 
 fn read(path: &Path) -> Result<Vec<Item>, DataError> {
     let format = Format::of(path).unwrap();
@@ -280,6 +280,30 @@ fn a_page_that_claims_too_much_is_named() {
             assert!(told.contains(part), "{told}");
         }
     }
+}
+
+#[test]
+fn a_table_without_the_text_is_refused_by_its_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    let stretch = Stretch { path: table(&dir), format: Format::Parquet, range: None, records_before: 0 };
+    let wanted = |needed: &[&[&str]]| {
+        let needed =
+            needed.iter().map(|of| of.iter().map(|f| f.to_string()).collect()).collect::<Vec<Vec<_>>>();
+        let view = View { fields: Some(needed.concat()), needed, ..VIEW };
+        open(&stretch, &view).map(Iterator::count)
+    };
+    assert_eq!(wanted(&[&["body", "text"]]).unwrap(), 4);
+    assert_eq!(wanted(&[&["messages.0.content"], &["text"]]).unwrap(), 4);
+    let told = wanted(&[&["content", "conversations"]]).unwrap_err().to_string();
+    assert!(
+        told.ends_with("no column `content` or `conversations`; it has `text`, `score` and `messages`"),
+        "{told}"
+    );
+    // Every part of a template.
+    let told = wanted(&[&["text"], &["answer"]]).unwrap_err();
+    assert!(told.to_string().contains("t.parquet` has no column `answer`"), "{told}");
+    let help = miette::Diagnostic::help(&told).unwrap().to_string();
+    assert!(help.contains("`text` of the source"), "{help}");
 }
 
 /// Read a damaged version of a good file; what comes is records or an error.
