@@ -105,6 +105,17 @@ def main():
         )
         pyarrow.parquet.write_table(table.cast(large), DIR / f"{kind}.large.parquet")
         add(DIR / f"{kind}.large.parquet", kind)
+        # One page of 20 MiB in next to no bytes, of a column that `where` reads.
+        pad = pyarrow.array([str(i) * (20 * 2**20 // len(content)) for i in range(10)] * (len(content) // 10 + 1))
+        padded = table.append_column("pad", pad[: len(content)])
+        for codec in ("none", "snappy", "gzip", "zstd"):
+            for version in ("1.0", "2.0"):
+                path = DIR / f"{kind}.pad.{codec}.{version[0]}.parquet"
+                pyarrow.parquet.write_table(
+                    padded, path, compression=codec, use_dictionary=False, data_page_size=2**26,
+                    data_page_version=version, write_batch_size=2**20,
+                )
+                add(path, kind)
         flat = [t for ids in encoded[kind] for t in ids]
         for dtype in ("uint16", "uint32", "int32", "int64"):
             numpy.save(DIR / f"{kind}.{dtype}.npy", numpy.array(flat, dtype=dtype))
@@ -113,7 +124,10 @@ def main():
             numpy.array(flat, dtype=dtype).tofile(DIR / f"{kind}.{dtype}.bin")
             add(DIR / f"{kind}.{dtype}.bin", kind)
 
-    sources = [source(name.replace(".", "_"), path.name) for name, (path, _) in files.items()]
+    sources = [
+        source(name.replace(".", "_"), path.name) | {"where": 'pad != "x"' if ".pad." in name else None}
+        for name, (path, _) in files.items()
+    ]
     wrong = 0
     # Without the template that lies beside it: lines `role: content`.
     bare = DIR / "bare"
