@@ -5,4 +5,4 @@ mod hostile;
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(init: hostile::seed("parquet", &["parquet"], false), |bytes: &[u8]| hostile::read("parquet", bytes));
+fuzz_target!(init: hostile::seed("parquet", &["parquet", "parquet_v2"], false), |bytes: &[u8]| hostile::read("parquet", bytes));

@@ -74,7 +74,8 @@ pub(crate) fn formats() -> Vec<Format> {
         format("bin", "tokens.bin", one("tokens.bin", words(&ids())), false, read_data),
         format("llmc", "tokens.bin", one("tokens.bin", llmc()), false, read_data),
         format("megatron", "tokens.idx", megatron(), false, read_data),
-        format("parquet", "rows.parquet", one("rows.parquet", parquet()), false, read_data),
+        format("parquet", "rows.parquet", one("rows.parquet", parquet(false)), false, read_data),
+        format("parquet_v2", "rows.parquet", one("rows.parquet", parquet(true)), false, read_data),
     ]
 }
 
@@ -150,11 +151,12 @@ fn megatron() -> BTreeMap<String, Vec<u8>> {
     BTreeMap::from([("tokens.idx".to_owned(), index), ("tokens.bin".to_owned(), words(&ids()))])
 }
 
-/// Texts, numbers and nested lists in two row groups, compressed.
-fn parquet() -> Vec<u8> {
+/// Texts, numbers and nested lists in two row groups, compressed; in dictionaries and pages of the first
+/// version, or as differences in those of the second.
+fn parquet(second: bool) -> Vec<u8> {
     use ::parquet::basic::{Compression, ZstdLevel};
     use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType};
-    use ::parquet::file::properties::WriterProperties;
+    use ::parquet::file::properties::{WriterProperties, WriterVersion};
     use ::parquet::file::writer::SerializedFileWriter;
     let schema = "message m { required binary text (UTF8); optional double score;
         optional group messages (LIST) { repeated group list { optional group element {
@@ -162,7 +164,15 @@ fn parquet() -> Vec<u8> {
     let schema = ::parquet::schema::parser::parse_message_type(schema).expect("a schema");
     let mut out = Vec::new();
     let zstd = Compression::ZSTD(ZstdLevel::default());
-    let properties = WriterProperties::builder().set_compression(zstd).build();
+    let properties = WriterProperties::builder();
+    let properties = match second {
+        false => properties.set_compression(zstd),
+        true => properties
+            .set_writer_version(WriterVersion::PARQUET_2_0)
+            .set_dictionary_enabled(false)
+            .set_compression(Compression::SNAPPY),
+    };
+    let properties = properties.build();
     let mut writer =
         SerializedFileWriter::new(&mut out, schema.into(), properties.into()).expect("a writer of parquet");
     for group in 0..2 {

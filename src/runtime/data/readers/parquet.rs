@@ -194,7 +194,11 @@ struct Column {
 impl PageReader for Column {
     fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
         self.pages.pass()?;
-        self.inner.get_next_page()
+        let page = self.inner.get_next_page()?;
+        if let Some(page) = &page {
+            self.pages.believe(page)?;
+        }
+        Ok(page)
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {

@@ -64,19 +64,19 @@ impl<'a> Walk<'a> {
         if matches!(kind, 1 | 2) { Some(()) } else { self.value(kind, At::Elsewhere, 0) }
     }
 
-    fn byte(&mut self) -> Option<u8> {
+    pub(super) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(*first)
     }
 
-    fn skip(&mut self, bytes: u64) -> Option<()> {
+    pub(super) fn skip(&mut self, bytes: u64) -> Option<()> {
         let bytes = usize::try_from(bytes).ok()?;
         self.rest = self.rest.get(bytes..)?;
         Some(())
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    pub(super) fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

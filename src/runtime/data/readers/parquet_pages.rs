@@ -1,7 +1,8 @@
 //! The pages of a column of a Parquet file, looked at before the crate decodes them: it makes room for
 //! what the header of a page says of it before it looks at a byte of its content.
 
-use parquet::basic::Compression;
+use parquet::basic::{Compression, Encoding};
+use parquet::column::page::Page;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::ChunkReader;
@@ -28,6 +29,8 @@ pub(super) struct Pages<S> {
     /// Values in the pages so far, and in all of them.
     seen: u64,
     values: u64,
+    /// The largest levels of repetition and definition.
+    levels: [i16; 2],
 }
 
 impl<S: ChunkReader> Pages<S> {
@@ -52,7 +55,9 @@ impl<S: ChunkReader> Pages<S> {
         if chunk.column_descr().max_rep_level() == 0 && values != rows {
             return wrong(format!("{values} values cannot make {rows} rows"));
         }
-        Ok(Self { source, compression: chunk.compression(), at, left, seen: 0, values: count, place })
+        let column = chunk.column_descr();
+        let levels = [column.max_rep_level(), column.max_def_level()];
+        Ok(Self { source, compression: chunk.compression(), at, left, seen: 0, values: count, levels, place })
     }
 
     /// Pass over the page that the crate decodes next.
@@ -136,6 +141,69 @@ impl<S: ChunkReader> Pages<S> {
             ));
         }
         Ok(())
+    }
+
+    /// Look at `page` as it was decoded: the crate makes room for as many lengths of texts as these say
+    /// themselves that they are.
+    ///
+    /// # Errors
+    /// They are more than its values.
+    pub(super) fn believe(&self, page: &Page) -> Result<(), ParquetError> {
+        let streams = match page {
+            Page::DictionaryPage { .. } => return Ok(()),
+            _ => match page.encoding() {
+                Encoding::DELTA_LENGTH_BYTE_ARRAY => 1,
+                // What is shared with the text before, then the rest.
+                Encoding::DELTA_BYTE_ARRAY => 2,
+                _ => return Ok(()),
+            },
+        };
+        let values = u64::from(page.num_values());
+        let Some(mut bytes) = self.values_of(page) else {
+            return self.wrong("the levels of a page cannot be decoded".to_owned());
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..streams {
+            match differences(bytes) {
+                Some((count, rest)) if count <= values => bytes = rest,
+                Some((count, _)) => {
+                    return self.wrong(format!("a page of {values} values is said to have {count} lengths"));
+                }
+                None => return self.wrong("the lengths in a page cannot be decoded".to_owned()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows the levels in `page`.
+    fn values_of<'a>(&self, page: &'a Page) -> Option<&'a [u8]> {
+        let mut bytes: &[u8] = page.buffer();
+        match page {
+            Page::DictionaryPage { .. } => Some(bytes),
+            Page::DataPageV2 { rep_levels_byte_len, def_levels_byte_len, .. } => {
+                bytes.get((*rep_levels_byte_len as usize).checked_add(*def_levels_byte_len as usize)?..)
+            }
+            Page::DataPage { num_values, rep_level_encoding, def_level_encoding, .. } => {
+                for (most, encoding) in self.levels.into_iter().zip([rep_level_encoding, def_level_encoding])
+                {
+                    if most <= 0 {
+                        continue;
+                    }
+                    let length = if *encoding == Encoding::RLE {
+                        let (length, rest) = bytes.split_first_chunk::<4>()?;
+                        bytes = rest;
+                        u64::from(u32::from_le_bytes(*length))
+                    } else {
+                        let bits = u64::from(i16::BITS - most.leading_zeros());
+                        (u64::from(*num_values) * bits).div_ceil(8)
+                    };
+                    bytes = bytes.get(usize::try_from(length).ok()?..)?;
+                }
+                Some(bytes)
+            }
+        }
     }
 
     /// The header of the next page.
@@ -294,6 +362,32 @@ fn fields(
     Some(out)
 }
 
+/// How many numbers the differences at the start of `bytes` say that they stand for, and what follows them.
+fn differences(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut walk = Walk::new(bytes);
+    let (block, parts, count) = (walk.varint()?, walk.varint()?, walk.varint()?);
+    walk.varint()?;
+    let part = block.checked_div(parts)?;
+    let mut left = count.saturating_sub(1);
+    while left > 0 {
+        if part == 0 {
+            return None;
+        }
+        walk.varint()?;
+        let mut length = 0u64;
+        for _ in 0..parts {
+            let bits = walk.byte()?;
+            // The widths of parts without a number say nothing.
+            if left > 0 {
+                length = length.checked_add(u64::from(bits).checked_mul(part)? / 8)?;
+            }
+            left = left.saturating_sub(part);
+        }
+        walk.skip(length)?;
+    }
+    Some((count, bytes.get(bytes.len() - walk.left()..)?))
+}
+
 /// The most bytes that the Zstandard frames of `bytes` can become; `None` for what are none.
 fn zstd_most(bytes: &[u8]) -> Option<u64> {
     const FRAME: u32 = 0xfd2f_b528;
@@ -394,6 +488,17 @@ mod tests {
         let mut less = bytes;
         less[3] = 59;
         assert_eq!(Header::read(&less), None);
+    }
+
+    #[test]
+    fn differences_say_how_many_they_are() {
+        // Blocks of 128 in four parts: 35 numbers from 7, in widths of 1 and 2; then a block more.
+        let one = [&[0x80, 1, 4, 35, 14, 2, 1, 2, 9, 9][..], &[0; 4 + 8], &[1, 2, 3]].concat();
+        assert_eq!(differences(&one), Some((35, &[1, 2, 3][..])));
+        assert_eq!(differences(&one[..20]), None);
+        assert_eq!(differences(&[0x80, 1, 4, 1, 14, 5]), Some((1, &[5][..])));
+        assert_eq!(differences(&[0x80, 1, 0, 1, 14, 5]), None);
+        assert_eq!(differences(&[0, 4, 9, 14, 5]), None);
     }
 
     #[test]
