@@ -105,6 +105,16 @@ def main():
         )
         pyarrow.parquet.write_table(table.cast(large), DIR / f"{kind}.large.parquet")
         add(DIR / f"{kind}.large.parquet", kind)
+        for encoding in ("DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"):
+            for version in ("1.0", "2.0"):
+                path = DIR / f"{kind}.{encoding.lower()}.{version[0]}.parquet"
+                leaves = pyarrow.parquet.ParquetFile(DIR / f"{kind}.zstd.parquet").schema
+                paths = [leaves.column(i).path for i in range(len(leaves)) if leaves.column(i).physical_type == "BYTE_ARRAY"]
+                pyarrow.parquet.write_table(
+                    table, path, use_dictionary=False, column_encoding=dict.fromkeys(paths, encoding),
+                    data_page_version=version, data_page_size=1000,
+                )
+                add(path, kind)
         # One page of 20 MiB in next to no bytes, of a column that `where` reads.
         pad = pyarrow.array([str(i) * (20 * 2**20 // len(content)) for i in range(10)] * (len(content) // 10 + 1))
         padded = table.append_column("pad", pad[: len(content)])
