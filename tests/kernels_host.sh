@@ -66,6 +66,9 @@ caught o2 'without wgmma.fence' planted wgmma_without_fence
 caught o2 'wrong result' planted wgmma_read_early
 caught o2 'wrong result' planted wgmma_overwritten
 caught tsan 'data race' planted wgmma_overwritten
+caught o2 'initialised twice' planted mbarrier_twice
+caught o2 'ended with' planted unfinished_barrier
+caught asan 'not there' planted wild_prefetch
 
 # bug MODE NAME KERNEL CHECKS PATTERN ARGUMENTS…: a real kernel with one line changed.
 bug() {

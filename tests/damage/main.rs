@@ -9,12 +9,16 @@
 //! | token file | refused where the format says its length | refused in headers, and as a token out of range | refused | refused |
 //! | token cache | made again | made again | made again | made again |
 
+#[path = "../common/mod.rs"]
+mod common;
 mod shards;
 mod starts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use common::graph;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
