@@ -46,9 +46,10 @@ struct Chunk {
   }
 };
 
-// y lies as x does; `residual` (f32, whole rows) is added when F32_Y.
-template <bool F32_X, bool F32_Y>
-__device__ __forceinline__ void forward(const void* x, const float* __restrict__ weight, const float* residual, void* y,
+// STREAM: x is `stream` (f32), rounded, and kept. ADDED: the norm is added to y (f32) instead of written (bf16). All lie
+// alike. What is normalised is bf16 either way, so that the norm of a kept x has the same bits again.
+template <bool STREAM, bool ADDED>
+__device__ __forceinline__ void forward(const float* __restrict__ stream, u16* x, const float* __restrict__ weight, void* y,
                                         float* __restrict__ rstd, long long rows, int stride, int offset, int segments,
                                         int width, float eps) {
   constexpr int N = 16, BATCH = 4;
@@ -57,10 +58,22 @@ __device__ __forceinline__ void forward(const void* x, const float* __restrict__
   if (item >= rows * segments) return;
   const long long base = item / segments * stride + offset + item % segments * width;
   const int chunks = (width + N * 128 - 1) / (N * 128);
-  Chunk<F32_X, N> v;
+  Chunk<false, N> v;
   float sum = 0.0f;
   for (int c = 0; c < chunks; c++) {
-    v.load(x, base, c * N * 128 + lane * 4, width);
+    const int first = c * N * 128 + lane * 4;
+    if (STREAM) {
+      Chunk<true, N> wide;
+      wide.load(stream, base, first, width);
+#pragma unroll
+      for (int k = 0; k < N; k++) {
+        const Four<true> s = wide.part[k];
+        v.part[k].q = Pair{{pack_bf16(s.at(0), s.at(1)), pack_bf16(s.at(2), s.at(3))}};
+        if (first + k * 128 < width) store_vector(x + base + first + k * 128, v.part[k].q);
+      }
+    } else {
+      v.load(x, base, first, width);
+    }
 #pragma unroll
     for (int k = 0; k < N; k++)
 #pragma unroll
@@ -71,7 +84,7 @@ __device__ __forceinline__ void forward(const void* x, const float* __restrict__
   float r = rsqrt_fast(mean);
   r = r * (1.5f - 0.5f * mean * r * r);
   if (lane == 0) rstd[item] = r;
-  // Backwards, because the last chunk is still here.
+  // Backwards, because the last chunk is still here; of the others a lane reads what it has kept itself.
   for (int c = chunks - 1; c >= 0; c--) {
     if (c + 1 < chunks) v.load(x, base, c * N * 128 + lane * 4, width);
 #pragma unroll
@@ -79,16 +92,16 @@ __device__ __forceinline__ void forward(const void* x, const float* __restrict__
       const int first = c * N * 128 + k0 * 128 + lane * 4;
       Chunk<true, BATCH> w, q;
       w.load(weight, 0, first, width);
-      if (F32_Y) q.load(residual, base, first, width);
+      if (ADDED) q.load(y, base, first, width);
 #pragma unroll
       for (int k = 0; k < BATCH; k++) {
         float out[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           out[i] = v.part[k0 + k].at(i) * r * w.part[k].at(i);
-          if (F32_Y) out[i] += q.part[k].at(i);
+          if (ADDED) out[i] += q.part[k].at(i);
         }
-        if (first + k * 128 < width) store<F32_Y>(y, base + first + k * 128, out);
+        if (first + k * 128 < width) store<ADDED>(y, base + first + k * 128, out);
       }
     }
   }
@@ -97,8 +110,8 @@ __device__ __forceinline__ void forward(const void* x, const float* __restrict__
 // dx = rstd · (g − x̂ · mean(g · x̂)) with g = dy · w and x̂ = x · rstd.
 // MODE 0: grad (f32) += dx, copy (bf16) = grad.  MODE 1: grad (bf16) = dx.
 // `grad_y` and `grad` may be the same memory: a lane reads its values before it writes them.
-template <bool F32_X, bool F32_GY, int MODE>
-__device__ __forceinline__ void backward(const void* x, const float* __restrict__ weight, const float* __restrict__ rstd,
+template <bool F32_GY, int MODE>
+__device__ __forceinline__ void backward(const u16* x, const float* __restrict__ weight, const float* __restrict__ rstd,
                                          const void* grad_y, void* grad, u16* copy, float* __restrict__ partial,
                                          long long rows, int stride, int offset, int segments, int width) {
   constexpr int N = 8, BATCH = 4;
@@ -113,7 +126,7 @@ __device__ __forceinline__ void backward(const void* x, const float* __restrict_
     const long long base = item / segments * stride + offset + item % segments * width;
     const float r = rstd[item];
     float dot = 0.0f;
-    Chunk<F32_X, N> v;
+    Chunk<false, N> v;
     Chunk<F32_GY, N> g;
     for (int c = 0; c < chunks; c++) {
       const int first = c * N * 128 + lane * 4;
@@ -178,41 +191,41 @@ __device__ __forceinline__ void backward(const void* x, const float* __restrict_
 }  // namespace
 
 // Launch of the forward kernels: grid ⌈rows · segments / 8⌉, 256 threads.
-// The stream (f32) to the input of a layer (bf16).
+// x = the stream (f32), rounded to bf16, and y = norm(x): the input of a block.
 KERNEL(rmsnorm_forward, 256, 2)
-(const float* x, const float* weight, u16* y, float* rstd, long long rows, int stride, int offset, int segments, int width,
- float eps) {
-  forward<true, false>(x, weight, nullptr, y, rstd, rows, stride, offset, segments, width, eps);
+(const float* stream, const float* weight, u16* x, u16* y, float* rstd, long long rows, int stride, int offset, int segments,
+ int width, float eps) {
+  forward<true, false>(stream, x, weight, y, rstd, rows, stride, offset, segments, width, eps);
 }
-// y (f32) = residual + norm(x), x bf16.
+// The stream (f32) += norm(x), x bf16.
 KERNEL(rmsnorm_residual_forward, 256, 2)
-(const u16* x, const float* weight, const float* residual, float* y, float* rstd, long long rows, int stride, int offset,
- int segments, int width, float eps) {
-  forward<false, true>(x, weight, residual, y, rstd, rows, stride, offset, segments, width, eps);
+(u16* x, const float* weight, float* stream, float* rstd, long long rows, int stride, int offset, int segments, int width,
+ float eps) {
+  forward<false, true>(nullptr, x, weight, stream, rstd, rows, stride, offset, segments, width, eps);
 }
 // bf16 to bf16, for queries and keys.
 KERNEL(rmsnorm_segments_forward, 256, 3)
-(const u16* x, const float* weight, u16* y, float* rstd, long long rows, int stride, int offset, int segments, int width,
+(u16* x, const float* weight, u16* y, float* rstd, long long rows, int stride, int offset, int segments, int width,
  float eps) {
-  forward<false, false>(x, weight, nullptr, y, rstd, rows, stride, offset, segments, width, eps);
+  forward<false, false>(nullptr, x, weight, y, rstd, rows, stride, offset, segments, width, eps);
 }
 
 // Launch of the backward kernels: any grid, blocks of up to 8 warps, warps · width · 4 bytes of shared memory; partial
 // [grid, width]. Grid and block decide the order of the sums, so they depend on the shape alone.
 KERNEL(rmsnorm_backward, 256, 2)
-(const float* x, const float* weight, const float* rstd, const u16* grad_y, float* grad, u16* copy, float* partial,
+(const u16* x, const float* weight, const float* rstd, const u16* grad_y, float* grad, u16* copy, float* partial,
  long long rows, int stride, int offset, int segments, int width) {
-  backward<true, false, 0>(x, weight, rstd, grad_y, grad, copy, partial, rows, stride, offset, segments, width);
+  backward<false, 0>(x, weight, rstd, grad_y, grad, copy, partial, rows, stride, offset, segments, width);
 }
 KERNEL(rmsnorm_residual_backward, 256, 2)
 (const u16* x, const float* weight, const float* rstd, const float* grad_y, u16* grad_x, float* partial, long long rows,
  int stride, int offset, int segments, int width) {
-  backward<false, true, 1>(x, weight, rstd, grad_y, grad_x, nullptr, partial, rows, stride, offset, segments, width);
+  backward<true, 1>(x, weight, rstd, grad_y, grad_x, nullptr, partial, rows, stride, offset, segments, width);
 }
 KERNEL(rmsnorm_segments_backward, 256, 2)
 (const u16* x, const float* weight, const float* rstd, u16* grad, float* partial, long long rows, int stride, int offset,
  int segments, int width) {
-  backward<false, false, 1>(x, weight, rstd, grad, grad, nullptr, partial, rows, stride, offset, segments, width);
+  backward<false, 1>(x, weight, rstd, grad, grad, nullptr, partial, rows, stride, offset, segments, width);
 }
 
 // grad_w += the partials, in order. Launch: grid ⌈width/256⌉, 256 threads.

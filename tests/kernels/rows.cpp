@@ -45,7 +45,7 @@ void rmsnorm(Check& c, const Norm& n) {
   F32 w = random_f32(r, n.width, 0.3, 1), xf = random_f32(r, n.size(), 1.5), gf = random_f32(r, n.size(), 1),
       base = random_f32(r, n.size(), 1), dw0 = random_f32(r, n.width, 1);
   Bf16 xb = random_bf16(r, n.size(), 1.5), gb = random_bf16(r, n.size(), 1);
-  Buffer<float> dwt(c.device, w.bits), dxf(c.device, xf.bits), dgf(c.device, gf.bits), dbase(c.device, base.bits);
+  Buffer<float> dwt(c.device, w.bits), dxf(c.device, xf.bits), dgf(c.device, gf.bits);
   Buffer<uint16_t> dxb(c.device, xb.bits), dgb(c.device, gb.bits);
   std::vector<double> y, rstd, dx, dw, nothing(n.size(), 0);
   auto plus = [](std::vector<double> a, const std::vector<double>& b) {
@@ -57,16 +57,29 @@ void rmsnorm(Check& c, const Norm& n) {
   if (whole) {
     c.begin("rmsnorm stream %dx%d", n.rows, n.width);
     y = dx = nothing;
-    norm_reference(n, eps, xf.value, w.value, gb.value, y, rstd, dx, dw);
-    Buffer<uint16_t> dy(c.device, n.size()), copy(c.device, n.size());
+    // The stream is rounded before it is normalised.
+    std::vector<uint16_t> rounded(n.size());
+    for (size_t i = 0; i < n.size(); i++) rounded[i] = host::to_bf16(xf.bits[i]);
+    norm_reference(n, eps, widen(rounded), w.value, gb.value, y, rstd, dx, dw);
+    Buffer<uint16_t> dx16(c.device, n.size()), dy(c.device, n.size()), copy(c.device, n.size());
     Buffer<float> drstd(c.device, n.items()), grad(c.device, base.bits), partial(c.device, (size_t)grid * n.width),
         grad_w(c.device, dw0.bits);
     forward.kernel = "rmsnorm_forward";
-    c.device.run(forward, dxf.ptr(), dwt.ptr(), dy.ptr(), drstd.ptr(), rows, n.stride, n.offset, n.segments, n.width, eps32);
+    c.device.run(forward, dxf.ptr(), dwt.ptr(), dx16.ptr(), dy.ptr(), drstd.ptr(), rows, n.stride, n.offset, n.segments, n.width, eps32);
+    c.same_bits("x", dx16.get(), rounded);
     c.close("y", widen(dy.get()), y, 3e-3);
     c.close("rstd", widen(drstd.get()), rstd, 1e-6);
+    // What is computed again from the kept x has the same bits.
+    Buffer<uint16_t> again(c.device, n.size());
+    Buffer<float> rstd_again(c.device, n.items());
+    LaunchSpec segments = forward;
+    segments.kernel = "rmsnorm_segments_forward";
+    c.device.run(segments, dx16.ptr(), dwt.ptr(), again.ptr(), rstd_again.ptr(), rows, n.stride, n.offset, n.segments, n.width,
+                 eps32);
+    c.same_bits("y again", dy.get(), again.get());
+    c.same_bits("rstd again", drstd.get(), rstd_again.get());
     backward.kernel = "rmsnorm_backward";
-    c.device.run(backward, dxf.ptr(), dwt.ptr(), drstd.ptr(), dgb.ptr(), grad.ptr(), copy.ptr(), partial.ptr(), rows, n.stride,
+    c.device.run(backward, dx16.ptr(), dwt.ptr(), drstd.ptr(), dgb.ptr(), grad.ptr(), copy.ptr(), partial.ptr(), rows, n.stride,
                  n.offset, n.segments, n.width);
     c.device.run(weight, partial.ptr(), grad_w.ptr(), (int)grid, n.width);
     c.close("grad", widen(grad.get()), plus(dx, base.value), 1e-5);
@@ -76,11 +89,11 @@ void rmsnorm(Check& c, const Norm& n) {
     c.begin("rmsnorm residual %dx%d", n.rows, n.width);
     y = dx = nothing;
     norm_reference(n, eps, xb.value, w.value, gf.value, y, rstd, dx, dw);
-    Buffer<float> dy2(c.device, n.size()), drstd2(c.device, n.items()), partial2(c.device, (size_t)grid * n.width),
+    Buffer<float> dy2(c.device, base.bits), drstd2(c.device, n.items()), partial2(c.device, (size_t)grid * n.width),
         grad_w2(c.device, dw0.bits);
     Buffer<uint16_t> grad_x(c.device, n.size());
     forward.kernel = "rmsnorm_residual_forward";
-    c.device.run(forward, dxb.ptr(), dwt.ptr(), dbase.ptr(), dy2.ptr(), drstd2.ptr(), rows, n.stride, n.offset, n.segments,
+    c.device.run(forward, dxb.ptr(), dwt.ptr(), dy2.ptr(), drstd2.ptr(), rows, n.stride, n.offset, n.segments,
                  n.width, eps32);
     c.close("y", widen(dy2.get()), plus(y, base.value), 1e-5);
     backward.kernel = "rmsnorm_residual_backward";

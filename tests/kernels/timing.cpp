@@ -267,7 +267,7 @@ void bandwidth(Timer& t, long tokens, long width) {
   const size_t n = (size_t)tokens * width;
   const std::string shape = text("%ldx%ld", tokens, width, 0);
   Values x(t.device, 2 * n), gradient(t.device, n);
-  Buffer<uint16_t> y(t.device, n);
+  Buffer<uint16_t> y(t.device, n), kept(t.device, n);
   Buffer<float> wide(t.device, std::vector<float>(n, 0.5f)), moment(t.device, std::vector<float>(n, 0.1f)),
       second(t.device, std::vector<float>(n, 0.1f)), weight(t.device, std::vector<float>(width, 1.0f)), rstd(t.device, tokens);
   Buffer<double> sums(t.device, 512);
@@ -276,12 +276,12 @@ void bandwidth(Timer& t, long tokens, long width) {
   const unsigned shares = std::min(blocks(tokens, warps), 264u);
   Buffer<float> partial(t.device, (size_t)shares * width);
   auto row = [&](const char* op, double bytes, double seconds) { t.row(op, shape, seconds, "bytes", bytes * n); };
-  row("rmsnorm_forward", 6, t.run(shape, {"rmsnorm_forward", {blocks(tokens, 8), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), weight.ptr(), y.ptr(),
-                                  rstd.ptr(), rows, w, 0, 1, w, 1e-5f));
+  row("rmsnorm_forward", 8, t.run(shape, {"rmsnorm_forward", {blocks(tokens, 8), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), weight.ptr(),
+                                  kept.ptr(), y.ptr(), rstd.ptr(), rows, w, 0, 1, w, 1e-5f));
   row("adamw_f32", 30, t.run(shape, {"adamw_f32", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), wide.ptr(), moment.ptr(), second.ptr(),
                              y.ptr(), (float*)nullptr, items, 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 1.0f, 1.0f));
-  row("rmsnorm_backward", 16, t.run(shape, {"rmsnorm_backward", {shares, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * width * 4},
-                                    wide.ptr(), weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w, 0, 1, w));
+  row("rmsnorm_backward", 14, t.run(shape, {"rmsnorm_backward", {shares, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * width * 4},
+                                    kept.ptr(), weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w, 0, 1, w));
   row("swiglu_forward", 6, t.run(shape, {"swiglu_forward", {blocks(n / 8, 256), 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), y.ptr(), rows, w));
   row("swiglu_backward", 12, t.run(shape, {"swiglu_backward", {blocks(n / 8, 256), 1, 1}, {256, 1, 1}, 0}, gradient.on.ptr(), x.on.ptr(), y.ptr(),
                                    rows, w));

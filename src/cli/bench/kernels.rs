@@ -155,14 +155,14 @@ impl<B: Backend> Bench<'_, B> {
         let (wide_bytes, narrow_bytes) = (B::WIDE_BYTES, B::NARROW_BYTES);
         let shape = format!("{rows} × {width}");
         let norm = NormShape::whole(rows, width);
-        let (x, w, dy) = (wide(b, 1, len)?, wide(b, 2, width)?, narrow(b, 3, len)?);
-        let (mut y, mut rstd) = (b.narrow(len)?, b.wide(rows)?);
+        let (stream, w, dy) = (wide(b, 1, len)?, wide(b, 2, width)?, narrow(b, 3, len)?);
+        let (mut x, mut y, mut rstd) = (b.narrow(len)?, b.narrow(len)?, b.wide(rows)?);
         let (mut grad, mut grad_w) = (b.wide(len)?, b.wide(width)?);
-        self.memory("norm", &shape, len * (wide_bytes + narrow_bytes), || {
-            b.norm(norm, 1e-5, &x, &w, &mut y, &mut rstd);
+        self.memory("norm", &shape, len * (wide_bytes + 2 * narrow_bytes), || {
+            b.norm(norm, 1e-5, &stream, &w, &mut x, &mut y, &mut rstd);
         });
-        b.norm(norm, 1e-5, &x, &w, &mut y, &mut rstd);
-        self.memory("norm backward", &shape, len * (3 * wide_bytes + 2 * narrow_bytes), || {
+        b.norm(norm, 1e-5, &stream, &w, &mut x, &mut y, &mut rstd);
+        self.memory("norm backward", &shape, len * (2 * wide_bytes + 3 * narrow_bytes), || {
             b.norm_backward(norm, &x, &w, &rstd, &dy, &mut grad, &mut y, &mut grad_w);
         });
 

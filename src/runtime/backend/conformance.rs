@@ -184,10 +184,10 @@ impl Case for Linear {
         let (t, i, o) = (self.rows, self.inputs, self.outputs);
         let (x, w) = (h.narrow(&random(1, t * i)), h.wide(&random(2, o * i)));
         let (dy, r) = (h.narrow(&random(3, t * o)), h.wide(&random(4, t * o)));
-        let (mut y, mut sum) = (h.unset_narrow(t * o), h.unset_wide(t * o));
+        let (mut y, mut sum) = (h.unset_narrow(t * o), r);
         let (mut dx, mut dw) = (h.unset_narrow(t * i), h.unset_wide(o * i));
         b.linear(t, i, o, &x, &w, &mut y);
-        b.linear_residual(t, i, o, &x, &w, &r, &mut sum);
+        b.linear_residual(t, i, o, &x, &w, &mut sum);
         b.linear_input_grad(t, i, o, &dy, &w, &mut dx);
         b.linear_weight_grad(t, i, o, &dy, &x, false, &mut dw);
         let once = h.read(&dw, o * i);
@@ -358,19 +358,31 @@ impl Case for Norm {
         let stats = shape.rows * shape.segments;
         let (values, w) = (random(1, len), h.wide(&random(2, shape.width)));
         let grads = random(3, len);
-        let (x, xn) = (h.wide(&values), h.narrow(&values));
+        let xn = h.narrow(&values);
         let mut rstd = h.unset_wide(stats);
         let mut grad_w = h.wide(&random(4, shape.width));
         let mut outputs = Vec::new();
         if shape == NormShape::whole(shape.rows, shape.width) {
-            let (mut y, mut sum) = (h.unset_narrow(len), h.unset_wide(len));
-            b.norm(shape, 1e-5, &x, &w, &mut y, &mut rstd);
-            b.norm_residual(shape, 1e-5, &xn, &w, &h.wide(&grads), &mut sum, &mut rstd);
+            let (mut x, mut y, mut sum) = (h.unset_narrow(len), h.unset_narrow(len), h.wide(&grads));
+            // A hair off what bf16 holds: the rounded stream is what is kept and normalised.
+            let stream: Vec<f32> = values.iter().map(|v| v * (1.0 + 1e-5)).collect();
+            b.norm(shape, 1e-5, &h.wide(&stream), &w, &mut x, &mut y, &mut rstd);
+            let mut again = h.unset_narrow(len);
+            b.norm_segments(shape, 1e-5, &x, &w, &mut again, &mut rstd);
+            assert_eq!(
+                h.read_narrow(&y, len),
+                h.read_narrow(&again, len),
+                "{}: {}",
+                b.describe(),
+                self.name()
+            );
+            b.norm_residual(shape, 1e-5, &xn, &w, &mut sum, &mut rstd);
             let (mut grad, mut copy) = (h.wide(&random(5, len)), h.unset_narrow(len));
             b.norm_backward(shape, &x, &w, &rstd, &h.narrow(&grads), &mut grad, &mut copy, &mut grad_w);
             let mut grad_x = h.unset_narrow(len);
             b.norm_residual_backward(shape, &xn, &w, &rstd, &h.wide(&grads), &mut grad_x, &mut grad_w);
             outputs.extend([
+                ("x", h.read_narrow(&x, len)),
                 ("y", h.read_narrow(&y, len)),
                 ("residual", h.read(&sum, len)),
                 ("grad", h.read(&grad, len)),

@@ -143,11 +143,15 @@ pub trait Backend: Send {
     type Narrow: Send;
     /// Buffer of u32.
     type Index: Send;
+    /// Memory that buffers can be laid over.
+    type Slab: Send;
 
     /// Bytes of one wide value.
     const WIDE_BYTES: usize;
     /// Bytes of one narrow value.
     const NARROW_BYTES: usize;
+    /// Buffers within a slab begin at multiples of so many bytes.
+    const SLAB_ALIGNMENT: usize = 256;
     /// Sides of the square products that show the most the device can do.
     const PEAK_SIDES: &'static [usize] = &[768, 1024, 1536];
     /// Bytes that the activations of the rows which go through the model together should stay below,
@@ -163,6 +167,20 @@ pub trait Backend: Send {
     fn narrow(&self, len: usize) -> Result<Self::Narrow, EngineError>;
     /// A buffer of zeros.
     fn index(&self, len: usize) -> Result<Self::Index, EngineError>;
+    /// Memory for buffers that are laid over it.
+    fn slab(&self, bytes: usize) -> Result<Self::Slab, EngineError>;
+    /// `len` values of arbitrary content from the byte `at` of a slab on, a multiple of
+    /// [`SLAB_ALIGNMENT`](Backend::SLAB_ALIGNMENT). It keeps the slab alive.
+    ///
+    /// # Safety
+    /// No operation is given two buffers over the same bytes; what one holds is gone when another is
+    /// written.
+    unsafe fn wide_over(&self, slab: &Self::Slab, at: usize, len: usize) -> Self::Wide;
+    /// As [`wide_over`](Backend::wide_over).
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn narrow_over(&self, slab: &Self::Slab, at: usize, len: usize) -> Self::Narrow;
     /// Copy `values` to `to[at..]`.
     fn write(&self, values: &[f32], to: &mut Self::Wide, at: usize);
     /// Copy `from[at..]` to `values`.
@@ -207,8 +225,7 @@ pub trait Backend: Send {
         w: &Self::Wide,
         y: &mut Self::Narrow,
     );
-    /// `y = residual + x · wᵀ`.
-    #[allow(clippy::too_many_arguments)]
+    /// `stream += x · wᵀ`.
     fn linear_residual(
         &self,
         rows: usize,
@@ -216,8 +233,7 @@ pub trait Backend: Send {
         outputs: usize,
         x: &Self::Narrow,
         w: &Self::Wide,
-        residual: &Self::Wide,
-        y: &mut Self::Wide,
+        stream: &mut Self::Wide,
     );
     /// [`linear`](Backend::linear) to rows of queries, keys and values, then [`rope`](Backend::rope).
     #[allow(clippy::too_many_arguments)]
@@ -274,14 +290,19 @@ pub trait Backend: Send {
         grad_w: &mut Self::Wide,
     );
 
-    /// RMSNorm (arXiv:1910.07467) of the stream: `y = x · rstd · w`, `rstd = (mean(x²) + eps)^(−1/2)`,
-    /// one per segment. The shape must be of whole rows.
+    /// RMSNorm (arXiv:1910.07467) of the stream: `x = stream`, rounded, and `y = x · rstd · w`,
+    /// `rstd = (mean(x²) + eps)^(−1/2)`, one per segment. The shape must be of whole rows.
+    ///
+    /// The rounded x is what is normalised, so that [`norm_segments`](Backend::norm_segments) of it gives
+    /// the same y again.
+    #[allow(clippy::too_many_arguments)]
     fn norm(
         &self,
         shape: NormShape,
         eps: f64,
-        x: &Self::Wide,
+        stream: &Self::Wide,
         w: &Self::Wide,
+        x: &mut Self::Narrow,
         y: &mut Self::Narrow,
         rstd: &mut Self::Wide,
     );
@@ -291,7 +312,7 @@ pub trait Backend: Send {
     fn norm_backward(
         &self,
         shape: NormShape,
-        x: &Self::Wide,
+        x: &Self::Narrow,
         w: &Self::Wide,
         rstd: &Self::Wide,
         grad_y: &Self::Narrow,
@@ -299,16 +320,14 @@ pub trait Backend: Send {
         copy: &mut Self::Narrow,
         grad_w: &mut Self::Wide,
     );
-    /// `y = residual + norm(x)` over whole rows.
-    #[allow(clippy::too_many_arguments)]
+    /// `stream += norm(x)` over whole rows.
     fn norm_residual(
         &self,
         shape: NormShape,
         eps: f64,
         x: &Self::Narrow,
         w: &Self::Wide,
-        residual: &Self::Wide,
-        y: &mut Self::Wide,
+        stream: &mut Self::Wide,
         rstd: &mut Self::Wide,
     );
     /// Backward of [`norm_residual`](Backend::norm_residual): writes the gradient of x, adds that of w.

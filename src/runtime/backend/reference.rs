@@ -77,6 +77,8 @@ impl<R: Real> Backend for Reference<R> {
     type Wide = Vec<R>;
     type Narrow = Vec<R>;
     type Index = Vec<u32>;
+    /// Every buffer has its own memory here, so that what lies over what cannot matter.
+    type Slab = ();
 
     const WIDE_BYTES: usize = size_of::<R>();
     const NARROW_BYTES: usize = size_of::<R>();
@@ -95,6 +97,19 @@ impl<R: Real> Backend for Reference<R> {
 
     fn index(&self, len: usize) -> Result<Vec<u32>, EngineError> {
         Ok(vec![0; len])
+    }
+
+    fn slab(&self, _bytes: usize) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    unsafe fn wide_over(&self, (): &(), _at: usize, len: usize) -> Vec<R> {
+        // Seen where it is read before it is written.
+        vec![R::nan(); len]
+    }
+
+    unsafe fn narrow_over(&self, (): &(), _at: usize, len: usize) -> Vec<R> {
+        vec![R::nan(); len]
     }
 
     fn write(&self, values: &[f32], to: &mut Vec<R>, at: usize) {
@@ -173,12 +188,12 @@ impl<R: Real> Backend for Reference<R> {
         outputs: usize,
         x: &Vec<R>,
         w: &Vec<R>,
-        residual: &Vec<R>,
-        y: &mut Vec<R>,
+        stream: &mut Vec<R>,
     ) {
-        self.linear(rows, inputs, outputs, x, w, y);
-        for (y, r) in y[..rows * outputs].iter_mut().zip(residual) {
-            *y += *r;
+        let mut y = vec![R::zero(); rows * outputs];
+        self.linear(rows, inputs, outputs, x, w, &mut y);
+        for (s, y) in stream.iter_mut().zip(y) {
+            *s += y;
         }
     }
 
@@ -226,7 +241,17 @@ impl<R: Real> Backend for Reference<R> {
         }
     }
 
-    fn norm(&self, shape: NormShape, eps: f64, x: &Vec<R>, w: &Vec<R>, y: &mut Vec<R>, rstd: &mut Vec<R>) {
+    fn norm(
+        &self,
+        shape: NormShape,
+        eps: f64,
+        stream: &Vec<R>,
+        w: &Vec<R>,
+        x: &mut Vec<R>,
+        y: &mut Vec<R>,
+        rstd: &mut Vec<R>,
+    ) {
+        self.narrow_copy(shape.rows * shape.width, stream, x);
         self.norm_segments(shape, eps, x, w, y, rstd);
     }
 
@@ -257,13 +282,13 @@ impl<R: Real> Backend for Reference<R> {
         eps: f64,
         x: &Vec<R>,
         w: &Vec<R>,
-        residual: &Vec<R>,
-        y: &mut Vec<R>,
+        stream: &mut Vec<R>,
         rstd: &mut Vec<R>,
     ) {
-        self.norm_segments(shape, eps, x, w, y, rstd);
-        for (y, r) in y[..shape.rows * shape.width].iter_mut().zip(residual) {
-            *y += *r;
+        let mut y = vec![R::zero(); shape.rows * shape.width];
+        self.norm_segments(shape, eps, x, w, &mut y, rstd);
+        for (s, y) in stream.iter_mut().zip(y) {
+            *s += y;
         }
     }
 

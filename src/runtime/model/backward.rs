@@ -1,4 +1,4 @@
-//! Backward pass of one decoder layer, written by hand against `forward.rs`.
+//! Backward pass of the two blocks of a decoder layer, written by hand against `forward.rs`.
 
 use crate::runtime::backend::Backend;
 use crate::runtime::model::forward::Pass;
@@ -6,33 +6,18 @@ use crate::runtime::model::parameters::{LayerParameters, NormPlace};
 use crate::runtime::model::workspace::{Gradients, SavedAttention, SavedFeedForward};
 
 impl<B: Backend> Pass<'_, B> {
-    /// Takes the gradient of the layer's output in `g.stream` (with its rounded copy) to that of its
+    /// Takes the gradient of the block's output in `stream` (with its rounded copy in `g`) to that of its
     /// input, and adds to the gradients of its weights; writes those of matrices when not
     /// `accumulate`. Uses up what was saved. `hidden` and `activated` are scratch.
     #[allow(clippy::too_many_arguments)]
-    pub(crate) fn layer_backward(
+    pub(crate) fn feed_forward_backward(
         &self,
         p: &LayerParameters<B::Wide>,
-        input: &B::Wide,
-        attention: &mut SavedAttention<B>,
-        feed_forward: &mut SavedFeedForward<B>,
-        hidden: &mut B::Narrow,
-        activated: &mut B::Narrow,
-        g: &mut Gradients<B>,
-        grads: &mut LayerParameters<B::Wide>,
-        accumulate: bool,
-    ) {
-        self.feed_forward_backward(p, feed_forward, hidden, activated, g, grads, accumulate);
-        self.attention_backward(p, input, attention, hidden, g, grads, accumulate);
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn feed_forward_backward(
-        &self,
-        p: &LayerParameters<B::Wide>,
+        entry: &B::Narrow,
         saved: &mut SavedFeedForward<B>,
         hidden: &mut B::Narrow,
         activated: &mut B::Narrow,
+        stream: &mut B::Wide,
         g: &mut Gradients<B>,
         grads: &mut LayerParameters<B::Wide>,
         accumulate: bool,
@@ -44,7 +29,7 @@ impl<B: Backend> Pass<'_, B> {
             Some(branch) => {
                 let (weight, rstd) = (&p.feed_forward_norm, &saved.rstd);
                 let grad_weight = &mut grads.feed_forward_norm;
-                b.norm_residual_backward(norm, branch, weight, rstd, &g.stream, &mut g.hidden, grad_weight);
+                b.norm_residual_backward(norm, branch, weight, rstd, stream, &mut g.hidden, grad_weight);
                 &g.hidden
             }
         };
@@ -52,28 +37,23 @@ impl<B: Backend> Pass<'_, B> {
         b.swiglu_backward(t, w.ffn, &g.activated, &mut saved.gate_up, activated);
         b.linear_weight_grad(t, w.ffn, w.hidden, grad_out, activated, accumulate, &mut grads.down);
 
-        self.feed_forward_input(p, saved, hidden);
+        let input = self.input(&p.feed_forward_norm, entry, &mut saved.rstd, hidden);
         let grad_gate_up = &saved.gate_up;
-        b.linear_weight_grad(t, w.hidden, 2 * w.ffn, grad_gate_up, hidden, accumulate, &mut grads.gate_up);
+        b.linear_weight_grad(t, w.hidden, 2 * w.ffn, grad_gate_up, input, accumulate, &mut grads.gate_up);
         b.linear_input_grad(t, w.hidden, 2 * w.ffn, grad_gate_up, &p.gate_up, &mut g.hidden);
-        let (stream, copy) = (&mut g.stream, &mut g.stream_narrow);
-        match w.family.norm_place {
-            NormPlace::Before => {
-                let (weight, grad_weight) = (&p.feed_forward_norm, &mut grads.feed_forward_norm);
-                let rstd = &saved.rstd;
-                b.norm_backward(norm, &saved.middle, weight, rstd, &g.hidden, stream, copy, grad_weight);
-            }
-            NormPlace::After => b.add_narrow(t * w.hidden, &g.hidden, stream, copy),
-        }
+        let grad_weight = &mut grads.feed_forward_norm;
+        self.leave(&p.feed_forward_norm, entry, &saved.rstd, stream, g, grad_weight);
     }
 
+    /// As [`feed_forward_backward`](Self::feed_forward_backward).
     #[allow(clippy::too_many_arguments)]
-    fn attention_backward(
+    pub(crate) fn attention_backward(
         &self,
         p: &LayerParameters<B::Wide>,
-        input: &B::Wide,
+        entry: &B::Narrow,
         saved: &mut SavedAttention<B>,
         hidden: &mut B::Narrow,
+        stream: &mut B::Wide,
         g: &mut Gradients<B>,
         grads: &mut LayerParameters<B::Wide>,
         accumulate: bool,
@@ -84,7 +64,7 @@ impl<B: Backend> Pass<'_, B> {
             Some(branch) => {
                 let (weight, rstd) = (&p.attention_norm, &saved.rstd);
                 let grad_weight = &mut grads.attention_norm;
-                b.norm_residual_backward(norm, branch, weight, rstd, &g.stream, &mut g.hidden, grad_weight);
+                b.norm_residual_backward(norm, branch, weight, rstd, stream, &mut g.hidden, grad_weight);
                 &g.hidden
             }
         };
@@ -115,21 +95,30 @@ impl<B: Backend> Pass<'_, B> {
             }
         }
 
-        match w.family.norm_place {
-            NormPlace::Before => {
-                b.norm(norm, self.eps, input, &p.attention_norm, hidden, &mut saved.rstd);
-            }
-            NormPlace::After => b.narrow_copy(t * w.hidden, input, hidden),
-        }
-        b.linear_weight_grad(t, w.hidden, w.qkv, &g.qkv, hidden, accumulate, &mut grads.qkv);
+        let input = self.input(&p.attention_norm, entry, &mut saved.rstd, hidden);
+        b.linear_weight_grad(t, w.hidden, w.qkv, &g.qkv, input, accumulate, &mut grads.qkv);
         b.linear_input_grad(t, w.hidden, w.qkv, &g.qkv, &p.qkv, &mut g.hidden);
-        let (stream, copy) = (&mut g.stream, &mut g.stream_narrow);
-        match w.family.norm_place {
+        let grad_weight = &mut grads.attention_norm;
+        self.leave(&p.attention_norm, entry, &saved.rstd, stream, g, grad_weight);
+    }
+
+    /// Add the gradient of a block's input in `g.hidden` to that of the stream, through the norm where one
+    /// stands before the block.
+    fn leave(
+        &self,
+        weight: &B::Wide,
+        entry: &B::Narrow,
+        rstd: &B::Wide,
+        stream: &mut B::Wide,
+        g: &mut Gradients<B>,
+        grad_weight: &mut B::Wide,
+    ) {
+        let (b, norm, copy) = (self.backend, self.stream_norm(), &mut g.stream_narrow);
+        match self.widths.family.norm_place {
             NormPlace::Before => {
-                let (weight, grad_weight) = (&p.attention_norm, &mut grads.attention_norm);
-                b.norm_backward(norm, input, weight, &saved.rstd, &g.hidden, stream, copy, grad_weight);
+                b.norm_backward(norm, entry, weight, rstd, &g.hidden, stream, copy, grad_weight);
             }
-            NormPlace::After => b.add_narrow(t * w.hidden, &g.hidden, stream, copy),
+            NormPlace::After => b.add_narrow(self.tokens() * self.widths.hidden, &g.hidden, stream, copy),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::runtime::model::memory;
 use crate::runtime::model::parameters::{self, Parameters, Slot};
 use crate::runtime::model::rope_table::RopeTable;
 use crate::runtime::model::tensor::StateDict;
-use crate::runtime::model::workspace::{Again, Schedule, Widths, Workspace, schedule};
+use crate::runtime::model::workspace::{Again, Rows, Schedule, Widths, Workspace, schedule};
 use crate::runtime::optim::adamw;
 
 /// A decoder on one backend.
@@ -27,8 +27,6 @@ pub(crate) struct Decoder<B: Backend> {
     budget: Option<u64>,
     pub(super) slots: Parameters<Slot>,
     pub(super) weights: Parameters<B::Wide>,
-    /// Since the first backward pass.
-    pub(super) gradients: Option<Parameters<B::Wide>>,
     /// Since the first update.
     moments: Option<[Parameters<B::Wide>; 2]>,
     pub(super) workspace: Option<Workspace<B>>,
@@ -74,10 +72,9 @@ impl<B: Backend> Decoder<B> {
             budget,
             slots,
             weights: buffers,
-            gradients: None,
             moments: None,
             workspace: None,
-            schedule: Schedule { rows: 1, again: Again::default() },
+            schedule: Schedule { rows: 1, again: Again::default(), overlaid: false },
             part: None,
         })
     }
@@ -121,60 +118,58 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    /// Make buffers for this shape, or keep those there are.
-    fn prepare(&mut self, batch: &Batch, rope: &RopeTable, training: bool) -> Result<Schedule, EngineError> {
-        let layers = self.architecture.num_hidden_layers;
-        let schedule = self.schedule_for(batch, training)?;
-        if training && self.gradients.is_none() {
-            self.gradients = Some(self.slots.try_map(|slot| self.backend.wide(slot.len))?);
-        }
+    /// Make buffers for this shape, or keep those there are. `at_most` rows may go through the model at once.
+    fn prepare(
+        &mut self,
+        batch: &Batch,
+        rope: &RopeTable,
+        training: bool,
+        at_most: usize,
+    ) -> Result<Schedule, EngineError> {
+        let schedule = self.schedule_for(batch, training, at_most)?;
         let tokens = schedule.rows * batch.context;
         let enough = self.workspace.as_ref().is_some_and(|w| {
             w.tokens >= tokens
                 && w.positions >= rope.positions()
-                && (!training || (w.gradients.is_some() && w.again == schedule.again))
+                && (!training
+                    || (w.gradients.is_some()
+                        && w.again == schedule.again
+                        && w.overlaid == schedule.overlaid))
         });
         if !enough {
             let positions = self.workspace.as_ref().map_or(0, |w| w.positions).max(rope.positions());
             // Free the old one first: both together may not fit.
             self.workspace = None;
-            self.workspace = Some(Workspace::new(
-                &self.backend,
-                &self.widths,
-                layers,
-                tokens,
-                positions,
-                schedule.again,
-                training,
-            )?);
+            let (slots, widths) = (&self.slots, &self.widths);
+            self.workspace =
+                Some(Workspace::new(&self.backend, widths, slots, tokens, positions, schedule, training)?);
         }
         self.schedule = schedule;
         Ok(schedule)
     }
 
-    fn schedule_for(&self, batch: &Batch, training: bool) -> Result<Schedule, EngineError> {
-        let layers = self.architecture.num_hidden_layers;
+    fn schedule_for(&self, batch: &Batch, training: bool, at_most: usize) -> Result<Schedule, EngineError> {
         let parameters = self.parameter_bytes(if training { 4 } else { 1 });
-        let (mut rows, context) = (batch.rows(), batch.context);
+        let context = batch.context;
+        let mut rows = Rows { count: batch.rows(), context, at_most };
         if !training {
             // A measurement may bring thousands of rows, and nothing is gained by more at once.
-            rows = rows.min((LOSS_TOKENS / context).max(1));
+            rows.at_most = at_most.min((LOSS_TOKENS / context).max(1));
         }
         let load = memory::load(&self.architecture, 0, context)?;
         let held = |tokens| parameters + B::overhead_bytes(Load { tokens, ..load });
-        schedule::<B>(&self.widths, layers, rows, context, training, held, self.budget)
+        schedule::<B>(&self.widths, &self.slots, rows, training, held, self.budget)
     }
 
-    /// Run the batch; per-token losses, and gradients left in `self.gradients`.
+    /// Run the batch; per-token losses, and gradients left in the workspace.
     fn run(&mut self, batch: &Batch, rope: &RopeTable, purpose: Purpose) -> Result<Vec<f32>, EngineError> {
         let training = purpose != Purpose::Loss;
-        let schedule = self.prepare(batch, rope, training)?;
         let context = batch.context;
         let mut nll = vec![0.0; batch.tokens.len()];
         let predicted = batch.predicted() as f64;
         let part = matches!(purpose, Purpose::Gradients { sample_noise: true, .. }) && batch.rows() > 1;
-        let rows = if part { schedule.rows.min(batch.rows().div_ceil(2)) } else { schedule.rows };
-        let group = rows * context;
+        let at_most = if part { batch.rows().div_ceil(2) } else { batch.rows() };
+        let group = self.prepare(batch, rope, training, at_most)?.rows * context;
         self.part = None;
         for (i, losses) in nll.chunks_mut(group).enumerate() {
             let tokens = i * group..i * group + losses.len();
@@ -223,22 +218,20 @@ impl<B: Backend> Decoder<B> {
             cos: &ws.cos,
             sin: &ws.sin,
         };
-        let tokens = pass.tokens();
-        let layers = weights.layers.len();
-        let streams = ws.streams.len();
-        let again = ws.again;
+        let (tokens, layers, again) = (pass.tokens(), weights.layers.len(), ws.again);
+        let entries = ws.entries.len();
+        let (stream, hidden, activated) = (&mut ws.stream, &mut ws.hidden, &mut ws.activated);
 
-        b.embed(tokens, widths.hidden, &weights.embedding, &ws.ids, &mut ws.streams[0]);
+        b.embed(tokens, widths.hidden, &weights.embedding, &ws.ids, stream);
         for layer in 0..layers {
-            let (input, output) = pair(&mut ws.streams, layer % streams, (layer + 1) % streams);
-            let attention = &mut ws.attention[Again::place(layer, again.layers)];
-            let feed_forward = &mut ws.feed_forward[Again::place(layer, again.feed_forwards)];
-            let (p, hidden, activated) = (&weights.layers[layer], &mut ws.hidden, &mut ws.activated);
-            pass.layer(p, input, attention, feed_forward, hidden, activated, output);
+            let (p, first, second) = (&weights.layers[layer], 2 * layer % entries, (2 * layer + 1) % entries);
+            let saved = &mut ws.attention[Again::place(layer, again.layers)];
+            pass.attention(p, stream, &mut ws.entries[first], saved, hidden);
+            let saved = &mut ws.feed_forward[Again::place(layer, again.feed_forwards)];
+            pass.feed_forward(p, stream, &mut ws.entries[second], saved, hidden, activated);
         }
-        let norm = pass.stream_norm();
-        let last = &ws.streams[layers % streams];
-        b.norm(norm, pass.eps, last, &weights.norm, &mut ws.hidden, &mut ws.final_rstd);
+        let (norm, last) = (pass.stream_norm(), &mut ws.entries[2 * layers % entries]);
+        b.norm(norm, pass.eps, stream, &weights.norm, last, hidden, &mut ws.final_rstd);
         let mut shape = LossShape {
             tokens,
             width: widths.hidden,
@@ -247,55 +240,69 @@ impl<B: Backend> Decoder<B> {
             z_loss: 0.0,
         };
         let (Purpose::Gradients { z_loss, .. }, Some(g), Some(grads)) =
-            (purpose, &mut ws.gradients, &mut self.gradients)
+            (purpose, &mut ws.gradients, &mut ws.weight_gradients)
         else {
-            b.loss(shape, &ws.hidden, weights.output(), &ws.targets, &mut ws.nll);
+            b.loss(shape, hidden, weights.output(), &ws.targets, &mut ws.nll);
             return;
         };
 
         shape.gradient_scale = 1.0 / predicted;
         shape.z_loss = z_loss;
         if !accumulate {
-            for (slot, grad) in self.slots.iter().zip(grads.iter_mut()).filter(|(s, _)| !s.decay) {
-                b.zero(slot.len, grad);
-            }
+            b.zero(self.slots.norm.len, &mut grads.norm);
             if grads.head.is_some() {
                 b.zero(self.slots.embedding.len, &mut grads.embedding);
             }
         }
         let (nll, grad_w) = (&mut ws.nll, grads.output_mut());
-        b.loss_backward(
-            shape,
-            &ws.hidden,
-            weights.output(),
-            &ws.targets,
-            nll,
-            &mut g.hidden,
-            accumulate,
-            grad_w,
-        );
-        b.zero(tokens * widths.hidden, &mut g.stream);
-        let (stream, copy) = (&mut g.stream, &mut g.stream_narrow);
-        b.norm_backward(norm, last, &weights.norm, &ws.final_rstd, &g.hidden, stream, copy, &mut grads.norm);
+        b.loss_backward(shape, hidden, weights.output(), &ws.targets, nll, &mut g.hidden, accumulate, grad_w);
+        // From here on the stream's gradient takes its place.
+        b.zero(tokens * widths.hidden, stream);
+        let (weight, rstd, copy) = (&weights.norm, &ws.final_rstd, &mut g.stream_narrow);
+        b.norm_backward(norm, last, weight, rstd, &g.hidden, stream, copy, &mut grads.norm);
         for layer in (0..layers).rev() {
-            let (input, output) = pair(&mut ws.streams, layer, layer + 1);
+            let (first, second) = (&ws.entries[2 * layer], &ws.entries[2 * layer + 1]);
             let attention = &mut ws.attention[Again::place(layer, again.layers)];
             let feed_forward = &mut ws.feed_forward[Again::place(layer, again.feed_forwards)];
-            let (p, hidden, activated) = (&weights.layers[layer], &mut ws.hidden, &mut ws.activated);
+            let (p, grads) = (&weights.layers[layer], &mut grads.layers[layer]);
+            if !accumulate {
+                // Only now: until the layer behind was through, its activations may have been there.
+                for (slot, grad) in self.slots.layers[layer].iter().zip(grads.iter_mut()) {
+                    if !slot.decay {
+                        b.zero(slot.len, grad);
+                    }
+                }
+            }
             // The last of the layers that share their activations still finds its own there.
             if layer + 1 < again.feed_forwards {
-                let too = layer + 1 < again.layers;
-                pass.layer_again(p, input, attention, too, feed_forward, hidden, activated, output);
+                pass.feed_forward_again(p, second, feed_forward, hidden, activated);
             }
-            let grads = &mut grads.layers[layer];
-            pass.layer_backward(p, input, attention, feed_forward, hidden, activated, g, grads, accumulate);
+            pass.feed_forward_backward(
+                p,
+                second,
+                feed_forward,
+                hidden,
+                activated,
+                stream,
+                g,
+                grads,
+                accumulate,
+            );
+            if layer + 1 < again.layers {
+                pass.attention_again(p, first, attention, hidden);
+            }
+            pass.attention_backward(p, first, attention, hidden, stream, g, grads, accumulate);
         }
-        b.embed_backward(tokens, widths.hidden, &g.stream, &ws.ids, &mut grads.embedding);
+        b.embed_backward(tokens, widths.hidden, stream, &ws.ids, &mut grads.embedding);
+    }
+
+    pub(super) fn weight_gradients(&self) -> Option<&Parameters<B::Wide>> {
+        self.workspace.as_ref()?.weight_gradients.as_ref()
     }
 
     /// Global norm of the gradients as they stand.
     fn gradient_norm(&self) -> f64 {
-        self.gradients.as_ref().map_or(0.0, |grads| {
+        self.weight_gradients().map_or(0.0, |grads| {
             let buffers = self.slots.iter().map(|slot| slot.len).zip(grads.iter());
             self.backend.squared_norms(buffers).sqrt()
         })
@@ -305,7 +312,8 @@ impl<B: Backend> Decoder<B> {
         if self.moments.is_none() {
             self.moments = Some(self.zero_moments()?);
         }
-        let (Some([first, second]), Some(grads)) = (&mut self.moments, &self.gradients) else {
+        let grads = self.workspace.as_ref().and_then(|w| w.weight_gradients.as_ref());
+        let (Some([first, second]), Some(grads)) = (&mut self.moments, grads) else {
             return Ok(());
         };
         let buffers = self.weights.iter_mut().zip(first.iter_mut().zip(second.iter_mut()));
@@ -319,17 +327,6 @@ impl<B: Backend> Decoder<B> {
     fn zero_moments(&self) -> Result<[Parameters<B::Wide>; 2], EngineError> {
         let zeros = || self.slots.try_map(|slot| self.backend.wide(slot.len));
         Ok([zeros()?, zeros()?])
-    }
-}
-
-/// Two elements, the first to read.
-fn pair<T>(values: &mut [T], from: usize, to: usize) -> (&T, &mut T) {
-    if from < to {
-        let (a, b) = values.split_at_mut(to);
-        (&a[from], &mut b[0])
-    } else {
-        let (a, b) = values.split_at_mut(from);
-        (&b[0], &mut a[to])
     }
 }
 
@@ -392,7 +389,7 @@ impl<B: Backend> Engine for Decoder<B> {
         let nll = self.run(batch, rope, Purpose::Gradients { z_loss: 0.0, sample_noise: false })?;
         let rows = row_losses(batch, &nll);
         let loss = rows.iter().map(|r| r.nll).sum::<f64>() / batch.predicted() as f64;
-        let gradients = match &self.gradients {
+        let gradients = match self.weight_gradients() {
             Some(grads) => parameters::read(&self.backend, &self.slots, grads),
             None => StateDict::new(),
         };
@@ -443,7 +440,7 @@ impl<B: Backend> Engine for Decoder<B> {
     }
 
     fn memory(&self) -> MemoryReport {
-        let copies = 1 + u64::from(self.gradients.is_some()) + 2 * u64::from(self.moments.is_some());
+        let copies = 1 + u64::from(self.weight_gradients().is_some()) + 2 * u64::from(self.moments.is_some());
         let (layers, again) = (self.architecture.num_hidden_layers, self.schedule.again);
         MemoryReport {
             parameters_bytes: self.parameter_bytes(copies),

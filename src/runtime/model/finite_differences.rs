@@ -3,7 +3,9 @@
 use super::decoder::Decoder;
 use super::rope_table::RopeTable;
 use crate::plan::Architecture;
+use crate::runtime::backend::cpu::Cpu;
 use crate::runtime::backend::reference::Reference;
+use crate::runtime::backend::{Backend, Load};
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::engine::{Engine, init_weights};
 use crate::runtime::random::philox;
@@ -64,7 +66,7 @@ fn check(a: &Architecture, documents: bool) {
     let rope = RopeTable::new(&[1.0, 0.1], 1.2, 7);
     let mut model = oracle(a);
     model.gradients(&batch, &rope).unwrap();
-    let gradients = model.gradients.clone().unwrap();
+    let gradients = model.weight_gradients().unwrap().clone();
     let slots = model.slots.clone();
     let step = 1e-5;
     for (n, slot) in slots.iter().enumerate() {
@@ -136,6 +138,43 @@ fn recomputed_layers_give_the_same_gradients() {
         }
         assert_eq!(again, [(0, 0), (0, 2), (0, 3), (0, 4), (2, 2), (3, 1), (4, 0)]);
     }
+}
+
+/// Where buffers really lie over one another, whatever is computed again.
+#[test]
+fn gradients_over_activations_are_those_of_the_oracle() {
+    for model_type in ["llama", "qwen3", "olmo2"] {
+        let a = Architecture { num_hidden_layers: 4, ..architecture(model_type, 4, 2, true) };
+        let (batch, rope) = (batch(true), RopeTable::new(&[1.0, 0.1], 1.0, 7));
+        let mut model = oracle(&a);
+        let expected = model.gradients(&batch, &rope).unwrap();
+        let (mut budget, mut recomputed) = (None, Vec::new());
+        while recomputed.last() != Some(&4) {
+            let cpu = Cpu::<f32>::new(Some(2)).unwrap();
+            let mut device = Decoder::new(cpu, &a, &model.weights(), budget).unwrap();
+            // Twice: the second time there is something to be spoilt.
+            device.gradients(&batch, &rope).unwrap();
+            let got = device.gradients(&batch, &rope).unwrap();
+            assert!((got.loss - expected.loss).abs() < 1e-5);
+            for (name, tensor) in &expected.gradients {
+                let size = tensor.data.iter().map(|x| x * x).sum::<f32>().sqrt();
+                for (x, y) in tensor.data.iter().zip(&got.gradients[name].data) {
+                    assert!((x - y).abs() < 1e-4 * size, "{model_type} {budget:?} {name}: {y} for {x}");
+                }
+            }
+            let memory = device.memory();
+            assert_eq!(memory.rows_at_once, 2, "{recomputed:?}");
+            recomputed.push(memory.layers_recomputed);
+            let load = Load { tokens: 14, ..super::memory::load(&a, 0, 7).unwrap() };
+            let held = memory.parameters_bytes * 2 + Cpu::<f32>::overhead_bytes(load);
+            budget = Some(held + training(&device) - 1);
+        }
+    }
+}
+
+/// Bytes of activations, without the backend's scratch.
+fn training<B: Backend>(model: &Decoder<B>) -> u64 {
+    model.workspace.as_ref().unwrap().bytes
 }
 
 #[test]

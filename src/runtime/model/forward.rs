@@ -1,4 +1,4 @@
-//! Forward pass of one decoder layer, written once over the backend.
+//! Forward pass of the two blocks of a decoder layer, written once over the backend.
 
 use crate::runtime::backend::{AttentionShape, Backend, NormShape};
 use crate::runtime::model::parameters::{LayerParameters, NormPlace, QkNorm};
@@ -44,126 +44,136 @@ impl<B: Backend> Pass<'_, B> {
         }
     }
 
-    /// One layer from `input` to `output`. `hidden` (`[tokens, hidden]`) and `activated`
-    /// (`[tokens, ffn]`) are scratch.
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn layer(
+    /// The attention block, added to `stream`; `entry` keeps what it read of it. `hidden`
+    /// (`[tokens, hidden]`) is scratch.
+    pub(crate) fn attention(
         &self,
         p: &LayerParameters<B::Wide>,
-        input: &B::Wide,
-        attention: &mut SavedAttention<B>,
-        feed_forward: &mut SavedFeedForward<B>,
-        hidden: &mut B::Narrow,
-        activated: &mut B::Narrow,
-        output: &mut B::Wide,
-    ) {
-        self.attention(p, input, attention, hidden);
-        self.middle(p, input, attention, &mut feed_forward.middle);
-        self.feed_forward_input(p, feed_forward, hidden);
-        self.feed_forward(p, feed_forward, hidden, activated, output);
-    }
-
-    /// Compute again what the backward pass needs of a layer's feed-forward block and, where
-    /// `attention_too`, of its attention block. What else is written is what was there.
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn layer_again(
-        &self,
-        p: &LayerParameters<B::Wide>,
-        input: &B::Wide,
-        attention: &mut SavedAttention<B>,
-        attention_too: bool,
-        feed_forward: &mut SavedFeedForward<B>,
-        hidden: &mut B::Narrow,
-        activated: &mut B::Narrow,
-        output: &mut B::Wide,
-    ) {
-        if attention_too {
-            self.attention(p, input, attention, hidden);
-        }
-        self.middle(p, input, attention, &mut feed_forward.middle);
-        self.feed_forward_input(p, feed_forward, hidden);
-        match feed_forward.branch {
-            None => {
-                let (w, gate_up) = (self.widths, &mut feed_forward.gate_up);
-                self.backend.linear(self.tokens(), w.hidden, 2 * w.ffn, hidden, &p.gate_up, gate_up);
-            }
-            Some(_) => self.feed_forward(p, feed_forward, hidden, activated, output),
-        }
-    }
-
-    /// Attention over `input`, up to where its output joins the stream.
-    fn attention(
-        &self,
-        p: &LayerParameters<B::Wide>,
-        input: &B::Wide,
+        stream: &mut B::Wide,
+        entry: &mut B::Narrow,
         saved: &mut SavedAttention<B>,
         hidden: &mut B::Narrow,
     ) {
         let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
-        match w.family.norm_place {
-            NormPlace::Before => b.norm(norm, self.eps, input, &p.attention_norm, hidden, &mut saved.rstd),
-            NormPlace::After => b.narrow_copy(t * w.hidden, input, hidden),
-        }
-        self.queries_keys_values(p, hidden, saved);
-        b.attention(self.shape, &saved.qkv, self.attend_from, &mut saved.attention, &mut saved.log_sum);
-        if let Some(branch) = &mut saved.branch {
-            b.linear(t, w.queries, w.hidden, &saved.attention, &p.out, branch);
-        }
-    }
-
-    /// The stream between the two blocks.
-    fn middle(
-        &self,
-        p: &LayerParameters<B::Wide>,
-        input: &B::Wide,
-        saved: &mut SavedAttention<B>,
-        middle: &mut B::Wide,
-    ) {
-        let (b, w, t) = (self.backend, self.widths, self.tokens());
-        match &saved.branch {
-            None => b.linear_residual(t, w.queries, w.hidden, &saved.attention, &p.out, input, middle),
+        let input = self.enter(&p.attention_norm, stream, entry, &mut saved.rstd, hidden);
+        self.attend(p, input, saved);
+        match &mut saved.branch {
+            None => b.linear_residual(t, w.queries, w.hidden, &saved.attention, &p.out, stream),
             Some(branch) => {
-                let (norm, rstd) = (self.stream_norm(), &mut saved.rstd);
-                b.norm_residual(norm, self.eps, branch, &p.attention_norm, input, middle, rstd);
+                b.linear(t, w.queries, w.hidden, &saved.attention, &p.out, branch);
+                b.norm_residual(norm, self.eps, branch, &p.attention_norm, stream, &mut saved.rstd);
             }
         }
     }
 
-    /// What the feed-forward block reads, into `hidden`.
-    pub(crate) fn feed_forward_input(
+    /// Compute again what the backward pass needs of the attention block.
+    pub(crate) fn attention_again(
         &self,
         p: &LayerParameters<B::Wide>,
-        saved: &mut SavedFeedForward<B>,
+        entry: &B::Narrow,
+        saved: &mut SavedAttention<B>,
         hidden: &mut B::Narrow,
     ) {
-        let (b, w, norm) = (self.backend, self.widths, self.stream_norm());
-        match w.family.norm_place {
-            NormPlace::Before => {
-                let rstd = &mut saved.rstd;
-                b.norm(norm, self.eps, &saved.middle, &p.feed_forward_norm, hidden, rstd);
-            }
-            NormPlace::After => b.narrow_copy(self.tokens() * w.hidden, &saved.middle, hidden),
+        let (b, w, t) = (self.backend, self.widths, self.tokens());
+        let input = self.input(&p.attention_norm, entry, &mut saved.rstd, hidden);
+        self.attend(p, input, saved);
+        if let Some(branch) = &mut saved.branch {
+            b.linear(t, w.queries, w.hidden, &saved.attention, &p.out, branch);
+            self.statistics(&p.attention_norm, branch, &mut saved.rstd, hidden);
         }
     }
 
-    fn feed_forward(
+    /// The feed-forward block, added to `stream`; `entry` keeps what it read of it. `hidden`
+    /// (`[tokens, hidden]`) and `activated` (`[tokens, ffn]`) are scratch.
+    pub(crate) fn feed_forward(
         &self,
         p: &LayerParameters<B::Wide>,
+        stream: &mut B::Wide,
+        entry: &mut B::Narrow,
         saved: &mut SavedFeedForward<B>,
-        hidden: &B::Narrow,
+        hidden: &mut B::Narrow,
         activated: &mut B::Narrow,
-        output: &mut B::Wide,
     ) {
-        let (b, w, t) = (self.backend, self.widths, self.tokens());
-        b.linear_swiglu(t, w.hidden, w.ffn, hidden, &p.gate_up, &mut saved.gate_up, activated);
+        let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
+        let input = self.enter(&p.feed_forward_norm, stream, entry, &mut saved.rstd, hidden);
+        b.linear_swiglu(t, w.hidden, w.ffn, input, &p.gate_up, &mut saved.gate_up, activated);
         match &mut saved.branch {
-            None => b.linear_residual(t, w.ffn, w.hidden, activated, &p.down, &saved.middle, output),
+            None => b.linear_residual(t, w.ffn, w.hidden, activated, &p.down, stream),
             Some(branch) => {
                 b.linear(t, w.ffn, w.hidden, activated, &p.down, branch);
-                let (norm, middle, rstd) = (self.stream_norm(), &saved.middle, &mut saved.rstd);
-                b.norm_residual(norm, self.eps, branch, &p.feed_forward_norm, middle, output, rstd);
+                b.norm_residual(norm, self.eps, branch, &p.feed_forward_norm, stream, &mut saved.rstd);
             }
         }
+    }
+
+    /// Compute again what the backward pass needs of the feed-forward block.
+    pub(crate) fn feed_forward_again(
+        &self,
+        p: &LayerParameters<B::Wide>,
+        entry: &B::Narrow,
+        saved: &mut SavedFeedForward<B>,
+        hidden: &mut B::Narrow,
+        activated: &mut B::Narrow,
+    ) {
+        let (b, w, t) = (self.backend, self.widths, self.tokens());
+        let input = self.input(&p.feed_forward_norm, entry, &mut saved.rstd, hidden);
+        match &mut saved.branch {
+            None => b.linear(t, w.hidden, 2 * w.ffn, input, &p.gate_up, &mut saved.gate_up),
+            Some(branch) => {
+                b.linear_swiglu(t, w.hidden, w.ffn, input, &p.gate_up, &mut saved.gate_up, activated);
+                b.linear(t, w.ffn, w.hidden, activated, &p.down, branch);
+                self.statistics(&p.feed_forward_norm, branch, &mut saved.rstd, hidden);
+            }
+        }
+    }
+
+    /// What a block reads of the stream: `entry` or, where a norm stands before it, `hidden`.
+    fn enter<'b>(
+        &self,
+        weight: &B::Wide,
+        stream: &B::Wide,
+        entry: &'b mut B::Narrow,
+        rstd: &mut B::Wide,
+        hidden: &'b mut B::Narrow,
+    ) -> &'b B::Narrow {
+        match self.widths.family.norm_place {
+            NormPlace::Before => {
+                self.backend.norm(self.stream_norm(), self.eps, stream, weight, entry, hidden, rstd);
+                hidden
+            }
+            NormPlace::After => {
+                self.backend.narrow_copy(self.tokens() * self.widths.hidden, stream, entry);
+                entry
+            }
+        }
+    }
+
+    /// The same as [`enter`](Self::enter) gave, from what it kept.
+    pub(crate) fn input<'b>(
+        &self,
+        weight: &B::Wide,
+        entry: &'b B::Narrow,
+        rstd: &mut B::Wide,
+        hidden: &'b mut B::Narrow,
+    ) -> &'b B::Narrow {
+        match self.widths.family.norm_place {
+            NormPlace::Before => {
+                self.statistics(weight, entry, rstd, hidden);
+                hidden
+            }
+            NormPlace::After => entry,
+        }
+    }
+
+    /// The norm of rounded rows `x` into `y`, for it or for its statistics.
+    fn statistics(&self, weight: &B::Wide, x: &B::Narrow, rstd: &mut B::Wide, y: &mut B::Narrow) {
+        self.backend.norm_segments(self.stream_norm(), self.eps, x, weight, y, rstd);
+    }
+
+    fn attend(&self, p: &LayerParameters<B::Wide>, input: &B::Narrow, saved: &mut SavedAttention<B>) {
+        self.queries_keys_values(p, input, saved);
+        let (attention, log_sum) = (&mut saved.attention, &mut saved.log_sum);
+        self.backend.attention(self.shape, &saved.qkv, self.attend_from, attention, log_sum);
     }
 
     fn queries_keys_values(

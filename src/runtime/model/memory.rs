@@ -4,14 +4,14 @@ use crate::plan::Architecture;
 use crate::runtime::backend::{Backend, Load};
 use crate::runtime::engine::EngineError;
 use crate::runtime::model::parameters;
-use crate::runtime::model::workspace::{Schedule, Widths, schedule, training_bytes};
+use crate::runtime::model::workspace::{Rows, Widths, schedule, training_bytes};
 
 /// What a training step holds at its fullest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainingMemory {
     /// Weights, gradients and both moments.
     pub parameters_bytes: u64,
-    /// Activations, and scratch of the backward pass.
+    /// Activations, and scratch of the backward pass, without what is part of the gradients.
     pub activations_bytes: u64,
     /// What the backend keeps beside: copies of weights, logits, tables.
     pub backend_bytes: u64,
@@ -55,18 +55,20 @@ pub(in crate::runtime) fn predict<B: Backend>(
     context: usize,
     budget: Option<u64>,
 ) -> Result<TrainingMemory, EngineError> {
-    let (widths, layers) = (Widths::of(a)?, a.num_hidden_layers);
-    let values: usize = parameters::slots(a)?.iter().map(|s| s.len).sum();
+    let (widths, slots) = (Widths::of(a)?, parameters::slots(a)?);
+    let values: usize = slots.iter().map(|s| s.len).sum();
     let parameters_bytes = 4 * (values * B::WIDE_BYTES) as u64;
     let base = load(a, 0, context)?;
     let backend = |tokens| B::overhead_bytes(Load { tokens, ..base });
     let held = |tokens| parameters_bytes + backend(tokens);
-    let Schedule { rows, again } = schedule::<B>(&widths, layers, rows, context, true, held, budget)?;
+    let rows = Rows { count: rows, context, at_most: rows };
+    let schedule = schedule::<B>(&widths, &slots, rows, true, held, budget)?;
+    let (tokens, again) = (schedule.rows * context, schedule.again);
     Ok(TrainingMemory {
         parameters_bytes,
-        activations_bytes: training_bytes::<B>(&widths, layers, rows * context, again),
-        backend_bytes: backend(rows * context),
-        rows_at_once: rows,
+        activations_bytes: training_bytes::<B>(&widths, &slots, tokens, schedule),
+        backend_bytes: backend(tokens),
+        rows_at_once: schedule.rows,
         feed_forwards_recomputed: again.feed_forwards - again.layers,
         layers_recomputed: again.layers,
     })

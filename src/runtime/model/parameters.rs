@@ -93,6 +93,48 @@ pub(crate) struct LayerParameters<T> {
     pub(crate) qk_norm: Option<[T; 2]>,
 }
 
+impl<T> LayerParameters<T> {
+    /// All values in a fixed order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        [&self.qkv, &self.out, &self.gate_up, &self.down, &self.attention_norm, &self.feed_forward_norm]
+            .into_iter()
+            .chain(self.qk_norm.iter().flatten())
+    }
+
+    /// All values in the order of [`iter`](Self::iter).
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        [
+            &mut self.qkv,
+            &mut self.out,
+            &mut self.gate_up,
+            &mut self.down,
+            &mut self.attention_norm,
+            &mut self.feed_forward_norm,
+        ]
+        .into_iter()
+        .chain(self.qk_norm.iter_mut().flatten())
+    }
+
+    /// The same structure with each value replaced, in the order of [`iter`](Self::iter).
+    pub(crate) fn try_map<U, E>(
+        &self,
+        mut f: impl FnMut(&T) -> Result<U, E>,
+    ) -> Result<LayerParameters<U>, E> {
+        Ok(LayerParameters {
+            qkv: f(&self.qkv)?,
+            out: f(&self.out)?,
+            gate_up: f(&self.gate_up)?,
+            down: f(&self.down)?,
+            attention_norm: f(&self.attention_norm)?,
+            feed_forward_norm: f(&self.feed_forward_norm)?,
+            qk_norm: match &self.qk_norm {
+                Some([q, k]) => Some([f(q)?, f(k)?]),
+                None => None,
+            },
+        })
+    }
+}
+
 /// One value of `T` for each weight buffer of a decoder: the weights, their gradients, each moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Parameters<T> {
@@ -109,11 +151,7 @@ impl<T> Parameters<T> {
     /// All values in a fixed order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         std::iter::once(&self.embedding)
-            .chain(self.layers.iter().flat_map(|l| {
-                [&l.qkv, &l.out, &l.gate_up, &l.down, &l.attention_norm, &l.feed_forward_norm]
-                    .into_iter()
-                    .chain(l.qk_norm.iter().flatten())
-            }))
+            .chain(self.layers.iter().flat_map(LayerParameters::iter))
             .chain([&self.norm])
             .chain(&self.head)
     }
@@ -121,44 +159,25 @@ impl<T> Parameters<T> {
     /// All values in the order of [`iter`](Self::iter).
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         std::iter::once(&mut self.embedding)
-            .chain(self.layers.iter_mut().flat_map(|l| {
-                [
-                    &mut l.qkv,
-                    &mut l.out,
-                    &mut l.gate_up,
-                    &mut l.down,
-                    &mut l.attention_norm,
-                    &mut l.feed_forward_norm,
-                ]
-                .into_iter()
-                .chain(l.qk_norm.iter_mut().flatten())
-            }))
+            .chain(self.layers.iter_mut().flat_map(LayerParameters::iter_mut))
             .chain([&mut self.norm])
             .chain(&mut self.head)
     }
 
     /// The same structure with each value replaced, in the order of [`iter`](Self::iter).
-    pub(crate) fn try_map<U, E>(&self, mut f: impl FnMut(&T) -> Result<U, E>) -> Result<Parameters<U>, E> {
+    pub(crate) fn try_map<U, E>(&self, f: impl Fn(&T) -> Result<U, E>) -> Result<Parameters<U>, E> {
+        self.try_map_layers(&f, |_, layer| layer.try_map(&f))
+    }
+
+    /// The same structure with each value replaced, those of the layers one layer at a time.
+    pub(crate) fn try_map_layers<U, E>(
+        &self,
+        f: impl Fn(&T) -> Result<U, E>,
+        layer: impl Fn(usize, &LayerParameters<T>) -> Result<LayerParameters<U>, E>,
+    ) -> Result<Parameters<U>, E> {
         Ok(Parameters {
             embedding: f(&self.embedding)?,
-            layers: self
-                .layers
-                .iter()
-                .map(|l| {
-                    Ok(LayerParameters {
-                        qkv: f(&l.qkv)?,
-                        out: f(&l.out)?,
-                        gate_up: f(&l.gate_up)?,
-                        down: f(&l.down)?,
-                        attention_norm: f(&l.attention_norm)?,
-                        feed_forward_norm: f(&l.feed_forward_norm)?,
-                        qk_norm: match &l.qk_norm {
-                            Some([q, k]) => Some([f(q)?, f(k)?]),
-                            None => None,
-                        },
-                    })
-                })
-                .collect::<Result<_, E>>()?,
+            layers: self.layers.iter().enumerate().map(|(i, l)| layer(i, l)).collect::<Result<_, E>>()?,
             norm: f(&self.norm)?,
             head: self.head.as_ref().map(f).transpose()?,
         })

@@ -6,7 +6,7 @@
 use crate::plan::Architecture;
 use crate::runtime::backend::{AttentionShape, Backend};
 use crate::runtime::engine::EngineError;
-use crate::runtime::model::parameters::{Family, NormPlace, QkNorm};
+use crate::runtime::model::parameters::{Family, LayerParameters, NormPlace, Parameters, QkNorm, Slot};
 
 /// Rows go through the model together up to so many tokens, or as many as
 /// [`Backend::ACTIVATIONS_AT_ONCE`] allows. Both fixed, because the grouping decides the order in which
@@ -64,7 +64,7 @@ impl Widths {
     }
 }
 
-/// What the backward pass of a layer's attention block needs besides the layer's input.
+/// What the backward pass of a layer's attention block needs besides what the block read.
 pub(crate) struct SavedAttention<B: Backend> {
     /// `[tokens, qkv]` as attention reads it: normalised and rotated.
     pub(crate) qkv: B::Narrow,
@@ -80,11 +80,8 @@ pub(crate) struct SavedAttention<B: Backend> {
     pub(crate) branch: Option<B::Narrow>,
 }
 
-/// What the backward pass of a layer's feed-forward block needs. All of it follows from the attention
-/// block's output without attention being computed again.
+/// What the backward pass of a layer's feed-forward block needs besides what the block read.
 pub(crate) struct SavedFeedForward<B: Backend> {
-    /// `[tokens, hidden]` stream between the two blocks.
-    pub(crate) middle: B::Wide,
     /// `[tokens]` statistics of the block's norm.
     pub(crate) rstd: B::Wide,
     /// `[tokens, 2·ffn]`; the backward pass turns it into its gradient.
@@ -93,49 +90,142 @@ pub(crate) struct SavedFeedForward<B: Backend> {
     pub(crate) branch: Option<B::Narrow>,
 }
 
-/// Number of wide and narrow values.
+impl<B: Backend> SavedAttention<B> {
+    fn new(w: &Widths, maker: &mut Maker<'_, B>) -> Result<Self, EngineError> {
+        let segments = w.qk_segments();
+        Ok(SavedAttention {
+            qkv: maker.narrow(w.qkv)?,
+            raw: match w.family.qk_norm {
+                QkNorm::None => None,
+                QkNorm::Head | QkNorm::Projection => {
+                    Some((maker.narrow(w.qkv)?, [maker.wide(segments[0])?, maker.wide(segments[1])?]))
+                }
+            },
+            attention: maker.narrow(w.queries)?,
+            log_sum: maker.wide(w.heads)?,
+            rstd: maker.wide(1)?,
+            branch: branch(w, maker)?,
+        })
+    }
+
+    fn size(w: &Widths) -> Size {
+        let [q, k] = w.qk_segments();
+        let raw = match w.family.qk_norm {
+            QkNorm::None => Size::default(),
+            QkNorm::Head | QkNorm::Projection => Size::of(&[q, k], &[w.qkv]),
+        };
+        Size::of(&[w.heads, 1], &[w.qkv, w.queries]) + raw + branch_size(w)
+    }
+}
+
+impl<B: Backend> SavedFeedForward<B> {
+    fn new(w: &Widths, maker: &mut Maker<'_, B>) -> Result<Self, EngineError> {
+        Ok(SavedFeedForward {
+            rstd: maker.wide(1)?,
+            gate_up: maker.narrow(2 * w.ffn)?,
+            branch: branch(w, maker)?,
+        })
+    }
+
+    fn size(w: &Widths) -> Size {
+        Size::of(&[1], &[2 * w.ffn]) + branch_size(w)
+    }
+}
+
+fn branch<B: Backend>(w: &Widths, maker: &mut Maker<'_, B>) -> Result<Option<B::Narrow>, EngineError> {
+    match w.family.norm_place {
+        NormPlace::Before => Ok(None),
+        NormPlace::After => maker.narrow(w.hidden).map(Some),
+    }
+}
+
+fn branch_size(w: &Widths) -> Size {
+    match w.family.norm_place {
+        NormPlace::Before => Size::default(),
+        NormPlace::After => Size::of(&[], &[w.hidden]),
+    }
+}
+
+/// Makes buffers of so many values per token: with memory of their own, or one after another in a slab.
+struct Maker<'a, B: Backend> {
+    backend: &'a B,
+    tokens: usize,
+    slab: Option<&'a B::Slab>,
+    /// First free byte of the slab.
+    at: usize,
+}
+
+impl<'a, B: Backend> Maker<'a, B> {
+    fn place(&mut self, bytes: usize) -> usize {
+        let at = self.at;
+        self.at = (at + bytes).next_multiple_of(B::SLAB_ALIGNMENT);
+        at
+    }
+
+    fn wide(&mut self, per_token: usize) -> Result<B::Wide, EngineError> {
+        let len = per_token * self.tokens;
+        let Some(slab) = self.slab else { return self.backend.wide(len) };
+        let at = self.place(len * B::WIDE_BYTES);
+        // SAFETY: what else lies over the slab is over before or begins after; see `Workspace`.
+        Ok(unsafe { self.backend.wide_over(slab, at, len) })
+    }
+
+    fn narrow(&mut self, per_token: usize) -> Result<B::Narrow, EngineError> {
+        let len = per_token * self.tokens;
+        let Some(slab) = self.slab else { return self.backend.narrow(len) };
+        let at = self.place(len * B::NARROW_BYTES);
+        // SAFETY: as above.
+        Ok(unsafe { self.backend.narrow_over(slab, at, len) })
+    }
+}
+
+/// Number of wide and narrow values, and of the buffers they are in.
 #[derive(Clone, Copy, Default)]
 struct Size {
     wide: usize,
     narrow: usize,
+    buffers: usize,
 }
 
 impl Size {
+    /// Of buffers of so many values.
+    fn of(wide: &[usize], narrow: &[usize]) -> Self {
+        Size { wide: wide.iter().sum(), narrow: narrow.iter().sum(), buffers: wide.len() + narrow.len() }
+    }
+
     fn bytes<B: Backend>(self, tokens: usize) -> u64 {
         (self.wide * tokens * B::WIDE_BYTES + self.narrow * tokens * B::NARROW_BYTES) as u64
     }
+
+    /// In a slab, each buffer begins at a multiple of the alignment.
+    fn bytes_in_slab<B: Backend>(self, tokens: usize) -> u64 {
+        self.bytes::<B>(tokens) + (self.buffers * B::SLAB_ALIGNMENT) as u64
+    }
 }
 
-/// Values per token of [`SavedAttention`].
-fn attention_size(w: &Widths) -> Size {
-    let mut size = Size { wide: w.heads + 1, narrow: w.qkv + w.queries };
-    if w.family.qk_norm != QkNorm::None {
-        size.narrow += w.qkv;
-        size.wide += w.qk_segments().iter().sum::<usize>();
+impl std::ops::Add for Size {
+    type Output = Size;
+
+    fn add(self, other: Size) -> Size {
+        Size {
+            wide: self.wide + other.wide,
+            narrow: self.narrow + other.narrow,
+            buffers: self.buffers + other.buffers,
+        }
     }
-    if w.family.norm_place == NormPlace::After {
-        size.narrow += w.hidden;
-    }
-    size
 }
 
-/// Values per token of [`SavedFeedForward`].
-fn feed_forward_size(w: &Widths) -> Size {
-    let mut size = Size { wide: w.hidden + 1, narrow: 2 * w.ffn };
-    if w.family.norm_place == NormPlace::After {
-        size.narrow += w.hidden;
-    }
-    size
-}
-
-/// Values per token of everything that exists once, `streams` aside.
+/// Values per token of what exists once, whatever the layers.
 fn shared_size(w: &Widths, training: bool) -> Size {
-    let mut size = Size { wide: 2, narrow: w.hidden + w.ffn };
-    if training {
-        size.wide += w.hidden;
-        size.narrow += 2 * w.hidden + w.ffn + w.qkv + w.queries;
-    }
-    size
+    let size = Size::of(&[w.hidden, 1, 1], &[w.hidden, w.ffn]);
+    if training { size + Size::of(&[], &[w.hidden, w.hidden, w.ffn, w.qkv, w.queries]) } else { size }
+}
+
+/// Bytes of the gradient of a layer's weights in a slab.
+fn layer_gradient_bytes<B: Backend>(slots: &Parameters<Slot>) -> u64 {
+    slots.layers.first().map_or(0, |layer| {
+        layer.iter().map(|slot| (slot.len * B::WIDE_BYTES).next_multiple_of(B::SLAB_ALIGNMENT) as u64).sum()
+    })
 }
 
 /// What the backward pass computes again, of the first layers: those that do share their buffers.
@@ -163,12 +253,7 @@ impl Again {
         }
     }
 
-    /// How many buffers `layers` layers need of which the first `again` share one.
-    fn buffers(layers: usize, again: usize) -> usize {
-        Self::place(layers, again)
-    }
-
-    /// Which of them is that of `layer`.
+    /// Which buffers are those of `layer`, where the first `again` layers share the first.
     pub(crate) fn place(layer: usize, again: usize) -> usize {
         if layer < again { 0 } else { layer - again + usize::from(again > 0) }
     }
@@ -181,59 +266,121 @@ pub(crate) struct Schedule {
     pub(crate) rows: usize,
     /// What is computed again.
     pub(crate) again: Again,
+    /// Whether the gradients of a layer's weights take the place of the activations that the backward pass
+    /// is through with. Not where a batch goes through the model in several groups of rows: the
+    /// gradients of one would have to outlast the activations of the next.
+    pub(crate) overlaid: bool,
 }
 
-/// Fit rows of `context` tokens into `budget` bytes. `held` is what else there is, of so many tokens at
-/// once.
+/// Rows of one length that are to be trained on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    /// Rows of the batch.
+    pub(crate) count: usize,
+    /// Tokens of each.
+    pub(crate) context: usize,
+    /// Rows that may go through the model at once.
+    pub(crate) at_most: usize,
+}
+
+/// Fit rows of a batch into `budget` bytes. `held` is what else there is, of so many tokens at once; the
+/// gradients count there.
 pub(crate) fn schedule<B: Backend>(
     w: &Widths,
-    layers: usize,
-    rows: usize,
-    context: usize,
+    slots: &Parameters<Slot>,
+    rows: Rows,
     training: bool,
     held: impl Fn(usize) -> u64,
     budget: Option<u64>,
 ) -> Result<Schedule, EngineError> {
-    let mut group = (TOKENS_AT_ONCE / context).clamp(1, rows.max(1));
+    let layers = slots.layers.len();
+    let Rows { count, context, at_most } = rows;
+    let group = (TOKENS_AT_ONCE / context).clamp(1, at_most.max(1));
     if !training {
-        return Ok(Schedule { rows: group, again: Again { layers, feed_forwards: layers } });
+        let again = Again { layers, feed_forwards: layers };
+        return Ok(Schedule { rows: group, again, overlaid: false });
     }
-    let none = Again::default();
-    while group > 1 && training_bytes::<B>(w, layers, group * context, none) > B::ACTIVATIONS_AT_ONCE {
-        group = group.div_ceil(2);
+    let of = |rows| Schedule { rows, again: Again::default(), overlaid: rows >= count };
+    let bytes = |s: Schedule| training_bytes::<B>(w, slots, s.rows * context, s);
+    let mut schedule = of(group);
+    while schedule.rows > 1 && bytes(schedule) > B::ACTIVATIONS_AT_ONCE {
+        schedule = of(schedule.rows.div_ceil(2));
     }
-    let mut schedule = Schedule { rows: group, again: none };
     let Some(budget) = budget else { return Ok(schedule) };
     loop {
-        let tokens = schedule.rows * context;
-        let needed = held(tokens) + training_bytes::<B>(w, layers, tokens, schedule.again);
+        let needed = held(schedule.rows * context) + bytes(schedule);
         if needed <= budget {
             return Ok(schedule);
         }
         if let Some(again) = schedule.again.more(layers) {
             schedule.again = again;
         } else if schedule.rows > 1 {
-            schedule = Schedule { rows: schedule.rows.div_ceil(2), again: none };
+            schedule = of(schedule.rows.div_ceil(2));
         } else {
             return Err(EngineError::Budget { context, needed, budget });
         }
     }
 }
 
-/// Activations and scratch of a step over `tokens` tokens.
-pub(crate) fn training_bytes<B: Backend>(w: &Widths, layers: usize, tokens: usize, again: Again) -> u64 {
-    let streams = Size { wide: (layers + 1) * w.hidden, narrow: 0 };
-    let buffers = |again| Again::buffers(layers, again) as u64;
-    streams.bytes::<B>(tokens)
-        + attention_size(w).bytes::<B>(tokens) * buffers(again.layers)
-        + feed_forward_size(w).bytes::<B>(tokens) * buffers(again.feed_forwards)
-        + shared_size(w, true).bytes::<B>(tokens)
+/// Bytes of the slab that holds what `layer` keeps for the backward pass; behind the last layer, what the
+/// norm there read.
+fn kept_bytes<B: Backend>(w: &Widths, layers: usize, layer: usize, tokens: usize, again: Again) -> u64 {
+    let entry = Size::of(&[], &[w.hidden]);
+    let mut size = entry;
+    if layer < layers {
+        size = size + entry;
+        if layer >= again.layers {
+            size = size + SavedAttention::<B>::size(w);
+        }
+        if layer >= again.feed_forwards {
+            size = size + SavedFeedForward::<B>::size(w);
+        }
+    }
+    size.bytes_in_slab::<B>(tokens)
+}
+
+/// Bytes of each slab: what a layer keeps, or the gradient of the layer before it.
+fn slab_bytes<B: Backend>(
+    w: &Widths,
+    slots: &Parameters<Slot>,
+    tokens: usize,
+    schedule: Schedule,
+) -> Vec<u64> {
+    let layers = slots.layers.len();
+    let gradient = if schedule.overlaid { layer_gradient_bytes::<B>(slots) } else { 0 };
+    (0..=layers)
+        .map(|layer| {
+            let kept = kept_bytes::<B>(w, layers, layer, tokens, schedule.again);
+            if layer > 0 { kept.max(gradient) } else { kept }
+        })
+        .collect()
+}
+
+/// Activations and scratch of a step over `tokens` tokens, without what is part of the gradients.
+pub(crate) fn training_bytes<B: Backend>(
+    w: &Widths,
+    slots: &Parameters<Slot>,
+    tokens: usize,
+    schedule: Schedule,
+) -> u64 {
+    let again = schedule.again;
+    let mut bytes = slab_bytes::<B>(w, slots, tokens, schedule).iter().sum::<u64>();
+    if schedule.overlaid {
+        let values: usize = slots.layers.iter().flat_map(LayerParameters::iter).map(|s| s.len).sum();
+        bytes -= (values * B::WIDE_BYTES) as u64;
+    }
+    if again.layers > 0 {
+        bytes += SavedAttention::<B>::size(w).bytes::<B>(tokens);
+    }
+    if again.feed_forwards > 0 {
+        bytes += SavedFeedForward::<B>::size(w).bytes::<B>(tokens);
+    }
+    bytes + shared_size(w, true).bytes::<B>(tokens)
 }
 
 /// Scratch of the backward pass.
 pub(crate) struct Gradients<B: Backend> {
-    /// `[tokens, hidden]` gradient of the stream, and its rounded copy.
-    pub(crate) stream: B::Wide,
+    /// `[tokens, hidden]` rounded copy of the gradient of the stream.
     pub(crate) stream_narrow: B::Narrow,
     /// `[tokens, hidden]`.
     pub(crate) hidden: B::Narrow,
@@ -246,14 +393,23 @@ pub(crate) struct Gradients<B: Backend> {
 }
 
 /// All buffers of a step.
+///
+/// Each layer keeps what its backward pass needs in a slab. Where the schedule is overlaid, the gradients
+/// of a layer's weights lie over the slab of the layer behind it (over one more, of the last): the
+/// backward pass is through with that when it comes to write them, and the update with the gradients
+/// before the next forward pass writes there.
 pub(crate) struct Workspace<B: Backend> {
     /// Tokens the buffers hold.
     pub(crate) tokens: usize,
     /// Positions the RoPE tables hold.
     pub(crate) positions: usize,
     pub(crate) again: Again,
-    /// Stream before each layer and after the last; only two, used in turn, without training.
-    pub(crate) streams: Vec<B::Wide>,
+    pub(crate) overlaid: bool,
+    /// `[tokens, hidden]` the stream; in the backward pass, its gradient.
+    pub(crate) stream: B::Wide,
+    /// `[tokens, hidden]` the stream, rounded, as each block and the last norm read it; only one, used
+    /// again and again, without training.
+    pub(crate) entries: Vec<B::Narrow>,
     /// The shared one first, if there is one; the same for the other block.
     pub(crate) attention: Vec<SavedAttention<B>>,
     pub(crate) feed_forward: Vec<SavedFeedForward<B>>,
@@ -265,6 +421,8 @@ pub(crate) struct Workspace<B: Backend> {
     pub(crate) final_rstd: B::Wide,
     /// `[tokens]`.
     pub(crate) nll: B::Wide,
+    /// Of the weights.
+    pub(crate) weight_gradients: Option<Parameters<B::Wide>>,
     pub(crate) gradients: Option<Gradients<B>>,
     pub(crate) ids: B::Index,
     pub(crate) targets: B::Index,
@@ -273,88 +431,91 @@ pub(crate) struct Workspace<B: Backend> {
     /// `[positions, head_dim/2]`.
     pub(crate) cos: B::Wide,
     pub(crate) sin: B::Wide,
-    /// Bytes of all of the above but the tables.
+    /// Bytes of all of the above but the tables and what is part of the gradients.
     pub(crate) bytes: u64,
 }
 
 impl<B: Backend> Workspace<B> {
-    /// Buffers for `tokens` tokens at once and RoPE tables of `positions`.
+    /// Buffers for a schedule of `tokens` tokens at once and RoPE tables of `positions`.
     pub(crate) fn new(
         backend: &B,
         w: &Widths,
-        layers: usize,
+        slots: &Parameters<Slot>,
         tokens: usize,
         positions: usize,
-        again: Again,
+        schedule: Schedule,
         training: bool,
     ) -> Result<Self, EngineError> {
-        let wide = |per_token: usize| backend.wide(per_token * tokens);
-        let narrow = |per_token: usize| backend.narrow(per_token * tokens);
-        let index = || backend.index(tokens);
-        let segments = w.qk_segments();
-        let branch = || match w.family.norm_place {
-            NormPlace::Before => Ok(None),
-            NormPlace::After => narrow(w.hidden).map(Some),
-        };
-        let attention = |_| {
-            Ok(SavedAttention {
-                qkv: narrow(w.qkv)?,
-                raw: match w.family.qk_norm {
-                    QkNorm::None => None,
-                    QkNorm::Head | QkNorm::Projection => {
-                        Some((narrow(w.qkv)?, [wide(segments[0])?, wide(segments[1])?]))
-                    }
-                },
-                attention: narrow(w.queries)?,
-                log_sum: wide(w.heads)?,
-                rstd: wide(1)?,
-                branch: branch()?,
-            })
-        };
-        let feed_forward = |_| {
-            Ok(SavedFeedForward {
-                middle: wide(w.hidden)?,
-                rstd: wide(1)?,
-                gate_up: narrow(2 * w.ffn)?,
-                branch: branch()?,
-            })
-        };
-        let streams = if training { layers + 1 } else { 2 };
+        let layers = slots.layers.len();
+        let again = schedule.again;
+        let own = || Maker { backend, tokens, slab: None, at: 0 };
+        let mut maker = own();
         let bytes = if training {
-            training_bytes::<B>(w, layers, tokens, again)
+            training_bytes::<B>(w, slots, tokens, schedule)
         } else {
-            (Size { wide: 2 * w.hidden, narrow: 0 }).bytes::<B>(tokens)
-                + attention_size(w).bytes::<B>(tokens)
-                + feed_forward_size(w).bytes::<B>(tokens)
-                + shared_size(w, false).bytes::<B>(tokens)
+            let entry = Size::of(&[], &[w.hidden]);
+            (entry + SavedAttention::<B>::size(w) + SavedFeedForward::<B>::size(w) + shared_size(w, false))
+                .bytes::<B>(tokens)
         };
+        let (mut entries, mut attention, mut feed_forward) = (Vec::new(), Vec::new(), Vec::new());
+        if again.layers > 0 {
+            attention.push(SavedAttention::new(w, &mut maker)?);
+        }
+        if again.feed_forwards > 0 {
+            feed_forward.push(SavedFeedForward::new(w, &mut maker)?);
+        }
+        let (mut weight_gradients, mut gradients) = (None, None);
+        if training {
+            let sizes = slab_bytes::<B>(w, slots, tokens, schedule);
+            let slabs =
+                sizes.iter().map(|n| backend.slab(*n as usize)).collect::<Result<Vec<_>, EngineError>>()?;
+            for (layer, slab) in slabs.iter().enumerate() {
+                let mut maker = Maker { slab: Some(slab), ..own() };
+                entries.push(maker.narrow(w.hidden)?);
+                if layer < layers {
+                    entries.push(maker.narrow(w.hidden)?);
+                    if layer >= again.layers {
+                        attention.push(SavedAttention::new(w, &mut maker)?);
+                    }
+                    if layer >= again.feed_forwards {
+                        feed_forward.push(SavedFeedForward::new(w, &mut maker)?);
+                    }
+                }
+            }
+            weight_gradients = Some(slots.try_map_layers(
+                |slot| backend.wide(slot.len),
+                |layer, slots| {
+                    let slab = schedule.overlaid.then(|| &slabs[layer + 1]);
+                    let mut maker = Maker { tokens: 1, slab, ..own() };
+                    slots.try_map(|slot| maker.wide(slot.len))
+                },
+            )?);
+            gradients = Some(Gradients {
+                stream_narrow: maker.narrow(w.hidden)?,
+                hidden: maker.narrow(w.hidden)?,
+                activated: maker.narrow(w.ffn)?,
+                qkv: maker.narrow(w.qkv)?,
+                attention: maker.narrow(w.queries)?,
+            });
+        } else {
+            entries.push(maker.narrow(w.hidden)?);
+        }
+        let index = || backend.index(tokens);
         Ok(Workspace {
             tokens,
             positions,
             again,
-            streams: (0..streams).map(|_| wide(w.hidden)).collect::<Result<_, _>>()?,
-            attention: (0..Again::buffers(layers, again.layers))
-                .map(attention)
-                .collect::<Result<_, EngineError>>()?,
-            feed_forward: (0..Again::buffers(layers, again.feed_forwards))
-                .map(feed_forward)
-                .collect::<Result<_, EngineError>>()?,
-            hidden: narrow(w.hidden)?,
-            activated: narrow(w.ffn)?,
-            final_rstd: wide(1)?,
-            nll: wide(1)?,
-            gradients: if training {
-                Some(Gradients {
-                    stream: wide(w.hidden)?,
-                    stream_narrow: narrow(w.hidden)?,
-                    hidden: narrow(w.hidden)?,
-                    activated: narrow(w.ffn)?,
-                    qkv: narrow(w.qkv)?,
-                    attention: narrow(w.queries)?,
-                })
-            } else {
-                None
-            },
+            overlaid: schedule.overlaid,
+            stream: maker.wide(w.hidden)?,
+            entries,
+            attention,
+            feed_forward,
+            hidden: maker.narrow(w.hidden)?,
+            activated: maker.narrow(w.ffn)?,
+            final_rstd: maker.wide(1)?,
+            nll: maker.wide(1)?,
+            weight_gradients,
+            gradients,
             ids: index()?,
             targets: index()?,
             attend_from: index()?,
@@ -369,42 +530,69 @@ impl<B: Backend> Workspace<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Architecture;
+    use crate::runtime::backend::cpu::Cpu;
     use crate::runtime::backend::reference::Reference;
+    use crate::runtime::model::parameters;
 
-    fn widths() -> Widths {
-        Widths {
-            hidden: 64,
-            qkv: 128,
-            queries: 64,
-            keys: 32,
-            ffn: 192,
-            heads: 4,
-            kv_heads: 2,
+    fn architecture() -> Architecture {
+        Architecture {
+            model_type: "llama".into(),
+            num_hidden_layers: 8,
+            hidden_size: 64,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
             head_dim: 16,
-            family: Family { norm_place: NormPlace::Before, qk_norm: QkNorm::None },
+            intermediate_size: 192,
+            vocab_size: 100,
+            tie_word_embeddings: true,
+            rms_norm_eps: 1e-5,
+            initializer_range: 0.02,
         }
+    }
+
+    /// SmolLM2-135M.
+    fn smollm2() -> Architecture {
+        Architecture {
+            num_hidden_layers: 30,
+            hidden_size: 576,
+            num_attention_heads: 9,
+            num_key_value_heads: 3,
+            head_dim: 64,
+            intermediate_size: 1536,
+            vocab_size: 49_152,
+            ..architecture()
+        }
+    }
+
+    fn of(a: &Architecture) -> (Widths, Parameters<Slot>) {
+        (Widths::of(a).unwrap(), parameters::slots(a).unwrap())
     }
 
     #[test]
     fn a_tight_budget_recomputes_before_it_splits_rows() {
         type B = Reference<f32>;
-        let w = widths();
-        let run = |budget| schedule::<B>(&w, 8, 4, 128, true, |_| 1000, budget);
-        let again = |layers, feed_forwards| Again { layers, feed_forwards };
-        let bytes = |tokens, again| 1000 + training_bytes::<B>(&w, 8, tokens, again);
-        let rows_of_four = |again| Schedule { rows: 4, again };
-        assert_eq!(run(None).unwrap(), rows_of_four(again(0, 0)));
-        let all = bytes(512, again(0, 0));
-        assert_eq!(run(Some(all)).unwrap(), rows_of_four(again(0, 0)));
-        assert_eq!(run(Some(all - 1)).unwrap(), rows_of_four(again(0, 2)));
-        let feed_forwards = bytes(512, again(0, 8));
-        assert_eq!(run(Some(feed_forwards)).unwrap(), rows_of_four(again(0, 8)));
-        assert_eq!(run(Some(feed_forwards - 1)).unwrap(), rows_of_four(again(2, 8)));
-        let least = bytes(512, again(8, 8));
-        assert_eq!(run(Some(least)).unwrap(), rows_of_four(again(8, 8)));
+        let (w, slots) = of(&architecture());
+        let rows = Rows { count: 4, context: 128, at_most: 4 };
+        let run = |budget| schedule::<B>(&w, &slots, rows, true, |_| 1000, budget);
+        let of_rows = |rows, layers, feed_forwards| Schedule {
+            rows,
+            again: Again { layers, feed_forwards },
+            overlaid: rows == 4,
+        };
+        let bytes = |s: Schedule| 1000 + training_bytes::<B>(&w, &slots, s.rows * 128, s);
+        assert_eq!(run(None).unwrap(), of_rows(4, 0, 0));
+        let all = bytes(of_rows(4, 0, 0));
+        assert_eq!(run(Some(all)).unwrap(), of_rows(4, 0, 0));
+        assert_eq!(run(Some(all - 1)).unwrap(), of_rows(4, 0, 2));
+        let feed_forwards = bytes(of_rows(4, 0, 8));
+        assert_eq!(run(Some(feed_forwards)).unwrap(), of_rows(4, 0, 8));
+        assert_eq!(run(Some(feed_forwards - 1)).unwrap(), of_rows(4, 2, 8));
+        let least = bytes(of_rows(4, 8, 8));
+        assert_eq!(run(Some(least)).unwrap(), of_rows(4, 8, 8));
         assert_eq!(run(Some(least - 1)).unwrap().rows, 2);
-        let one_row = bytes(128, again(8, 8));
-        assert_eq!(run(Some(one_row)).unwrap(), Schedule { rows: 1, again: again(8, 8) });
+        let one_row = bytes(of_rows(1, 8, 8));
+        assert_eq!(run(Some(one_row)).unwrap(), of_rows(1, 8, 8));
         assert!(
             matches!(run(Some(one_row - 1)), Err(EngineError::Budget { needed, .. }) if needed == one_row)
         );
@@ -415,20 +603,55 @@ mod tests {
         let places = |again| (0..4).map(|layer| Again::place(layer, again)).collect::<Vec<_>>();
         for (again, want) in [(0, [0, 1, 2, 3]), (2, [0, 0, 1, 2]), (4, [0, 0, 0, 0])] {
             assert_eq!(places(again), want);
-            assert_eq!(Again::buffers(4, again), want[3] + 1);
         }
     }
 
     #[test]
     fn rows_at_once_do_not_depend_on_memory_while_it_suffices() {
-        let w = widths();
+        let (w, slots) = of(&architecture());
         let group = |context| {
-            schedule::<Reference<f32>>(&w, 2, 1000, context, true, |_| 0, Some(1 << 50)).unwrap().rows
+            let rows = Rows { count: 1000, context, at_most: 1000 };
+            schedule::<Reference<f32>>(&w, &slots, rows, true, |_| 0, Some(1 << 50)).unwrap().rows
         };
         assert_eq!((group(512), group(8192), group(100_000), group(1)), (16, 1, 1, 1000));
-        // Two rows of 1,024 tokens of a model of 135M parameters would hold 1.2 GiB in f32.
-        let smollm2 = Widths { hidden: 576, qkv: 960, queries: 576, keys: 192, ffn: 1536, heads: 9, ..w };
-        let group = schedule::<Reference<f32>>(&smollm2, 30, 2, 1024, true, |_| 0, None).unwrap();
-        assert_eq!(group, Schedule { rows: 1, again: Again::default() });
+    }
+
+    /// Two rows of 1,024 tokens of a model of 135M parameters would hold 1.2 GB in f32 beside the gradients;
+    /// over the gradients, and in bf16, they hold little more than one row does beside them.
+    #[test]
+    fn gradients_over_activations_leave_room_for_more_rows() {
+        let (w, slots) = of(&smollm2());
+        let rows = Rows { count: 2, context: 1024, at_most: 2 };
+        let wide = schedule::<Reference<f32>>(&w, &slots, rows, true, |_| 0, None).unwrap();
+        assert_eq!(wide, Schedule { rows: 1, again: Again::default(), overlaid: false });
+        type B = Cpu<half::bf16>;
+        let narrow = schedule::<B>(&w, &slots, rows, true, |_| 0, None).unwrap();
+        assert_eq!(narrow, Schedule { rows: 2, again: Again::default(), overlaid: true });
+        let beside = Schedule { overlaid: false, ..narrow };
+        let [over, beside] = [narrow, beside].map(|s| training_bytes::<B>(&w, &slots, 2048, s));
+        let gradients: usize = slots.layers.iter().flat_map(LayerParameters::iter).map(|s| 4 * s.len).sum();
+        // All finds room but most of the last layer's.
+        let saved = (beside - over) as f64 / gradients as f64;
+        assert!((0.97..0.98).contains(&saved), "{saved}");
+    }
+
+    /// What is said to be needed is what the buffers take.
+    #[test]
+    fn slabs_hold_their_buffers() {
+        type B = Cpu<half::bf16>;
+        let backend = B::new(Some(1)).unwrap();
+        for model_type in ["llama", "qwen3", "olmo2"] {
+            let a = Architecture { model_type: model_type.into(), ..architecture() };
+            let (w, slots) = of(&a);
+            for (layers, feed_forwards) in [(0, 0), (0, 3), (2, 5), (8, 8)] {
+                for overlaid in [false, true] {
+                    let again = Again { layers, feed_forwards };
+                    let schedule = Schedule { rows: 1, again, overlaid };
+                    // A buffer that does not fit its slab panics.
+                    let made = Workspace::new(&backend, &w, &slots, 33, 33, schedule, true).unwrap();
+                    assert_eq!(made.entries.len(), 17);
+                }
+            }
+        }
     }
 }

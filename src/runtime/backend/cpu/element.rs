@@ -2,6 +2,8 @@
 
 use half::bf16;
 
+use super::buffer::Plain;
+
 /// What the AVX-512 kernels ask of a format.
 #[cfg(target_arch = "x86_64")]
 pub(crate) use super::simd::Element as Kernels;
@@ -13,7 +15,7 @@ pub(crate) trait Kernels {}
 impl<E> Kernels for E {}
 
 /// A format narrow values are stored in. Arithmetic is in f32.
-pub(crate) trait Element: Copy + Default + Send + Sync + Kernels + 'static {
+pub(crate) trait Element: Default + Send + Sync + Plain + Kernels + 'static {
     /// For logs.
     const NAME: &'static str;
 

@@ -9,6 +9,9 @@ use super::pool::Pool;
 use super::product::{View, product};
 #[cfg(target_arch = "x86_64")]
 use super::simd::gemm::{self, Out};
+#[cfg(target_arch = "x86_64")]
+use super::simd::logits;
+use super::softmax::{exponentials, largest};
 
 /// Dimensions of a layer and the tokens that go through it.
 #[derive(Clone, Copy)]
@@ -32,6 +35,18 @@ impl Shape {
     pub(super) fn extent(self) -> usize {
         self.rows.saturating_sub(1) * self.stride + self.outputs
     }
+}
+
+/// Columns of a row of logits whose exponentials are taken beside one largest.
+pub(super) const BLOCK: usize = 256;
+
+/// A block of a row of logits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Part {
+    /// The largest logit.
+    pub(super) largest: f32,
+    /// Sum of `e^(logit − largest)`.
+    pub(super) sum: f32,
 }
 
 /// Scratch of the products: packed operands, and f32 copies where the portable product needs them.
@@ -107,6 +122,71 @@ impl Products {
         pool.run(|| {
             let (x, w) = (View::rows(x, s.inputs), View::transposed(w, s.inputs));
             product(s.rows, s.outputs, s.inputs, x, w, add, y, s.stride, true);
+        });
+    }
+
+    /// `e^(x · wᵀ − largest)` in blocks of [`BLOCK`] columns, each with its own largest, kept in `parts`
+    /// (`[rows, blocks]`); logits of the targets, `[rows]`, where there is one.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn exponentials<E: Element>(
+        &self,
+        pool: &Pool,
+        s: Shape,
+        x: &[E],
+        w: &[f32],
+        targets: &[u32],
+        to: &mut [E],
+        parts: &mut [Part],
+        of_target: &mut [f32],
+    ) {
+        let mut buffers = self.lock();
+        #[cfg(target_arch = "x86_64")]
+        if self.has_kernels::<E>(s.inputs) {
+            let packed = &mut buffers.packed;
+            return pool.run(|| logits::exponentials(packed, s, x, w, targets, to, parts, of_target));
+        }
+        let [a, b] = &mut buffers.wide;
+        let x = widen(pool, x, s.rows * s.inputs, a);
+        let blocks = s.outputs.div_ceil(BLOCK);
+        let logits_of = |logits: &mut [f32], stride| {
+            pool.run(|| {
+                let (x, w) = (View::rows(x, s.inputs), View::transposed(w, s.inputs));
+                product(s.rows, s.outputs, s.inputs, x, w, false, logits, stride, true);
+            });
+        };
+        let row = |i: usize, logits: &mut [f32], parts: &mut [Part], of_target: &mut f32| {
+            if let Some(logit) = logits.get(targets[i] as usize) {
+                *of_target = *logit;
+            }
+            for (logits, part) in logits.chunks_mut(BLOCK).zip(parts) {
+                let largest = largest(logits);
+                *part = Part { largest, sum: exponentials(logits, largest) };
+            }
+        };
+        let each = (parts, of_target);
+        if let Some(to) = E::as_f32_mut(to) {
+            logits_of(to, s.stride);
+            pool.chunks3((to, s.stride), (each.0, blocks), (each.1, 1), |i, logits, parts, of_target| {
+                row(i, &mut logits[..s.outputs], parts, &mut of_target[0]);
+            });
+            return;
+        }
+        room(b, s.rows * s.outputs);
+        let logits = &mut b[..s.rows * s.outputs];
+        logits_of(logits, s.outputs);
+        pool.chunks3(
+            (&mut *logits, s.outputs),
+            (each.0, blocks),
+            (each.1, 1),
+            |i, logits, parts, of_target| {
+                row(i, logits, parts, &mut of_target[0]);
+            },
+        );
+        let logits = &*logits;
+        pool.chunks(to, s.stride, |i, to| {
+            for (to, from) in to.iter_mut().zip(&logits[i * s.outputs..][..s.outputs]) {
+                *to = E::of(*from);
+            }
         });
     }
 

@@ -3,9 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::element::Element;
-use super::linear::{Products, Shape};
+use super::exp::exp;
+use super::linear::{BLOCK, Part, Products, Shape};
 use super::pool::Pool;
-use super::softmax::{exponentials, largest};
 use super::vectorise::vectorised;
 use crate::runtime::backend::LossShape;
 use crate::runtime::batch::IGNORE;
@@ -14,24 +14,43 @@ use crate::runtime::batch::IGNORE;
 const LOGITS: usize = 3 << 23;
 
 vectorised! {
-    /// `from · factor`, rounded.
-    fn scaled<E: Element>(from: &[f32], factor: f32, to: &mut [E]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = E::of(*from * factor);
+    /// `values ← values · factor`, rounded.
+    fn scale<E: Element>(values: &mut [E], factor: f32) {
+        for value in values {
+            *value = E::of(value.get() * factor);
         }
+    }
+
+    /// Sum of the parts' exponentials, all beside `largest`.
+    fn total(parts: &[Part], largest: f32) -> f32 {
+        let mut sum = 0.0;
+        for part in parts {
+            sum += part.sum * exp::<FMA>(part.largest - largest);
+        }
+        sum
     }
 }
 
-/// Scratch of the loss: logits, and in their place their gradient.
+/// Scratch of the loss.
 #[derive(Default)]
-pub(super) struct Chunk {
-    logits: Mutex<Vec<f32>>,
+pub(super) struct Chunk<E>(Mutex<Scratch<E>>);
+
+#[derive(Default)]
+struct Scratch<E> {
+    /// Exponentials of logits, and in their place the gradient of the logits.
+    values: Vec<E>,
+    /// Of each row, for each block of columns.
+    parts: Vec<Part>,
+    /// Logit of each row's target.
+    of_target: Vec<f32>,
 }
 
-impl Chunk {
+impl<E> Chunk<E> {
     pub(super) fn bytes(&self) -> u64 {
-        let logits = self.logits.lock().unwrap_or_else(PoisonError::into_inner);
-        (size_of::<f32>() * logits.capacity()) as u64
+        let scratch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = size_of::<E>() * scratch.values.capacity();
+        let parts = size_of::<Part>() * scratch.parts.capacity();
+        (values + parts + size_of::<f32>() * scratch.of_target.capacity()) as u64
     }
 }
 
@@ -48,15 +67,17 @@ fn rows_at_once(tokens: usize, vocab: usize) -> usize {
     tokens.div_ceil(chunks).max(1)
 }
 
-/// Values from one row of logits to the next: an odd number of cache lines, because rows that are a
-/// multiple of 4 KiB apart share one set of the first-level cache, and a product reads fourteen at once.
-fn stride(vocab: usize) -> usize {
-    16 * (vocab.div_ceil(16) | 1)
+/// Values from one row to the next: an odd number of cache lines, because rows that are a multiple of
+/// 4 KiB apart share one set of the first-level cache, and a product reads fourteen at once.
+fn stride<E>(vocab: usize) -> usize {
+    let line = 64 / size_of::<E>();
+    line * (vocab.div_ceil(line) | 1)
 }
 
 /// Bytes of a [`Chunk`].
-pub(super) fn chunk_bytes(tokens: usize, vocab: usize) -> u64 {
-    (rows_at_once(tokens, vocab) * stride(vocab) * size_of::<f32>()) as u64
+pub(super) fn chunk_bytes<E>(tokens: usize, vocab: usize) -> u64 {
+    let of_row = stride::<E>(vocab) * size_of::<E>() + vocab.div_ceil(BLOCK) * size_of::<Part>();
+    (rows_at_once(tokens, vocab) * of_row) as u64
 }
 
 /// Losses of all tokens and, where asked, gradients.
@@ -64,7 +85,7 @@ pub(super) fn chunk_bytes(tokens: usize, vocab: usize) -> u64 {
 pub(super) fn loss<E: Element>(
     pool: &Pool,
     products: &Products,
-    chunk: &Chunk,
+    chunk: &Chunk<E>,
     shape: LossShape,
     x: &[E],
     w: &[f32],
@@ -73,81 +94,79 @@ pub(super) fn loss<E: Element>(
     mut gradients: Option<Gradients<'_, E>>,
 ) {
     let LossShape { tokens, width, vocab, .. } = shape;
-    let (rows, stride) = (rows_at_once(tokens, vocab), stride(vocab));
-    let mut logits = chunk.logits.lock().unwrap_or_else(PoisonError::into_inner);
-    if logits.len() < rows * stride {
-        logits.resize(rows * stride, 0.0);
+    let (rows, stride, blocks) = (rows_at_once(tokens, vocab), stride::<E>(vocab), vocab.div_ceil(BLOCK));
+    let mut scratch = chunk.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if scratch.of_target.len() < rows || scratch.values.len() < rows * stride {
+        scratch.values.resize(rows * stride, E::default());
+        scratch.parts.resize(rows * blocks, Part::default());
+        scratch.of_target.resize(rows, 0.0);
     }
+    let Scratch { values, parts, of_target } = &mut *scratch;
     let w = &w[..vocab * width];
     for start in (0..tokens).step_by(rows) {
         let n = rows.min(tokens - start);
-        let x = &x[start * width..][..n * width];
-        let logits = &mut logits[..n * stride];
+        let (x, targets) = (&x[start * width..][..n * width], &targets[start..start + n]);
+        let (values, parts) = (&mut values[..n * stride], &mut parts[..n * blocks]);
+        let of_target = &mut of_target[..n];
         let shape_of_chunk = Shape { stride, ..Shape::new(n, width, vocab) };
-        products.forward_wide(pool, shape_of_chunk, x, w, false, logits);
-        let nll = &mut nll[start..start + n];
-        let target = |i: usize| targets[start + i];
+        products.exponentials(pool, shape_of_chunk, x, w, targets, values, parts, of_target);
+        let nll = (&mut nll[start..start + n], 1);
         let Some(g) = &mut gradients else {
-            pool.chunks2((nll, 1), (logits, stride), |i, nll, logits| {
-                nll[0] = row(shape, target(i), &mut logits[..vocab]).0;
+            pool.chunks2(nll, (parts, blocks), |i, nll, parts| {
+                nll[0] = Softmax::of(shape, targets[i], of_target[i], parts).loss;
             });
             continue;
         };
-        // The gradient of a row is made while its exponentials are still in the cache.
-        pool.chunks2((nll, 1), (&mut *logits, stride), |i, nll, logits| {
-            let logits = &mut logits[..vocab];
-            let (loss, factor) = row(shape, target(i), logits);
-            nll[0] = loss;
-            let hit = (target(i) != IGNORE).then(|| target(i) as usize);
-            let of_target = hit.map(|hit| logits[hit] * factor - shape.gradient_scale as f32);
-            let gradient = scale_in_place::<E>(logits, factor);
-            if let (Some(hit), Some(of_target)) = (hit, of_target) {
-                gradient[hit] = E::of(of_target);
-            }
+        pool.chunks3(nll, (&mut *values, stride), (parts, blocks), |i, nll, values, parts| {
+            let softmax = Softmax::of(shape, targets[i], of_target[i], parts);
+            nll[0] = softmax.loss;
+            softmax.gradient(shape, targets[i], of_target[i], parts, &mut values[..vocab]);
         });
-        let per_logit = size_of::<f32>() / size_of::<E>();
-        // SAFETY: elements are no larger or stricter aligned than f32, and any bits are good for them.
-        let gradient =
-            unsafe { std::slice::from_raw_parts(logits.as_ptr().cast::<E>(), logits.len() * per_logit) };
-        let shape_of_chunk = Shape { stride: stride * per_logit, ..shape_of_chunk };
         let grad_x = &mut g.x[start * width..][..n * width];
-        products.input_grad(pool, shape_of_chunk, gradient, w, grad_x);
-        products.weight_grad(pool, shape_of_chunk, gradient, x, g.accumulate || start > 0, g.w);
+        products.input_grad(pool, shape_of_chunk, values, w, grad_x);
+        products.weight_grad(pool, shape_of_chunk, values, x, g.accumulate || start > 0, g.w);
     }
 }
 
-/// `values · factor`, rounded, from where the values begin on.
-fn scale_in_place<E: Element>(values: &mut [f32], factor: f32) -> &mut [E] {
-    const { assert!(size_of::<E>() <= size_of::<f32>() && align_of::<E>() <= align_of::<f32>()) };
-    let len = values.len();
-    let values = values.as_mut_ptr();
-    let mut block = [0.0; 512];
-    for start in (0..len).step_by(block.len()) {
-        let block = &mut block[..(len - start).min(512)];
-        // SAFETY: within `values`; what the elements overwrite has been read, being no longer than f32.
-        unsafe {
-            std::ptr::copy_nonoverlapping(values.add(start), block.as_mut_ptr(), block.len());
-            let to = std::slice::from_raw_parts_mut(values.cast::<E>().add(start), block.len());
-            scaled(block, factor, to);
+/// The softmax of one row.
+struct Softmax {
+    loss: f32,
+    largest: f32,
+    /// Times an exponential beside `largest`: the gradient, the target's part aside.
+    factor: f32,
+}
+
+impl Softmax {
+    fn of(shape: LossShape, target: u32, of_target: f32, parts: &[Part]) -> Self {
+        if target == IGNORE {
+            return Softmax { loss: 0.0, largest: 0.0, factor: 0.0 };
         }
+        let largest = parts.iter().fold(f32::NEG_INFINITY, |m, part| m.max(part.largest));
+        let sum = total(parts, largest);
+        let log_z = largest + sum.ln();
+        // d/dl of nll + z·log²Z is softmax · (1 + 2·z·logZ) − onehot.
+        let slope = 1.0 + 2.0 * shape.z_loss as f32 * log_z;
+        Softmax { loss: log_z - of_target, largest, factor: shape.gradient_scale as f32 * slope / sum }
     }
-    // SAFETY: `len` elements have just been written there, and the caller's borrow goes with them.
-    unsafe { std::slice::from_raw_parts_mut(values.cast::<E>(), len) }
-}
 
-/// Loss of one token; turns its logits into exponentials, of which the second value makes gradients
-/// once the target's part is taken off.
-fn row(shape: LossShape, target: u32, logits: &mut [f32]) -> (f32, f32) {
-    if target == IGNORE {
-        // Also where the logits are not finite: 0 · ∞ would not be 0.
-        logits.fill(0.0);
-        return (0.0, 0.0);
+    /// Turn exponentials into the gradient of the logits.
+    fn gradient<E: Element>(
+        &self,
+        shape: LossShape,
+        target: u32,
+        of_target: f32,
+        parts: &[Part],
+        values: &mut [E],
+    ) {
+        if target == IGNORE {
+            // Also where the logits are not finite: 0 · ∞ would not be 0.
+            values.fill(E::default());
+            return;
+        }
+        for (part, values) in parts.iter().zip(values.chunks_mut(BLOCK)) {
+            scale(values, exp::<false>(part.largest - self.largest) * self.factor);
+        }
+        let softmax = exp::<false>(of_target - self.largest) * self.factor;
+        values[target as usize] = E::of(softmax - shape.gradient_scale as f32);
     }
-    let hit = logits[target as usize];
-    let max = largest(logits);
-    let sum = exponentials(logits, max);
-    let log_z = max + sum.ln();
-    // d/dl of nll + z·log²Z is softmax · (1 + 2·z·logZ) − onehot.
-    let slope = 1.0 + 2.0 * shape.z_loss as f32 * log_z;
-    (log_z - hit, shape.gradient_scale as f32 * slope / sum)
 }

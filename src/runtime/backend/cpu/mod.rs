@@ -5,6 +5,7 @@
 
 mod adamw;
 mod attention;
+mod buffer;
 mod disjoint;
 mod element;
 mod exp;
@@ -19,11 +20,11 @@ mod simd;
 mod softmax;
 mod vectorise;
 
-use std::marker::PhantomData;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{AdamW, AttentionShape, Backend, Load, LossShape, NormShape};
 use crate::runtime::engine::EngineError;
+use buffer::{Buffer, Slab};
 pub(crate) use element::Element;
 use linear::Shape;
 use pool::Pool;
@@ -34,8 +35,7 @@ pub(crate) struct Cpu<E> {
     products: linear::Products,
     #[cfg(target_arch = "x86_64")]
     attention: Mutex<simd::Workspace>,
-    chunk: loss::Chunk,
-    format: PhantomData<E>,
+    chunk: loss::Chunk<E>,
 }
 
 impl<E: Element> Cpu<E> {
@@ -50,7 +50,6 @@ impl<E: Element> Cpu<E> {
             #[cfg(target_arch = "x86_64")]
             attention: Mutex::default(),
             chunk: loss::Chunk::default(),
-            format: PhantomData,
         })
     }
 }
@@ -71,21 +70,11 @@ impl<E: Element> Cpu<E> {
     }
 }
 
-/// Zeros, or an error where the memory cannot be had.
-fn zeros<T: Copy + Default>(len: usize) -> Result<Vec<T>, EngineError> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| EngineError::Allocation {
-        bytes: (len * size_of::<T>()) as u64,
-        device: "the host".into(),
-    })?;
-    values.resize(len, T::default());
-    Ok(values)
-}
-
 impl<E: Element> Backend for Cpu<E> {
-    type Wide = Vec<f32>;
-    type Narrow = Vec<E>;
-    type Index = Vec<u32>;
+    type Wide = Buffer<f32>;
+    type Narrow = Buffer<E>;
+    type Index = Buffer<u32>;
+    type Slab = Arc<Slab>;
 
     const WIDE_BYTES: usize = 4;
     const NARROW_BYTES: usize = size_of::<E>();
@@ -99,31 +88,45 @@ impl<E: Element> Backend for Cpu<E> {
         format!("cpu {} ({level}, {threads} threads)", E::NAME)
     }
 
-    fn wide(&self, len: usize) -> Result<Vec<f32>, EngineError> {
-        zeros(len)
+    fn wide(&self, len: usize) -> Result<Buffer<f32>, EngineError> {
+        Buffer::new(len)
     }
 
-    fn narrow(&self, len: usize) -> Result<Vec<E>, EngineError> {
-        zeros(len)
+    fn narrow(&self, len: usize) -> Result<Buffer<E>, EngineError> {
+        Buffer::new(len)
     }
 
-    fn index(&self, len: usize) -> Result<Vec<u32>, EngineError> {
-        zeros(len)
+    fn index(&self, len: usize) -> Result<Buffer<u32>, EngineError> {
+        Buffer::new(len)
     }
 
-    fn write(&self, values: &[f32], to: &mut Vec<f32>, at: usize) {
+    fn slab(&self, bytes: usize) -> Result<Arc<Slab>, EngineError> {
+        Slab::new(bytes).map(Arc::new)
+    }
+
+    unsafe fn wide_over(&self, slab: &Arc<Slab>, at: usize, len: usize) -> Buffer<f32> {
+        // SAFETY: by the caller.
+        unsafe { Buffer::over(slab, at, len) }
+    }
+
+    unsafe fn narrow_over(&self, slab: &Arc<Slab>, at: usize, len: usize) -> Buffer<E> {
+        // SAFETY: by the caller.
+        unsafe { Buffer::over(slab, at, len) }
+    }
+
+    fn write(&self, values: &[f32], to: &mut Buffer<f32>, at: usize) {
         to[at..at + values.len()].copy_from_slice(values);
     }
 
-    fn read(&self, from: &Vec<f32>, at: usize, values: &mut [f32]) {
+    fn read(&self, from: &Buffer<f32>, at: usize, values: &mut [f32]) {
         values.copy_from_slice(&from[at..at + values.len()]);
     }
 
-    fn write_index(&self, values: &[u32], to: &mut Vec<u32>) {
+    fn write_index(&self, values: &[u32], to: &mut Buffer<u32>) {
         to[..values.len()].copy_from_slice(values);
     }
 
-    fn zero(&self, len: usize, buffer: &mut Vec<f32>) {
+    fn zero(&self, len: usize, buffer: &mut Buffer<f32>) {
         self.pool.chunks(&mut buffer[..len], 1 << 16, |_, part| part.fill(0.0));
     }
 
@@ -144,18 +147,25 @@ impl<E: Element> Backend for Cpu<E> {
         let attention = heads * (3 * size_of::<E>() + size_of::<f32>());
         let operand = load.tokens * load.widest_norm * size_of::<E>();
         let packed = (attention + operand) as u64;
-        PROGRAM_AND_PANELS + packed + loss::chunk_bytes(load.tokens, load.vocab)
+        PROGRAM_AND_PANELS + packed + loss::chunk_bytes::<E>(load.tokens, load.vocab)
     }
 
-    fn narrow_copy(&self, len: usize, from: &Vec<f32>, to: &mut Vec<E>) {
+    fn narrow_copy(&self, len: usize, from: &Buffer<f32>, to: &mut Buffer<E>) {
         pointwise::narrow(&self.pool, from, &mut to[..len]);
     }
 
-    fn add_narrow(&self, len: usize, from: &Vec<E>, to: &mut Vec<f32>, copy: &mut Vec<E>) {
+    fn add_narrow(&self, len: usize, from: &Buffer<E>, to: &mut Buffer<f32>, copy: &mut Buffer<E>) {
         pointwise::add_narrow(&self.pool, from, &mut to[..len], &mut copy[..len]);
     }
 
-    fn embed(&self, tokens: usize, width: usize, table: &Vec<f32>, ids: &Vec<u32>, out: &mut Vec<f32>) {
+    fn embed(
+        &self,
+        tokens: usize,
+        width: usize,
+        table: &Buffer<f32>,
+        ids: &Buffer<u32>,
+        out: &mut Buffer<f32>,
+    ) {
         pointwise::embed(&self.pool, width, table, ids, &mut out[..tokens * width]);
     }
 
@@ -163,14 +173,22 @@ impl<E: Element> Backend for Cpu<E> {
         &self,
         tokens: usize,
         width: usize,
-        grad: &Vec<f32>,
-        ids: &Vec<u32>,
-        grad_table: &mut Vec<f32>,
+        grad: &Buffer<f32>,
+        ids: &Buffer<u32>,
+        grad_table: &mut Buffer<f32>,
     ) {
         pointwise::embed_backward(&self.pool, width, grad, &ids[..tokens], grad_table);
     }
 
-    fn linear(&self, rows: usize, inputs: usize, outputs: usize, x: &Vec<E>, w: &Vec<f32>, y: &mut Vec<E>) {
+    fn linear(
+        &self,
+        rows: usize,
+        inputs: usize,
+        outputs: usize,
+        x: &Buffer<E>,
+        w: &Buffer<f32>,
+        y: &mut Buffer<E>,
+    ) {
         self.products.forward(&self.pool, Shape::new(rows, inputs, outputs), x, w, y);
     }
 
@@ -179,15 +197,12 @@ impl<E: Element> Backend for Cpu<E> {
         rows: usize,
         inputs: usize,
         outputs: usize,
-        x: &Vec<E>,
-        w: &Vec<f32>,
-        residual: &Vec<f32>,
-        y: &mut Vec<f32>,
+        x: &Buffer<E>,
+        w: &Buffer<f32>,
+        stream: &mut Buffer<f32>,
     ) {
-        let y = &mut y[..rows * outputs];
-        pointwise::copy(&self.pool, residual, y);
         let shape = Shape::new(rows, inputs, outputs);
-        self.products.forward_wide(&self.pool, shape, x, w, true, y);
+        self.products.forward_wide(&self.pool, shape, x, w, true, stream);
     }
 
     fn linear_input_grad(
@@ -195,9 +210,9 @@ impl<E: Element> Backend for Cpu<E> {
         rows: usize,
         inputs: usize,
         outputs: usize,
-        grad_y: &Vec<E>,
-        w: &Vec<f32>,
-        grad_x: &mut Vec<E>,
+        grad_y: &Buffer<E>,
+        w: &Buffer<f32>,
+        grad_x: &mut Buffer<E>,
     ) {
         let shape = Shape::new(rows, inputs, outputs);
         self.products.input_grad(&self.pool, shape, grad_y, w, grad_x);
@@ -208,10 +223,10 @@ impl<E: Element> Backend for Cpu<E> {
         rows: usize,
         inputs: usize,
         outputs: usize,
-        grad_y: &Vec<E>,
-        x: &Vec<E>,
+        grad_y: &Buffer<E>,
+        x: &Buffer<E>,
         accumulate: bool,
-        grad_w: &mut Vec<f32>,
+        grad_w: &mut Buffer<f32>,
     ) {
         let shape = Shape::new(rows, inputs, outputs);
         self.products.weight_grad(&self.pool, shape, grad_y, x, accumulate, grad_w);
@@ -221,24 +236,25 @@ impl<E: Element> Backend for Cpu<E> {
         &self,
         shape: NormShape,
         eps: f64,
-        x: &Vec<f32>,
-        w: &Vec<f32>,
-        y: &mut Vec<E>,
-        rstd: &mut Vec<f32>,
+        stream: &Buffer<f32>,
+        w: &Buffer<f32>,
+        x: &mut Buffer<E>,
+        y: &mut Buffer<E>,
+        rstd: &mut Buffer<f32>,
     ) {
-        norm::norm(&self.pool, shape, eps, x, w, y, rstd);
+        norm::norm(&self.pool, shape, eps, stream, w, x, y, rstd);
     }
 
     fn norm_backward(
         &self,
         shape: NormShape,
-        x: &Vec<f32>,
-        w: &Vec<f32>,
-        rstd: &Vec<f32>,
-        grad_y: &Vec<E>,
-        grad: &mut Vec<f32>,
-        copy: &mut Vec<E>,
-        grad_w: &mut Vec<f32>,
+        x: &Buffer<E>,
+        w: &Buffer<f32>,
+        rstd: &Buffer<f32>,
+        grad_y: &Buffer<E>,
+        grad: &mut Buffer<f32>,
+        copy: &mut Buffer<E>,
+        grad_w: &mut Buffer<f32>,
     ) {
         norm::norm_backward(&self.pool, shape, x, w, rstd, grad_y, grad, copy, grad_w);
     }
@@ -247,24 +263,23 @@ impl<E: Element> Backend for Cpu<E> {
         &self,
         shape: NormShape,
         eps: f64,
-        x: &Vec<E>,
-        w: &Vec<f32>,
-        residual: &Vec<f32>,
-        y: &mut Vec<f32>,
-        rstd: &mut Vec<f32>,
+        x: &Buffer<E>,
+        w: &Buffer<f32>,
+        stream: &mut Buffer<f32>,
+        rstd: &mut Buffer<f32>,
     ) {
-        norm::norm_residual(&self.pool, shape, eps, x, w, residual, y, rstd);
+        norm::norm_residual(&self.pool, shape, eps, x, w, stream, rstd);
     }
 
     fn norm_residual_backward(
         &self,
         shape: NormShape,
-        x: &Vec<E>,
-        w: &Vec<f32>,
-        rstd: &Vec<f32>,
-        grad_y: &Vec<f32>,
-        grad_x: &mut Vec<E>,
-        grad_w: &mut Vec<f32>,
+        x: &Buffer<E>,
+        w: &Buffer<f32>,
+        rstd: &Buffer<f32>,
+        grad_y: &Buffer<f32>,
+        grad_x: &mut Buffer<E>,
+        grad_w: &mut Buffer<f32>,
     ) {
         norm::norm_residual_backward(&self.pool, shape, x, w, rstd, grad_y, grad_x, grad_w);
     }
@@ -273,10 +288,10 @@ impl<E: Element> Backend for Cpu<E> {
         &self,
         shape: NormShape,
         eps: f64,
-        x: &Vec<E>,
-        w: &Vec<f32>,
-        y: &mut Vec<E>,
-        rstd: &mut Vec<f32>,
+        x: &Buffer<E>,
+        w: &Buffer<f32>,
+        y: &mut Buffer<E>,
+        rstd: &mut Buffer<f32>,
     ) {
         norm::norm_segments(&self.pool, shape, eps, x, w, y, rstd);
     }
@@ -284,11 +299,11 @@ impl<E: Element> Backend for Cpu<E> {
     fn norm_segments_backward(
         &self,
         shape: NormShape,
-        x: &Vec<E>,
-        w: &Vec<f32>,
-        rstd: &Vec<f32>,
-        grad: &mut Vec<E>,
-        grad_w: &mut Vec<f32>,
+        x: &Buffer<E>,
+        w: &Buffer<f32>,
+        rstd: &Buffer<f32>,
+        grad: &mut Buffer<E>,
+        grad_w: &mut Buffer<f32>,
     ) {
         norm::norm_segments_backward(&self.pool, shape, x, w, rstd, grad, grad_w);
     }
@@ -299,8 +314,8 @@ impl<E: Element> Backend for Cpu<E> {
         stride: usize,
         offset: usize,
         width: usize,
-        from: &Vec<E>,
-        to: &mut Vec<E>,
+        from: &Buffer<E>,
+        to: &mut Buffer<E>,
     ) {
         pointwise::copy_columns(&self.pool, stride, offset, width, from, &mut to[..rows * stride]);
     }
@@ -308,11 +323,11 @@ impl<E: Element> Backend for Cpu<E> {
     fn rope(
         &self,
         shape: AttentionShape,
-        positions: &Vec<u32>,
-        cos: &Vec<f32>,
-        sin: &Vec<f32>,
+        positions: &Buffer<u32>,
+        cos: &Buffer<f32>,
+        sin: &Buffer<f32>,
         backward: bool,
-        qkv: &mut Vec<E>,
+        qkv: &mut Buffer<E>,
     ) {
         pointwise::rope(&self.pool, shape, positions, cos, sin, backward, qkv);
     }
@@ -320,10 +335,10 @@ impl<E: Element> Backend for Cpu<E> {
     fn attention(
         &self,
         shape: AttentionShape,
-        qkv: &Vec<E>,
-        attend_from: &Vec<u32>,
-        out: &mut Vec<E>,
-        log_sum: &mut Vec<f32>,
+        qkv: &Buffer<E>,
+        attend_from: &Buffer<u32>,
+        out: &mut Buffer<E>,
+        log_sum: &mut Buffer<f32>,
     ) {
         #[cfg(target_arch = "x86_64")]
         if self.has_attention_kernels(shape) {
@@ -339,12 +354,12 @@ impl<E: Element> Backend for Cpu<E> {
     fn attention_backward(
         &self,
         shape: AttentionShape,
-        qkv: &Vec<E>,
-        out: &Vec<E>,
-        log_sum: &Vec<f32>,
-        attend_from: &Vec<u32>,
-        grad_out: &Vec<E>,
-        grad_qkv: &mut Vec<E>,
+        qkv: &Buffer<E>,
+        out: &Buffer<E>,
+        log_sum: &Buffer<f32>,
+        attend_from: &Buffer<u32>,
+        grad_out: &Buffer<E>,
+        grad_qkv: &mut Buffer<E>,
     ) {
         #[cfg(target_arch = "x86_64")]
         if self.has_attention_kernels(shape) {
@@ -357,7 +372,7 @@ impl<E: Element> Backend for Cpu<E> {
         attention::backward(&self.pool, shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
     }
 
-    fn swiglu(&self, rows: usize, width: usize, gate_up: &Vec<E>, y: &mut Vec<E>) {
+    fn swiglu(&self, rows: usize, width: usize, gate_up: &Buffer<E>, y: &mut Buffer<E>) {
         pointwise::swiglu(&self.pool, width, gate_up, &mut y[..rows * width]);
     }
 
@@ -365,34 +380,41 @@ impl<E: Element> Backend for Cpu<E> {
         &self,
         rows: usize,
         width: usize,
-        grad_y: &Vec<E>,
-        gate_up: &mut Vec<E>,
-        y: &mut Vec<E>,
+        grad_y: &Buffer<E>,
+        gate_up: &mut Buffer<E>,
+        y: &mut Buffer<E>,
     ) {
         let (gate_up, y) = (&mut gate_up[..rows * 2 * width], &mut y[..rows * width]);
         pointwise::swiglu_backward(&self.pool, width, grad_y, gate_up, y);
     }
 
-    fn loss(&self, shape: LossShape, x: &Vec<E>, w: &Vec<f32>, targets: &Vec<u32>, nll: &mut Vec<f32>) {
+    fn loss(
+        &self,
+        shape: LossShape,
+        x: &Buffer<E>,
+        w: &Buffer<f32>,
+        targets: &Buffer<u32>,
+        nll: &mut Buffer<f32>,
+    ) {
         loss::loss(&self.pool, &self.products, &self.chunk, shape, x, w, targets, nll, None);
     }
 
     fn loss_backward(
         &self,
         shape: LossShape,
-        x: &Vec<E>,
-        w: &Vec<f32>,
-        targets: &Vec<u32>,
-        nll: &mut Vec<f32>,
-        grad_x: &mut Vec<E>,
+        x: &Buffer<E>,
+        w: &Buffer<f32>,
+        targets: &Buffer<u32>,
+        nll: &mut Buffer<f32>,
+        grad_x: &mut Buffer<E>,
         accumulate: bool,
-        grad_w: &mut Vec<f32>,
+        grad_w: &mut Buffer<f32>,
     ) {
         let gradients = loss::Gradients { x: grad_x, w: grad_w, accumulate };
         loss::loss(&self.pool, &self.products, &self.chunk, shape, x, w, targets, nll, Some(gradients));
     }
 
-    fn squared_norm(&self, len: usize, buffer: &Vec<f32>) -> f64 {
+    fn squared_norm(&self, len: usize, buffer: &Buffer<f32>) -> f64 {
         adamw::squared_norm(&self.pool, &buffer[..len])
     }
 
@@ -400,10 +422,10 @@ impl<E: Element> Backend for Cpu<E> {
         &self,
         len: usize,
         constants: AdamW,
-        grad: &Vec<f32>,
-        weight: &mut Vec<f32>,
-        first: &mut Vec<f32>,
-        second: &mut Vec<f32>,
+        grad: &Buffer<f32>,
+        weight: &mut Buffer<f32>,
+        first: &mut Buffer<f32>,
+        second: &mut Buffer<f32>,
     ) {
         let (weight, first) = (&mut weight[..len], &mut first[..len]);
         adamw::update(&self.pool, constants, &grad[..len], weight, first, &mut second[..len]);

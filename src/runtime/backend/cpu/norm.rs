@@ -94,60 +94,59 @@ fn segment_backward<E: Element>(x: &[E], w: &[f32], rstd: f32, grad: &mut [f32],
     backward(x, w, rstd, mean, grad, grad_w);
 }
 
-/// Norm of whole rows; `f(row, values)` takes the result in f32.
+/// `x = stream`, rounded; `y = norm(x)`, rounded.
 #[allow(clippy::too_many_arguments)]
-fn rows<E: Element, O: Send>(
-    pool: &Pool,
-    shape: NormShape,
-    eps: f64,
-    x: &[E],
-    w: &[f32],
-    rstd: &mut [f32],
-    out: &mut [O],
-    f: impl Fn(usize, &[f32], &mut [O]) + Sync + Send,
-) {
-    let width = shape.width;
-    let (out, rstd) = (&mut out[..shape.rows * width], &mut rstd[..shape.rows]);
-    pool.chunks2((out, ROWS * width), (rstd, ROWS), |chunk, out, rstd| {
-        let mut y = vec![0.0; width];
-        for (i, (out, rstd)) in out.chunks_exact_mut(width).zip(rstd).enumerate() {
-            let row = chunk * ROWS + i;
-            let x = &x[row * width..][..width];
-            *rstd = rstd_of(x, eps);
-            scale(x, *rstd, w, &mut y);
-            f(row, &y, out);
-        }
-    });
-}
-
-/// `y = norm(x)`, rounded.
 pub(super) fn norm<E: Element>(
     pool: &Pool,
     shape: NormShape,
     eps: f64,
-    x: &[f32],
+    stream: &[f32],
     w: &[f32],
+    x: &mut [E],
     y: &mut [E],
     rstd: &mut [f32],
 ) {
-    rows(pool, shape, eps, x, w, rstd, y, |_, norm, out| round(norm, out));
+    use rayon::prelude::*;
+    let (width, len) = (shape.width, shape.rows * shape.width);
+    pool.run(|| {
+        let stream = stream[..len].par_chunks(ROWS * width);
+        let x = x[..len].par_chunks_mut(ROWS * width);
+        let y = y[..len].par_chunks_mut(ROWS * width);
+        let rstd = rstd[..shape.rows].par_chunks_mut(ROWS);
+        stream.zip(x).zip(y).zip(rstd).for_each(|(((stream, x), y), rstd)| {
+            let mut normed = vec![0.0; width];
+            let rows =
+                stream.chunks_exact(width).zip(x.chunks_exact_mut(width)).zip(y.chunks_exact_mut(width));
+            for (((stream, x), y), rstd) in rows.zip(rstd) {
+                round(stream, x);
+                *rstd = rstd_of(x, eps);
+                scale(x, *rstd, w, &mut normed);
+                round(&normed, y);
+            }
+        });
+    });
 }
 
-/// `y = residual + norm(x)`.
-#[allow(clippy::too_many_arguments)]
+/// `stream += norm(x)`.
 pub(super) fn norm_residual<E: Element>(
     pool: &Pool,
     shape: NormShape,
     eps: f64,
     x: &[E],
     w: &[f32],
-    residual: &[f32],
-    y: &mut [f32],
+    stream: &mut [f32],
     rstd: &mut [f32],
 ) {
-    rows(pool, shape, eps, x, w, rstd, y, |row, norm, out| {
-        out.copy_from_slice(&residual[row * shape.width..][..shape.width]);
-        add(norm, out);
+    let width = shape.width;
+    let (stream, rstd) = (&mut stream[..shape.rows * width], &mut rstd[..shape.rows]);
+    pool.chunks2((stream, ROWS * width), (rstd, ROWS), |chunk, stream, rstd| {
+        let mut normed = vec![0.0; width];
+        for (i, (stream, rstd)) in stream.chunks_exact_mut(width).zip(rstd).enumerate() {
+            let x = &x[(chunk * ROWS + i) * width..][..width];
+            *rstd = rstd_of(x, eps);
+            scale(x, *rstd, w, &mut normed);
+            add(&normed, stream);
+        }
     });
 }
 
@@ -165,7 +164,7 @@ fn reduce(pool: &Pool, partial: &[f32], width: usize, grad_w: &mut [f32]) {
 pub(super) fn norm_backward<E: Element>(
     pool: &Pool,
     shape: NormShape,
-    x: &[f32],
+    x: &[E],
     w: &[f32],
     rstd: &[f32],
     grad_y: &[E],

@@ -74,11 +74,6 @@ pub(super) fn narrow<E: Element>(pool: &Pool, from: &[f32], to: &mut [E]) {
     pool.chunks(to, BLOCK, |i, to| round_block(&from[i * BLOCK..][..to.len()], to));
 }
 
-/// `to = from`.
-pub(super) fn copy(pool: &Pool, from: &[f32], to: &mut [f32]) {
-    pool.chunks(to, BLOCK, |i, to| to.copy_from_slice(&from[i * BLOCK..][..to.len()]));
-}
-
 /// `to += from`, `copy = to`.
 pub(super) fn add_narrow<E: Element>(pool: &Pool, from: &[E], to: &mut [f32], copy: &mut [E]) {
     pool.chunks2((to, BLOCK), (copy, BLOCK), |i, to, copy| {

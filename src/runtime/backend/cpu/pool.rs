@@ -72,6 +72,21 @@ impl Pool {
         });
     }
 
+    /// [`chunks`](Self::chunks) of three buffers side by side.
+    pub(super) fn chunks3<T: Send, U: Send, V: Send>(
+        &self,
+        a: (&mut [T], usize),
+        b: (&mut [U], usize),
+        c: (&mut [V], usize),
+        f: impl Fn(usize, &mut [T], &mut [U], &mut [V]) + Sync + Send,
+    ) {
+        self.run(|| {
+            let pairs = a.0.par_chunks_mut(a.1.max(1)).zip(b.0.par_chunks_mut(b.1.max(1)));
+            let triples = pairs.zip(c.0.par_chunks_mut(c.1.max(1)));
+            triples.enumerate().for_each(|(i, ((a, b), c))| f(i, a, b, c));
+        });
+    }
+
     /// Bytes of scratch so far.
     pub(super) fn scratch_bytes(&self) -> u64 {
         let bytes = |s: &Mutex<Vec<f32>>| 4 * s.lock().unwrap_or_else(PoisonError::into_inner).capacity();

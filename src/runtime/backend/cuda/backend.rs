@@ -111,6 +111,7 @@ impl Backend for Cuda {
     type Wide = Wide;
     type Narrow = Narrow;
     type Index = Index;
+    type Slab = Arc<Memory>;
     const WIDE_BYTES: usize = 4;
     const PEAK_SIDES: &'static [usize] = &[4096, 8192];
     // A device is filled by more tokens than a processor, and has the memory.
@@ -131,6 +132,18 @@ impl Backend for Cuda {
 
     fn index(&self, len: usize) -> Result<Index, EngineError> {
         Memory::zeroed(&self.device, len * 4).map(Index).map_err(|f| self.error(f))
+    }
+
+    fn slab(&self, bytes: usize) -> Result<Arc<Memory>, EngineError> {
+        Memory::zeroed(&self.device, bytes).map(Arc::new).map_err(|f| self.error(f))
+    }
+
+    unsafe fn wide_over(&self, slab: &Arc<Memory>, at: usize, len: usize) -> Wide {
+        Wide::new(Memory::within(slab, at, len * 4))
+    }
+
+    unsafe fn narrow_over(&self, slab: &Arc<Memory>, at: usize, len: usize) -> Narrow {
+        Narrow(Memory::within(slab, at, len * 2))
     }
 
     fn write(&self, values: &[f32], to: &mut Wide, at: usize) {
@@ -238,22 +251,22 @@ impl Backend for Cuda {
         outputs: usize,
         x: &Narrow,
         w: &Wide,
-        residual: &Wide,
-        y: &mut Wide,
+        stream: &mut Wide,
     ) {
         self.attempt(|| {
+            let c = stream.change();
             self.product(Product {
                 order: Order::Nt,
                 a: x.0.at(),
                 lda: inputs,
                 b: self.operand(w)?,
                 ldb: inputs,
-                c: y.change(),
+                c,
                 ldc: outputs,
                 m: rows,
                 n: outputs,
                 k: inputs,
-                output: Output::F32 { add: residual.at() },
+                output: Output::F32 { add: c },
             })
         });
     }
@@ -374,15 +387,30 @@ impl Backend for Cuda {
         });
     }
 
-    fn norm(&self, shape: NormShape, eps: f64, x: &Wide, w: &Wide, y: &mut Narrow, rstd: &mut Wide) {
-        let front = [Pointer(x.at()), Pointer(w.at()), Pointer(y.0.at()), Pointer(rstd.change())];
+    fn norm(
+        &self,
+        shape: NormShape,
+        eps: f64,
+        stream: &Wide,
+        w: &Wide,
+        x: &mut Narrow,
+        y: &mut Narrow,
+        rstd: &mut Wide,
+    ) {
+        let front = [
+            Pointer(stream.at()),
+            Pointer(w.at()),
+            Pointer(x.0.at()),
+            Pointer(y.0.at()),
+            Pointer(rstd.change()),
+        ];
         self.attempt(|| self.norm_forward("rmsnorm_forward", shape, eps, &front));
     }
 
     fn norm_backward(
         &self,
         shape: NormShape,
-        x: &Wide,
+        x: &Narrow,
         w: &Wide,
         rstd: &Wide,
         grad_y: &Narrow,
@@ -391,7 +419,7 @@ impl Backend for Cuda {
         grad_w: &mut Wide,
     ) {
         let front = [
-            Pointer(x.at()),
+            Pointer(x.0.at()),
             Pointer(w.at()),
             Pointer(rstd.at()),
             Pointer(grad_y.0.at()),
@@ -407,17 +435,10 @@ impl Backend for Cuda {
         eps: f64,
         x: &Narrow,
         w: &Wide,
-        residual: &Wide,
-        y: &mut Wide,
+        stream: &mut Wide,
         rstd: &mut Wide,
     ) {
-        let front = [
-            Pointer(x.0.at()),
-            Pointer(w.at()),
-            Pointer(residual.at()),
-            Pointer(y.change()),
-            Pointer(rstd.change()),
-        ];
+        let front = [Pointer(x.0.at()), Pointer(w.at()), Pointer(stream.change()), Pointer(rstd.change())];
         self.attempt(|| self.norm_forward("rmsnorm_residual_forward", shape, eps, &front));
     }
 

@@ -5,24 +5,42 @@ use std::sync::Arc;
 
 use super::device::{Device, DeviceFailure};
 
-/// An allocation that is given back with its owner.
+/// Bytes of device memory.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub struct Memory {
     at: u64,
     bytes: usize,
-    device: Arc<dyn Device>,
+    owner: Owner,
+}
+
+/// What a piece of memory was taken from.
+#[derive(Debug)]
+enum Owner {
+    /// The device, to which it goes back.
+    Device(Arc<dyn Device>),
+    /// A larger piece, which it keeps.
+    Slab(#[allow(dead_code)] Arc<Memory>),
 }
 
 impl Memory {
     /// Contents undefined.
     pub(super) fn new(device: &Arc<dyn Device>, bytes: usize) -> Result<Self, DeviceFailure> {
-        Ok(Memory { at: device.allocate(bytes)?, bytes, device: Arc::clone(device) })
+        Ok(Memory { at: device.allocate(bytes)?, bytes, owner: Owner::Device(Arc::clone(device)) })
     }
 
     pub(super) fn zeroed(device: &Arc<dyn Device>, bytes: usize) -> Result<Self, DeviceFailure> {
         let memory = Memory::new(device, bytes)?;
         device.clear(memory.at, bytes)?;
         Ok(memory)
+    }
+
+    /// `bytes` of a slab from its byte `at` on.
+    ///
+    /// # Panics
+    /// When the slab is too short.
+    pub(super) fn within(slab: &Arc<Memory>, at: usize, bytes: usize) -> Self {
+        assert!(at <= slab.bytes && bytes <= slab.bytes - at, "{at}+{bytes} bytes of {}", slab.bytes);
+        Memory { at: slab.at + at as u64, bytes, owner: Owner::Slab(Arc::clone(slab)) }
     }
 
     pub(super) fn at(&self) -> u64 {
@@ -36,7 +54,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.device.release(self.at);
+        if let Owner::Device(device) = &self.owner {
+            device.release(self.at);
+        }
     }
 }
 

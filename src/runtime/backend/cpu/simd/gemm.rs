@@ -20,19 +20,19 @@ pub(crate) enum Out<'a, E> {
 }
 
 /// Rows of A that stay in the second-level cache while the panels of B pass: 16 row tiles.
-const BLOCK_ROWS: usize = 16 * ROWS;
+pub(super) const BLOCK_ROWS: usize = 16 * ROWS;
 /// Panels of B one task goes through.
 const BLOCK_PANELS: usize = 32;
 /// Longest sum of a product in one go, in steps: beyond it a panel of B (256 KiB here) would not stay
 /// in the second-level cache while the row tiles pass.
 const LONGEST_SUM: usize = 2048;
 /// Steps of B packed at once, of all panels together: 8 MiB, a share of the third-level cache.
-const PACKED_STEPS: usize = 1 << 16;
+pub(super) const PACKED_STEPS: usize = 1 << 16;
 /// Steps of a transposed product between two visits of the accumulators in memory: a panel of A and
 /// one of B then take 128 KiB, an eighth of the second-level cache.
 const BLOCK_STEPS: usize = 512;
 
-fn weights(w: &[f32]) -> *const Weight {
+pub(super) fn weights(w: &[f32]) -> *const Weight {
     w.as_ptr().cast()
 }
 

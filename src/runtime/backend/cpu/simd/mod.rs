@@ -15,6 +15,7 @@ pub(crate) mod attention;
 mod element;
 mod exp;
 pub(crate) mod gemm;
+pub(crate) mod logits;
 mod micro;
 mod pack;
 

@@ -1,0 +1,121 @@
+//! The output layer up to the exponentials of its logits: a tile of logits becomes exponentials while it
+//! lies in the first-level cache, and in the format of the kernels it is half as long as logits in f32.
+
+use std::arch::x86_64::*;
+
+use rayon::prelude::*;
+
+use super::element::{Element, first};
+use super::gemm::{BLOCK_ROWS, PACKED_STEPS, weights};
+use super::micro::{ROWS, Tile, Write};
+use super::pack::{self, Weight, panels, steps};
+use super::{PANEL, Shared, Workspace, room};
+use crate::runtime::backend::cpu::linear::{BLOCK, Part, Shape};
+
+/// Panels of a [`BLOCK`].
+const BLOCK_PANELS: usize = BLOCK / PANEL;
+
+/// As [`Products::exponentials`](crate::runtime::backend::cpu::linear::Products::exponentials).
+///
+/// `inputs` must be even for bf16.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn exponentials<E: Element>(
+    work: &mut Workspace,
+    shape: Shape,
+    x: &[E],
+    w: &[f32],
+    targets: &[u32],
+    to: &mut [E],
+    parts: &mut [Part],
+    of_target: &mut [f32],
+) {
+    let Shape { rows, inputs, outputs, stride } = shape;
+    assert!(inputs.is_multiple_of(E::GROUP) && outputs <= stride);
+    assert!(x.len() >= rows * inputs && w.len() >= outputs * inputs && to.len() >= shape.extent());
+    let all_blocks = outputs.div_ceil(BLOCK);
+    assert!(targets.len() >= rows && of_target.len() >= rows && parts.len() >= rows * all_blocks);
+    let depth = steps::<E>(inputs);
+    let (x, to) = (Shared::of(x), Shared::new(to));
+    let (parts, of_target) = (Shared::new(parts), Shared::new(of_target));
+    let at_once = (PACKED_STEPS / depth.max(1) / BLOCK_PANELS).max(1) * BLOCK_PANELS;
+    let tiles = rows.div_ceil(ROWS);
+    let threads = rayon::current_num_threads().min(tiles).max(1);
+    let row_blocks = rows.div_ceil(BLOCK_ROWS).next_multiple_of(threads).min(tiles);
+    for from in (0..panels(outputs)).step_by(at_once) {
+        let count = (panels(outputs) - from).min(at_once);
+        let b = room(&mut work.b, count * depth);
+        b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| {
+            let column = (from + p) * PANEL;
+            // SAFETY: the features are the caller's promise; the rows of `w` are within it.
+            unsafe {
+                let rows = weights(w).add(column * inputs);
+                pack::columns::<E, Weight>(rows, inputs, inputs, (outputs - column).min(PANEL), panel);
+            }
+        });
+        let b = &*b;
+        let blocks = count.div_ceil(BLOCK_PANELS);
+        (0..row_blocks * blocks).into_par_iter().for_each(|task| {
+            let (row_block, block) = (task / blocks, task % blocks);
+            let tile_rows = |i: usize| (i * tiles / row_blocks * ROWS).min(rows);
+            let column = (from + block * BLOCK_PANELS) * PANEL;
+            let columns = (outputs - column).min(BLOCK);
+            let mut logits = [[0.0f32; BLOCK]; ROWS];
+            for i in (tile_rows(row_block)..tile_rows(row_block + 1)).step_by(ROWS) {
+                let count = (rows - i).min(tile_rows(row_block + 1) - i).min(ROWS);
+                for p in 0..panels(columns) {
+                    // SAFETY: the rows are rows of `x`, the panel has `depth` steps, the tile lies in `logits`.
+                    unsafe {
+                        let c = Tile {
+                            to: logits.as_mut_ptr().cast::<f32>().add(p * PANEL).cast(),
+                            stride: BLOCK,
+                            columns: PANEL,
+                            write: Write::Set,
+                        };
+                        let b = b[(block * BLOCK_PANELS + p) * depth].0.as_ptr().cast();
+                        E::row_kernel(count, depth, x.at(i * inputs), inputs, b, c);
+                    }
+                }
+                for (row, logits) in (i..).zip(&logits[..count]) {
+                    // SAFETY: this task alone has these columns of these rows.
+                    unsafe {
+                        let part = finish(&logits[..columns], to.at(row * stride + column));
+                        *parts.at(row * all_blocks + column / BLOCK) = part;
+                        let hit = (targets[row] as usize).wrapping_sub(column);
+                        if hit < columns {
+                            *of_target.at(row) = logits[hit];
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// `to = e^(logits − largest)`, rounded.
+///
+/// # Safety
+/// Needs the features of the format; `to` has room for as many.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn finish<E: Element>(logits: &[f32], to: *mut E) -> Part {
+    let mut lanes = _mm512_set1_ps(f32::NEG_INFINITY);
+    let each = || (0..logits.len()).step_by(16).map(|at| (at, first(logits.len() - at)));
+    for (at, mask) in each() {
+        // SAFETY: masked lanes are not read.
+        let values = unsafe { _mm512_maskz_loadu_ps(mask, logits.as_ptr().add(at)) };
+        // The second is taken where one is NaN: the exponentials show it.
+        lanes = _mm512_mask_max_ps(lanes, mask, values, lanes);
+    }
+    let largest = _mm512_reduce_max_ps(lanes);
+    let mut sum = _mm512_setzero_ps();
+    for (at, mask) in each() {
+        // SAFETY: masked lanes are neither read nor written.
+        unsafe {
+            let values = _mm512_maskz_loadu_ps(mask, logits.as_ptr().add(at));
+            let below = _mm512_sub_ps(values, _mm512_set1_ps(largest));
+            let exponentials = E::exp2(_mm512_mul_ps(below, _mm512_set1_ps(std::f32::consts::LOG2_E)));
+            sum = _mm512_mask_add_ps(sum, mask, sum, exponentials);
+            E::store(to.add(at), exponentials, mask);
+        }
+    }
+    Part { largest, sum: _mm512_reduce_add_ps(sum) }
+}
