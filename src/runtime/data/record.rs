@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use super::chat::ChatTemplate;
 
+/// What the chat templates of models call the functions a dialogue may use; read beside the turns.
+const TOOLS: &str = "tools";
 /// Fields tried in turn when a source does not say which is its text.
 const AUTO: [&str; 3] = ["text", "messages", "conversations"];
 
@@ -90,8 +92,24 @@ impl TextOf {
         Ok(Self::Template(parts))
     }
 
-    /// The fields it may read.
+    /// The fields it may read: those of the text, and the tools of a dialogue.
     pub(crate) fn fields(&self) -> Vec<String> {
+        let tools = match self {
+            Self::Auto | Self::Field(_) => Some(TOOLS.to_owned()),
+            Self::Template(_) => None,
+        };
+        self.text_fields().into_iter().chain(tools).collect()
+    }
+
+    /// What a table must have of these: one of each.
+    pub(crate) fn needed(&self) -> Vec<Vec<String>> {
+        match self {
+            Self::Auto => vec![self.text_fields()],
+            Self::Field(_) | Self::Template(_) => self.text_fields().into_iter().map(|f| vec![f]).collect(),
+        }
+    }
+
+    fn text_fields(&self) -> Vec<String> {
         match self {
             Self::Auto => AUTO.map(str::to_owned).to_vec(),
             Self::Field(name) => vec![name.clone()],
@@ -102,14 +120,6 @@ impl TextOf {
                     Part::Literal(_) => None,
                 })
                 .collect(),
-        }
-    }
-
-    /// What a table must have of these: one of each.
-    pub(crate) fn needed(&self) -> Vec<Vec<String>> {
-        match self {
-            Self::Auto => vec![self.fields()],
-            Self::Field(_) | Self::Template(_) => self.fields().into_iter().map(|f| vec![f]).collect(),
         }
     }
 
@@ -167,7 +177,7 @@ impl Rendered {
             Value::Array(turns) => match dialogues.chat {
                 Some(chat) if turns.iter().any(Value::is_object) => {
                     let written = chat
-                        .render(turns, &record["tools"], dialogues.turns)
+                        .render(turns, &record[TOOLS], dialogues.turns)
                         .map_err(|why| format!("`{name}` {why}"))?;
                     self.text.push_str(&written.text);
                     self.templated = true;
@@ -247,6 +257,20 @@ mod tests {
             ),
         ] {
             assert_eq!(render(text, record).unwrap(), expect, "{text:?}");
+        }
+    }
+
+    /// Tables are read by column.
+    #[test]
+    fn the_tools_of_a_dialogue_are_read_where_there_are_any() {
+        for (text, fields, needed) in [
+            (None, vec!["text", "messages", "conversations", "tools"], vec![AUTO.to_vec()]),
+            (Some("chat"), vec!["chat", "tools"], vec![vec!["chat"]]),
+            (Some("{q}{a}"), vec!["q", "a"], vec![vec!["q"], vec!["a"]]),
+        ] {
+            let of = TextOf::parse(text).unwrap();
+            assert_eq!(of.fields(), fields);
+            assert_eq!(of.needed(), needed);
         }
     }
 

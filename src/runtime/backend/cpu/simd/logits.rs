@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use rayon::prelude::*;
 
 use super::element::{Element, first};
+use super::exp::exp2;
 use super::gemm::{BLOCK_ROWS, PACKED_STEPS, weights};
 use super::micro::{ROWS, Tile, Write};
 use super::pack::{self, Weight, panels, steps};
@@ -112,7 +113,8 @@ unsafe fn finish<E: Element>(logits: &[f32], to: *mut E) -> Part {
         unsafe {
             let values = _mm512_maskz_loadu_ps(mask, logits.as_ptr().add(at));
             let below = _mm512_sub_ps(values, _mm512_set1_ps(largest));
-            let exponentials = E::exp2(_mm512_mul_ps(below, _mm512_set1_ps(std::f32::consts::LOG2_E)));
+            // In full, whatever the format: the sum is the loss.
+            let exponentials = exp2::<7>(_mm512_mul_ps(below, _mm512_set1_ps(std::f32::consts::LOG2_E)));
             sum = _mm512_mask_add_ps(sum, mask, sum, exponentials);
             E::store(to.add(at), exponentials, mask);
         }
