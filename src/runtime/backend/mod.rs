@@ -290,11 +290,11 @@ pub trait Backend: Send {
         grad_w: &mut Self::Wide,
     );
 
-    /// RMSNorm (arXiv:1910.07467) of the stream: `x = stream`, rounded, and `y = x · rstd · w`,
-    /// `rstd = (mean(x²) + eps)^(−1/2)`, one per segment. The shape must be of whole rows.
+    /// RMSNorm (arXiv:1910.07467) of the stream: `y = stream · rstd · w`,
+    /// `rstd = (mean(stream²) + eps)^(−1/2)`, one per segment. The shape must be of whole rows.
     ///
-    /// The rounded x is what is normalised, so that [`norm_segments`](Backend::norm_segments) of it gives
-    /// the same y again.
+    /// `x = stream`, rounded, is for the backward pass: [`norm_segments`](Backend::norm_segments) of it
+    /// gives y again but for that rounding.
     #[allow(clippy::too_many_arguments)]
     fn norm(
         &self,

@@ -94,7 +94,7 @@ fn segment_backward<E: Element>(x: &[E], w: &[f32], rstd: f32, grad: &mut [f32],
     backward(x, w, rstd, mean, grad, grad_w);
 }
 
-/// `x = stream`, rounded; `y = norm(x)`, rounded.
+/// `x = stream`, rounded; `y = norm(stream)`, rounded.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn norm<E: Element>(
     pool: &Pool,
@@ -119,8 +119,8 @@ pub(super) fn norm<E: Element>(
                 stream.chunks_exact(width).zip(x.chunks_exact_mut(width)).zip(y.chunks_exact_mut(width));
             for (((stream, x), y), rstd) in rows.zip(rstd) {
                 round(stream, x);
-                *rstd = rstd_of(x, eps);
-                scale(x, *rstd, w, &mut normed);
+                *rstd = rstd_of(stream, eps);
+                scale(stream, *rstd, w, &mut normed);
                 round(&normed, y);
             }
         });
