@@ -143,8 +143,9 @@ impl<E: Element> Backend for Cpu<E> {
     fn overhead_bytes(load: Load) -> u64 {
         const PROGRAM_AND_PANELS: u64 = 24 << 20;
         let heads = load.tokens * load.heads * load.head_dim;
-        // Keys, values and keys again as elements, sums of the queries' gradients in f32.
-        let attention = heads * (3 * size_of::<E>() + size_of::<f32>());
+        // Keys, values, keys again, queries and output gradients as elements, sums of the queries'
+        // gradients in f32.
+        let attention = heads * (5 * size_of::<E>() + size_of::<f32>());
         let operand = load.tokens * load.widest_norm * size_of::<E>();
         let packed = (attention + operand) as u64;
         PROGRAM_AND_PANELS + packed + loss::chunk_bytes::<E>(load.tokens, load.vocab)

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::PANEL;
 use super::exp::exp2;
 use super::micro::{self, Tile};
 
@@ -16,13 +17,23 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Consecutive values of the summed dimension in one step.
     const GROUP: usize;
 
-    /// Zero.
-    const ZERO: Self;
-
     /// Sixteen values as f32; lanes outside `mask` are 0 and not read.
     unsafe fn load(from: *const Self, mask: __mmask16) -> __m512;
     /// Round sixteen f32 and store the lanes of `mask`.
     unsafe fn store(to: *mut Self, value: __m512, mask: __mmask16);
+    /// Round two times sixteen f32 and store them one after the other.
+    unsafe fn store_two(to: *mut Self, low: __m512, high: __m512);
+    /// Round sixteen columns of two consecutive rows, the first of even number, and store them as steps of
+    /// a panel.
+    unsafe fn store_steps(panel: *mut u32, first: __m512, second: __m512);
+    /// The same, and also as rows, `stride` apart.
+    unsafe fn store_steps_and_rows(
+        panel: *mut u32,
+        rows: *mut Self,
+        stride: usize,
+        first: __m512,
+        second: __m512,
+    );
     /// Bits of sixteen values of `from`, one to a lane.
     unsafe fn lanes(from: *const Self, mask: __mmask16) -> __m512i;
     /// Sixteen f32 rounded, one to a lane.
@@ -41,7 +52,7 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
         // SAFETY: by the caller; the mask names the values of both.
         unsafe { Self::store(to.as_mut_ptr(), _mm512_maskz_loadu_ps(mask, from.as_ptr()), mask) }
     }
-    /// 2^x for x ≤ 0, as exactly as the type can tell.
+    /// 2^x for x ≤ 100, as exactly as the type can tell.
     unsafe fn exp2(x: __m512) -> __m512;
     /// `micro::row` of this type.
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const Self, lda: usize, b: *const u8, c: Tile);
@@ -82,9 +93,46 @@ unsafe fn round(value: __m512) -> __m256i {
     rounded
 }
 
+/// As [`round`] for two times sixteen.
+///
+/// # Safety
+/// Needs `has_bf16`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn round_two(low: __m512, high: __m512) -> __m512i {
+    let rounded: __m512i;
+    // SAFETY: as for `round`.
+    unsafe {
+        std::arch::asm!(
+            "vcvtne2ps2bf16 {0}, {1}, {2}",
+            out(zmm_reg) rounded,
+            in(zmm_reg) high,
+            in(zmm_reg) low,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    rounded
+}
+
+/// Words 0, 16, 1, 17, … of the 32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn interleave(words: __m512i) -> __m512i {
+    const ORDER: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            order[i] = (i / 2 + i % 2 * 16) as u16;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: 64 bytes of a constant.
+    _mm512_permutexvar_epi16(unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) }, words)
+}
+
 impl Element for f32 {
     const GROUP: usize = 1;
-    const ZERO: f32 = 0.0;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
@@ -98,6 +146,43 @@ impl Element for f32 {
     unsafe fn store(to: *mut f32, value: __m512, mask: __mmask16) {
         // SAFETY: by the caller.
         unsafe { _mm512_mask_storeu_ps(to, mask, value) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store_two(to: *mut f32, low: __m512, high: __m512) {
+        // SAFETY: by the caller.
+        unsafe {
+            _mm512_storeu_ps(to, low);
+            _mm512_storeu_ps(to.add(16), high);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store_steps(panel: *mut u32, first: __m512, second: __m512) {
+        // SAFETY: by the caller; a row is a step.
+        unsafe {
+            _mm512_storeu_ps(panel.cast(), first);
+            _mm512_storeu_ps(panel.add(PANEL).cast(), second);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store_steps_and_rows(
+        panel: *mut u32,
+        rows: *mut f32,
+        stride: usize,
+        first: __m512,
+        second: __m512,
+    ) {
+        // SAFETY: by the caller.
+        unsafe {
+            f32::store_steps(panel, first, second);
+            _mm512_storeu_ps(rows, first);
+            _mm512_storeu_ps(rows.add(stride), second);
+        }
     }
 
     #[inline]
@@ -152,7 +237,6 @@ impl Element for f32 {
 
 impl Element for bf16 {
     const GROUP: usize = 2;
-    const ZERO: bf16 = bf16::ZERO;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
@@ -168,6 +252,38 @@ impl Element for bf16 {
         // SAFETY: by the caller.
         unsafe {
             _mm256_mask_storeu_epi16(to.cast(), mask, round(value));
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store_two(to: *mut bf16, low: __m512, high: __m512) {
+        // SAFETY: by the caller.
+        unsafe { _mm512_storeu_si512(to.cast(), round_two(low, high)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store_steps(panel: *mut u32, first: __m512, second: __m512) {
+        // SAFETY: by the caller.
+        unsafe { _mm512_storeu_si512(panel.cast(), interleave(round_two(first, second))) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store_steps_and_rows(
+        panel: *mut u32,
+        rows: *mut bf16,
+        stride: usize,
+        first: __m512,
+        second: __m512,
+    ) {
+        // SAFETY: by the caller.
+        unsafe {
+            let both = round_two(first, second);
+            _mm512_storeu_si512(panel.cast(), interleave(both));
+            _mm256_storeu_si256(rows.cast(), _mm512_castsi512_si256(both));
+            _mm256_storeu_si256(rows.add(stride).cast(), _mm512_extracti64x4_epi64::<1>(both));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-/// 2^x for x ≤ 0 with a polynomial of `DEGREE` for the fraction: relative error 5e-9 for degree 7 and
+/// 2^x for x ≤ 100 with a polynomial of `DEGREE` for the fraction: relative error 5e-9 for degree 7 and
 /// 6e-5, a thirtieth of bf16's rounding, for degree 4, beside the rounding of x itself; 0 below −150.
 ///
 /// Attention takes it instead of e^x because log₂e then goes into the scale of the scores: one

@@ -2,6 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use super::PANEL;
+use super::element::first;
+
 /// Where a tile of C goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile {
@@ -129,9 +132,20 @@ macro_rules! kernels {
                         b = b.add(128);
                     }
                 }
-                let masks = [super::super::element::first(c.columns), {
-                    super::super::element::first(c.columns.saturating_sub(16))
-                }];
+                // SAFETY: the caller vouches for the tile.
+                unsafe {
+                    if c.columns == PANEL {
+                        write(sum, c, [!0; 2]);
+                    } else {
+                        let second = c.columns.saturating_sub(16);
+                        write(sum, c, [first(c.columns), first(second)]);
+                    }
+                }
+            }
+
+            /// Write the lanes of `masks` of a tile.
+            #[inline(always)]
+            unsafe fn write<const R: usize>(sum: [[__m512; 2]; R], c: Tile, masks: [__mmask16; 2]) {
                 for (i, sum) in sum.iter().enumerate() {
                     for (half, value) in sum.iter().enumerate() {
                         let at = i * c.stride + 16 * half;

@@ -49,13 +49,14 @@ pub(crate) struct Workspace {
     b: Vec<Step>,
     c: Vec<Step>,
     d: Vec<Step>,
+    e: Vec<Step>,
 }
 
 impl Workspace {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> u64 {
-        let steps = self.a.capacity() + self.b.capacity() + self.c.capacity() + self.d.capacity();
-        (steps * size_of::<Step>()) as u64
+        let buffers = [&self.a, &self.b, &self.c, &self.d, &self.e];
+        buffers.iter().map(|steps| (steps.capacity() * size_of::<Step>()) as u64).sum()
     }
 }
 

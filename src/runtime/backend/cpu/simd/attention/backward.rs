@@ -1,0 +1,469 @@
+//! The backward pass: one task for each row and key head, and parts of it where these are few.
+
+use std::arch::x86_64::*;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::super::element::{Element, first};
+use super::super::micro::{COLUMNS, ROWS, Tile, Write};
+use super::super::pack::{panels, steps};
+use super::super::{PANEL, Shared, Step, Workspace, room};
+use super::{KEYS, Panels, Sight, across, along, depth, gather, key_heads, narrow, pack_across};
+use super::{pack_along, sight, space, tile_times, visible};
+use crate::runtime::backend::AttentionShape;
+
+/// Queries of a block: whole tiles.
+const QUERIES: usize = 8 * ROWS;
+
+/// Key heads from which on one task for each keeps any processor busy.
+const MANY: usize = 64;
+/// Queries that a part of a key head's backward pass goes through at least, and into how many parts those
+/// of a query head go at most: sums of the gradients of keys and values exist once for each.
+const QUERIES_OF_PART: usize = 512;
+const PARTS: usize = 4;
+
+/// Scratch of one task.
+#[derive(Default)]
+struct Scratch {
+    /// Scores of a tile of queries over one panel of keys, and the gradients of its weights.
+    scores: Vec<Step>,
+    weight_grads: Vec<Step>,
+    /// Gradients of the scores of a tile over the block, as rows.
+    score_grads: Vec<Step>,
+    /// Of all queries of the block, as panels over the keys: weights and gradients of scores.
+    weight_panels: Vec<Step>,
+    score_grad_panels: Vec<Step>,
+    /// Of its queries or their output gradients, panels over the head dimension.
+    panels: Vec<Step>,
+}
+
+/// Gradient of [`forward`]; see
+/// [`Backend::attention_backward`](crate::runtime::backend::Backend::attention_backward).
+///
+/// One task per row and key head goes through its key blocks; the gradient of the keys and values of
+/// a block stays in scratch while all queries that see it pass, that of the queries is summed in f32.
+/// Where such tasks are few, the queries of a block are shared among tasks of their own.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn backward<E: Element>(
+    work: &mut Workspace,
+    shape: &AttentionShape,
+    qkv: &[E],
+    out: &[E],
+    log_sum: &[f32],
+    attend_from: &[u32],
+    grad_out: &[E],
+    grad_qkv: &mut [E],
+) {
+    let (d, ld) = (shape.head_dim, shape.qkv_width());
+    assert!(d.is_multiple_of(E::GROUP), "the head dimension is whole steps");
+    assert!(qkv.len() >= shape.tokens() * ld && grad_qkv.len() >= shape.tokens() * ld);
+    assert!(attend_from.len() >= shape.tokens());
+    assert!(out.len().min(grad_out.len()) >= shape.tokens() * shape.out_width());
+    assert!(log_sum.len() >= shape.rows * shape.heads * shape.context);
+    let (across, along) = (across::<E>(shape), along::<E>(shape));
+    let keys = room(&mut work.a, key_heads(shape) * across);
+    let values = room(&mut work.b, key_heads(shape) * across);
+    let keys_along = room(&mut work.c, key_heads(shape) * along);
+    // f32 sums of the query gradients: [rows, heads, context, head_dim].
+    let group = shape.heads / shape.kv_heads;
+    let query_values = group * shape.context * d;
+    let query_steps = query_values.div_ceil(PANEL);
+    let query_grads = room(&mut work.d, key_heads(shape) * query_steps);
+    let gathered_steps = (query_values * size_of::<E>()).div_ceil(size_of::<Step>());
+    let gathered = room(&mut work.e, key_heads(shape) * 2 * gathered_steps);
+    let (qkv, out, grad_out) = (Shared::of(qkv), Shared::of(out), Shared::of(grad_out));
+    let to = Shared::new(grad_qkv);
+    let spare = Spare::default();
+    keys.par_chunks_mut(across)
+        .zip(values.par_chunks_mut(across))
+        .zip(keys_along.par_chunks_mut(along))
+        .zip(query_grads.par_chunks_mut(query_steps))
+        .zip(gathered.par_chunks_mut(2 * gathered_steps))
+        .enumerate()
+        .with_max_len(1)
+        .for_each(|(i, ((((k, v), k_along), query_grads), gathered))| {
+            let (row, kv) = (i / shape.kv_heads, i % shape.kv_heads);
+            let token = row * shape.context;
+            query_grads.fill(Step([0; PANEL]));
+            let (queries, output_grads) = gathered.split_at_mut(gathered_steps);
+            // SAFETY: tasks write the columns of different heads or the tokens of different rows;
+            // all offsets are within the asserted lengths.
+            unsafe {
+                let at_k = qkv.at(token * ld + (shape.heads + kv) * d);
+                let at_v = qkv.at(token * ld + (shape.heads + shape.kv_heads + kv) * d);
+                pack_across(shape, at_k, ld, k);
+                pack_across(shape, at_v, ld, v);
+                pack_along(shape.context, d, at_k, ld, depth::<E>(shape), k_along);
+                let mut head = Head {
+                    shape,
+                    row,
+                    kv,
+                    out,
+                    grad_out,
+                    queries: Shared(queries.as_mut_ptr().cast()),
+                    output_grads: Shared(output_grads.as_mut_ptr().cast()),
+                    log_sum,
+                    attend_from: &attend_from[token..token + shape.context],
+                    keys: k,
+                    values: v,
+                    keys_along: k_along,
+                    deltas: vec![0.0; group * shape.context],
+                    query_grads: Shared(query_grads.as_mut_ptr().cast()),
+                };
+                head.gather(qkv);
+                head.sum_deltas();
+                backward_head::<E>(&spare, &head, to);
+            }
+        });
+}
+
+/// Scratch that no task has at the moment. (A task that waits for its parts may do another's meanwhile,
+/// so scratch cannot go with the thread.)
+#[derive(Default)]
+struct Spare(Mutex<Vec<Scratch>>);
+
+impl Spare {
+    fn with(&self, f: impl FnOnce(&mut Scratch)) {
+        // What a panic left there is overwritten before use.
+        let spare = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = spare().pop().unwrap_or_default();
+        f(&mut scratch);
+        spare().push(scratch);
+    }
+}
+
+/// What the backward pass of a row's key head reads, and where its query gradients are summed.
+struct Head<'a, E> {
+    shape: &'a AttentionShape,
+    row: usize,
+    kv: usize,
+    out: Shared<E>,
+    grad_out: Shared<E>,
+    /// `[group, context, head_dim]`, as the next: every block of keys goes through them.
+    queries: Shared<E>,
+    output_grads: Shared<E>,
+    log_sum: &'a [f32],
+    attend_from: &'a [u32],
+    keys: &'a [Step],
+    values: &'a [Step],
+    keys_along: &'a [Step],
+    /// `[group, context]` row sums of grad_out ∘ out.
+    deltas: Vec<f32>,
+    /// `[group, context, head_dim]`.
+    query_grads: Shared<f32>,
+}
+
+impl<E: Element> Head<'_, E> {
+    /// Bring together the queries and the gradients of their outputs.
+    ///
+    /// # Safety
+    /// Pointers and lengths as asserted by [`backward`]; the features are there.
+    unsafe fn gather(&self, qkv: Shared<E>) {
+        let (d, context) = (self.shape.head_dim, self.shape.context);
+        let (ld, width) = (self.shape.qkv_width(), self.shape.out_width());
+        let group = self.shape.heads / self.shape.kv_heads;
+        let token = self.row * context;
+        for g in 0..group {
+            let (column, at) = ((self.kv * group + g) * d, g * context * d);
+            // SAFETY: the head's columns of the row's tokens; there is room for those of the group.
+            unsafe {
+                gather(context, d, qkv.at(token * ld + column), ld, self.queries.at(at));
+                gather(context, d, self.grad_out.at(token * width + column), width, self.output_grads.at(at));
+            }
+        }
+    }
+
+    /// # Safety
+    /// Pointers and lengths as asserted by [`backward`]; the features are there.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn sum_deltas(&mut self) {
+        let (d, context, width) = (self.shape.head_dim, self.shape.context, self.shape.out_width());
+        let group = self.shape.heads / self.shape.kv_heads;
+        for (at, delta) in self.deltas.iter_mut().enumerate() {
+            let (g, t) = (at / context, at % context);
+            let offset = (self.row * context + t) * width + (self.kv * group + g) * d;
+            let mut sum = _mm512_setzero_ps();
+            for c in (0..d).step_by(16) {
+                let mask = first(d - c);
+                // SAFETY: the head's values of the token.
+                unsafe {
+                    let o = E::load(self.out.at(offset + c), mask);
+                    sum = _mm512_fmadd_ps(o, E::load(self.grad_out.at(offset + c), mask), sum);
+                }
+            }
+            *delta = _mm512_reduce_add_ps(sum);
+        }
+    }
+}
+
+/// Backward of one row's key head and the query heads that share it.
+///
+/// # Safety
+/// Pointers and lengths as asserted by [`backward`]; the features are there.
+unsafe fn backward_head<E: Element>(spare: &Spare, head: &Head<'_, E>, to: Shared<E>) {
+    let shape = head.shape;
+    let (d, ld, context) = (shape.head_dim, shape.qkv_width(), shape.context);
+    let (token, group) = (head.row * context, shape.heads / shape.kv_heads);
+    // That of the scores, which their gradients are without.
+    let scale = shape.scale as f32;
+    // By the shape alone, because the parts decide the order in which gradients are summed.
+    let (heads_of_part, queries_of_part) = if key_heads(shape) >= MANY {
+        (group, context)
+    } else {
+        (1, context.div_ceil(PARTS).max(QUERIES_OF_PART).next_multiple_of(QUERIES))
+    };
+    let parts_of_head = context.div_ceil(queries_of_part);
+    let values = KEYS * d;
+    let mut sums = vec![0.0f32; group / heads_of_part * parts_of_head * 2 * values];
+    for start in (0..context).step_by(KEYS) {
+        let block = (context - start).min(KEYS);
+        // `attend_from` never decreases: past the first query that begins behind the block, none sees it.
+        let last = head.attend_from.partition_point(|from| (*from as usize) < start + block);
+        let queries = |part: usize| {
+            let first = part % parts_of_head * queries_of_part;
+            first.max(start / QUERIES * QUERIES)..(first + queries_of_part).min(last)
+        };
+        sums.par_chunks_mut(2 * values).enumerate().with_max_len(1).for_each(|(part, sums)| {
+            // The first takes the others' sums, whether it has any itself or not.
+            if part > 0 && queries(part).is_empty() {
+                return;
+            }
+            sums.fill(0.0);
+            let first_head = part / parts_of_head * heads_of_part;
+            spare.with(|scratch| {
+                let (key_grad, value_grad) = sums.split_at_mut(values);
+                for g in first_head..first_head + heads_of_part {
+                    for first_query in queries(part).step_by(QUERIES) {
+                        // SAFETY: by the caller; parts have different queries or heads.
+                        unsafe {
+                            backward_block(scratch, head, g, first_query, start, key_grad, value_grad);
+                        }
+                    }
+                }
+            });
+        });
+        let (all, more) = sums.split_at_mut(2 * values);
+        for (part, more) in more.chunks(2 * values).enumerate() {
+            if !queries(part + 1).is_empty() {
+                all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
+            }
+        }
+        let (key_grad, value_grad) = all.split_at(values);
+        for (t, (k, v)) in key_grad.chunks(d).zip(value_grad.chunks(d)).enumerate().take(block) {
+            let at = (token + start + t) * ld + (shape.heads + head.kv) * d;
+            // SAFETY: the key and value columns of the token.
+            unsafe {
+                narrow::<E>(k, scale, to.at(at));
+                narrow::<E>(v, 1.0, to.at(at + shape.kv_heads * d));
+            }
+        }
+    }
+    for g in 0..group {
+        for t in 0..context {
+            // SAFETY: the query columns of the token; the sums are `group · context · d` values.
+            unsafe {
+                let sums = std::slice::from_raw_parts(head.query_grads.at((g * context + t) * d), d);
+                narrow::<E>(sums, scale, to.at((token + t) * ld + (head.kv * group + g) * d));
+            }
+        }
+    }
+}
+
+/// Backward of a block of queries of query head `g` of the group over the block of keys from `start` on:
+/// adds to the gradients of its keys and values, and to those of the queries; those of keys and queries
+/// still want the scale of the scores.
+///
+/// # Safety
+/// As for [`backward_head`]; no other task has the queries of this head.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn backward_block<E: Element>(
+    scratch: &mut Scratch,
+    head: &Head<'_, E>,
+    g: usize,
+    first_query: usize,
+    start: usize,
+    key_grad: &mut [f32],
+    value_grad: &mut [f32],
+) {
+    let shape = head.shape;
+    let (d, context, group) = (shape.head_dim, shape.context, shape.heads / shape.kv_heads);
+    let key_steps = steps::<E>(d);
+    let h = head.kv * group + g;
+    let m = (context - first_query).min(QUERIES);
+    let n = (first_query + m - start).min((context - start).min(KEYS));
+    let count = steps::<E>(m.next_multiple_of(2));
+    let scores = space::<f32>(&mut scratch.scores, ROWS * PANEL);
+    let weight_grads = space::<f32>(&mut scratch.weight_grads, ROWS * PANEL);
+    let rows = space::<E>(&mut scratch.score_grads, ROWS * KEYS);
+    let weight_panels = room(&mut scratch.weight_panels, panels(KEYS) * count);
+    let score_grad_panels = room(&mut scratch.score_grad_panels, panels(KEYS) * count);
+    // The steps of each panel in which its keys are seen.
+    let mut used = [(count, 0); KEYS / PANEL];
+    let logs = &head.log_sum[(head.row * shape.heads + h) * context..][..context];
+    let deltas = &head.deltas[g * context..][..context];
+    let log_scale = (shape.scale * std::f64::consts::LOG2_E) as f32;
+    let grads = head.query_grads;
+    // SAFETY: the block's queries are among those of the group.
+    let (q, go) = unsafe {
+        let at = (g * context + first_query) * d;
+        (head.queries.at(at), head.output_grads.at(at))
+    };
+    for tile in (0..m).step_by(ROWS) {
+        let these = first_query + tile..first_query + (tile + ROWS).min(m);
+        let seen = panels(these.end.saturating_sub(start).min(n));
+        if seen == 0 {
+            continue;
+        }
+        let (at, until) = (tile / E::GROUP, steps::<E>((tile + these.len()).next_multiple_of(2)));
+        for p in 0..seen {
+            let first_key = start + p * PANEL;
+            let keys = (start + n - first_key).min(PANEL);
+            let sight = sight(head.attend_from, &these, first_key, keys);
+            used[p] = (used[p].0.min(at), until);
+            let tile_of = Rows {
+                log_scale,
+                logs: &logs[these.clone()],
+                deltas: &deltas[these.clone()],
+                seen_by: |i: usize| {
+                    let query = these.start + i;
+                    visible(head.attend_from[query] as usize, query + 1, first_key, keys)
+                },
+            };
+            // SAFETY: the tile lies within the block and the panel within the packed ones; a tile of scores
+            // is ROWS × PANEL, one of rows ROWS × KEYS, the panels have `count` steps.
+            unsafe {
+                let (weights, score_grads) = (
+                    weight_panels[p * count + at].0.as_mut_ptr(),
+                    score_grad_panels[p * count + at].0.as_mut_ptr(),
+                );
+                let rows = rows.add(p * PANEL);
+                let panel = |of: &'_ [Step]| of[first_key / PANEL * key_steps..].as_ptr();
+                let product = |a: *const E, b: *const Step, to: *mut f32| {
+                    let c = Tile { to: to.cast(), stride: PANEL, columns: PANEL, write: Write::Set };
+                    E::row_kernel(these.len(), key_steps, a.add(tile * d), d, b.cast(), c);
+                };
+                product(q, panel(head.keys), scores);
+                product(go, panel(head.values), weight_grads);
+                if sight == Sight::All && keys == PANEL {
+                    score_gradients::<E, true>(&tile_of, scores, weight_grads, weights, score_grads, rows);
+                } else {
+                    score_gradients::<E, false>(&tile_of, scores, weight_grads, weights, score_grads, rows);
+                }
+            }
+        }
+        // grad_q += d_score · k
+        // SAFETY: as above; the sums are those of these queries.
+        unsafe {
+            let b = Panels {
+                steps: head.keys_along,
+                depth: depth::<E>(shape),
+                from: start / E::GROUP,
+                count: steps::<E>(seen * PANEL),
+            };
+            let to = grads.at((g * context + these.start) * d);
+            tile_times::<E>(these.len(), rows, KEYS, b, d, to, d, Write::Add);
+        }
+    }
+    let panels = room(&mut scratch.panels, panels(d) * count);
+    // SAFETY: `m` rows of queries and of gradients; the panels have `count` steps.
+    unsafe {
+        // grad_v += pᵀ · grad_out
+        pack_along::<E>(m, d, go, d, count, panels);
+        columns_times::<E>(n, d, count, &used, weight_panels, panels, value_grad.as_mut_ptr());
+        // grad_k += d_scoreᵀ · q
+        pack_along::<E>(m, d, q, d, count, panels);
+        columns_times::<E>(n, d, count, &used, score_grad_panels, panels, key_grad.as_mut_ptr());
+    }
+}
+
+/// What the gradients of a tile's scores depend on beside them.
+struct Rows<'a, V> {
+    log_scale: f32,
+    logs: &'a [f32],
+    deltas: &'a [f32],
+    /// The keys of the panel that a row sees, one bit for each.
+    seen_by: V,
+}
+
+/// Weights p and gradients d_score = p (dp − delta) of a tile of scores over one panel of keys, both
+/// rounded: two rows at a time into the steps of `weights` and `score_grads`, the second as `rows`,
+/// KEYS apart, too.
+///
+/// # Safety
+/// Scores and weight gradients are a row of PANEL for each of the logs, in aligned memory; there are rows
+/// and steps for an even number of them; the features are there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn score_gradients<E: Element, const WHOLE: bool>(
+    of: &Rows<'_, impl Fn(usize) -> u128>,
+    scores: *const f32,
+    weight_grads: *const f32,
+    weights: *mut u32,
+    score_grads: *mut u32,
+    rows: *mut E,
+) {
+    let log_scale = _mm512_set1_ps(of.log_scale);
+    let zero = _mm512_setzero_ps();
+    for i in (0..of.logs.len()).step_by(2) {
+        let both = |i: usize, c: usize| {
+            if i == of.logs.len() {
+                // The last of an odd number is beside a row of zeros.
+                return (zero, zero);
+            }
+            let log = _mm512_set1_ps(of.logs[i] * std::f32::consts::LOG2_E);
+            let delta = _mm512_set1_ps(of.deltas[i]);
+            let mask = if WHOLE { !0 } else { ((of.seen_by)(i) >> c) as __mmask16 };
+            let at = i * PANEL + c;
+            // SAFETY: sixteen values of row `i`.
+            let (s, dp) = unsafe { (_mm512_load_ps(scores.add(at)), _mm512_load_ps(weight_grads.add(at))) };
+            // SAFETY: the features are there.
+            let p = unsafe { E::exp2(_mm512_fmsub_ps(s, log_scale, log)) };
+            let p = _mm512_maskz_mov_ps(mask, p);
+            let ds = _mm512_mul_ps(p, _mm512_sub_ps(dp, delta));
+            (p, _mm512_maskz_mov_ps(mask, ds))
+        };
+        for c in (0..PANEL).step_by(16) {
+            let ((p_low, ds_low), (p_high, ds_high)) = (both(i, c), both(i + 1, c));
+            // SAFETY: by the caller.
+            unsafe {
+                let step = i / E::GROUP * PANEL + c;
+                E::store_steps(weights.add(step), p_low, p_high);
+                E::store_steps_and_rows(score_grads.add(step), rows.add(i * KEYS + c), KEYS, ds_low, ds_high);
+            }
+        }
+    }
+}
+
+/// `c += aᵀ · b` over the steps of each panel of A that are used: A is panels of `m` columns, B panels of
+/// `n` columns, both of `count` steps.
+///
+/// # Safety
+/// As for the column kernel.
+unsafe fn columns_times<E: Element>(
+    m: usize,
+    n: usize,
+    count: usize,
+    used: &[(usize, usize)],
+    a: &[Step],
+    b: &[Step],
+    to: *mut f32,
+) {
+    for (pa, (from, until)) in
+        used.iter().enumerate().take(panels(m)).filter(|(_, (from, until))| from < until)
+    {
+        for pb in 0..panels(n) {
+            let columns = (n - pb * PANEL).min(PANEL);
+            for i in (0..(m - pa * PANEL).min(PANEL)).step_by(COLUMNS) {
+                let rows = (m - pa * PANEL - i).min(COLUMNS);
+                // SAFETY: by the caller.
+                unsafe {
+                    let at = to.add((pa * PANEL + i) * n + pb * PANEL);
+                    let c = Tile { to: at.cast(), stride: n, columns, write: Write::Add };
+                    let a = a[pa * count + from].0.as_ptr().add(i).cast();
+                    E::column_kernel(rows, until - from, a, b[pb * count + from].0.as_ptr().cast(), c);
+                }
+            }
+        }
+    }
+}

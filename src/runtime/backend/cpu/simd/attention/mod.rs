@@ -1,0 +1,199 @@
+//! Blocked attention, forward and backward (FlashAttention, arXiv:2205.14135 and 2307.08691), with
+//! causal and document masks, grouped key heads and no array of context × context.
+//!
+//! Keys and values of all heads are packed once per call. Scores exist for one tile of queries (as many
+//! as the row kernel takes) over one block of keys at a time: they are made, weighed and used up
+//! while they lie in the first-level cache, and a tile sees no further than its last query.
+
+mod backward;
+mod forward;
+#[cfg(test)]
+mod tests;
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+pub(crate) use backward::backward;
+pub(crate) use forward::forward;
+
+use super::element::{Element, first};
+use super::micro::{Tile, Write};
+use super::pack::{self, panels, steps};
+use super::{PANEL, Step, room};
+use crate::runtime::backend::AttentionShape;
+
+/// Keys of a block.
+const KEYS: usize = 128;
+
+/// One row's tokens and one key head, for packing.
+fn key_heads(shape: &AttentionShape) -> usize {
+    shape.rows * shape.kv_heads
+}
+
+/// Steps of a head's keys as columns: panels over the tokens, steps over the head dimension.
+fn across<E: Element>(shape: &AttentionShape) -> usize {
+    panels(shape.context) * steps::<E>(shape.head_dim)
+}
+
+/// Steps of a head's keys or values as rows: panels over the head dimension, steps over the tokens,
+/// with a block's worth of zeros behind them because a block of keys may reach past the end.
+fn along<E: Element>(shape: &AttentionShape) -> usize {
+    panels(shape.head_dim) * depth::<E>(shape)
+}
+
+fn depth<E: Element>(shape: &AttentionShape) -> usize {
+    steps::<E>(shape.context.next_multiple_of(KEYS))
+}
+
+/// Pack columns `offset..offset + head_dim` of a row's tokens as panels over the tokens.
+///
+/// # Safety
+/// `from` holds `context` rows of `ld` values; the features are there.
+unsafe fn pack_across<E: Element>(shape: &AttentionShape, from: *const E, ld: usize, to: &mut [Step]) {
+    let per = steps::<E>(shape.head_dim);
+    for (p, panel) in to.chunks_mut(per).enumerate() {
+        let n = (shape.context - p * PANEL).min(PANEL);
+        // SAFETY: the panel's rows are below `context`.
+        unsafe { pack::columns::<E, E>(from.add(p * PANEL * ld), ld, shape.head_dim, n, panel) };
+    }
+}
+
+/// Pack the same as panels over the head dimension.
+///
+/// # Safety
+/// As for `pack_across`.
+unsafe fn pack_along<E: Element>(
+    tokens: usize,
+    head_dim: usize,
+    from: *const E,
+    ld: usize,
+    depth: usize,
+    to: &mut [Step],
+) {
+    for (p, panel) in to.chunks_mut(depth).enumerate().take(panels(head_dim)) {
+        let n = (head_dim - p * PANEL).min(PANEL);
+        // SAFETY: the panel's columns are within the head.
+        unsafe { pack::rows::<E, E>(from.add(p * PANEL), ld, tokens, n, panel) };
+        panel[steps::<E>(tokens)..].fill(Step([0; PANEL]));
+    }
+}
+
+/// Room for `values` of a type in aligned memory: a vector that straddles two cache lines takes twice as
+/// long to load.
+fn space<T>(buffer: &mut Vec<Step>, values: usize) -> *mut T {
+    room(buffer, (values * size_of::<T>()).div_ceil(size_of::<Step>())).as_mut_ptr().cast()
+}
+
+/// `count` rows of `d` values, `ld` apart, one after the other. In place, rows a power of two apart
+/// would fall into a few sets of the first-level cache.
+///
+/// # Safety
+/// `from` holds the rows, `to` has room for them; the features are there.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn gather<E: Element>(count: usize, d: usize, from: *const E, ld: usize, to: *mut E) {
+    let lines = d * size_of::<E>() / 64;
+    for i in 0..count {
+        // SAFETY: by the caller.
+        unsafe {
+            let (from, to) = (from.add(i * ld), to.add(i * d));
+            for line in 0..lines {
+                let at = line * 64 / size_of::<E>();
+                _mm512_storeu_si512(to.add(at).cast(), _mm512_loadu_si512(from.add(at).cast()));
+            }
+            let at = lines * 64 / size_of::<E>();
+            if at < d {
+                std::ptr::copy_nonoverlapping(from.add(at), to.add(at), d - at);
+            }
+        }
+    }
+}
+
+/// Some steps of each panel of a packed operand.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    steps: &'a [Step],
+    /// Steps from one panel to the next.
+    depth: usize,
+    /// The first step.
+    from: usize,
+    /// How many.
+    count: usize,
+}
+
+impl Panels<'_> {
+    /// The first step of panel `p`.
+    fn of(&self, p: usize) -> *const u8 {
+        self.steps[p * self.depth + self.from].0.as_ptr().cast()
+    }
+}
+
+/// `c (+)= a · b` for as many rows as the row kernel takes of A and `n` columns of B; `c` lies at `to`, `stride` apart.
+///
+/// # Safety
+/// As for the row kernel.
+#[allow(clippy::too_many_arguments)]
+unsafe fn tile_times<E: Element>(
+    rows: usize,
+    a: *const E,
+    lda: usize,
+    b: Panels,
+    n: usize,
+    to: *mut f32,
+    stride: usize,
+    write: Write,
+) {
+    for p in 0..panels(n) {
+        // SAFETY: by the caller.
+        unsafe {
+            let to = to.add(p * PANEL).cast();
+            let c = Tile { to, stride, columns: (n - p * PANEL).min(PANEL), write };
+            E::row_kernel(rows, b.count, a, lda, b.of(p), c);
+        }
+    }
+}
+
+/// Which of `n` keys from `start` on lie in `from..to`, one bit for each; the bits of sixteen are a mask.
+fn visible(from: usize, to: usize, start: usize, n: usize) -> u128 {
+    const { assert!(KEYS == u128::BITS as usize) };
+    let (from, to) = (from.saturating_sub(start).min(n), to.saturating_sub(start).min(n));
+    if from < to { (!0 >> (KEYS - to)) & (!0 << from) } else { 0 }
+}
+
+/// Where a tile of queries stands to keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// No query sees any.
+    None,
+    /// Some are masked.
+    Some,
+    /// Every query sees all.
+    All,
+}
+
+/// What queries `queries` see of keys `start..start + n`. `attend_from` never decreases.
+fn sight(attend_from: &[u32], queries: &Range<usize>, start: usize, n: usize) -> Sight {
+    if queries.end <= start || attend_from[queries.start] as usize >= start + n {
+        Sight::None
+    } else if start + n <= queries.start + 1 && attend_from[queries.end - 1] as usize <= start {
+        Sight::All
+    } else {
+        Sight::Some
+    }
+}
+
+/// Round `from`, times `factor`, to elements.
+///
+/// # Safety
+/// `to` has room for them; the features are there.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn narrow<E: Element>(from: &[f32], factor: f32, to: *mut E) {
+    let factor = _mm512_set1_ps(factor);
+    for c in (0..from.len()).step_by(16) {
+        let mask = first(from.len() - c);
+        // SAFETY: by the caller.
+        unsafe {
+            let value = _mm512_maskz_loadu_ps(mask, from.as_ptr().add(c));
+            E::store(to.add(c), _mm512_mul_ps(value, factor), mask);
+        }
+    }
+}
