@@ -49,6 +49,16 @@ pub(super) struct Part {
     pub(super) sum: f32,
 }
 
+/// What the output layer makes of the logits of `rows` tokens.
+pub(super) struct Exponentials<'a, E> {
+    /// `e^(logit − largest)`, each [`BLOCK`] of columns beside its own largest; rows [`Shape::stride`] apart.
+    pub(super) values: &'a mut [E],
+    /// `[rows, blocks]`.
+    pub(super) parts: &'a mut [Part],
+    /// Logits of the targets, `[rows]`; left as it was where there is no target.
+    pub(super) of_target: &'a mut [f32],
+}
+
 /// Scratch of the products: packed operands, and f32 copies where the portable product needs them.
 /// Grown to the largest, then reused.
 #[derive(Default)]
@@ -125,9 +135,7 @@ impl Products {
         });
     }
 
-    /// `e^(x · wᵀ − largest)` in blocks of [`BLOCK`] columns, each with its own largest, kept in `parts`
-    /// (`[rows, blocks]`); logits of the targets, `[rows]`, where there is one.
-    #[allow(clippy::too_many_arguments)]
+    /// Exponentials of the logits `x · wᵀ`.
     pub(super) fn exponentials<E: Element>(
         &self,
         pool: &Pool,
@@ -135,16 +143,15 @@ impl Products {
         x: &[E],
         w: &[f32],
         targets: &[u32],
-        to: &mut [E],
-        parts: &mut [Part],
-        of_target: &mut [f32],
+        to: Exponentials<'_, E>,
     ) {
         let mut buffers = self.lock();
         #[cfg(target_arch = "x86_64")]
         if self.has_kernels::<E>(s.inputs) {
             let packed = &mut buffers.packed;
-            return pool.run(|| logits::exponentials(packed, s, x, w, targets, to, parts, of_target));
+            return pool.run(|| logits::exponentials(packed, s, x, w, targets, to));
         }
+        let Exponentials { values, parts, of_target } = to;
         let [a, b] = &mut buffers.wide;
         let x = widen(pool, x, s.rows * s.inputs, a);
         let blocks = s.outputs.div_ceil(BLOCK);
@@ -164,9 +171,9 @@ impl Products {
             }
         };
         let each = (parts, of_target);
-        if let Some(to) = E::as_f32_mut(to) {
-            logits_of(to, s.stride);
-            pool.chunks3((to, s.stride), (each.0, blocks), (each.1, 1), |i, logits, parts, of_target| {
+        if let Some(values) = E::as_f32_mut(values) {
+            logits_of(values, s.stride);
+            pool.chunks3((values, s.stride), (each.0, blocks), (each.1, 1), |i, logits, parts, of_target| {
                 row(i, &mut logits[..s.outputs], parts, &mut of_target[0]);
             });
             return;
@@ -183,7 +190,7 @@ impl Products {
             },
         );
         let logits = &*logits;
-        pool.chunks(to, s.stride, |i, to| {
+        pool.chunks(values, s.stride, |i, to| {
             for (to, from) in to.iter_mut().zip(&logits[i * s.outputs..][..s.outputs]) {
                 *to = E::of(*from);
             }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::element::Element;
 use super::exp::exp;
-use super::linear::{BLOCK, Part, Products, Shape};
+use super::linear::{BLOCK, Exponentials, Part, Products, Shape};
 use super::pool::Pool;
 use super::vectorise::vectorised;
 use crate::runtime::backend::LossShape;
@@ -109,7 +109,8 @@ pub(super) fn loss<E: Element>(
         let (values, parts) = (&mut values[..n * stride], &mut parts[..n * blocks]);
         let of_target = &mut of_target[..n];
         let shape_of_chunk = Shape { stride, ..Shape::new(n, width, vocab) };
-        products.exponentials(pool, shape_of_chunk, x, w, targets, values, parts, of_target);
+        let to = Exponentials { values: &mut *values, parts: &mut *parts, of_target: &mut *of_target };
+        products.exponentials(pool, shape_of_chunk, x, w, targets, to);
         let nll = (&mut nll[start..start + n], 1);
         let Some(g) = &mut gradients else {
             pool.chunks2(nll, (parts, blocks), |i, nll, parts| {

@@ -11,7 +11,7 @@ use super::gemm::{BLOCK_ROWS, PACKED_STEPS, weights};
 use super::micro::{ROWS, Tile, Write};
 use super::pack::{self, Weight, panels, steps};
 use super::{PANEL, Shared, Workspace, room};
-use crate::runtime::backend::cpu::linear::{BLOCK, Part, Shape};
+use crate::runtime::backend::cpu::linear::{BLOCK, Exponentials, Part, Shape};
 
 /// Panels of a [`BLOCK`].
 const BLOCK_PANELS: usize = BLOCK / PANEL;
@@ -19,17 +19,15 @@ const BLOCK_PANELS: usize = BLOCK / PANEL;
 /// As [`Products::exponentials`](crate::runtime::backend::cpu::linear::Products::exponentials).
 ///
 /// `inputs` must be even for bf16.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn exponentials<E: Element>(
     work: &mut Workspace,
     shape: Shape,
     x: &[E],
     w: &[f32],
     targets: &[u32],
-    to: &mut [E],
-    parts: &mut [Part],
-    of_target: &mut [f32],
+    to: Exponentials<'_, E>,
 ) {
+    let Exponentials { values: to, parts, of_target } = to;
     let Shape { rows, inputs, outputs, stride } = shape;
     assert!(inputs.is_multiple_of(E::GROUP) && outputs <= stride);
     assert!(x.len() >= rows * inputs && w.len() >= outputs * inputs && to.len() >= shape.extent());
