@@ -240,3 +240,147 @@ fn what_is_left_out_warns_and_can_be_denied() {
     let (done, text) = emit(dir.path(), "transformers", &["-A", "target_drops"]);
     assert!(done && !text.contains("E0950"), "{text}");
 }
+
+/// The learning rate that Megatron's scheduler gives after `rows` rows, from the settings of a launch.
+fn megatron_lr(settings: &BTreeMap<String, String>, rows: f64) -> f64 {
+    let get = |key: &str| settings.get(key).map(|v| v.parse::<f64>().expect("a number"));
+    let (peak, least) = (get("lr").unwrap(), get("min_lr").unwrap());
+    let (warmup, decay) = (get("lr_warmup_samples").unwrap_or(0.0), get("lr_decay_samples").unwrap());
+    if warmup > 0.0 && rows <= warmup {
+        let first = get("lr_warmup_init").unwrap();
+        return first + (peak - first) * rows / warmup;
+    }
+    let style = settings["lr_decay_style"].as_str();
+    if style == "constant" {
+        return peak;
+    }
+    if rows > decay {
+        return least;
+    }
+    let share = match style {
+        "WSD" => (rows - decay) / get("lr_wsd_decay_samples").unwrap() + 1.0,
+        _ => (rows - warmup) / (decay - warmup),
+    };
+    let style = if style == "WSD" { settings["lr_wsd_decay_style"].as_str() } else { style };
+    let left = match (style, share) {
+        (_, share) if share <= 0.0 => 1.0,
+        ("linear", share) => 1.0 - share,
+        ("cosine", share) => 0.5 * ((std::f64::consts::PI * share).cos() + 1.0),
+        ("minus_sqrt", share) => 1.0 - share.sqrt(),
+        other => panic!("{other:?}"),
+    };
+    least + left * (peak - least)
+}
+
+const MEGATRON: &str = r#"lints { missing_files = allow, anneal_too_short = allow, decay_too_short = allow, rope_reach = allow, target_drops = allow }
+model base { checkpoint = "checkpoints/base", init = smollm2_135m, context = 2Ki, lr = 1e-3 }
+source web { path = "web/*.jsonl" }
+stage main {
+  from      = base
+  tokens    = 20_100_000
+  context   = 1Ki
+  batch     = 16 seqs
+  mix       = web
+  lr        = LR
+  state     = weights_only
+  data_seed = 1
+  rope      = ROPE
+  MORE
+}
+"#;
+
+#[test]
+fn settings_of_megatron_give_the_learning_rates_of_the_plan() {
+    for lr in [
+        "0 then linear(to: 1e-3, over: 1_234_567) then linear(to: 0)",
+        "0 then linear(to: 1e-3, over: 100 steps) then cosine(to: 10% of peak)",
+        "0 then linear(to: 1e-3, over: 2M) then hold then linear(to: 1e-5, over: 4_321_000)",
+        "0 then linear(to: 1e-3, over: 2M) then hold then one_minus_sqrt(to: 0, over: 25% of stage)",
+        "inherit then hold then cosine(to: 0, over: 30% of stage)",
+        "inherit",
+    ] {
+        let file = MEGATRON.replace("LR", lr).replace("ROPE", "abf(theta: 200_000)").replace("MORE", "");
+        let dir = workplace(&file);
+        let (done, text) = emit(dir.path(), "megatron-bridge", &["-A", "optimizer_reset_without_warmup"]);
+        assert!(done, "{lr}: {text}");
+        let yaml = std::fs::read_to_string(dir.path().join("out/stages/main.yaml")).unwrap();
+        let settings: BTreeMap<String, String> = yaml
+            .lines()
+            .filter_map(|line| line.trim().split_once(": "))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        let csv = midc(dir.path(), &["plan", "run.curriculum", "--csv", "--points", "5000"]);
+        let csv = String::from_utf8(csv.stdout).unwrap();
+        let mut steps = 0;
+        for line in csv.lines().skip(1) {
+            let cells: Vec<&str> = line.split(',').collect();
+            let (tokens, planned): (f64, f64) = (cells[2].parse().unwrap(), cells[3].parse().unwrap());
+            let theirs = megatron_lr(&settings, tokens / 1024.0);
+            // Its clock counts whole rows: an edge is half a row off at most.
+            let slope = if lr.contains("sqrt") { 0.02 } else { 1e-3 };
+            assert!(
+                (planned - theirs).abs() <= slope * 1e-3,
+                "{lr}: {planned} and {theirs} at {tokens}\n{yaml}"
+            );
+            steps += 1;
+        }
+        assert_eq!(steps, 1227, "{lr}");
+    }
+}
+
+#[test]
+fn what_the_written_engines_would_do_otherwise_is_refused() {
+    let half = "checkpoint half { at = 600 steps }";
+    for (engine, lr, rope, more, words) in [
+        (
+            "megatron-bridge",
+            "0 then linear(to: 1e-3, over: 2M) then hold then exp(to: 1e-5, over: 4M)",
+            "abf(theta: 200_000)",
+            "",
+            "has no learning rate of this shape",
+        ),
+        (
+            "megatron-bridge",
+            "1e-3 then linear(to: 0)",
+            "yarn(factor: 2, original: 2Ki, attention_factor: 1.2)",
+            "",
+            "has no `attention_factor` set outright",
+        ),
+        (
+            "megatron-bridge",
+            "1e-3 then linear(to: 0)",
+            "abf(theta: 200_000)",
+            half,
+            "has no checkpoint at a step",
+        ),
+        ("torchtitan", "1e-3 then linear(to: 0)", "abf(theta: 200_000)", half, "has no checkpoint at a step"),
+    ] {
+        let file = MEGATRON.replace("LR", lr).replace("ROPE", rope).replace("MORE", more);
+        let dir = workplace(&file);
+        let (done, text) = emit(dir.path(), engine, &["-A", "optimizer_reset_without_warmup"]);
+        assert!(!done && text.contains(words), "{engine}, {words}: {text}");
+        assert_eq!(text.matches("[E0901]").count(), 1, "{engine}: {text}");
+    }
+    // Nothing in a document says what the next one is: where attention stops, so does the loss.
+    for (attention, masked) in [("causal", "false"), ("documents", "true")] {
+        let file = MEGATRON
+            .replace("LR", "1e-3 then linear(to: 0)")
+            .replace("ROPE", "abf(theta: 200_000)")
+            .replace("MORE", &format!("attention = {attention}"));
+        let dir = workplace(&file);
+        let (done, text) = emit(dir.path(), "megatron-bridge", &["-A", "optimizer_reset_without_warmup"]);
+        assert!(done, "{text}");
+        let yaml = std::fs::read_to_string(dir.path().join("out/stages/main.yaml")).unwrap();
+        for key in ["reset_position_ids", "reset_attention_mask", "eod_mask_loss"] {
+            assert!(yaml.contains(&format!("  {key}: {masked}\n")), "{attention}, {key}\n{yaml}");
+        }
+    }
+    // On a periodic checkpoint a name costs nothing.
+    let file = MEGATRON
+        .replace("LR", "1e-3 then linear(to: 0)")
+        .replace("ROPE", "abf(theta: 200_000)")
+        .replace("MORE", &format!("{half}\n  save_every = 200 steps"));
+    let dir = workplace(&file);
+    let (done, text) = emit(dir.path(), "torchtitan", &["-A", "optimizer_reset_without_warmup"]);
+    assert!(done, "{text}");
+}

@@ -29,7 +29,7 @@ fn run(policy: &str) -> (String, Vec<u64>) {
         .arg(&run)
         .arg("--cache-dir")
         .arg(dir.path().join("cache"))
-        .args(["--on-nonfinite", policy])
+        .args(["--on-nonfinite", policy, "-A", "lr_scale"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2), "{policy}");

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod compile;
+mod completions;
 mod curriculum;
 mod data;
 mod device;
@@ -17,6 +18,7 @@ mod fmt;
 mod graph;
 mod input;
 mod lsp;
+mod new;
 mod plan;
 mod plan_diff;
 mod plan_file;
@@ -44,6 +46,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    New(new::Args),
     Check(check::Args),
     Plan(plan::Args),
     Graph(graph::Args),
@@ -60,6 +63,7 @@ enum Command {
     Lsp(lsp::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
+    Completions(completions::Args),
 }
 
 /// Exit code of a run that found what it looks for: diagnostics at deny level, a failed gate.
@@ -71,6 +75,7 @@ pub(crate) const FAILED: u8 = 2;
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
+        Command::New(args) => new::run(args),
         Command::Check(args) => check::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Graph(args) => graph::run(args),
@@ -87,6 +92,7 @@ pub fn run() -> ExitCode {
         Command::Lsp(args) => lsp::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Completions(args) => completions::run(args),
     };
     match outcome {
         Ok(code) => code,

@@ -122,7 +122,7 @@ codes! {
     WRONG_KIND E0211, "the wrong kind of thing";
     CYCLE E0212, "a circle of definitions";
     RESERVED_NAME E0213, "a reserved name";
-    UNKNOWN_ATTRIBUTE E0214, "an unknown attribute";
+    UNKNOWN_ATTRIBUTE E0214, "an unknown attribute, or one that says nothing";
     UNKNOWN_PROPERTY E0215, "an unknown property";
     BLOCK_NAME E0216, "a block without its name, or with one too many";
 
@@ -161,7 +161,7 @@ codes! {
     CURVE_SHAPE E0404, "a shape that cannot go there";
     CURVE_INHERIT E0405, "nothing to inherit";
     CURVE_PEAK E0406, "a peak of nothing";
-    CURVE_UNTIL E0407, "a condition that is never reached";
+    CURVE_UNTIL E0407, "a condition that is never reached, or holds from the start";
     CURVE_START E0408, "a curve without a start";
     CURVE_SEGMENT E0409, "not a segment of this curve";
     CURVE_SPAN E0410, "a span that cannot be measured";
@@ -173,6 +173,7 @@ codes! {
     LR_RISES_IN_DECAY E0452 Deny "lr_rises_in_decay", "a schedule that runs backwards";
     OPTIMIZER_RESET E0453 Warn "optimizer_reset_without_warmup", "a fresh optimizer at the full learning rate";
     DECAY_TOO_SHORT E0454 Warn "decay_too_short", "a decay of under 5% of the stable phase";
+    LR_SCALE E0455 Deny "lr_scale", "a learning rate that trains nothing, or that no model survives";
 
     // E05xx: stages and the graph.
     STAGE_LENGTH E0501, "a stage without a length, or with two";

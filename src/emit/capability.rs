@@ -336,16 +336,26 @@ pub const TABLE: &[Capability] = &[
         uses: |plan| {
             stages(plan, "rope", |s| {
                 let rope = s.rope.as_ref()?;
-                let RopeScaling::Yarn { factor, .. } = rope.scaling else { return None };
-                let standard = 0.1 * factor.ln() + 1.0;
-                ((rope.attention_factor - standard).abs() > 1e-9)
-                    .then(|| format!("the attention factor is {}, not {standard}", rope.attention_factor))
+                own_attention_factor(rope).filter(|_| !factor_set_outright(rope))
             })
         },
         transformers: Yes,
         olmo_core: No("leave `mscale` and `mscale_all_dim` out: the engine always takes 0.1·ln(factor) + 1"),
         torchtitan: No("leave `mscale` and `mscale_all_dim` out: the engine always takes 0.1·ln(factor) + 1"),
         megatron_bridge: Yes,
+    },
+    Capability {
+        feature: "`attention_factor` set outright",
+        uses: |plan| {
+            stages(plan, "rope", |s| {
+                let rope = s.rope.as_ref()?;
+                own_attention_factor(rope).filter(|_| factor_set_outright(rope))
+            })
+        },
+        transformers: Yes,
+        olmo_core: No("leave it out: the engine always takes 0.1·ln(factor) + 1"),
+        torchtitan: No("leave it out: the engine always takes 0.1·ln(factor) + 1"),
+        megatron_bridge: No("write `mscale` and `mscale_all_dim`, whose quotient the engine takes"),
     },
     Capability {
         feature: "base that `ntk` comes to without a known head",
@@ -386,6 +396,74 @@ pub const TABLE: &[Capability] = &[
         megatron_bridge: Drops("all periodic checkpoints stay: delete them by hand"),
     },
     Capability {
+        feature: "checkpoint at a step of its own",
+        uses: |plan| {
+            let own = |s: &&StagePlan, step: u64| {
+                step > 0 && step < s.steps && s.save_every.is_none_or(|every| !step.is_multiple_of(every))
+            };
+            let named = plan.stages.iter().flat_map(|s| s.checkpoints.iter().map(move |c| (s, c)));
+            named
+                .filter(|(s, c)| own(s, c.step))
+                .map(|(s, c)| {
+                    at(
+                        Place::Stage(s.name.clone(), "checkpoint"),
+                        format!("`{}` comes after {} of {} steps", c.name, c.step, s.steps),
+                    )
+                })
+                .collect()
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: No("write a `save_every` that falls on it, or split the stage there"),
+        megatron_bridge: No("write a `save_every` that falls on it, or split the stage there"),
+    },
+    Capability {
+        feature: "source that is changed as it is read",
+        uses: |plan| {
+            let drawn = |name: &str| {
+                plan.stages
+                    .iter()
+                    .find_map(|s| s.mix.iter().any(|m| m.source == name).then(|| s.name.clone()))
+            };
+            let changed = |p: &&crate::plan::SourcePlan| {
+                let field = [
+                    (p.filter.is_some(), "where"),
+                    (p.text.is_some(), "text"),
+                    (p.fim.is_some(), "fim"),
+                    (p.dedup, "dedup"),
+                    (!p.exclude.is_empty(), "exclude"),
+                    (p.order != "shuffled", "order"),
+                ];
+                field.into_iter().find_map(|(set, name)| set.then_some(name))
+            };
+            plan.sources
+                .iter()
+                .filter_map(|p| {
+                    let place = Place::Stage(drawn(&p.name)?, "mix");
+                    Some(at(place, format!("`{}` has `{}`", p.name, changed(&p)?)))
+                })
+                .collect()
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: Yes,
+        megatron_bridge: OnlyIf(
+            "its `SOURCE_text_document` is made from what that leaves: Megatron reads documents as they are",
+        ),
+    },
+    Capability {
+        feature: "precision of its own",
+        uses: |plan| {
+            stages(plan, "precision", |s| {
+                matches!(s.precision, Some(crate::plan::Precision::F32)).then(|| "f32 throughout".to_owned())
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: OnlyIf("you set it: the launch leaves the engine's own, which is bf16"),
+        megatron_bridge: OnlyIf("you set it: the launch leaves the engine's own, which is bf16"),
+    },
+    Capability {
         feature: "`eval` during a stage",
         uses: |plan| {
             let evals = plan.stages.iter().filter_map(|s| Some((s, s.evals.first()?)));
@@ -415,6 +493,18 @@ pub const TABLE: &[Capability] = &[
         megatron_bridge: No("make the soup with `midc soup` and name the result as a model"),
     },
 ];
+
+/// The attention factor, where it is not the one that YaRN comes with.
+fn own_attention_factor(rope: &RopePlan) -> Option<String> {
+    let RopeScaling::Yarn { factor, .. } = rope.scaling else { return None };
+    let standard = 0.1 * factor.ln() + 1.0;
+    ((rope.attention_factor - standard).abs() > 1e-9)
+        .then(|| format!("the attention factor is {}, not {standard}", rope.attention_factor))
+}
+
+fn factor_set_outright(rope: &RopePlan) -> bool {
+    matches!(rope.scaling, RopeScaling::Yarn { attention_factor: Some(_), .. })
+}
 
 fn common(scaling: &RopeScaling) -> bool {
     matches!(

@@ -24,11 +24,9 @@ pub(super) fn files(plan: &Plan, base: &str) -> Vec<File> {
 /// Settings of Megatron's scheduler for a learning rate; `None` when it has no words for the curve.
 /// It knows a linear warm-up, then one decay to the end, or a plateau and then one decay.
 pub(super) fn schedule(stage: &StagePlan) -> Option<Vec<(&'static str, String)>> {
-    let rows = |tokens: u64| {
-        let step = stage.step_containing(tokens.min(stage.tokens));
-        let sequences = stage.phases.first().map_or(0, |p| p.sequences);
-        (step * sequences).to_string()
-    };
+    // Its clock counts rows, those of a step at once; a place inside a step is as good as any.
+    let context = stage.phases.first().map_or(1, |p| p.context);
+    let rows = |tokens: u64| (tokens + context / 2) / context;
     let mut segments: &[Segment] = &stage.lr.curve.segments;
     let total = rows(stage.tokens);
     let mut out: Vec<(&'static str, String)> = Vec::new();
@@ -39,7 +37,7 @@ pub(super) fn schedule(stage: &StagePlan) -> Option<Vec<(&'static str, String)>>
         && !rest.is_empty()
     {
         out.push(("lr_warmup_init", number(first.from)));
-        out.push(("lr_warmup_samples", rows(first.end)));
+        out.push(("lr_warmup_samples", rows(first.end).to_string()));
         peak = first.to;
         segments = rest;
     }
@@ -55,18 +53,17 @@ pub(super) fn schedule(stage: &StagePlan) -> Option<Vec<(&'static str, String)>>
                 Shape::Linear => "linear",
                 Shape::Cosine => "cosine",
                 Shape::OneMinusSqrt => "minus_sqrt",
-                Shape::Exp => "exponential",
+                // Its `exponential` is min + (max − min)·(2·0.5^u − 1), which is no shape of ours.
                 _ => return None,
             };
-            let (start, end): (u64, u64) = (rows(decay.start).parse().ok()?, total.parse().ok()?);
             out.push(("lr_wsd_decay_style", style.to_owned()));
-            out.push(("lr_wsd_decay_samples", (end - start).to_string()));
+            out.push(("lr_wsd_decay_samples", (total - rows(decay.start)).to_string()));
             "WSD"
         }
         _ => return None,
     };
     out.push(("lr_decay_style", style.to_owned()));
-    out.push(("lr_decay_samples", total));
+    out.push(("lr_decay_samples", total.to_string()));
     out.push(("lr", number(peak)));
     out.push(("min_lr", number(end)));
     Some(out)
@@ -88,7 +85,8 @@ fn overrides(plan: &Plan, stage: &StagePlan) -> String {
     let _ = write!(
         out,
         "model:\n  seq_length: {context}\n{rope}dataset:\n  seq_length: {context}\n  random_seed: {seed}\n  \
-         reset_position_ids: {documents}\n  reset_attention_mask: {documents}\n  blend:\n",
+         reset_position_ids: {documents}\n  reset_attention_mask: {documents}\n  eod_mask_loss: {documents}\n  \
+         blend:\n",
         context = phase.context,
         rope = stage.rope.as_ref().map(rope).unwrap_or_default(),
         seed = stage.data_seed,
@@ -162,10 +160,9 @@ fn rope(rope: &RopePlan) -> String {
                  yarn_original_max_position_embeddings: {original}\n  yarn_beta_fast: {beta_fast}\n  \
                  yarn_beta_slow: {beta_slow}\n  yarn_correction_range_round_to_int: {truncate}\n"
             );
-            for (key, value) in [("yarn_mscale", mscale), ("yarn_mscale_all_dim", mscale_all_dim)] {
-                if let Some(value) = value {
-                    let _ = writeln!(out, "  {key}: {value}");
-                }
+            // One alone says nothing to transformers, and would to Megatron.
+            if let (Some(mscale), Some(all)) = (mscale, mscale_all_dim) {
+                let _ = write!(out, "  yarn_mscale: {mscale}\n  yarn_mscale_all_dim: {all}\n");
             }
             out
         }

@@ -67,7 +67,7 @@ fn at_start<'p>(plan: &'p Plan, stage: &'p StagePlan, before: &BTreeMap<&'p str,
         let mut drawn = before.get(from.name.as_str()).cloned().unwrap_or_default();
         let at = from.step_point(step).tokens;
         for m in &from.mix {
-            *drawn.entry(&m.source).or_insert(0) += taken(m, at);
+            *drawn.entry(&m.source).or_insert(0) += by_ledger(from, m, at).round() as u64;
         }
         drawn
     };
@@ -88,14 +88,25 @@ fn at_start<'p>(plan: &'p Plan, stage: &'p StagePlan, before: &BTreeMap<&'p str,
     }
 }
 
-/// Tokens of a source in the first `at` tokens of a stage.
+/// Tokens of a source in the first `at` tokens of a stage, by the integral of its weight.
 pub(super) fn taken(portion: &MixPlan, at: u64) -> u64 {
     (portion.weight.mean(at) * at as f64).round() as u64
 }
 
+/// The same, so that it ends on what the plan says the whole stage draws. A step reads by the weight
+/// at its first token: where weights move the integral is off by part of a step.
+fn by_ledger(stage: &StagePlan, portion: &MixPlan, at: u64) -> f64 {
+    let integral = |at: u64| portion.weight.mean(at) * at as f64;
+    let whole = integral(stage.tokens + stage.overshoot_tokens);
+    match portion.weight.as_constant() {
+        None if whole > 0.0 => integral(at) / whole * portion.tokens as f64,
+        _ => integral(at),
+    }
+}
+
 /// The first token of `stage` before which `limit` tokens have been drawn, `already` of them earlier.
 fn crossing(stage: &StagePlan, portion: &MixPlan, already: u64, limit: f64) -> Option<u64> {
-    let reached = |at: u64| already as f64 + portion.weight.mean(at) * at as f64 >= limit;
+    let reached = |at: u64| already as f64 + by_ledger(stage, portion, at) >= limit;
     let end = stage.tokens + stage.overshoot_tokens;
     if already as f64 >= limit || !reached(end) {
         return None;

@@ -147,7 +147,11 @@ pub const FUNCTIONS: &[Function] = &[
         Family::Segment,
         &[
             OVER,
-            may("until", Ty::Condition, "Hold until a condition on the stage's learning rate becomes true."),
+            may(
+                "until",
+                Ty::Condition,
+                "Hold until a condition on the stage's learning rate becomes true; it must not hold already.",
+            ),
         ],
         "Stays where the last segment ended.",
     ),

@@ -1,9 +1,9 @@
 //! Attributes before items and fields: only those of the schema table have a meaning.
 
 use crate::diag::suggest::nearest;
-use crate::diag::{Diagnostic, codes};
+use crate::diag::{Applicability, Diagnostic, codes};
 use crate::schema;
-use crate::syntax::ast::{Block, EntryKind, Expr, ItemKind, Preface};
+use crate::syntax::ast::{Attr, Block, EntryKind, Expr, ExprKind, ItemKind, PathSegment, Preface};
 
 use super::checker::Checker;
 use super::eval::Scope;
@@ -68,6 +68,7 @@ impl<'p> Checker<'p> {
         for attr in &preface.attrs {
             let name = &attr.name;
             if known().any(|k| k == name.text) {
+                self.attribute_arguments(attr);
                 continue;
             }
             let d = Diagnostic::error(
@@ -80,6 +81,52 @@ impl<'p> Checker<'p> {
             self.push(suggest(d, name.span, nearest(&name.text, known()), otherwise));
         }
     }
+
+    /// `@allow` without a lint, or with `"lint"`, would silence nothing; `@cite` without its source
+    /// cites nothing.
+    fn attribute_arguments(&mut self, attr: &'p Attr) {
+        let name = &attr.name.text;
+        let level = matches!(name.as_str(), "allow" | "warn" | "deny");
+        let wrong = attr.args.iter().find(|arg| {
+            !matches!(arg.value.kind, ExprKind::Error)
+                && (arg.name.is_some()
+                    || match level {
+                        true => !lone_word(&arg.value),
+                        false => !matches!(arg.value.kind, ExprKind::Str(_)),
+                    })
+        });
+        let missing = attr.args.is_empty() && name != "assumed";
+        let (span, message, label) = match wrong {
+            Some(arg) if level => {
+                (arg.span, format!("`@{name}` of something that is no lint"), "not the name of a lint")
+            }
+            Some(arg) => (arg.span, format!("`@{name}` of something that is no text"), "not a text"),
+            None if missing && level => {
+                (attr.span, format!("`@{name}` does not say which lint"), "of which lint?")
+            }
+            None if missing => (attr.span, format!("`@{name}` does not say what"), "where was it published?"),
+            None => return,
+        };
+        let d = Diagnostic::error(codes::UNKNOWN_ATTRIBUTE, span, message, label);
+        let Some(ExprKind::Str(text)) = wrong.map(|arg| &arg.value.kind).filter(|_| level) else {
+            self.push(d.help(match level {
+                true => format!("write `@{name}(lr_jump)`; `midc explain list` names all lints"),
+                false if name == "assumed" => "write `@assumed(\"not disclosed\")`".to_owned(),
+                false => format!("write `@{name}(\"arXiv:2501.00656 Table 5\")`"),
+            }));
+            return;
+        };
+        self.push(match codes::lints().any(|lint| lint == text) {
+            true => d.fix("take the quotes away", Applicability::MachineApplicable, span, text.clone()),
+            false => d.help("a reason stands in a comment: `@allow(lr_jump)  # why`"),
+        });
+    }
+}
+
+/// The word that is the whole of an expression.
+fn lone_word(expr: &Expr) -> bool {
+    matches!(&expr.kind, ExprKind::Path(path)
+        if matches!(path.segments.as_slice(), [PathSegment::Name(_)]))
 }
 
 /// Whether `@assumed` stands before it.

@@ -134,6 +134,29 @@ impl<'p> Checker<'p> {
         Some(Chain { start, segments, truncated, span: value.span })
     }
 
+    /// A number without unit or magnitude that is shorter than the shortest step: steps are meant.
+    fn steps_for_tokens(&mut self, n: Rational, value: &Val<'p>, field: &str, clock: Option<&Clock>) -> bool {
+        let shortest = clock.and_then(|c| c.phases.iter().map(|p| p.sequences * p.context).min());
+        let written = self.text(value.span);
+        let bare = written.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+        let Some(step) = shortest else { return false };
+        if !bare || n <= Rational::from_integer(0) || n >= Rational::from_integer(i128::from(step)) {
+            return false;
+        }
+        let end = Span { start: value.span.end, ..value.span };
+        self.push(
+            Diagnostic::error(
+                codes::CURVE_SPAN,
+                value.span,
+                format!("`{field}` is {written} tokens, less than one step"),
+                format!("a step is {} tokens or more", show::count(step)),
+            )
+            .help("a number without a unit counts tokens")
+            .fix("count steps", Applicability::MaybeIncorrect, end, " steps"),
+        );
+        true
+    }
+
     /// Put the segments of a chain at token positions; they must tile the stage.
     pub(crate) fn place(&mut self, chain: &Chain<'p>, frame: Frame<'_>) -> Option<Vec<Placed<'p>>> {
         let mut open: Option<usize> = None;
@@ -394,6 +417,7 @@ impl<'p> Checker<'p> {
         steps: impl Fn(&Clock, u64) -> u64,
     ) -> Option<Rational> {
         match value.kind {
+            Kind::Number(n) if self.steps_for_tokens(n, value, field, frame.clock) => None,
             Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => {
                 self.count(n, value.span, field).map(|v| Rational::from_integer(i128::from(v)))
             }

@@ -80,7 +80,10 @@ impl<'p> Checker<'p> {
             },
             ExprKind::Not(_) | ExprKind::Where { .. } => Kind::Condition(expr),
             ExprKind::Of { share, whole } => self.eval_of(share, whole, scope),
-            ExprKind::Then(parts) => Kind::Chain(parts.iter().map(|e| self.eval(e, scope)).collect()),
+            ExprKind::Then(parts) => {
+                let parts = parts.iter().enumerate();
+                Kind::Chain(parts.map(|(i, e)| self.part(e, i > 0, scope)).collect())
+            }
             ExprKind::Paren(inner) => {
                 let inner = self.eval(inner, scope);
                 return Val { span, ..inner };
@@ -88,6 +91,28 @@ impl<'p> Checker<'p> {
             ExprKind::Error => Kind::Poison,
         };
         Val { kind, span }
+    }
+
+    /// A part of a curve. After `then` a function that is no segment is not asked for its arguments.
+    fn part(&mut self, expr: &'p Expr, after_then: bool, scope: &Scope<'p>) -> Val<'p> {
+        if let ExprKind::Call { callee, .. } = &expr.kind
+            && let [PathSegment::Name(name)] = callee.segments.as_slice()
+            && let Some(function) = schema::function(&name.text)
+            && after_then
+            && !matches!(function.family, Family::Segment | Family::Mix)
+        {
+            self.push(
+                Diagnostic::error(
+                    codes::CURVE_SEGMENT,
+                    name.span,
+                    format!("`{}` after `then`", name.text),
+                    "a segment is expected here",
+                )
+                .help("to jump to a value write `step(to: …)`; to approach it, `linear(to: …)`"),
+            );
+            return Val::poison(expr.span);
+        }
+        self.eval(expr, scope)
     }
 
     /// A name or dotted path.
@@ -196,7 +221,9 @@ impl<'p> Checker<'p> {
             format!("unknown name `{}`", first.text),
             "nothing with this name is defined here",
         );
-        if near.is_none() && schema::function(&first.text).is_some() {
+        if first.text == "heldout" && path.segments.len() == 1 {
+            d = d.help("say which share is held out: `heldout 1%`");
+        } else if near.is_none() && schema::function(&first.text).is_some() {
             d = d.help(format!("`{0}` is a function: write `{0}(…)`", first.text));
         } else {
             let near = near.or_else(|| nearest(&first.text, WORDS).map(str::to_owned));
@@ -410,8 +437,50 @@ impl<'p> Checker<'p> {
                 }
                 self.eval(expr, scope)
             }
+            // A function of another kind would be judged by arguments that are not its fault.
+            Ty::Rope | Ty::Optimizer => {
+                let ExprKind::Call { callee, .. } = &expr.kind else { return self.eval(expr, scope) };
+                let name = match callee.segments.as_slice() {
+                    [PathSegment::Name(name)] => name,
+                    _ => return self.eval(expr, scope),
+                };
+                let family = if ty == Ty::Rope { Family::Rope } else { Family::Optimizer };
+                if schema::function(&name.text).is_some_and(|f| f.family == family) {
+                    return self.eval(expr, scope);
+                }
+                self.foreign_function(name, family, field);
+                Val::poison(span)
+            }
             _ => self.eval(expr, scope),
         }
+    }
+
+    /// "`linear` is no `rope`": a function that does not belong where it stands.
+    fn foreign_function(&mut self, name: &ast::Ident, family: Family, field: &str) {
+        let known = || schema::FUNCTIONS.iter().filter(|f| f.family == family).map(|f| f.name);
+        // What configurations of Hugging Face call it.
+        let near = match (family, name.text.as_str()) {
+            (Family::Rope, "linear") => Some("pi"),
+            (Family::Rope, "dynamic") => Some("dynamic_ntk"),
+            (Family::Rope, "default") => Some("rope"),
+            _ => nearest(&name.text, known()),
+        };
+        let d = match schema::function(&name.text) {
+            Some(_) => Diagnostic::error(
+                codes::WRONG_VALUE,
+                name.span,
+                format!("`{}` is no value of `{field}`", name.text),
+                "a function of another kind",
+            ),
+            None => Diagnostic::error(
+                codes::UNKNOWN_FUNCTION,
+                name.span,
+                format!("unknown function `{}`", name.text),
+                "no function has this name",
+            ),
+        };
+        let all = known().map(|f| format!("`{f}(…)`")).collect::<Vec<_>>().join(", ");
+        self.push(suggest(d, name.span, near, &format!("`{field}` takes {all}")));
     }
 
     /// "`x` is not one of …".
@@ -512,55 +581,67 @@ impl<'p> Checker<'p> {
             _ => a.checked_div(&b),
         };
         let additive = matches!(op, BinaryOp::Add | BinaryOp::Sub);
-        let (a, b, wrap): (Rational, Rational, Box<dyn Fn(Rational) -> Kind<'p>>) =
-            match (&left.kind, &right.kind) {
-                (Kind::Number(a), Kind::Number(b)) => (*a, *b, Box::new(Kind::Number)),
-                (Kind::Share(a), Kind::Share(b)) if op == BinaryOp::Div => (*a, *b, Box::new(Kind::Number)),
-                (Kind::Share(a), Kind::Share(b)) => (*a, *b, Box::new(Kind::Share)),
-                (Kind::Share(a), Kind::Number(b)) if !additive => (*a, *b, Box::new(Kind::Share)),
-                (Kind::Number(a), Kind::Share(b)) if op == BinaryOp::Mul => (*a, *b, Box::new(Kind::Share)),
-                (Kind::Quantity(a, ua), Kind::Quantity(b, ub)) if ua == ub && additive => {
-                    let unit = *ua;
-                    (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
+        let (a, b, wrap): (Rational, Rational, Box<dyn Fn(Rational) -> Kind<'p>>) = match (
+            &left.kind,
+            &right.kind,
+        ) {
+            (Kind::Number(a), Kind::Number(b)) => (*a, *b, Box::new(Kind::Number)),
+            (Kind::Share(a), Kind::Share(b)) if op == BinaryOp::Div => (*a, *b, Box::new(Kind::Number)),
+            (Kind::Share(a), Kind::Share(b)) => (*a, *b, Box::new(Kind::Share)),
+            (Kind::Share(a), Kind::Number(b)) if !additive => (*a, *b, Box::new(Kind::Share)),
+            (Kind::Number(a), Kind::Share(b)) if op == BinaryOp::Mul => (*a, *b, Box::new(Kind::Share)),
+            (Kind::Quantity(a, ua), Kind::Quantity(b, ub)) if ua == ub && additive => {
+                let unit = *ua;
+                (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
+            }
+            (Kind::Quantity(a, ua), Kind::Quantity(b, ub)) if ua == ub && op == BinaryOp::Div => {
+                (*a, *b, Box::new(Kind::Number))
+            }
+            // A bare number beside tokens is tokens: `budget - 1B`.
+            (Kind::Quantity(a, Unit::Tokens), Kind::Number(b))
+            | (Kind::Number(a), Kind::Quantity(b, Unit::Tokens))
+                if additive =>
+            {
+                (*a, *b, Box::new(|v| Kind::Quantity(v, Unit::Tokens)))
+            }
+            (Kind::Quantity(a, unit), Kind::Number(b)) if !additive => {
+                let unit = *unit;
+                (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
+            }
+            (Kind::Number(a), Kind::Quantity(b, unit)) if op == BinaryOp::Mul => {
+                let unit = *unit;
+                (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
+            }
+            _ => {
+                let sign = match op {
+                    BinaryOp::Add => "+",
+                    BinaryOp::Sub => "-",
+                    BinaryOp::Mul => "*",
+                    _ => "/",
+                };
+                let mut d = Diagnostic::error(
+                    codes::WRONG_VALUE,
+                    op_span,
+                    format!("`{sign}` between {} and {}", left.describe(), right.describe()),
+                    "these two cannot be combined",
+                )
+                .label(left.span, left.describe())
+                .label(right.span, right.describe());
+                let span = |v: &Val<'p>| {
+                    matches!(
+                        v.kind,
+                        Kind::Number(_)
+                            | Kind::Quantity(_, Unit::Tokens | Unit::Steps)
+                            | Kind::Relative { whole: Whole::Stage | Whole::Total, .. }
+                    )
+                };
+                if additive && span(left) && span(right) {
+                    d = d.help("give both in `tokens`, or leave out the `over` of one segment: it takes what the others leave");
                 }
-                (Kind::Quantity(a, ua), Kind::Quantity(b, ub)) if ua == ub && op == BinaryOp::Div => {
-                    (*a, *b, Box::new(Kind::Number))
-                }
-                // A bare number beside tokens is tokens: `budget - 1B`.
-                (Kind::Quantity(a, Unit::Tokens), Kind::Number(b))
-                | (Kind::Number(a), Kind::Quantity(b, Unit::Tokens))
-                    if additive =>
-                {
-                    (*a, *b, Box::new(|v| Kind::Quantity(v, Unit::Tokens)))
-                }
-                (Kind::Quantity(a, unit), Kind::Number(b)) if !additive => {
-                    let unit = *unit;
-                    (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
-                }
-                (Kind::Number(a), Kind::Quantity(b, unit)) if op == BinaryOp::Mul => {
-                    let unit = *unit;
-                    (*a, *b, Box::new(move |v| Kind::Quantity(v, unit)))
-                }
-                _ => {
-                    let sign = match op {
-                        BinaryOp::Add => "+",
-                        BinaryOp::Sub => "-",
-                        BinaryOp::Mul => "*",
-                        _ => "/",
-                    };
-                    self.push(
-                        Diagnostic::error(
-                            codes::WRONG_VALUE,
-                            op_span,
-                            format!("`{sign}` between {} and {}", left.describe(), right.describe()),
-                            "these two cannot be combined",
-                        )
-                        .label(left.span, left.describe())
-                        .label(right.span, right.describe()),
-                    );
-                    return Kind::Poison;
-                }
-            };
+                self.push(d);
+                return Kind::Poison;
+            }
+        };
         if op == BinaryOp::Div && b == Rational::from_integer(0) {
             self.push(Diagnostic::error(codes::OUT_OF_RANGE, right.span, "division by zero", "this is zero"));
             return Kind::Poison;

@@ -27,10 +27,25 @@ impl<'p> Checker<'p> {
             format!("`{field}` takes {}, not {found}", ty.describe()),
             format!("this is {found}"),
         );
+        if let Kind::Text(text) = &value.kind
+            && text.starts_with(|c: char| c.is_ascii_digit())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-%".contains(c))
+        {
+            d = d.fix("take the quotes away", Applicability::MaybeIncorrect, value.span, text.to_string());
+        }
+        if let Kind::Quantity(_, unit @ (Unit::Steps | Unit::Epochs | Unit::Seqs)) = value.kind
+            && field == "tokens"
+            && ty == Ty::Tokens
+        {
+            d = match unit {
+                Unit::Steps => d.help("a length in steps is the field `steps`: `steps = 2_000`"),
+                _ => d.help("write the number of tokens: `50B`"),
+            };
+        }
         if let Kind::Share(_) = value.kind {
             let of = match ty {
                 Ty::Span | Ty::Tokens => Some("of stage"),
-                Ty::Target | Ty::Lr | Ty::Number => Some("of peak"),
+                Ty::Target | Ty::Lr => Some("of peak"),
                 _ => None,
             };
             if let Some(of) = of {

@@ -195,6 +195,21 @@ impl<'p> Checker<'p> {
                 return None;
             }
         };
+        let share = matches!(call.function.name, "needle" | "choice");
+        if share && !relative_to_from && !(0.0..=1.0).contains(&bound) {
+            let mut d = Diagnostic::error(
+                codes::OUT_OF_RANGE,
+                right.span,
+                format!("`{}` is never {}", call.function.name, show::percent(bound)),
+                "a share lies between 0% and 100%",
+            );
+            if matches!(&right.kind, ExprKind::Quantity(q) if !q.percent) && bound > 1.0 && bound <= 100.0 {
+                let end = crate::source::Span { start: right.span.end, ..right.span };
+                d = d.fix("make it a share", crate::diag::Applicability::MaybeIncorrect, end, "%");
+            }
+            self.push(d);
+            return None;
+        }
         Some(Gate {
             text: self.text(expr.span),
             measure: call.function.name.to_owned(),

@@ -83,6 +83,25 @@ impl<'p> Checker<'p> {
                 None => sound = false,
             }
         }
+        // They speak of a training that a fresh model has not had: nothing would read them.
+        let past = ["lr", "seen", "mix"].into_iter().find_map(|f| Some((f, fields.entry(f)?)));
+        if let (Some((field, entry)), None, Some(init), false) =
+            (past, fields.get("checkpoint"), fields.get("init"), fields.doubtful)
+        {
+            self.push(
+                Diagnostic::error(
+                    codes::MISSING_FIELD,
+                    entry.span,
+                    format!("`{field}` of a model without `checkpoint`"),
+                    "a fresh model has seen nothing",
+                )
+                .label(init.span, "initialised at random")
+                .help(
+                    "write `checkpoint = \"DIR\"` beside `init` (it may be missing here), or take this out",
+                ),
+            );
+            sound = false;
+        }
         let config =
             self.config(checkpoint.as_deref(), scope.module, fields.get("checkpoint").map(|e| e.span));
         let (mut theta, mut own_rope, mut architecture) = (None, None, None);

@@ -196,6 +196,19 @@ impl<'p> Checker<'p> {
         let targets = std::iter::once(&chain.start).chain(chain.segments.iter().filter_map(|c| c.arg("to")));
         for value in targets {
             let found = match value.kind {
+                // More than the peak would be the peak itself.
+                Kind::Relative { share, whole: Whole::Peak, .. } if share > Rational::from_integer(1) => {
+                    self.push(
+                        Diagnostic::error(
+                            codes::CURVE_PEAK,
+                            value.span,
+                            "a learning rate above its own peak",
+                            format!("this is {} of the largest value", show::exact_percent(share)),
+                        )
+                        .help("write the highest value as a number; shares of `peak` go up to 100%"),
+                    );
+                    return None;
+                }
                 Kind::Word("peak") | Kind::Relative { whole: Whole::Peak, .. } => {
                     relative = relative.or(Some(value.span));
                     continue;
@@ -207,15 +220,20 @@ impl<'p> Checker<'p> {
                 peak = Some(found);
             }
         }
-        if let (Some(span), None) = (relative, peak) {
+        if let Some(span) = relative
+            && peak.is_none_or(|(p, _)| p <= 0.0)
+        {
             self.push(
                 Diagnostic::error(
                     codes::CURVE_PEAK,
                     span,
                     "`peak` of a curve that never says a value",
-                    "no part of this curve is an absolute learning rate",
+                    match peak {
+                        None => "no part of this curve is an absolute learning rate",
+                        Some(_) => "every absolute learning rate of this curve is 0",
+                    },
                 )
-                .help("start it with a value: `3e-4 then …`"),
+                .help("write the highest value as a number: `0 then linear(to: 3e-4, over: 1% of stage) then …`"),
             );
             return None;
         }

@@ -1,7 +1,7 @@
 //! The files of a curriculum and the names they define. Knows where a name leads, not what it is
 //! worth.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::diag::Diagnostic;
 use crate::diag::suggest::nearest;
@@ -36,6 +36,8 @@ pub(crate) struct Module {
     pub(crate) names: HashMap<String, DefId>,
     /// `use … as s`: the module and where the alias stands.
     pub(crate) spaces: HashMap<String, (Option<usize>, Span)>,
+    /// Names whose definition has its message: what they stand for is not known.
+    pub(crate) lost: HashSet<String>,
 }
 
 /// Something with a name at the top of a file.
@@ -80,7 +82,7 @@ impl DefKind {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Lookup {
     Def(DefId, usize),
-    /// Into a file that could not be read: silence.
+    /// Into a file that could not be read, or to something that has its message: silence.
     Lost,
     /// A namespace alone.
     Space,
@@ -171,8 +173,14 @@ impl Program {
         let index = self.modules.len();
         by_file.insert(file, index);
         let mut names = HashMap::new();
+        let mut lost = HashSet::new();
         for (i, item) in ast.items.iter().enumerate() {
-            let Some((kind, name)) = definition(item, diags) else { continue };
+            let Some((kind, name)) = definition(item, diags) else {
+                if let Some(name) = undefined(item) {
+                    lost.insert(name.to_owned());
+                }
+                continue;
+            };
             if let Some(word) = schema::RESERVED.iter().find(|w| w.name == name.text) {
                 diags.push(
                     Diagnostic::error(
@@ -198,6 +206,10 @@ impl Program {
                     .label(first.name_span, format!("first defined here, as a {}", first.kind.keyword()))
                     .help("names are shared by all kinds of items in a file; rename one of the two"),
                 );
+                // Which of two kinds is meant where it is mentioned is not known.
+                if first.kind != kind {
+                    lost.insert(name.text.clone());
+                }
                 continue;
             }
             names.insert(name.text.clone(), id);
@@ -209,7 +221,7 @@ impl Program {
                 name_span: name.span,
             });
         }
-        self.modules.push(Module { file, ast, names, spaces: HashMap::new() });
+        self.modules.push(Module { file, ast, names, spaces: HashMap::new(), lost });
         index
     }
 
@@ -309,6 +321,9 @@ impl Program {
             let Some(PathSegment::Name(name)) = path.segments.get(used) else {
                 return if used == 0 { Lookup::Unknown } else { Lookup::Space };
             };
+            if self.modules[module].lost.contains(&name.text) {
+                return Lookup::Lost;
+            }
             if let Some(id) = self.modules[module].names.get(&name.text) {
                 return Lookup::Def(*id, used + 1);
             }
@@ -369,6 +384,16 @@ impl Program {
     }
 }
 
+/// The name of a block or binding of a kind that defines nothing.
+fn undefined(item: &ast::Item) -> Option<&str> {
+    match &item.kind {
+        ItemKind::Block(block) => block.name.as_ref(),
+        ItemKind::Bind { name, .. } => Some(name),
+        _ => None,
+    }
+    .map(|name| name.text.as_str())
+}
+
 /// What an item defines.
 fn definition<'i>(item: &'i ast::Item, diags: &mut Vec<Diagnostic>) -> Option<(DefKind, &'i ast::Ident)> {
     match &item.kind {
@@ -398,6 +423,25 @@ fn definition<'i>(item: &'i ast::Item, diags: &mut Vec<Diagnostic>) -> Option<(D
             Some((kind, name))
         }
         ItemKind::Block(block) => {
+            if let Some(each) = &block.each
+                && block.kind.text != "stage"
+                && schema::block(&block.kind.text).is_some()
+            {
+                diags.push(
+                    Diagnostic::error(
+                        codes::STAGE_EACH,
+                        each.var.span.to(each.values.span),
+                        format!("a fan-out of a `{}`", block.kind.text),
+                        "only stages fan out",
+                    )
+                    .help(match block.kind.text.as_str() {
+                        "source" | "mix" => {
+                            "fan out the stage that reads it: `stage anneal[order in [1, 2]]`"
+                        }
+                        _ => "write the block without it",
+                    }),
+                );
+            }
             let kind = match block.kind.text.as_str() {
                 "model" => DefKind::Model,
                 "source" => DefKind::Source,

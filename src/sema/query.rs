@@ -65,9 +65,12 @@ impl<'p> Checker<'p> {
             return None;
         }
         let (a, b) = (number(l), number(r));
+        let share = |v: &Val<'_>| matches!(v.kind, Kind::Share(_));
         let comparable = match (unit(l), unit(r)) {
             (Some(x), Some(y)) => x == y,
-            _ => true,
+            (Some(_), None) => !share(r),
+            (None, Some(_)) => !share(l),
+            (None, None) => true,
         };
         let (Some(a), Some(b), true) = (a, b, comparable) else {
             self.push(
@@ -153,6 +156,21 @@ impl<'p> Checker<'p> {
             _ => v >= bound,
         });
         match found.filter(|at| *at <= frame.tokens) {
+            // A warm-up starts below the bound that the decay comes down to much later: to switch
+            // there would be to switch at the start of the stage.
+            Some(at) if at == start => {
+                self.push(
+                    Diagnostic::error(
+                        codes::CURVE_UNTIL,
+                        expr.span,
+                        "the condition of `until` already holds where its `hold` begins",
+                        format!("`lr` is {} at token {}", show::number(lr.value(start)), show::count(start)),
+                    )
+                    .note(format!("the bound is {}", show::number(bound)))
+                    .help("hold past the warm-up first: `then hold(over: 2_000 steps) then hold(until: …)`; or leave this `hold` out"),
+                );
+                None
+            }
             Some(at) => Some(at),
             None => {
                 self.push(

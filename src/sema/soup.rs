@@ -98,10 +98,17 @@ impl<'p> Checker<'p> {
                     let weights = self.numbers(&v, "weights")?;
                     let sum: f64 = weights.iter().sum();
                     if weights.len() != ingredients.len() || weights.iter().any(|w| *w < 0.0) || sum <= 0.0 {
+                        let message = if weights.len() != ingredients.len() {
+                            format!("{} weights for {} ingredients", weights.len(), ingredients.len())
+                        } else if sum <= 0.0 && weights.iter().all(|w| *w >= 0.0) {
+                            "all weights of a soup are zero".to_owned()
+                        } else {
+                            "a weight of a soup is negative".to_owned()
+                        };
                         self.push(Diagnostic::error(
                             codes::SOUP,
                             v.span,
-                            format!("{} weights for {} ingredients", weights.len(), ingredients.len()),
+                            message,
                             "one positive number per ingredient is needed",
                         ));
                         return None;

@@ -1,6 +1,6 @@
 //! `source` blocks and derived sources.
 
-use crate::diag::Diagnostic;
+use crate::diag::{Applicability, Diagnostic};
 use crate::schema::{self, Family, Ty};
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment};
 
@@ -38,7 +38,7 @@ impl<'p> Checker<'p> {
         let path = read!("path", |v| self.texts(&v, Ty::Paths, "path")).unwrap_or_default();
         let kind = read!("kind", |v| self.word(&v, schema::KINDS, "kind")).unwrap_or("other");
         let tokens = read!("tokens", |v| self.tokens(&v, "tokens"));
-        let text = read!("text", |v| self.string(&v, "text"));
+        let text = read!("text", |v| self.template(&v));
         let filter = read!("where", |v| self.predicate(&v));
         let synthetic = read!("synthetic", |v| self.yes_no(&v, "synthetic")).unwrap_or(false);
         let max_epochs = read!("max_epochs", |v| self.epochs(&v)).unwrap_or(4.0);
@@ -211,12 +211,44 @@ impl<'p> Checker<'p> {
                 let side = |this: &mut Self, e: &'p Expr| {
                     if logical { this.canonical(e) } else { this.operand(e) }
                 };
+                if !logical && (is_length(left) && is_text(right) || is_text(left) && is_length(right)) {
+                    return self.length_of_text(if is_text(right) { right } else { left });
+                }
                 let (left, right) = (side(self, left), side(self, right));
                 Some(format!("{} {sign} {}", left?, right?))
             }
             ExprKind::Error => None,
             _ => self.not_a_predicate(expr),
         }
+    }
+
+    /// A number of tokens is neither more nor less than a text: no record would pass.
+    fn length_of_text<T>(&mut self, text: &'p Expr) -> Option<T> {
+        let mut d = Diagnostic::error(
+            codes::WRONG_VALUE,
+            text.span,
+            "`length` compared with a string",
+            "`length` is a number of tokens",
+        );
+        if let ExprKind::Str(inner) = &text.kind
+            && inner.starts_with(|c: char| c.is_ascii_digit())
+            && inner.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
+        {
+            d = d.fix("take the quotes away", Applicability::MaybeIncorrect, text.span, inner.clone());
+        }
+        self.push(d);
+        None
+    }
+
+    /// A template of a record's text must be readable as the reader of the data will read it.
+    fn template(&mut self, value: &Val<'p>) -> Option<String> {
+        let text = self.string(value, "text")?;
+        let Some(fault) = template_fault(&text) else { return Some(text) };
+        self.push(
+            Diagnostic::error(codes::WRONG_VALUE, value.span, "a template that cannot be read", fault)
+                .help("write a field name, or a template such as `\"{question}\\n{answer}\"`; a literal brace is `{{` or `}}`"),
+        );
+        None
     }
 
     fn operand(&mut self, expr: &'p Expr) -> Option<String> {
@@ -268,4 +300,42 @@ impl<'p> Checker<'p> {
         parts.push(path);
         parts.join("/")
     }
+}
+
+fn is_length(expr: &Expr) -> bool {
+    matches!(&expr.kind, ExprKind::Path(path)
+        if matches!(path.segments.as_slice(), [PathSegment::Name(name)] if name.text == "length"))
+}
+
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr.kind, ExprKind::Str(_))
+}
+
+/// What is wrong with the braces of a template.
+fn template_fault(text: &str) -> Option<&'static str> {
+    if text.trim().is_empty() {
+        return Some("names no field");
+    }
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '{' | '}' if chars.peek() == Some(&c) => {
+                chars.next();
+            }
+            '{' => {
+                let mut empty = true;
+                loop {
+                    match chars.next() {
+                        Some('}') if empty => return Some("a field without a name"),
+                        Some('}') => break,
+                        Some(c) if c != '{' => empty &= c.is_whitespace(),
+                        _ => return Some("a `{` is not closed"),
+                    }
+                }
+            }
+            '}' => return Some("a `}` without a `{`"),
+            _ => {}
+        }
+    }
+    None
 }

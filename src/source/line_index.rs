@@ -43,7 +43,10 @@ impl LineIndex {
     pub fn position(&self, text: &str, offset: u32) -> Position {
         let offset = floor_char(text, offset as usize);
         let line = self.line(offset as u32);
-        let col = text[self.starts[line] as usize..offset].chars().count();
+        let before = &text[self.starts[line] as usize..offset];
+        // A byte order mark is no character of the line to any editor.
+        let before = if line == 0 { before.strip_prefix('\u{feff}').unwrap_or(before) } else { before };
+        let col = before.chars().count();
         Position { line: line as u32 + 1, col: col as u32 + 1 }
     }
 
@@ -62,4 +65,19 @@ fn floor_char(text: &str, mut offset: usize) -> usize {
         offset -= 1;
     }
     offset
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LineIndex, Position};
+
+    #[test]
+    fn a_byte_order_mark_is_no_column() {
+        let text = "\u{feff}a = 1\nb = 2\n";
+        let index = LineIndex::new(text);
+        let at = |what: &str| index.position(text, text.find(what).unwrap_or_default() as u32);
+        assert_eq!(at("a"), Position { line: 1, col: 1 });
+        assert_eq!(at("1"), Position { line: 1, col: 5 });
+        assert_eq!(at("b"), Position { line: 2, col: 1 });
+    }
 }

@@ -163,6 +163,9 @@ impl<'t> Layout<'t> {
         while let Some(byte) = self.byte(at) {
             match byte {
                 b' ' | b'\t' | b'\r' => at += 1,
+                b'\n' if open.is_empty() && self.brace_below(at, start..end) => {
+                    at = self.skip_space(at);
+                }
                 b'\n' if open.is_empty() => match self.continuation(at, start, end) {
                     Some((next, comments)) => {
                         self.comments.extend(comments);
@@ -221,6 +224,10 @@ impl<'t> Layout<'t> {
                     }
                 }
                 b'{' | b'}' => break,
+                b',' if open.is_empty() && groups_digits(self.bytes, at) => {
+                    at += 1;
+                    end = at;
+                }
                 b',' if open.is_empty() => {
                     let Some(next) = self.comma_continues(first_word, at) else { break };
                     end = at + 1;
@@ -311,6 +318,25 @@ impl<'t> Layout<'t> {
         }
     }
 
+    fn skip_space(&self, mut at: usize) -> usize {
+        while matches!(self.byte(at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
+            at += 1;
+        }
+        at
+    }
+
+    /// Whether the head of a block stands before the newline at `at` and its brace after it: a
+    /// mistake, and one that must not cost the block.
+    fn brace_below(&self, at: usize, head: Range<usize>) -> bool {
+        if self.byte(self.skip_space(at)) != Some(b'{') {
+            return false;
+        }
+        let first = self.word(head.start);
+        let mut name = self.skip_blanks(head.start + first.len());
+        name += self.word(name).len();
+        !first.is_empty() && (name >= head.end || self.byte(name) == Some(b'['))
+    }
+
     /// Where the entry goes on after the comma at `at`, outside brackets, if it does: with the reason
     /// of an `assert` or the pin of a `use`.
     fn comma_continues(&self, first_word: &str, at: usize) -> Option<usize> {
@@ -382,6 +408,14 @@ enum Stop {
     EndOfEntry,
     /// The partner of the bracket it starts with.
     Balanced,
+}
+
+/// Whether the comma at `at` stands between the digits of a number, as in `10,000,000`: no entry
+/// begins with three digits.
+fn groups_digits(bytes: &[u8], at: usize) -> bool {
+    let digit = |i: usize| bytes.get(i).is_some_and(u8::is_ascii_digit);
+    let group = (1..=3).all(|i| digit(at + i)) && !digit(at + 4);
+    group && at > 0 && digit(at - 1)
 }
 
 fn partner(opener: u8) -> u8 {

@@ -318,9 +318,13 @@ impl Written<'_> {
         match self.units.first() {
             Some((word, span)) => {
                 let number = self.number;
-                Err(Box::new(error(*span, "a share with a unit", "a share has no unit").help(format!(
+                let d = error(*span, "a share with a unit", "a share has no unit").help(format!(
                     "`{number}% of stage` is a length, `{number}%` alone a share; `{word}` counts"
-                ))))
+                ));
+                Err(Box::new(match *word {
+                    "off" | "fo" | "from" => d.fix("write `of`", Applicability::MaybeIncorrect, *span, "of"),
+                    _ => d,
+                }))
             }
             None => Ok(()),
         }

@@ -1,6 +1,7 @@
 //! What to say about an entry that matches no rule. Works from the text around the place where the
 //! match stopped; pest's own list of expected rules is never shown.
 
+use crate::diag::suggest::nearest;
 use crate::diag::{Applicability, Diagnostic, codes};
 use crate::source::{FileId, Span};
 
@@ -58,11 +59,11 @@ pub(super) fn explain(text: &str, at: usize, file: FileId, base: usize, context:
     let index = tokens.partition_point(|token| token.end() <= at);
     let next = tokens.get(index).copied();
     let previous = index.checked_sub(1).and_then(|i| tokens.get(i)).copied();
-    let place = Place { file, base, context, tokens: &tokens, index };
+    let place = Place { text, file, base, context, tokens: &tokens, index };
     if let Some(diagnostic) = place.foreign_sign(next, previous) {
         return diagnostic;
     }
-    if let Some(diagnostic) = place.wrong_place() {
+    if let Some(diagnostic) = place.wrong_place().or_else(|| place.unfinished_item()) {
         return diagnostic;
     }
     match (previous, next) {
@@ -79,6 +80,7 @@ pub(super) fn explain(text: &str, at: usize, file: FileId, base: usize, context:
 }
 
 struct Place<'t> {
+    text: &'t str,
     file: FileId,
     base: usize,
     context: Context,
@@ -196,6 +198,52 @@ impl Place<'_> {
             }
             _ => {}
         }
+        if let Some(diagnostic) = self.typography(next, previous) {
+            return Some(diagnostic);
+        }
+        if next.text == "," && bracket.is_none() && self.context != Context::Head {
+            return self.grouped_digits(next, previous?);
+        }
+        if next.text == "+" && previous.is_some_and(|p| p.is_open()) {
+            let number = self.tokens.get(self.index + 1)?;
+            let span = self.span(next.start, number.start);
+            return number.text.starts_with(|c: char| c.is_ascii_digit()).then(|| {
+                let message = "`+` before a number";
+                Diagnostic::error(codes::WRONG_SIGN, self.of(next), message, "a number has no sign but `-`")
+                    .fix("remove it", Applicability::MachineApplicable, span, "")
+            });
+        }
+        let first = self.tokens.first()?.text;
+        let before = &self.tokens[..self.index.min(self.tokens.len())];
+        if next.text == "=" && bracket.is_none() {
+            let condition = first == "assert" || before.iter().any(|t| t.text == "where");
+            if condition || self.context == Context::Entry && previous.is_some_and(|p| p.text == ")") {
+                let diagnostic = Diagnostic::error(
+                    codes::WRONG_SIGN,
+                    self.of(next),
+                    "`=` in a condition",
+                    "gives a value, where two are compared",
+                );
+                return Some(match condition {
+                    true => {
+                        diagnostic.fix("write `==`", Applicability::MachineApplicable, self.of(next), "==")
+                    }
+                    false => diagnostic.help("write `>=`, `<=` or `==`"),
+                });
+            }
+        }
+        if matches!((next.text, self.tokens.get(self.index + 1).map(|t| t.text)), ("/", Some("*"))) {
+            let span = self.span(next.start, next.end() + 1);
+            return Some(
+                Diagnostic::error(
+                    codes::WRONG_SIGN,
+                    span,
+                    "`/*` where `#` is meant",
+                    "a comment starts with `#` and ends with its line",
+                )
+                .help("put a `#` before each line of it"),
+            );
+        }
         let comment = match next.text {
             "//" => Some(next),
             "/" => previous.filter(|p| p.text == "/" && p.end() == next.start),
@@ -231,6 +279,152 @@ impl Place<'_> {
                 format!("\"{inner}\""),
             )
         })
+    }
+
+    /// Signs that a word processor or a web page puts in place of those of a keyboard.
+    fn typography(&self, next: Token<'_>, previous: Option<Token<'_>>) -> Option<Diagnostic> {
+        // An item that stops at its first word has its fault somewhere before its `=`.
+        let found = if self.index == 0 && self.context == Context::Item {
+            let starts = std::iter::once(0).chain(self.tokens.iter().map(|t| t.end()));
+            starts.zip(self.tokens).find_map(|(gap, token)| self.invisible(gap, *token))
+        } else {
+            self.invisible(previous.map_or(0, |p| p.end()), next)
+        };
+        if let Some((at, c)) = found {
+            let span = self.span(at, at + c.len_utf8());
+            let text = if c.is_whitespace() { " " } else { "" };
+            return Some(
+                Diagnostic::error(
+                    codes::WRONG_SIGN,
+                    span,
+                    format!("the invisible character U+{:04X}", u32::from(c)),
+                    "only plain spaces separate words",
+                )
+                .fix(
+                    if text.is_empty() { "remove it" } else { "write a plain space" },
+                    Applicability::MachineApplicable,
+                    span,
+                    text,
+                ),
+            );
+        }
+        let plain = match next.text.chars().next()? {
+            '−' | '–' | '—' | '‐' | '‑' => "-",
+            '×' | '∗' => "*",
+            '÷' => "/",
+            '≤' => "<=",
+            '≥' => ">=",
+            '≠' => "!=",
+            '＝' => "=",
+            '：' => ":",
+            '，' | '、' => ",",
+            _ => return None,
+        };
+        let c = next.text.chars().next()?;
+        let span = self.span(next.start, next.start + c.len_utf8());
+        Some(
+            Diagnostic::error(
+                codes::WRONG_SIGN,
+                span,
+                format!("`{c}` where `{plain}` is meant"),
+                "looks alike and is another character",
+            )
+            .fix(format!("write `{plain}`"), Applicability::MachineApplicable, span, plain),
+        )
+    }
+
+    /// A character between `gap` and `token`, or at its beginning, that shows as a space or not at all.
+    fn invisible(&self, gap: usize, token: Token<'_>) -> Option<(usize, char)> {
+        let first = token.text.chars().next().map_or(0, char::len_utf8);
+        let text = self.text.get(gap..token.start + first)?;
+        let hidden =
+            |c: char| !c.is_ascii() && c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200d}' | '\u{feff}');
+        text.char_indices().find(|(_, c)| hidden(*c)).map(|(i, c)| (gap + i, c))
+    }
+
+    /// `10,000,000`: the layout keeps such digits in one entry.
+    fn grouped_digits(&self, comma: Token<'_>, before: Token<'_>) -> Option<Diagnostic> {
+        let digits = |t: &Token<'_>| t.text.bytes().all(|b| b.is_ascii_digit());
+        if !digits(&before) || before.end() != comma.start {
+            return None;
+        }
+        let mut end = comma.start;
+        for pair in self.tokens[self.index..].chunks(2) {
+            match pair {
+                [comma, group] if comma.text == "," && comma.start == end && group.start == end + 1 => {
+                    // The last group may carry a magnitude.
+                    if !group.text.starts_with(|c: char| c.is_ascii_digit()) {
+                        break;
+                    }
+                    end = group.end();
+                }
+                _ => break,
+            }
+        }
+        let written = self.text.get(before.start..end)?;
+        let span = self.span(before.start, end);
+        Some(
+            Diagnostic::error(
+                codes::WRONG_SIGN,
+                span,
+                "commas between the digits of a number",
+                "a comma ends an entry",
+            )
+            .fix(
+                "group the digits with `_`",
+                Applicability::MachineApplicable,
+                span,
+                written.replace(',', "_"),
+            ),
+        )
+    }
+
+    /// An item that stopped matching before it began to say anything.
+    fn unfinished_item(&self) -> Option<Diagnostic> {
+        let (first, name) = (self.tokens.first()?, self.tokens.get(1)?);
+        if self.context != Context::Item || self.index > 0 || !first.is_word() || !name.is_word() {
+            return None;
+        }
+        let last = self.tokens.last()?;
+        let end = self.span(name.start, last.end());
+        if matches!(first.text, "param" | "let") {
+            if self.tokens.iter().any(|t| t.text == "=") {
+                return None;
+            }
+            let d = Diagnostic::error(
+                codes::MISSING_VALUE,
+                end,
+                format!("`{} {}` has no value", first.text, name.text),
+                "the entry ends here",
+            );
+            return Some(match first.text {
+                "param" => {
+                    d.help("a parameter has a default, which `--set` changes: `param name: type = default`")
+                }
+                _ => d.help("a named value is `let name = value`"),
+            });
+        }
+        match self.tokens.get(2).map(|t| t.text) {
+            None => Some(
+                Diagnostic::error(
+                    codes::UNEXPECTED,
+                    self.span(first.start, name.end()),
+                    format!("`{} {}` says nothing", first.text, name.text),
+                    "`{` or `=` is missing after this",
+                )
+                .help(format!("an item is `{0} name {{ … }}` or `{0} name = value`", first.text)),
+            ),
+            Some("[") if self.tokens.iter().any(|t| t.text == "=") => Some(
+                Diagnostic::error(
+                    codes::UNEXPECTED,
+                    end,
+                    format!("a fan-out of `{} {}`", first.text, name.text),
+                    "what is bound with `=` is one thing",
+                )
+                .help("only a stage fans out: `stage anneal[order in [1, 2]] { … }`"),
+            ),
+            _ => None,
+        }
     }
 
     /// A field at the top level, an item in a block.
@@ -324,7 +518,53 @@ impl Place<'_> {
                 _ => diagnostic,
             };
         };
+        let key = self.tokens.get(self.index + 1).is_some_and(|t| t.text == "=");
+        // After a number any word is read as a unit: `3e-4 than linear(…)`.
+        if previous.is_word()
+            && previous.text.len() > 2
+            && let Some(number) = self.index.checked_sub(2).and_then(|i| self.tokens.get(i))
+            && number.text.starts_with(|c: char| c.is_ascii_digit())
+            && let Some(near) =
+                nearest(previous.text, ["then", "where", "and"]).filter(|n| *n != previous.text)
+        {
+            let (span, found, after) = (self.of(previous), previous.quoted(), number.quoted());
+            let message = format!("unexpected {found} after {after}");
+            return Diagnostic::error(codes::UNEXPECTED, span, message, "has no place here")
+                .help(format!("did you mean `{near}`?"))
+                .fix(format!("replace by `{near}`"), Applicability::MaybeIncorrect, span, near);
+        }
+        if next.is_word()
+            && !key
+            && next.text.len() > 2
+            && let Some(near) = nearest(next.text, ["then", "where", "and"])
+        {
+            return diagnostic.help(format!("did you mean `{near}`?")).fix(
+                format!("replace by `{near}`"),
+                Applicability::MaybeIncorrect,
+                span,
+                near,
+            );
+        }
+        if self.context == Context::Head
+            && self.index == 1
+            && let Some(name) = next.text.strip_prefix('"').and_then(|t| t.strip_suffix('"'))
+            && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        {
+            return diagnostic.help("names stand without quotes").fix(
+                "take the quotes away",
+                Applicability::MachineApplicable,
+                span,
+                name,
+            );
+        }
         match (self.context, self.bracket()) {
+            (Context::Item | Context::Entry, _) if next.text == "in" => {
+                diagnostic.help("compare with one value after the other: `lang == \"en\" or lang == \"de\"`")
+            }
+            (Context::Head, None) if matches!(next.text, "-" | ".") && self.index == 2 => {
+                diagnostic.help("a name is made of letters, digits and `_`")
+            }
             (_, Some(_)) if next.begins_value() => {
                 let gap = self.span(previous.end(), next.start);
                 diagnostic.help("values in brackets are separated by commas").fix(
@@ -381,6 +621,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
                     end + close.map_or(0, char::len_utf8)
                 })
             }
+            '0'..='9' => number_length(rest),
             _ if c.is_alphanumeric() || c == '_' => {
                 rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len())
             }
@@ -390,6 +631,23 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
         at += length;
     }
     out
+}
+
+/// A number with its fraction, exponent and whatever letters touch it.
+fn number_length(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let digit = |i: usize| bytes.get(i).is_some_and(u8::is_ascii_digit);
+    let mut at = 1;
+    while let Some(byte) = bytes.get(at) {
+        let signed = matches!(bytes[at - 1], b'e' | b'E') && matches!(byte, b'+' | b'-') && digit(at + 1);
+        let goes_on =
+            byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'.' && digit(at + 1) || signed;
+        if !goes_on {
+            break;
+        }
+        at += 1;
+    }
+    at
 }
 
 fn string_length(text: &str) -> usize {

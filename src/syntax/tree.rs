@@ -66,6 +66,19 @@ pub(super) fn parse(file: FileId, text: &str) -> (File, Vec<Diagnostic>) {
         brace_missing: false,
         preface: Preface::default(),
     };
+    let bytes = text.as_bytes();
+    let mut lone = (0..bytes.len()).filter(|at| bytes[*at] == b'\r' && bytes.get(at + 1) != Some(&b'\n'));
+    if let Some(at) = lone.next()
+        && lone.count() + 1 > bytes.iter().filter(|b| **b == b'\n').count()
+    {
+        // One line to everyone else: every message would point at its wrong end.
+        let span = Span::new(file, at, at + 1);
+        let message = "lines that end in a carriage return alone";
+        let d = Diagnostic::error(codes::UNEXPECTED, span, message, "the first of them")
+            .help("save the file with newlines (`\\n`), or carriage returns and newlines (`\\r\\n`)");
+        let span = Span::new(file, 0, text.len());
+        return (File { items: Vec::new(), comments: Vec::new(), broken: vec![span], span }, vec![d]);
+    }
     let pieces: Vec<Piece> = Layout::new(text).collect();
     let opened = pieces.iter().filter(|p| matches!(p, Piece::Open(..))).count();
     let closed = pieces.iter().filter(|p| matches!(p, Piece::Close(..))).count();
@@ -245,8 +258,14 @@ impl<'t> Tree<'t> {
 
     fn saved_item(&self, chunk: &Chunk) -> Option<ItemKind> {
         let (builder, words) = self.salvage(chunk, Rule::salvage_item)?;
-        let mut words = words.into_iter().map(|word| builder.ident(&word));
+        let bare = words.iter().any(|word| word.as_rule() == Rule::EOI);
+        let words = words.into_iter().filter(|word| word.as_rule() == Rule::word);
+        let mut words = words.map(|word| builder.ident(&word));
         let (kind, name, ty) = (words.next()?, words.next()?, words.next());
+        // Without a value only these two can be nothing else.
+        if bare && !matches!(kind.text.as_str(), "param" | "let") {
+            return None;
+        }
         let value = Expr { kind: ExprKind::Error, span: self.span(chunk.range.clone()) };
         Some(match kind.text.as_str() {
             "param" => ItemKind::Param { name, ty, value },
@@ -307,8 +326,34 @@ impl<'t> Tree<'t> {
             );
             None
         } else {
-            self.build(&chunk, Rule::head, Context::Head, Builder::head)
+            let errors = self.diagnostics.len();
+            let head = self.build(&chunk, Rule::head, Context::Head, Builder::head);
+            // `key = { … }` in a block: without its `=` it is a block in the wrong place.
+            if head.is_none() && !self.stack.is_empty() {
+                for d in self.diagnostics[errors..].iter_mut().filter(|d| d.code == codes::WRONG_SIGN) {
+                    d.help.push(
+                        "what stands in `{ … }` gets a name of its own, outside of this block".to_owned(),
+                    );
+                    d.fixes.clear();
+                }
+            }
+            head
         };
+        let gap = chunk.range.end..brace;
+        if head.is_some() && self.slice(&gap).contains('\n') {
+            let at = self.span(brace..brace + 1);
+            let mut d = Diagnostic::error(
+                codes::UNEXPECTED,
+                at,
+                "a `{` on a line of its own",
+                "stands on the line of what it opens",
+            );
+            if self.slice(&gap).trim().is_empty() {
+                d = d.fix("move it up", Applicability::MachineApplicable, self.span(gap), " ");
+            }
+            self.diagnostics.push(d);
+            self.broken.push(self.span(chunk.range.start..brace + 1));
+        }
         let failed = head.is_none();
         if failed {
             self.broken.push(self.span(chunk.range.start..brace + 1));

@@ -23,6 +23,7 @@ const LINTS: &[(&str, Level)] = &[
     ("lr_jump", Level::Deny),
     ("lr_never_lands", Level::Deny),
     ("lr_rises_in_decay", Level::Deny),
+    ("lr_scale", Level::Deny),
     ("missing_data_seed", Level::Warn),
     ("missing_files", Level::Warn),
     ("optimizer_reset_without_warmup", Level::Warn),
@@ -48,9 +49,9 @@ const LINTS: &[(&str, Level)] = &[
 /// Codes whose failing example must offer a fix that can be applied as it is.
 const FIXED: &[&str] = &[
     "E0002", "E0003", "E0004", "E0008", "E0010", "E0011", "E0012", "E0101", "E0102", "E0103", "E0105",
-    "E0106", "E0107", "E0151", "E0153", "E0201", "E0203", "E0204", "E0205", "E0207", "E0211", "E0214",
-    "E0255", "E0301", "E0303", "E0358", "E0401", "E0402", "E0450", "E0451", "E0502", "E0554", "E0651",
-    "E0652",
+    "E0106", "E0107", "E0150", "E0151", "E0153", "E0201", "E0203", "E0204", "E0205", "E0207", "E0211",
+    "E0214", "E0255", "E0301", "E0303", "E0358", "E0401", "E0402", "E0450", "E0451", "E0502", "E0554",
+    "E0651", "E0652",
 ];
 
 #[test]

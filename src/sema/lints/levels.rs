@@ -3,6 +3,7 @@
 
 use crate::diag::suggest::nearest;
 use crate::diag::{Applicability, Diagnostic, Level, codes};
+use crate::schema;
 use crate::sema::program::suggest;
 use crate::source::{FileId, Span};
 use crate::syntax::ast::{Attr, Block, EntryKind, Expr, ExprKind, File, ItemKind, PathSegment, Preface};
@@ -89,8 +90,26 @@ fn collect(file: FileId, ast: &File, given: &mut Vec<Given>, about: &mut Vec<Dia
             for entry in &block.entries {
                 let EntryKind::Field { key, value } = &entry.kind else { continue };
                 let [PathSegment::Name(name)] = key.segments.as_slice() else { continue };
-                if let (Some(lint), Some(level)) = (known(&name.text, name.span, about), level(value)) {
+                let level = level(value);
+                if level.is_none() && !matches!(value.kind, ExprKind::Error) {
+                    about.push(no_level(&name.text, value));
+                }
+                if let (Some(lint), Some(level)) = (known(&name.text, name.span, about), level) {
                     let (name, written) = (name.span, entry.span);
+                    let first = given.iter().find(|g| g.lint == lint && g.region.is_none() && g.file == file);
+                    if let Some(first) = first {
+                        about.push(
+                            Diagnostic::error(
+                                codes::DUPLICATE_FIELD,
+                                name,
+                                format!("`{lint}` is given two levels"),
+                                "given again here",
+                            )
+                            .label(first.name, "first given here")
+                            .help("keep one of the two"),
+                        );
+                        continue;
+                    }
                     given.push(Given { lint, level, region: None, file, name, written, used: false });
                 }
             }
@@ -162,6 +181,24 @@ fn level(value: &Expr) -> Option<Level> {
         },
         _ => None,
     }
+}
+
+/// A lint given something that is no level would keep the level it has, in silence.
+fn no_level(lint: &str, value: &Expr) -> Diagnostic {
+    let d = Diagnostic::error(
+        codes::UNKNOWN_WORD,
+        value.span,
+        format!("`{lint}` has no level here"),
+        "not a level of a lint",
+    );
+    let near = match &value.kind {
+        ExprKind::Path(path) => match path.segments.as_slice() {
+            [PathSegment::Name(name)] => nearest(&name.text, schema::LEVELS.iter().map(|w| w.name)),
+            _ => None,
+        },
+        _ => None,
+    };
+    suggest(d, value.span, near, "levels are `allow`, `warn` and `deny`")
 }
 
 fn known(name: &str, span: Span, about: &mut Vec<Diagnostic>) -> Option<&'static str> {

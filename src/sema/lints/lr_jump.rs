@@ -1,5 +1,6 @@
 //! `lr_jump`: a stage does not start at the learning rate where `from` ended.
 
+use super::lr_scale;
 use super::scene::Scene;
 use crate::curve::Shape;
 use crate::diag::{Applicability, Diagnostic, Level, codes};
@@ -10,7 +11,7 @@ use crate::source::Span;
 const TOLERANCE: f64 = 0.01;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
-    for (_, stage) in scene.stages() {
+    for (_, stage) in scene.stages().filter(|(_, s)| !lr_scale::out_of_scale(s)) {
         let Some((before, before_span)) = scene.lr_at(&stage.from) else { continue };
         let Some(first) = stage.lr.segments.first() else { continue };
         let start = first.from;

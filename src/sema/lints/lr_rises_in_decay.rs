@@ -1,5 +1,6 @@
 //! `lr_rises_in_decay`: a schedule that runs backwards, or a re-warming past every earlier peak.
 
+use super::lr_scale;
 use super::scene::{Leg, Scene};
 use crate::curve::{Segment, Shape};
 use crate::diag::{Diagnostic, Level, codes};
@@ -7,7 +8,7 @@ use crate::sema::curriculum::{From, Stage};
 use crate::sema::show;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
-    for (_, stage) in scene.stages() {
+    for (_, stage) in scene.stages().filter(|(_, s)| !lr_scale::out_of_scale(s)) {
         match backwards(scene, stage) {
             Some(d) => out.push(d),
             None => out.extend(past_the_peak(scene, stage)),

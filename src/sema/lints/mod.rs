@@ -15,6 +15,7 @@ mod long_only;
 mod lr_jump;
 mod lr_never_lands;
 mod lr_rises_in_decay;
+mod lr_scale;
 mod missing_data_seed;
 mod missing_files;
 mod optimizer_reset_without_warmup;
@@ -55,6 +56,7 @@ const LINTS: &[fn(&Scene<'_>, &mut Vec<Diagnostic>)] = &[
     lr_jump::check,
     lr_never_lands::check,
     lr_rises_in_decay::check,
+    lr_scale::check,
     missing_data_seed::check,
     missing_files::check,
     optimizer_reset_without_warmup::check,

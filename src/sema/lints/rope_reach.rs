@@ -1,5 +1,6 @@
 //! `rope_reach`: a context longer than the base and the scaling cover.
 
+use super::rope_transition;
 use super::scene::Scene;
 use crate::diag::{Applicability, Diagnostic, Level, codes};
 use crate::rope::{RopeScaling, base_for, reach};
@@ -21,7 +22,8 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         };
         let covered = reach(theta, &rope.scaling, before);
         let context = stage.context_max();
-        if context <= covered.tokens {
+        // A wrong `original` covers the wrong length: its own message says so.
+        if context <= covered.tokens || rope_transition::untrained(scene, stage).is_some() {
             continue;
         }
         let context_span = scene.field(stage, "context");

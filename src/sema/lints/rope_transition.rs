@@ -3,14 +3,17 @@
 use super::scene::Scene;
 use crate::diag::{Applicability, Diagnostic, Level, codes};
 use crate::rope::RopeScaling;
-use crate::sema::curriculum::Rope;
+use crate::sema::curriculum::{Rope, Stage};
 use crate::sema::show;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
     for (_, stage) in scene.stages() {
         let (Some(new), Some(span)) = (&stage.rope, stage.fields.get("rope")) else { continue };
         let Some((old, old_span)) = scene.rope_at(&stage.from) else { continue };
-        let Some((message, label, help)) = loss(&stage.name, old, new) else { continue };
+        let Some((message, label, help)) = loss(&stage.name, old, new) else {
+            out.extend(untrained(scene, stage));
+            continue;
+        };
         let mut d =
             Diagnostic::lint(codes::ROPE_TRANSITION, "rope_transition", Level::Deny, *span, message, label)
                 .label(old_span, format!("`{}` has {}", scene.name(&stage.from), describe(old)))
@@ -22,6 +25,39 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         }
         out.push(d);
     }
+}
+
+/// A first stretching whose `original` is no length that the weights were trained at.
+pub(super) fn untrained(scene: &Scene<'_>, stage: &Stage) -> Option<Diagnostic> {
+    let (new, span) = (stage.rope.as_ref()?, *stage.fields.get("rope")?);
+    let (old, _) = scene.rope_at(&stage.from)?;
+    // `original: 8k` is `decimal_context`'s.
+    let original = new.scaling.original().filter(|n| n % 1000 != 0)?;
+    if !matches!(old.scaling, RopeScaling::Default) {
+        return None;
+    }
+    let model = &scene.curriculum.models[scene.root_model(&stage.from)?];
+    let stages = scene.lineage(&stage.from).into_iter().map(|leg| &scene.curriculum.stages[leg.stage]);
+    let mut trained: Vec<u64> = stages.flat_map(|s| s.context.iter().map(|(_, length)| *length)).collect();
+    if !model.fresh {
+        trained.extend(model.context);
+    }
+    let last = scene.context_at(&stage.from).filter(|_| !trained.is_empty())?;
+    if trained.contains(&original) {
+        return None;
+    }
+    let mut d = Diagnostic::lint(
+        codes::ROPE_TRANSITION,
+        "rope_transition",
+        Level::Deny,
+        span,
+        format!("`{}` stretches from {}, where nothing was trained", stage.name, show::length(original)),
+        format!("`original` is {} here", show::length(original)),
+    );
+    if let (Some(at), false) = (model.fields.get("context"), model.fresh) {
+        d = d.label(*at, format!("`{}` was trained at this length", model.name));
+    }
+    Some(d.help(format!("`original` is the length before any stretching: {}", show::length(last))))
 }
 
 /// Headline, label and help of the first thing that is lost.

@@ -2,7 +2,7 @@
 //! Knows no particular lint.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::sema::curriculum::{Curriculum, From, Portion, Rope, Source, Stage};
 use crate::source::{FileId, Files, Span};
@@ -59,6 +59,8 @@ impl<'a> Scene<'a> {
     /// Each stage once, with the most that any way through it has seen.
     pub(super) fn lineage(&self, from: &From) -> Vec<Leg> {
         let mut legs: Vec<Leg> = Vec::new();
+        // Where each stage stands among the legs: a search for each would make long chains cubic.
+        let mut places: HashMap<usize, usize> = HashMap::new();
         let mut open = vec![from.clone()];
         while let Some(from) = open.pop() {
             let leg = match from {
@@ -73,9 +75,10 @@ impl<'a> Scene<'a> {
                     Leg { stage, upto: s.tokens_at(s.checkpoints[point].step) }
                 }
             };
-            match legs.iter_mut().find(|l| l.stage == leg.stage) {
-                Some(known) => known.upto = known.upto.max(leg.upto),
+            match places.get(&leg.stage) {
+                Some(known) => legs[*known].upto = legs[*known].upto.max(leg.upto),
                 None => {
+                    places.insert(leg.stage, legs.len());
                     legs.push(leg);
                     open.push(self.curriculum.stages[leg.stage].from.clone());
                 }

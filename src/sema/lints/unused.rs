@@ -1,4 +1,4 @@
-//! `unused_source`, `unused_mix`, `unused_let`, `unused_soup`: definitions that nothing mentions.
+//! `unused_source`, `unused_mix`, `unused_let` (params too), `unused_soup`: definitions that nothing mentions.
 
 use std::collections::BTreeSet;
 
@@ -18,14 +18,17 @@ pub(super) fn check(scene: &Scene<'_>, program: &Program, used: &[bool], out: &m
             DefKind::Source => (codes::UNUSED_SOURCE, "unused_source", "put it into a mix, or take it out"),
             DefKind::Mix => (codes::UNUSED_MIX, "unused_mix", "give it to a stage, or take it out"),
             DefKind::Let => (codes::UNUSED_LET, "unused_let", "use it, or take it out"),
+            DefKind::Param => {
+                (codes::UNUSED_LET, "unused_let", "use it, or take it out: `--set` would change nothing")
+            }
             DefKind::Soup => {
                 if let Some(d) = soup(scene, &def.name) {
                     out.push(d);
                 }
                 continue;
             }
-            // A parameter may be there for those who call; models and stages speak for themselves.
-            DefKind::Param | DefKind::Model | DefKind::Stage => continue,
+            // Models and stages speak for themselves.
+            DefKind::Model | DefKind::Stage => continue,
         };
         // A file of sources and mixes alone is a library itself.
         if scene.curriculum.stages.is_empty() {

@@ -158,6 +158,15 @@ impl<'p> Checker<'p> {
             let factor = match call.named.iter().find(|(n, _)| n.text == e.name) {
                 Some((_, v)) => match v.kind {
                     Kind::Number(n) if n >= Rational::from_integer(0) => n,
+                    Kind::Number(_) => {
+                        self.push(Diagnostic::error(
+                            codes::OUT_OF_RANGE,
+                            v.span,
+                            format!("`{}` times a number below zero", e.name),
+                            "must not be negative",
+                        ));
+                        return None;
+                    }
                     _ => {
                         let v = v.clone();
                         self.wrong(&v, Ty::Number, &e.name);
@@ -181,6 +190,8 @@ impl<'p> Checker<'p> {
                 .label(base.span, "the mix");
                 let near =
                     crate::diag::suggest::nearest(&name.text, spec.entries.iter().map(|e| e.name.as_str()));
+                let all = spec.entries.iter().map(|e| format!("`{}`", e.name)).collect::<Vec<_>>().join(", ");
+                let d = d.note(format!("its entries are {all}"));
                 self.push(crate::sema::program::suggest(d, name.span, near, ""));
                 return None;
             }

@@ -19,6 +19,7 @@ use crate::diag::codes;
 use crate::sema::chain::Chain;
 use crate::sema::checker::{Checker, Resolved};
 use crate::sema::eval::Scope;
+use crate::sema::program::Lookup;
 use crate::sema::show;
 use crate::sema::value::{Entity, Kind, Val};
 
@@ -58,10 +59,43 @@ impl<'p> Checker<'p> {
     /// A `mix` block.
     pub(crate) fn resolve_mix(&mut self, block: &'p ast::Block, scope: &Scope<'p>) -> Option<MixSpec<'p>> {
         let name = block.name.as_ref()?;
-        let mut relative = false;
+        let setting = |key: &ast::Path| {
+            matches!(key.segments.as_slice(), [PathSegment::Name(word)] if word.text == "weights")
+                && !self.program.modules[scope.module].names.contains_key("weights")
+        };
+        let mut settings = block.entries.iter().filter_map(|entry| match &entry.kind {
+            EntryKind::Field { key, value } if setting(key) => Some((key.span, value)),
+            _ => None,
+        });
+        let (weights, again) = (settings.next(), settings.next());
         let mut entries: Vec<MixEntry<'p>> = Vec::new();
         let mut seen: HashMap<String, Span> = HashMap::new();
         let mut sound = !block.incomplete;
+        let mut relative = false;
+        if let Some((_, value)) = weights {
+            let value = self.eval_typed(value, Ty::Word(crate::schema::WEIGHTS), "weights", scope);
+            relative = self.word(&value, crate::schema::WEIGHTS, "weights").is_some();
+            // Which of the two was meant is not known; the weights cannot be judged.
+            if !relative {
+                return None;
+            }
+        }
+        if let (Some((first, _)), Some((second, _))) = (weights, again) {
+            self.push(
+                Diagnostic::error(
+                    codes::DUPLICATE_FIELD,
+                    second,
+                    "`weights` is written twice",
+                    "written again here",
+                )
+                .label(first, "first written here"),
+            );
+        }
+        // One mistake in the notation of a mix, however many entries it has.
+        let told = match relative {
+            true => self.shares_in_relative(block, scope),
+            false => self.numbers_for_shares(block),
+        };
         for entry in &block.entries {
             let EntryKind::Field { key, value } = &entry.kind else {
                 let span = entry.span;
@@ -74,12 +108,7 @@ impl<'p> Checker<'p> {
                 sound = false;
                 continue;
             };
-            if let [PathSegment::Name(word)] = key.segments.as_slice()
-                && word.text == "weights"
-                && !self.program.modules[scope.module].names.contains_key("weights")
-            {
-                let value = self.eval_typed(value, Ty::Word(crate::schema::WEIGHTS), "weights", scope);
-                relative = self.word(&value, crate::schema::WEIGHTS, "weights").is_some();
+            if weights.is_some_and(|(at, _)| at == key.span) || again.is_some_and(|(at, _)| at == key.span) {
                 continue;
             }
             let text = self.text(key.span);
@@ -99,6 +128,10 @@ impl<'p> Checker<'p> {
             }
             let target = self.eval_path(key, scope);
             let target = self.mix_target(&target, &text);
+            if told.contains(&value.span) {
+                sound = false;
+                continue;
+            }
             let weight = self.weight(value, scope, relative, &text);
             match (target, weight) {
                 (Some(target), Some(weight)) => {
@@ -152,6 +185,107 @@ impl<'p> Checker<'p> {
             spec.still.as_ref()?;
         }
         Some(spec)
+    }
+
+    /// Several plain numbers where shares are meant: one message for all of them.
+    fn numbers_for_shares(&mut self, block: &'p ast::Block) -> Vec<Span> {
+        let mut plain = Vec::new();
+        let mut others = 0;
+        for entry in &block.entries {
+            let EntryKind::Field { key, value } = &entry.kind else { continue };
+            match &value.kind {
+                ast::ExprKind::Quantity(q) if !q.percent && q.unit.is_none() => {
+                    plain.push((key, q.value, value.span))
+                }
+                _ => others += 1,
+            }
+        }
+        let [(key, _, first), rest @ ..] = plain.as_slice() else { return Vec::new() };
+        if rest.is_empty() {
+            return Vec::new();
+        }
+        let name = self.text(key.span);
+        let mut d = Diagnostic::error(
+            codes::MIX_WEIGHT,
+            *first,
+            format!("the weights of `{name}` and {} more are not shares", rest.len()),
+            "a plain number",
+        );
+        for (_, _, span) in rest.iter().take(3) {
+            d = d.label(*span, "a plain number");
+        }
+        d = d.help("write shares such as `20%`, or put `weights = relative` into the mix");
+        let sum = plain.iter().try_fold(Rational::from_integer(0), |n, (_, v, _)| n.checked_add(v));
+        let hundred = Rational::from_integer(100);
+        let factor = match sum {
+            Some(n) if n == Rational::from_integer(1) => Some(hundred),
+            Some(n) if n == hundred || others > 0 && n < hundred && n > Rational::from_integer(1) => {
+                Some(Rational::from_integer(1))
+            }
+            _ => None,
+        };
+        let shares: Option<Vec<crate::diag::Edit>> = factor.and_then(|factor| {
+            let percent = |v: &Rational| show::checked_mul(*v, factor).and_then(show::decimal);
+            plain
+                .iter()
+                .map(|(_, v, span)| {
+                    Some(crate::diag::Edit { span: *span, text: format!("{}%", percent(v)?) })
+                })
+                .collect()
+        });
+        match shares {
+            Some(edits) => d.fixes.push(crate::diag::Fix {
+                title: "write them as shares".to_owned(),
+                applicability: Applicability::MaybeIncorrect,
+                edits,
+            }),
+            None if others == 0 => {
+                let at = Span { start: key.span.start, end: key.span.start, ..key.span };
+                d = d.fix(
+                    "make the weights relative",
+                    Applicability::MaybeIncorrect,
+                    at,
+                    "weights = relative, ",
+                );
+            }
+            None => {}
+        }
+        self.push(d);
+        plain.iter().map(|(_, _, span)| *span).collect()
+    }
+
+    /// Shares or a `rest` in a mix whose weights are relative: one message for all of them.
+    fn shares_in_relative(&mut self, block: &'p ast::Block, scope: &Scope<'p>) -> Vec<Span> {
+        let wrong: Vec<Span> = block
+            .entries
+            .iter()
+            .filter_map(|entry| match &entry.kind {
+                EntryKind::Field { value, .. } => Some(value),
+                _ => None,
+            })
+            .filter(|value| match &value.kind {
+                ast::ExprKind::Quantity(q) => q.percent,
+                ast::ExprKind::Path(path) => {
+                    matches!(path.segments.as_slice(), [PathSegment::Name(word)] if word.text == "rest")
+                        && matches!(self.program.lookup(scope.module, path), Lookup::Unknown)
+                }
+                _ => false,
+            })
+            .map(|value| value.span)
+            .collect();
+        if let Some((first, rest)) = wrong.split_first() {
+            let mut d = Diagnostic::error(
+                codes::MIX_WEIGHT,
+                *first,
+                format!("`{}` in a mix of relative weights", self.text(*first)),
+                "relative weights are plain numbers",
+            );
+            for span in rest.iter().take(3) {
+                d = d.label(*span, "this as well");
+            }
+            self.push(d.help("take `weights = relative` out, or write numbers such as `3`"));
+        }
+        wrong
     }
 
     /// What an entry of a mix draws from must be a source or a mix.

@@ -136,7 +136,11 @@ impl<'p> Checker<'p> {
                 Ground {
                     lr: Inherited {
                         value,
-                        reason: format!("model `{}` does not say its learning rate", m.name),
+                        reason: if m.fresh {
+                            format!("model `{}` is fresh", m.name)
+                        } else {
+                            format!("model `{}` does not say its learning rate", m.name)
+                        },
                         help: if m.fresh {
                             "a fresh model has none; start with a value: `0 then linear(to: 3e-4, over: 1% of stage) then …`".to_owned()
                         } else {

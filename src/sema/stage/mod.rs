@@ -21,7 +21,7 @@ use crate::sema::curriculum::{Portion, Rope, Stage};
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
 use crate::sema::mix::{Amount, Flat};
-use crate::sema::program::DefId;
+use crate::sema::program::{DefId, visit_expr};
 use crate::sema::rope::RopeGround;
 use crate::sema::show;
 use crate::sema::value::{Kind, Val};
@@ -67,6 +67,21 @@ impl<'p> Checker<'p> {
                 format!("a fan-out over {} values", values.len()),
                 format!("between 1 and {MAX_MEMBERS} are possible"),
             ));
+            return Vec::new();
+        }
+        if values.len() > 1 && !mentions(block, &each.var.text) && !block.incomplete {
+            self.push(
+                Diagnostic::error(
+                    codes::STAGE_EACH,
+                    each.var.span,
+                    format!("{} members that are all the same run", values.len()),
+                    format!("nothing in the stage mentions `{}`", each.var.text),
+                )
+                .help(format!(
+                    "for runs over different orders of the data write `data_seed = {}`",
+                    each.var.text
+                )),
+            );
             return Vec::new();
         }
         let mut keys: Vec<String> = Vec::new();
@@ -353,6 +368,26 @@ impl<'p> Checker<'p> {
         self.member_defs.push(id);
         Some(self.out.stages.len() - 1)
     }
+}
+
+/// Whether an entry of the block speaks of a name.
+fn mentions(block: &ast::Block, name: &str) -> bool {
+    let mut found = false;
+    let mut visit = |path: &ast::Path| {
+        found |= matches!(path.segments.first(), Some(ast::PathSegment::Name(n)) if n.text == name);
+    };
+    let mut open = vec![block];
+    while let Some(block) = open.pop() {
+        for entry in &block.entries {
+            match &entry.kind {
+                ast::EntryKind::Field { value, .. } => visit_expr(value, &mut visit),
+                ast::EntryKind::Constraint(expr) => visit_expr(expr, &mut visit),
+                ast::EntryKind::Assert(assert) => visit_expr(&assert.condition, &mut visit),
+                ast::EntryKind::Block(inner) => open.push(inner),
+            }
+        }
+    }
+    found
 }
 
 /// Tokens of each source over the stage: the whole, split by mean weight with largest remainders,

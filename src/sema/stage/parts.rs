@@ -12,6 +12,7 @@ use crate::sema::clock::Length;
 use crate::sema::curriculum::{Checkpoint, Optimizer};
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
+use crate::sema::property::is_property;
 use crate::sema::show;
 use crate::sema::value::{Kind, Val};
 
@@ -184,6 +185,19 @@ impl<'p> Checker<'p> {
                 sound = false;
                 continue;
             };
+            if is_property(&name.text) {
+                self.push(
+                    Diagnostic::error(
+                        codes::RESERVED_NAME,
+                        name.span,
+                        format!("a checkpoint cannot be called `{}`", name.text),
+                        format!("`stage.{}` is a number of the stage itself", name.text),
+                    )
+                    .help("choose another name"),
+                );
+                sound = false;
+                continue;
+            }
             let Some(fields) = self.fields(inner) else { continue };
             sound &= self.require(&fields, inner) && !inner.incomplete;
             if let Some(first) = out.iter().find(|c| c.name == name.text) {
