@@ -175,6 +175,13 @@ pub fn exec(
     };
     let metrics = Journal::open::<StepRecord>(&dir.metrics(), done)?;
     let evals = Journal::open::<EvalRecord>(&dir.evals(), done)?;
+    for (journal, path) in [(&metrics, dir.metrics()), (&evals, dir.evals())] {
+        if journal.damaged() > 0 {
+            let note = format!("damaged lines left out of `{}`: {}", path.display(), journal.damaged());
+            dir.log(&note);
+            observer.on(Event::Note(&note));
+        }
+    }
     let over = |stage: &StagePlan| progress.get(&stage.name).is_some_and(|p| p.finished(stage));
     let queue = Queue::new(plan, &selected, options.jobs, over)?;
     let run = Run {
