@@ -318,6 +318,16 @@ pub(crate) struct Writer {
     written: usize,
 }
 
+    whole: bool,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.whole {
+            // A disk that is full stays so otherwise.
+            let _ = self.file.set_len(0);
+        }
+    }
 impl Writer {
     /// Begin `path`. Waits while another process writes the same shard; `None` when that one has
     /// meanwhile finished it.
@@ -356,6 +366,7 @@ impl Writer {
         writer.file.seek(SeekFrom::Start(HEADER as u64)).map_err(DataError::io("write", &writer.partial))?;
         Ok(Some(writer))
     }
+            whole: false,
 
     /// Append a document of at least one token. `loss[i]` says whether token i carries loss; an
     /// empty `loss` means all do.
@@ -424,6 +435,7 @@ impl Writer {
         if let Some(dir) = self.path.parent() {
             File::open(dir).and_then(|d| d.sync_all()).map_err(DataError::io("sync", dir))?;
         }
+        self.whole = true;
         Ok(())
     }
 

@@ -79,6 +79,13 @@ pub enum DataError {
     },
     /// A table without the column that holds the text.
     #[error("`{}` has no column {}{}", path.display(), listed(wanted, " or "), has(columns))]
+    /// A file that was written to while it was read.
+    #[error("`{}` changed while it was read", path.display())]
+    #[diagnostic(code(midc::data::changed), help("wait until it is complete, then begin again"))]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     #[diagnostic(
         code(midc::data::no_column),
         help(
@@ -256,6 +263,10 @@ pub enum DataError {
     },
     /// A stage asks for a source the corpus was opened without, or the other way round.
     #[error("{0}")]
+    /// [`Progress::stopped`](super::Progress::stopped) said so.
+    #[error("stopped while the data was being read")]
+    #[diagnostic(code(midc::data::stopped), help("what was tokenised is kept in the cache"))]
+    Stopped,
     #[diagnostic(code(midc::data::request))]
     Request(String),
 }
