@@ -16,6 +16,7 @@ mod files;
 mod fmt;
 mod graph;
 mod input;
+mod lines;
 mod lsp;
 mod plan;
 mod plan_diff;
@@ -91,7 +92,7 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(report) => {
-            eprintln!("{report:?}");
+            lines::tell!("{report:?}");
             ExitCode::from(FAILED)
         }
     }

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "bf16")]
     precision: Precision,
     /// Worker threads; all cores when absent
-    #[arg(long)]
+    #[arg(long, value_parser = crate::cli::compile::threads)]
     threads: Option<usize>,
     /// Seconds per operation
     #[arg(long, default_value_t = 0.5)]

@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long)]
     untied: bool,
     /// Worker threads; all cores when absent
-    #[arg(long)]
+    #[arg(long, value_parser = crate::cli::compile::threads)]
     threads: Option<usize>,
     /// Largest memory in MiB; layers are recomputed to stay below
     #[arg(long)]
