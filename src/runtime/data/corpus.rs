@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::cache::Shard;
 use super::decontaminate::Exclusion;
 use super::document::Recipe;
+use super::files;
 use super::filter::Filter;
 use super::fim::Fim;
 use super::heldout::{Remaining, is_held_out};
@@ -190,7 +191,7 @@ impl Source {
             Order::Ascending(field) | Order::Descending(field) => Some(field.clone()),
             Order::Shuffled | Order::AsWritten => None,
         };
-        let files = find_files(&plan.name, &plan.path, options.base_dir)?;
+        let files = files::find(&plan.name, &plan.path, options.base_dir)?;
         let filter = match &plan.filter {
             Some(filter) => Some(Filter::parse(filter).map_err(|why| wrong("where", filter, &why))?),
             None => None,
@@ -205,7 +206,7 @@ impl Source {
         let exclusion = if plan.exclude.is_empty() {
             Exclusion::default()
         } else {
-            Exclusion::read(&find_files(&plan.name, &plan.exclude, options.base_dir)?)?
+            Exclusion::read(&files::find(&plan.name, &plan.exclude, options.base_dir)?)?
         };
         let recipe = Recipe {
             tokenizer,
@@ -485,54 +486,4 @@ impl Source {
         }
         batch.source.push(index);
     }
-}
-
-/// The files that `patterns` name, each once, in name order per pattern.
-fn find_files(source: &str, patterns: &[String], base: &Path) -> Result<Vec<(PathBuf, Format)>, DataError> {
-    let mut out: Vec<(PathBuf, Format)> = Vec::new();
-    for pattern in patterns {
-        let plain = base.join(pattern);
-        let found = if plain.is_file() {
-            let format = Format::of(&plain).ok_or(DataError::Format { path: plain.clone() })?;
-            vec![(plain, format)]
-        } else {
-            let directory = plain.is_dir();
-            let base_glob = glob::Pattern::escape(&base.to_string_lossy());
-            let escaped = if directory { glob::Pattern::escape(pattern) } else { pattern.clone() };
-            let mut full = Path::new(&base_glob).join(escaped).to_string_lossy().into_owned();
-            if directory {
-                full.push_str("/**/*");
-            }
-            let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
-            let paths = glob::glob_with(&full, options).map_err(|e| DataError::Glob {
-                source_name: source.to_owned(),
-                pattern: pattern.clone(),
-                why: e.to_string(),
-            })?;
-            let mut found = Vec::new();
-            for path in paths {
-                let path = path.map_err(|e| {
-                    let path = e.path().to_owned();
-                    DataError::Io { what: "read", path, source: e.into() }
-                })?;
-                if path.is_file()
-                    && let Some(format) = Format::of(&path)
-                {
-                    found.push((path, format));
-                }
-            }
-            found
-        };
-        if found.is_empty() {
-            return Err(DataError::Missing {
-                source_name: source.to_owned(),
-                pattern: pattern.clone(),
-                base: base.to_owned(),
-            });
-        }
-        out.extend(found);
-    }
-    let mut seen = HashSet::new();
-    out.retain(|(path, _)| seen.insert(path.clone()));
-    Ok(out)
 }
