@@ -13,10 +13,9 @@ use super::filter::Filter;
 use super::fim::Fim;
 use super::heldout::{Remaining, is_held_out};
 use super::index::{Indexed, index};
-use super::readers::Format;
 use super::record::TextOf;
 use super::{DataError, OnBad, Order, Piece, Progress, SourceSummary, Summary, TextTokenizer};
-use crate::plan::{Attention, SourcePlan};
+use crate::plan::{Attention, SourcePlan, StagePlan};
 use crate::runtime::batch::{Batch, IGNORE};
 
 /// How to open a corpus.
@@ -87,6 +86,37 @@ impl Corpus {
     /// The source called `name`.
     pub fn source(&self, name: &str) -> Option<&Arc<Source>> {
         self.sources.iter().find(|s| s.name == name)
+    }
+
+    /// That `stage` will find what it draws of every source once the stages `before` it, from the end of
+    /// which it descends, have drawn theirs: known before the first of them is trained rather than after
+    /// the last. Refuses only what cannot be; [`StageSampler::new`](super::StageSampler::new) has the last
+    /// word.
+    ///
+    /// # Errors
+    /// [`DataError::Exhausted`].
+    pub fn suffices(&self, stage: &StagePlan, before: &[&StagePlan]) -> Result<(), DataError> {
+        for mix in &stage.mix {
+            let Some(source) = self.source(&mix.source) else { continue };
+            let Some(max_epochs) = source.max_epochs() else { continue };
+            let (mut drawn, mut slack) = (0, stage.max_context());
+            for earlier in before {
+                drawn += earlier.mix.iter().filter(|m| m.source == mix.source).map(|m| m.tokens).sum::<u64>();
+                slack += earlier.max_context();
+            }
+            let tokens = source.train_tokens();
+            if (drawn + mix.tokens) as f64 > tokens as f64 * max_epochs + slack as f64 {
+                return Err(DataError::Exhausted {
+                    source_name: mix.source.clone(),
+                    stage: stage.name.clone(),
+                    wanted: mix.tokens,
+                    drawn,
+                    tokens,
+                    max_epochs,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// In the order of the plan.
