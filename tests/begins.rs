@@ -209,3 +209,28 @@ fn a_hangup_saves_what_was_trained() {
     signal(&child, "-TERM");
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
+
+/// A rehearsal that is ended leaves nothing behind.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_rehearsal_that_is_stopped_removes_its_directory() {
+    let place = Place::new("", "");
+    let scratch = place.at("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    let mut rehearse = Command::new(env!("CARGO_BIN_EXE_midc"));
+    rehearse.current_dir(place.0.path()).env("TMPDIR", &scratch);
+    let nobody = std::process::Stdio::null;
+    rehearse.args(["rehearse", "c.curriculum", "--minutes", "30"]).stdout(nobody()).stderr(nobody());
+    let mut child = rehearse.spawn().unwrap();
+    let stepped = || {
+        let dirs = std::fs::read_dir(&scratch).unwrap();
+        dirs.flatten().any(|d| d.path().join("run/metrics.jsonl").metadata().is_ok_and(|m| m.len() > 0))
+    };
+    while !stepped() {
+        assert!(child.try_wait().unwrap().is_none(), "the rehearsal ended by itself");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+}

@@ -127,18 +127,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         },
         gates_halt: true,
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    #[cfg(unix)]
-    if !is_ignored(signal_hook::consts::SIGHUP) {
-        // The terminal is gone. `nohup` sees to it that nobody hears of that.
-        signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&stop)).into_diagnostic()?;
-    }
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second ctrl-C ends the process at once; the first only asks.
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), Arc::clone(&stop))
-            .into_diagnostic()?;
-        signal_hook::flag::register(signal, Arc::clone(&stop)).into_diagnostic()?;
-    }
+    let stop = asked_to_stop()?;
     // A file that may not grow is to be an error of writing, not the end of the process.
     #[cfg(unix)]
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).into_diagnostic()?;
@@ -172,6 +161,26 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 /// `runs/NAME`; a curriculum from standard input is called `<stdin>`, which shells take for something else.
 pub(super) fn default_run_dir(curriculum: &str) -> PathBuf {
     PathBuf::from("runs").join(curriculum.trim_matches(['<', '>']))
+}
+
+/// Becomes true when the user, or who runs the machine, asks for the end.
+///
+/// # Errors
+/// The signals cannot be listened to.
+pub(super) fn asked_to_stop() -> miette::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    #[cfg(unix)]
+    if !is_ignored(signal_hook::consts::SIGHUP) {
+        // The terminal is gone. `nohup` sees to it that nobody hears of that.
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&stop)).into_diagnostic()?;
+    }
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second ctrl-C ends the process at once; the first only asks.
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), Arc::clone(&stop))
+            .into_diagnostic()?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).into_diagnostic()?;
+    }
+    Ok(stop)
 }
 
 /// Whether this process was started with `signal` ignored; `true` where that cannot be known.

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use comfy_table::Table;
@@ -10,6 +9,7 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use miette::IntoDiagnostic;
 
 use super::compile::{self, CompileArgs};
+use super::exec::{INTERRUPTED, asked_to_stop};
 use super::lines::{self, tell};
 use crate::plan::{FromKind, Plan, Precision};
 use crate::runtime::data::{OnBad, Progress, Quiet};
@@ -63,8 +63,13 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         gates_halt: false,
     };
     let watch = Watch::default();
-    let outcome = exec(&rehearsal.plan, &options, &AtomicBool::new(false), &watch)?;
+    let stop = asked_to_stop()?;
+    let outcome = exec(&rehearsal.plan, &options, &stop, &watch)?;
     let counts = watch.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if matches!(outcome, Outcome::Stopped { .. }) {
+        // Not at once, so that the temporary directory goes too.
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     if !matches!(outcome, Outcome::Finished(_)) {
         return Err(miette::miette!("the rehearsal ended early: {outcome:?}"));
     }
