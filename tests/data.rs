@@ -477,6 +477,71 @@ fn missing_files_and_foreign_formats_are_named() {
     assert!(error.unwrap_err().to_string().contains("100 embeddings"));
 }
 
+/// Does something when work begins, and may have had enough.
+struct Ear<F: Fn(&str) + Sync>(F, bool);
+
+impl<F: Fn(&str) + Sync> Progress for Ear<F> {
+    fn begin(&self, what: &str, _: u64) {
+        (self.0)(what);
+    }
+    fn advance(&self, _: u64) {}
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+    fn stopped(&self) -> bool {
+        self.1
+    }
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_read_is_refused_and_not_cached() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.txt");
+    std::fs::write(&file, "to be continued").unwrap();
+    let grow = Ear(
+        |what| {
+            assert_eq!(what, "tokenising s0");
+            std::fs::write(&file, "to be continued, and so it is").unwrap();
+        },
+        false,
+    );
+    let cache = dir.path().join("cache");
+    let sources = [source("s0", "a.txt")];
+    let error = Corpus::open(&sources, tokenizer(), &options(dir.path(), &cache), &grow).unwrap_err();
+    assert!(matches!(&error, DataError::Changed { path } if *path == file), "{error}");
+    assert!(!std::fs::read_dir(&cache).unwrap().any(|e| e.unwrap().path().extension().unwrap() == "tokens"));
+    let (corpus, _) = Corpus::open(&sources, tokenizer(), &options(dir.path(), &cache), &Quiet).unwrap();
+    assert_eq!(texts(&corpus), ["to be continued, and so it is"]);
+}
+
+#[test]
+fn reading_stops_when_it_is_told_to_and_leaves_no_space_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.txt"), "never read").unwrap();
+    let cache = dir.path().join("cache");
+    let stop = Ear(|_| {}, true);
+    let error = Corpus::open(&[source("a", "a.txt")], tokenizer(), &options(dir.path(), &cache), &stop);
+    assert!(matches!(error, Err(DataError::Stopped)));
+    let left: u64 = std::fs::read_dir(&cache).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_stage_that_will_find_too_little_is_known_before_those_it_descends_from() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.txt"), "one two three four five six seven eight ".repeat(100)).unwrap();
+    let source = SourcePlan { max_epochs: Some(1.0), ..source("a", "a.txt") };
+    let (corpus, _) =
+        Corpus::open(&[source], tokenizer(), &options(dir.path(), &dir.path().join("cache")), &Quiet)
+            .unwrap();
+    let steps = corpus.sources()[0].train_tokens() / 64;
+    let (first, second) =
+        (stage("first", &[("a", 1.0)], (steps, 2, 16)), stage("second", &[("a", 1.0)], (steps, 4, 16)));
+    corpus.suffices(&first, &[]).unwrap();
+    corpus.suffices(&second, &[]).unwrap();
+    let error = corpus.suffices(&second, &[&first]).unwrap_err();
+    assert!(matches!(error, DataError::Exhausted { stage, .. } if stage == "second"));
+}
+
 #[test]
 fn windows_cover_each_document_once() {
     let dir = tempfile::tempdir().unwrap();

@@ -31,7 +31,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("std::fs", &["cli/", "launch/", "lsp/", "runtime/"]),
     ("std::env", &["cli/", "launch/", "lsp/", "runtime/"]),
     ("std::time", &["cli/", "launch/", "lsp/", "runtime/"]),
-    ("println!", &["cli/", "lsp/"]),
+    ("println!", &["lsp/"]),
 ];
 
 fn rust_files(dir: &Path, out: &mut Vec<PathBuf>) {

@@ -1,11 +1,12 @@
 //! `midc check`: diagnostics of curriculum files, and their fixes.
 
 use std::collections::HashSet;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use super::files::DiskFiles;
 use super::input::InputArgs;
+use super::lines::{self, tell};
 use super::{FOUND, write};
 use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level, LintLevels, fix};
@@ -68,15 +69,14 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     }
     let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let text = render(args.format, &diagnostics, &files, color);
-    // A closed pipe is no mistake of the file.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    lines::output(&text)?;
     if fixed > 0 {
-        eprintln!("applied {fixed} fix{}", if fixed == 1 { "" } else { "es" });
+        tell!("applied {fixed} fix{}", if fixed == 1 { "" } else { "es" });
     }
     if args.format == Format::Text
         && let Some(summary) = summary(&diagnostics)
     {
-        eprintln!("{summary}");
+        tell!("{summary}");
     }
     let failed = diagnostics.iter().any(|d| d.level == Level::Deny);
     Ok(if failed { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })

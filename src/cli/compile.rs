@@ -62,8 +62,14 @@ pub(crate) fn plan_and_file(args: &CompileArgs) -> miette::Result<Option<Found>>
             .wrap_err_with(|| format!("`{}` is not a plan", args.file.display()))?;
         return Ok(Some(Found { compiled: Compiled { plan, base_dir }, checked: None }));
     }
-    let path = args.file.to_string_lossy();
-    let plan = super::curriculum::plan(&path, &args.input)?;
+    let Some(path) = args.file.to_str() else {
+        return Err(miette::miette!(
+            help = "go to its directory and name it from there, or rename what is not",
+            "the path `{}` is not UTF-8",
+            args.file.display()
+        ));
+    };
+    let plan = super::curriculum::plan(path, &args.input)?;
     Ok(plan.map(|(plan, checked)| Found { compiled: Compiled { plan, base_dir }, checked: Some(checked) }))
 }
 
@@ -83,9 +89,31 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     if bytes.is_finite() && bytes >= 1.0 && bytes < 2f64.powi(63) { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
+/// A number of worker threads.
+///
+/// # Errors
+/// A sentence on which numbers there are.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    // More than any machine has cores; each costs memory and a share of every small task.
+    const MOST: usize = 1024;
+    match text.parse() {
+        Ok(n) if (1..=MOST).contains(&n) => Ok(n),
+        _ => Err(format!("`{text}` is no number from 1 to {MOST}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{bytes, threads};
+
+    #[test]
+    fn numbers_of_threads() {
+        assert_eq!(threads("1"), Ok(1));
+        assert_eq!(threads("1024"), Ok(1024));
+        for wrong in ["0", "-1", "1025", "1000000000", "99999999999999999999", "two", ""] {
+            assert!(threads(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes() {

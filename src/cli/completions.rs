@@ -1,10 +1,11 @@
 //! `midc completions`: completion of commands and options in a shell.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+
+use super::lines;
 
 /// Write a shell's completion script
 #[derive(Debug, clap::Args)]
@@ -15,15 +16,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
-    // A closed pipe is no mistake.
-    let _ = std::io::stdout().write_all(&script(args.shell));
+    lines::output(&script(args.shell))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn script(shell: Shell) -> Vec<u8> {
+fn script(shell: Shell) -> String {
     let mut out = Vec::new();
     clap_complete::generate(shell, &mut super::Cli::command(), "midc", &mut out);
-    out
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]
@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn every_shell_learns_every_command() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell, Shell::Elvish] {
-            let script = String::from_utf8(script(shell)).unwrap();
+            let script = script(shell);
             for command in super::super::Cli::command().get_subcommands() {
                 assert!(script.contains(command.get_name()), "{shell}: {}", command.get_name());
             }

@@ -6,6 +6,7 @@ use std::io::IsTerminal as _;
 use super::check::ReadError;
 use super::files::DiskFiles;
 use super::input::InputArgs;
+use super::lines::tell;
 use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level};
 use crate::plan::{self, Plan};
@@ -59,8 +60,8 @@ pub(crate) fn plan(path: &str, input: &InputArgs) -> miette::Result<Option<(Plan
 /// Write diagnostics to stderr, for people.
 pub(crate) fn print(diagnostics: &[Diagnostic], files: &DiskFiles) {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    eprint!("{}", render(Format::Text, diagnostics, files, color));
+    tell!("{}", render(Format::Text, diagnostics, files, color).trim_end_matches('\n'));
     if let Some(summary) = summary(diagnostics) {
-        eprintln!("{summary}");
+        tell!("{summary}");
     }
 }

@@ -1,6 +1,5 @@
 //! `midc data`: read, tokenise and count the sources of a curriculum.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use miette::IntoDiagnostic as _;
 
 use super::compile::{self, CompileArgs, Compiled};
+use super::lines::{self, tell};
 use super::progress::Bar;
 use super::{rows, write};
 use crate::runtime::data::{Corpus, OnBad, OpenOptions, SourceSummary, Summary, TextTokenizer, model_files};
@@ -73,7 +73,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         let sets = rows::write(&plan, &from, dir)?;
         for set in sets.iter().filter(|_| !args.quiet) {
             let (stage, count, tokens) = (&set.stage, grouped(set.rows), grouped(set.tokens));
-            eprintln!("{stage}: {count} rows, {tokens} tokens as {}", set.dtype);
+            tell!("{stage}: {count} rows, {tokens} tokens as {}", set.dtype);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -109,8 +109,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         Format::Json => serde_json::to_string_pretty(&summary).into_diagnostic()? + "\n",
         Format::Text => render(&summary),
     };
-    // A closed pipe is no mistake of the data.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    lines::output(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

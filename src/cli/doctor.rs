@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
+use super::lines;
 use crate::runtime::backend::cuda::probe::{CudaReport, probe};
 
 /// Say what this machine can run
@@ -19,7 +20,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let cpu = cpu();
     let cuda = probe();
     if args.format == "json" {
-        println!("{}", json(&cpu, &cuda));
+        lines::output(&format!("{}\n", json(&cpu, &cuda)))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new();
@@ -45,11 +46,11 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             ),
         );
     }
-    println!("{table}");
+    let mut text = format!("{table}\n");
     if let Some(problem) = &cuda.problem {
-        println!("\n`--device cuda` is not available: {problem}");
-        println!("{}", advice(&cuda));
+        text.push_str(&format!("\n`--device cuda` is not available: {problem}\n{}\n", advice(&cuda)));
     }
+    lines::output(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@ use miette::{IntoDiagnostic as _, WrapErr as _};
 
 use super::compile::{self, CompileArgs, Compiled, Found};
 use super::curriculum::{self, Checked};
+use super::lines::tell;
 use super::rows;
 use crate::diag::codes::{ROPE_TARGET_MISMATCH, TARGET_DROPS, TARGET_LACKS};
 use crate::diag::{Diagnostic, Level, LintLevels};
@@ -65,7 +66,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         rows::write(plan, &from, &rows)?;
     }
     if !args.quiet {
-        eprintln!(
+        tell!(
             "wrote {} files to {}; {}",
             launch.files.len() + 1,
             args.output.display(),
@@ -73,7 +74,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         );
         if !args.data {
             let file = args.compile.file.display();
-            eprintln!("the rows are not written yet: `midc data {file} --export {}`", rows.display());
+            tell!("the rows are not written yet: `midc data {file} --export {}`", rows.display());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -143,7 +144,7 @@ fn report(launch: &Launch, checked: Option<&Checked>, levels: &LintLevels) -> bo
     let Some((checked, curriculum)) = checked.and_then(|c| Some((c, c.curriculum.as_ref()?))) else {
         for finding in &launch.findings {
             let (Place::Stage(item, _) | Place::Model(item, _)) = &finding.place;
-            eprintln!("`{item}`: {}: {}; {}", finding.message, finding.label, finding.help);
+            tell!("`{item}`: {}: {}; {}", finding.message, finding.label, finding.help);
         }
         return !launch.faithful();
     };

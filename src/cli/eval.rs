@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use crate::cli::compile;
 use crate::cli::device::{DeviceArg, precision};
+use crate::cli::lines::output;
 use crate::rope;
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::checkpoint;
-use crate::runtime::data::{TextTokenizer, file_windows};
+use crate::runtime::data::{TextTokenizer, file_windows, text_files};
 use crate::runtime::engine::{self, EngineKind, EngineOptions, RopeTable, RowLoss};
 use crate::runtime::model::Loaded;
 
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = ["f32", "bf16"])]
     precision: Option<String>,
     /// Worker threads [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = compile::threads)]
     threads: Option<usize>,
     /// Memory for activations, such as 4GiB
     #[arg(long, value_name = "SIZE", value_parser = compile::bytes)]
@@ -86,29 +87,34 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let mut engine = engine::engine(kind, &config.architecture, &weights, options)?;
     drop(weights);
 
+    let mut files = Vec::new();
+    for path in &args.data {
+        files.extend(text_files(path)?);
+    }
     let mut sum = Sum::default();
-    'files: for path in &args.data {
+    // Predicted tokens still wanted.
+    let mut left = args.max_tokens.unwrap_or(u64::MAX);
+    let mut waiting = Waiting::default();
+    'files: for path in &files {
         let vocab_size = config.architecture.vocab_size;
         let windows = file_windows(path, args.text.as_deref(), &tokenizer, vocab_size, context)?;
-        let mut documents = 0;
-        let mut waiting = Batch::empty(context);
+        let mut seen = None;
         for window in windows {
-            let window = window?;
-            documents = window.document + 1;
-            push(&mut waiting, &window.tokens);
-            if waiting.tokens.len() >= TOKENS_AT_ONCE {
-                sum.add(engine.losses(&waiting, &table)?);
-                waiting = Batch::empty(context);
-            }
-            if args.max_tokens.is_some_and(|most| sum.predicted >= most) {
-                sum.documents += documents;
+            if left == 0 {
                 break 'files;
             }
+            let mut window = window?;
+            sum.documents += u64::from(seen != Some(window.document));
+            seen = Some(window.document);
+            window.tokens.truncate(usize::try_from(left.saturating_add(1)).unwrap_or(usize::MAX));
+            left -= (window.tokens.len() as u64).saturating_sub(1);
+            if let Some(batch) = waiting.push(window.tokens) {
+                sum.add(engine.losses(&batch, &table)?);
+            }
         }
-        if waiting.rows() > 0 {
-            sum.add(engine.losses(&waiting, &table)?);
-        }
-        sum.documents += documents;
+    }
+    if let Some(batch) = waiting.take() {
+        sum.add(engine.losses(&batch, &table)?);
     }
     if sum.predicted == 0 {
         return Err(miette::miette!(
@@ -118,16 +124,28 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         ));
     }
     let loss = sum.nll / sum.predicted as f64;
+    if !loss.is_finite() {
+        return Err(miette::miette!(
+            help = "a weight is NaN or infinite, or a logit passed what a float holds",
+            "the loss is not a number: `{}` cannot be measured",
+            args.checkpoint.display()
+        ));
+    }
     if args.format == "json" {
         let report = serde_json::json!({
             "loss": loss, "perplexity": loss.exp(), "tokens": sum.predicted, "documents": sum.documents,
         });
-        println!("{report}");
+        output(&format!("{report}\n"))?;
     } else {
-        println!("loss        {loss:.5} nats per token");
-        println!("perplexity  {:.4}", loss.exp());
-        println!("tokens      {} predicted, in windows of {context}", sum.predicted);
-        println!("documents   {}", sum.documents);
+        output(&format!(
+            "loss        {loss:.5} nats per token\n\
+             perplexity  {:.4}\n\
+             tokens      {} predicted, in windows of {context}\n\
+             documents   {}\n",
+            loss.exp(),
+            sum.predicted,
+            sum.documents
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -148,13 +166,67 @@ impl Sum {
     }
 }
 
-/// Add a window as a row; what a short one leaves is filled with tokens nobody looks at.
-fn push(batch: &mut Batch, tokens: &[u32]) {
-    for position in 0..batch.context {
-        batch.tokens.push(tokens.get(position).copied().unwrap_or(0));
-        batch.targets.push(tokens.get(position + 1).copied().unwrap_or(IGNORE));
-        batch.attend_from.push(0);
-        batch.positions.push(position as u32);
+/// Windows that go to the engine together, in rows as long as the longest of them.
+#[derive(Debug, Default)]
+struct Waiting {
+    windows: Vec<Vec<u32>>,
+    longest: usize,
+}
+
+impl Waiting {
+    /// Add a window; the batch that is full before or with it.
+    fn push(&mut self, window: Vec<u32>) -> Option<Batch> {
+        if window.len() < 2 {
+            return None;
+        }
+        // A long one among short ones would fill theirs up.
+        let longest = self.longest.max(window.len());
+        let full = (self.windows.len() + 1) * longest > TOKENS_AT_ONCE && !self.windows.is_empty();
+        let batch = if full { self.take() } else { None };
+        self.longest = self.longest.max(window.len());
+        self.windows.push(window);
+        batch
     }
-    batch.source.push(0);
+
+    /// What waits, one row per window; what a short one leaves is filled with tokens nobody looks at.
+    fn take(&mut self) -> Option<Batch> {
+        let Self { windows, longest } = std::mem::take(self);
+        if windows.is_empty() {
+            return None;
+        }
+        let mut batch = Batch::empty(longest);
+        for tokens in windows {
+            for position in 0..longest {
+                batch.tokens.push(tokens.get(position).copied().unwrap_or(0));
+                batch.targets.push(tokens.get(position + 1).copied().unwrap_or(IGNORE));
+                batch.attend_from.push(0);
+                batch.positions.push(position as u32);
+            }
+            batch.source.push(0);
+        }
+        Some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_wait_for_others_of_their_length() {
+        let mut waiting = Waiting::default();
+        assert!(waiting.push(vec![7]).is_none());
+        assert!(waiting.take().is_none());
+        for _ in 0..TOKENS_AT_ONCE / 2 {
+            assert!(waiting.push(vec![1, 2]).is_none());
+        }
+        let short = waiting.push(vec![3; 100]).unwrap();
+        assert_eq!((short.rows(), short.context), (TOKENS_AT_ONCE / 2, 2));
+        assert!(short.targets.chunks(2).all(|row| row == [2, IGNORE]));
+        let long = waiting.push(vec![4; TOKENS_AT_ONCE + 1]).unwrap();
+        assert_eq!((long.rows(), long.context), (1, 100));
+        let last = waiting.take().unwrap();
+        assert_eq!(last.rows(), 1);
+        assert_eq!(last.targets.last(), Some(&IGNORE));
+    }
 }

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use miette::IntoDiagnostic;
 
 use crate::cli::compile::{self, CompileArgs};
 use crate::cli::device::{DeviceArg, precision};
 use crate::cli::exec_engine::{self, EngineArgs, Request};
+use crate::cli::lines::{self, tell};
 use crate::cli::progress::Bar;
 use crate::cli::report;
 use crate::plan::StagePlan;
@@ -47,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = ["f32", "bf16"], conflicts_with = "engine")]
     precision: Option<String>,
     /// Worker threads [default: all cores]
-    #[arg(long, value_name = "N", conflicts_with = "engine")]
+    #[arg(long, value_name = "N", value_parser = compile::threads, conflicts_with = "engine")]
     threads: Option<usize>,
     /// Train up to N stages at once where neither descends from the other, such as the members of a fan-out; they share the threads and the memory
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "engine")]
@@ -105,7 +106,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     }
     let Some(compiled) = compile::plan(&args.compile)? else { return Ok(ExitCode::from(super::FOUND)) };
     let device = args.device.choose()?;
-    let run_dir = args.run_dir.unwrap_or_else(|| PathBuf::from("runs").join(&compiled.plan.curriculum));
+    let run_dir = args.run_dir.unwrap_or_else(|| default_run_dir(&compiled.plan.curriculum));
     let options = ExecOptions {
         base_dir: compiled.base_dir,
         run_dir: run_dir.clone(),
@@ -126,13 +127,10 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         },
         gates_halt: true,
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second ctrl-C ends the process at once; the first only asks.
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), Arc::clone(&stop))
-            .into_diagnostic()?;
-        signal_hook::flag::register(signal, Arc::clone(&stop)).into_diagnostic()?;
-    }
+    let stop = asked_to_stop()?;
+    // A file that may not grow is to be an error of writing, not the end of the process.
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).into_diagnostic()?;
     let screen = Screen::new(args.quiet);
     let outcome = exec(&compiled.plan, &options, &stop, &screen);
     screen.clear();
@@ -142,25 +140,56 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         Outcome::Finished(summary) => {
             if !args.quiet {
                 print_summary(&summary);
-                eprintln!("finished; checkpoints are in {}", run_dir.join("checkpoints").display());
+                tell!("finished; checkpoints are in {}", run_dir.join("checkpoints").display());
             }
             Ok(ExitCode::SUCCESS)
         }
         Outcome::GateFailed { stage, gate, value, bound } => {
-            eprintln!(
+            tell!(
                 "halted: the gate `{gate}` of stage `{stage}` does not hold: {value:.4} against {bound:.4}"
             );
-            eprintln!(
-                "the stage's checkpoint is kept in {}",
-                run_dir.join("checkpoints").join(&stage).display()
-            );
+            tell!("the stage's checkpoint is kept in {}", run_dir.join("checkpoints").join(&stage).display());
             Ok(ExitCode::from(super::FOUND))
         }
         Outcome::Stopped { stage, step } => {
-            eprintln!("stopped in stage `{stage}` after step {step}; `--resume` continues from there");
+            tell!("stopped in stage `{stage}` after step {step}; `--resume` continues from there");
             Ok(ExitCode::from(INTERRUPTED))
         }
     }
+}
+
+/// `runs/NAME`; a curriculum from standard input is called `<stdin>`, which shells take for something else.
+pub(super) fn default_run_dir(curriculum: &str) -> PathBuf {
+    PathBuf::from("runs").join(curriculum.trim_matches(['<', '>']))
+}
+
+/// Becomes true when the user, or who runs the machine, asks for the end.
+///
+/// # Errors
+/// The signals cannot be listened to.
+pub(super) fn asked_to_stop() -> miette::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    #[cfg(unix)]
+    if !is_ignored(signal_hook::consts::SIGHUP) {
+        // The terminal is gone. `nohup` sees to it that nobody hears of that.
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&stop)).into_diagnostic()?;
+    }
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second ctrl-C ends the process at once; the first only asks.
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), Arc::clone(&stop))
+            .into_diagnostic()?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).into_diagnostic()?;
+    }
+    Ok(stop)
+}
+
+/// Whether this process was started with `signal` ignored; `true` where that cannot be known.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_none_or(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// The progress bars of the stages under way.
@@ -208,7 +237,7 @@ impl Screen {
     fn say(&self, line: &str) {
         // A terminal that cannot be written to is no reason to stop.
         if !self.terminal || self.bars.println(line).is_err() {
-            eprintln!("{line}");
+            tell!("{line}");
         }
     }
 
@@ -250,7 +279,7 @@ impl Screen {
             bar.set_position(record.step + 1);
             bar.set_message(line);
         } else if (record.step + 1).is_multiple_of((stage.steps / 20).max(1)) {
-            eprintln!("{} {}/{}  {line}", stage.name, record.step + 1, stage.steps);
+            tell!("{} {}/{}  {line}", stage.name, record.step + 1, stage.steps);
         }
         if record.step + 1 == stage.steps {
             lane.clear();
@@ -302,7 +331,7 @@ fn print_summary(summary: &Summary) {
             continue;
         }
         let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY);
+        table.load_style(UTF8_BORDERS_ONLY);
         table.set_header([
             format!("held-out loss, stage `{}`", stage.stage),
             "before".to_string(),
@@ -317,6 +346,7 @@ fn print_summary(summary: &Summary) {
                 format!("{:+.4}", after - before),
             ]);
         }
-        println!("{table}");
+        // Said in passing: the numbers stand in `evals.jsonl`.
+        let _ = lines::output(&format!("{table}\n"));
     }
 }

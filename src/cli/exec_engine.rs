@@ -11,7 +11,8 @@ use std::time::Duration;
 use miette::IntoDiagnostic as _;
 
 use super::compile::{self, CompileArgs};
-use super::exec::{INTERRUPTED, Screen};
+use super::exec::{INTERRUPTED, Screen, default_run_dir};
+use super::lines::tell;
 use super::{emit, report, rows, verify};
 use crate::emit::Engine;
 use crate::launch::{self, LaunchError, LaunchOptions, Outcome};
@@ -76,7 +77,7 @@ pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> m
     let selected = request.selection.names(plan)?;
     let requirements = launch.files.iter().find(|f| f.path == "requirements.txt");
     let python = launch::find(engine, args.python.as_deref(), requirements.map_or("", |f| f.text.as_str()))?;
-    let run_dir = request.run_dir.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.curriculum));
+    let run_dir = request.run_dir.clone().unwrap_or_else(|| default_run_dir(&plan.curriculum));
     let signal = Arc::new(AtomicUsize::new(0));
     for number in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_usize(number, Arc::clone(&signal), number.unsigned_abs() as usize)
@@ -113,15 +114,15 @@ pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> m
     report::after_run(&run_dir);
     match outcome {
         Ok(Outcome::Finished) if !request.quiet => {
-            eprintln!("finished; checkpoints are in {}", run_dir.join("checkpoints").display());
+            tell!("finished; checkpoints are in {}", run_dir.join("checkpoints").display());
         }
         Ok(Outcome::Finished) => {}
         Ok(Outcome::Stopped { name, step }) => {
-            eprintln!("stopped in `{name}` after step {step}; `--resume` continues from its last checkpoint");
+            tell!("stopped in `{name}` after step {step}; `--resume` continues from its last checkpoint");
         }
         Err(error) => {
             if let LaunchError::Failed { tail, log, .. } = &error {
-                eprintln!("{tail}\n(the end of {})", log.display());
+                tell!("{tail}\n(the end of {})", log.display());
             }
             return Err(error.into());
         }
@@ -161,15 +162,12 @@ fn verified(
         for line in verify::verdict(&stage, &report) {
             dir.log(&format!("verify: {line}"));
             if differs || !quiet {
-                eprintln!("{line}");
+                tell!("{line}");
             }
         }
     }
     if wrong {
-        eprintln!(
-            "the run is not the planned one: see the lines above and {}",
-            launch.join("logs").display()
-        );
+        tell!("the run is not the planned one: see the lines above and {}", launch.join("logs").display());
     }
     Ok(ExitCode::from(if wrong { super::FOUND } else { 0 }))
 }

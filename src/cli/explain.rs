@@ -1,8 +1,8 @@
 //! `midc explain`: the page of a code or lint.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
+use super::lines;
 use crate::diag::codes::{self, CODES};
 use crate::diag::{Level, suggest::nearest};
 
@@ -26,8 +26,7 @@ struct UnknownCode {
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let text = if args.code == "list" { list() } else { page(&args.code)?.to_owned() };
-    // A closed pipe is no mistake.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    lines::output(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

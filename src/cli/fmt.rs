@@ -1,10 +1,10 @@
 //! `midc fmt`: files in the one style.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::check::ReadError;
 use super::files::DiskFiles;
+use super::lines::{self, tell};
 use super::{FOUND, write};
 use crate::fmt::{format, unified_diff};
 use crate::source::Files as _;
@@ -25,7 +25,6 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let mut files = DiskFiles::new();
-    let mut out = std::io::stdout();
     let mut unformatted = 0;
     for path in &args.files {
         let stdin = path == "-";
@@ -35,18 +34,17 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         let formatted = format(text);
         let same = formatted == text;
         unformatted += usize::from(!same);
-        // A closed pipe is no mistake of the file.
         if args.diff {
-            let _ = out.write_all(unified_diff(name, text, &formatted).as_bytes());
+            lines::output(&unified_diff(name, text, &formatted))?;
         } else if args.check {
             if !same {
-                let _ = writeln!(out, "{name}");
+                lines::output(&format!("{name}\n"))?;
             }
         } else if stdin {
-            let _ = out.write_all(formatted.as_bytes());
+            lines::output(&formatted)?;
         } else if !same && let Some(path) = files.path(file) {
             write::replace(path, &formatted)?;
-            eprintln!("formatted {name}");
+            tell!("formatted {name}");
         }
     }
     let failed = (args.check || args.diff) && unformatted > 0;

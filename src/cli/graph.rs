@@ -1,13 +1,12 @@
 //! `midc graph`.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 
 use super::input::InputArgs;
-use super::{FOUND, curriculum, plan_file};
+use super::{FOUND, curriculum, lines, plan_file};
 use crate::plot;
 
 /// Print the models, stages and soups of a run as a graph
@@ -43,7 +42,6 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         Format::Mermaid => plot::mermaid(&plan),
         Format::Dot => plot::dot(&plan),
     };
-    // A closed pipe is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    lines::output(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -17,6 +17,7 @@ mod files;
 mod fmt;
 mod graph;
 mod input;
+mod lines;
 mod lsp;
 mod new;
 mod plan;
@@ -97,7 +98,7 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(report) => {
-            eprintln!("{report:?}");
+            lines::tell!("{report:?}");
             ExitCode::from(FAILED)
         }
     }

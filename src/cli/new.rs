@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::FAILED;
+use super::lines::tell;
 
 /// What is written.
 const STARTER: &str = include_str!("starter.curriculum");
@@ -28,11 +29,11 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     Ok(match write(&path) {
         Ok(()) => {
             let shown = path.display();
-            eprintln!("wrote {shown}; look at it with `midc check {shown}` and `midc plan {shown}`");
+            tell!("wrote {shown}; look at it with `midc check {shown}` and `midc plan {shown}`");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("cannot write `{}`: {error}", path.display());
+            tell!("cannot write `{}`: {error}", path.display());
             ExitCode::from(FAILED)
         }
     })

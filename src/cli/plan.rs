@@ -1,6 +1,5 @@
 //! `midc plan`: the resolved run as a table, JSON, CSV, or the values at one moment.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,7 +8,7 @@ use miette::IntoDiagnostic as _;
 
 use super::device::DeviceArg;
 use super::input::InputArgs;
-use super::{FOUND, compile, curriculum, plan_diff, plan_memory, write};
+use super::{FOUND, compile, curriculum, lines, plan_diff, plan_memory, write};
 use crate::plan::{self, Accelerator, Cost, Exhaustion, Place, Plan, StagePlan};
 use crate::plot;
 use crate::sema::show;
@@ -150,8 +149,7 @@ fn json(value: &impl serde::Serialize) -> miette::Result<String> {
 }
 
 fn print(text: &str) -> miette::Result<ExitCode> {
-    // A closed pipe is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    lines::output(text)?;
     Ok(ExitCode::SUCCESS)
 }
 

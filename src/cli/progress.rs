@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::lines::tell;
 use crate::runtime::data::Progress;
 
 /// Draws on stderr.
@@ -59,8 +60,8 @@ impl Progress for Bar {
 
     fn note(&self, text: &str) {
         self.with(|slot| match slot {
-            Some(bar) => bar.suspend(|| eprintln!("note: {text}")),
-            None => eprintln!("note: {text}"),
+            Some(bar) => bar.suspend(|| tell!("note: {text}")),
+            None => tell!("note: {text}"),
         });
     }
 }

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use miette::IntoDiagnostic;
 
 use super::compile::{self, CompileArgs};
+use super::exec::{INTERRUPTED, asked_to_stop};
+use super::lines::{self, tell};
 use crate::plan::{FromKind, Plan, Precision};
 use crate::runtime::data::{OnBad, Progress, Quiet};
 use crate::runtime::engine::Device;
@@ -62,12 +63,17 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         gates_halt: false,
     };
     let watch = Watch::default();
-    let outcome = exec(&rehearsal.plan, &options, &AtomicBool::new(false), &watch)?;
+    let stop = asked_to_stop()?;
+    let outcome = exec(&rehearsal.plan, &options, &stop, &watch)?;
     let counts = watch.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if matches!(outcome, Outcome::Stopped { .. }) {
+        // Not at once, so that the temporary directory goes too.
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     if !matches!(outcome, Outcome::Finished(_)) {
         return Err(miette::miette!("the rehearsal ended early: {outcome:?}"));
     }
-    print(&compiled.plan, &counts, &rehearsal.left_out);
+    print(&compiled.plan, &counts, &rehearsal.left_out)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -96,7 +102,7 @@ impl Observer for Watch {
         match event {
             Event::Stage { stage, .. } => {
                 counts.stages += 1;
-                eprintln!("stage `{}`: {} steps", stage.name, stage.steps);
+                tell!("stage `{}`: {} steps", stage.name, stage.steps);
             }
             Event::Step { .. } => counts.steps += 1,
             Event::Eval(_) => counts.measurements += 1,
@@ -108,14 +114,14 @@ impl Observer for Watch {
     }
 }
 
-fn print(plan: &Plan, counts: &Counts, left_out: &[String]) {
+fn print(plan: &Plan, counts: &Counts, left_out: &[String]) -> miette::Result<()> {
     let edges = plan.stages.iter().filter(|s| s.from_kind != FromKind::Model).count();
     let branches = plan.stages.iter().filter(|s| s.from_kind == FromKind::Checkpoint).count();
     let rope = plan.stages.iter().filter(|s| s.rope.is_some()).count();
     let contexts = plan.stages.iter().filter(|s| s.context.len() > 1).count();
     let gates: usize = plan.stages.iter().map(|s| s.gates.len()).sum();
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(UTF8_BORDERS_ONLY);
     table.set_header(["exercised", "count"]);
     let rows: [(&str, usize); 10] = [
         ("stages", counts.stages),
@@ -132,13 +138,14 @@ fn print(plan: &Plan, counts: &Counts, left_out: &[String]) {
     for (what, count) in rows.into_iter().filter(|(_, count)| *count > 0) {
         table.add_row([what.to_string(), count.to_string()]);
     }
-    println!("{table}");
+    let mut text = format!("{table}\n");
     for (title, lines) in [("not exercised:", left_out), ("notes:", &counts.notes)] {
         if !lines.is_empty() {
-            println!("\n{title}");
+            text.push_str(&format!("\n{title}\n"));
             for line in lines {
-                println!("  {line}");
+                text.push_str(&format!("  {line}\n"));
             }
         }
     }
+    lines::output(&text)
 }

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::cli::lines::{self, tell};
 use crate::cli::plan_file;
 use crate::plot::{History, Measurement, Step, report_html};
 use crate::runtime::journal::{self, EvalRecord, StepRecord};
@@ -23,7 +24,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let page = page(&args.run_dir)?;
     let path = args.output.unwrap_or_else(|| args.run_dir.join("report.html"));
     write_whole(&path, page.as_bytes())?;
-    println!("{}", path.display());
+    lines::output(&format!("{}\n", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -36,7 +37,7 @@ pub(crate) fn after_run(dir: &Path) {
         Ok(path)
     };
     if let Err(error) = write() {
-        eprintln!("the report could not be written: {error}; `midc report {}` tries again", dir.display());
+        tell!("the report could not be written: {error}; `midc report {}` tries again", dir.display());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::lines::tell;
 use crate::runtime::model::Dtype;
 use crate::runtime::soup::{Recipe, soup};
 
@@ -42,6 +43,6 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         _ => Dtype::F32,
     };
     soup(&args.checkpoints, &recipe, dtype, &args.output)?;
-    eprintln!("{} checkpoints averaged into {}", args.checkpoints.len(), args.output.display());
+    tell!("{} checkpoints averaged into {}", args.checkpoints.len(), args.output.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::lines;
 use super::rows::{self, RowsError};
 use crate::emit::verify::{LogLine, Report, exported_rope, stage as compare};
 use crate::emit::{Expected, ExpectedStage};
@@ -50,7 +51,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     for (stage, report) in launch(&args.dir, &logs, chosen)? {
         wrong |= !report.problems.is_empty();
         for line in verdict(&stage, &report) {
-            println!("{line}");
+            lines::output(&format!("{line}\n"))?;
         }
     }
     Ok(ExitCode::from(if wrong { super::FOUND } else { 0 }))

@@ -217,7 +217,7 @@ pub fn threads(asked: Option<usize>) -> usize {
 pub enum EngineError {
     /// A dimension the engine cannot run.
     #[error("cannot run this architecture: {reason}")]
-    #[diagnostic(code(engine::architecture))]
+    #[diagnostic(code(midc::engine::architecture))]
     Architecture {
         /// What is wrong.
         reason: String,
@@ -228,7 +228,7 @@ pub enum EngineError {
     /// A weight is missing.
     #[error("the checkpoint has no tensor `{name}`")]
     #[diagnostic(
-        code(engine::weight_missing),
+        code(midc::engine::weight_missing),
         help("the architecture in `config.json` must be that of the weights")
     )]
     WeightMissing {
@@ -238,7 +238,7 @@ pub enum EngineError {
     /// A weight of another shape.
     #[error("tensor `{name}` has shape {found:?}, the architecture needs {expected:?}")]
     #[diagnostic(
-        code(engine::weight_shape),
+        code(midc::engine::weight_shape),
         help("the architecture in `config.json` must be that of the weights")
     )]
     WeightShape {
@@ -251,7 +251,7 @@ pub enum EngineError {
     },
     /// A batch that breaks the rules of [`Batch`].
     #[error("malformed batch: {reason}")]
-    #[diagnostic(code(engine::batch))]
+    #[diagnostic(code(midc::engine::batch))]
     Batch {
         /// What is wrong.
         reason: String,
@@ -259,7 +259,7 @@ pub enum EngineError {
     /// A token outside the vocabulary.
     #[error("token id {id} is outside the vocabulary of {vocab_size}")]
     #[diagnostic(
-        code(engine::token_range),
+        code(midc::engine::token_range),
         help("the tokenizer has more tokens than the model's embedding has rows")
     )]
     TokenRange {
@@ -270,7 +270,7 @@ pub enum EngineError {
     },
     /// The smallest possible step does not fit the budget.
     #[error("one row of {context} tokens needs {needed} bytes, the memory budget is {budget}")]
-    #[diagnostic(code(engine::memory), help("raise `--memory` or shorten the context"))]
+    #[diagnostic(code(midc::engine::memory), help("raise `--memory` or shorten the context"))]
     Budget {
         /// Tokens of a row.
         context: usize,
@@ -281,7 +281,7 @@ pub enum EngineError {
     },
     /// An allocation failed.
     #[error("cannot allocate {bytes} bytes on {device}")]
-    #[diagnostic(code(engine::allocation), help("set `--memory` below what the machine has free"))]
+    #[diagnostic(code(midc::engine::allocation), help("set `--memory` below what the machine has free"))]
     Allocation {
         /// Of the failed request.
         bytes: u64,
@@ -290,7 +290,7 @@ pub enum EngineError {
     },
     /// The worker threads could not be started.
     #[error("cannot start {threads} worker threads")]
-    #[diagnostic(code(engine::threads))]
+    #[diagnostic(code(midc::engine::threads))]
     Threads {
         /// As asked.
         threads: usize,
@@ -301,7 +301,7 @@ pub enum EngineError {
     /// f32 on a GPU.
     #[error("`cuda:{ordinal}` has no f32 arithmetic: products are made in bf16 with f32 sums")]
     #[diagnostic(
-        code(engine::precision),
+        code(midc::engine::precision),
         help("use bf16, in the stage or by `--precision bf16`, or `--device cpu`")
     )]
     Precision {
@@ -310,7 +310,7 @@ pub enum EngineError {
     },
     /// A device failed.
     #[error("{device} failed: {reason}")]
-    #[diagnostic(code(engine::device))]
+    #[diagnostic(code(midc::engine::device))]
     Device {
         /// Its name.
         device: String,

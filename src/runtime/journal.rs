@@ -103,32 +103,37 @@ impl Placed for EvalRecord {
 pub struct Journal {
     path: PathBuf,
     file: File,
+    damaged: u64,
 }
 
 impl Journal {
-    /// Open for appending, keeping of what is there the leading records for which `keep(stage,
-    /// steps)` holds. A half-written last line, as a kill leaves it, is dropped.
+    /// Open for appending, keeping of what is there the records for which `keep(stage, steps)` holds. A
+    /// half-written last line, as a kill leaves it, is dropped. So are lines that are damaged otherwise;
+    /// [`Journal::damaged`] counts them.
     ///
     /// # Errors
     /// [`RunDirError::Io`].
     pub fn open<R: Placed>(path: &Path, keep: impl Fn(&str, u64) -> bool) -> Result<Self, RunDirError> {
+        let mut damaged = 0;
         if path.exists() {
-            let file = File::open(path).map_err(RunDirError::io("read", path))?;
             let mut kept = Vec::new();
-            for line in BufReader::new(file).split(b'\n') {
-                let mut line = line.map_err(RunDirError::io("read", path))?;
-                let Ok(record) = serde_json::from_slice::<R>(&line) else { break };
+            damaged = lines(path, |line, record: R| {
                 let (stage, steps) = record.place();
                 if keep(stage, steps) {
-                    line.push(b'\n');
-                    kept.extend_from_slice(&line);
+                    kept.extend_from_slice(line.trim_ascii_end());
+                    kept.push(b'\n');
                 }
-            }
+            })?;
             write_whole(path, &kept)?;
         }
         let file =
             OpenOptions::new().create(true).append(true).open(path).map_err(RunDirError::io("open", path))?;
-        Ok(Self { path: path.to_path_buf(), file })
+        Ok(Self { path: path.to_path_buf(), file, damaged })
+    }
+
+    /// How many lines were no records when it was opened; they are gone.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
     }
 
     /// Append one record as one write.
@@ -155,13 +160,17 @@ impl Journal {
 }
 
 /// Hand every readable record of a journal to `each`, one at a time, and give the number of lines
-/// that are no record. None and 0 if the file does not exist. Unlike [`read`], goes on after a
-/// damaged line: for reports, not for resuming. A last line without its end is a record still
-/// being written and does not count as damage.
+/// that are no record. None and 0 if the file does not exist. A last line without its end is a record
+/// still being written and does not count as damage.
 ///
 /// # Errors
 /// [`RunDirError::Io`].
 pub fn scan<R: Placed>(path: &Path, mut each: impl FnMut(R)) -> Result<u64, RunDirError> {
+    lines(path, |_, record| each(record))
+}
+
+/// [`scan`] with the line of each record.
+fn lines<R: Placed>(path: &Path, mut each: impl FnMut(&[u8], R)) -> Result<u64, RunDirError> {
     if !path.exists() {
         return Ok(0);
     }
@@ -173,30 +182,20 @@ pub fn scan<R: Placed>(path: &Path, mut each: impl FnMut(R)) -> Result<u64, RunD
             return Ok(damaged);
         }
         match serde_json::from_slice(&line) {
-            Ok(record) => each(record),
+            Ok(record) => each(&line, record),
             Err(_) if !line.ends_with(b"\n") || line.trim_ascii().is_empty() => {}
             Err(_) => damaged += 1,
         }
     }
 }
 
-/// Read all whole records of a journal; none if the file does not exist.
+/// Read all readable records of a journal; none if the file does not exist.
 ///
 /// # Errors
 /// [`RunDirError::Io`].
 pub fn read<R: Placed>(path: &Path) -> Result<Vec<R>, RunDirError> {
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let file = File::open(path).map_err(RunDirError::io("read", path))?;
     let mut records = Vec::new();
-    for line in BufReader::new(file).split(b'\n') {
-        let line = line.map_err(RunDirError::io("read", path))?;
-        match serde_json::from_slice(&line) {
-            Ok(record) => records.push(record),
-            Err(_) => break,
-        }
-    }
+    scan(path, |record| records.push(record))?;
     Ok(records)
 }
 
@@ -236,6 +235,23 @@ mod tests {
         assert_eq!(scanned, [0, 1, 2, 3]);
         let steps: Vec<u64> = read::<EvalRecord>(&path).unwrap().iter().map(|r| r.step).collect();
         assert_eq!(steps, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn reopening_keeps_what_follows_a_damaged_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("evals.jsonl");
+        let line = |step| serde_json::to_string(&record("a", step)).unwrap();
+        std::fs::write(&path, format!("{}\n{{\"stage\":\n\n{}\n{}\n", line(1), line(2), line(9))).unwrap();
+        let mut journal = Journal::open::<EvalRecord>(&path, |_, steps| steps <= 3).unwrap();
+        assert_eq!(journal.damaged(), 1);
+        journal.append(&record("a", 3)).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            [line(1), line(2), line(3), String::new()].join("\n")
+        );
+        let steps: Vec<u64> = read::<EvalRecord>(&path).unwrap().iter().map(|r| r.step).collect();
+        assert_eq!(steps, [1, 2, 3]);
     }
 
     #[test]

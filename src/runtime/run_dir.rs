@@ -138,7 +138,9 @@ const OWN_ENGINE: &str = "midc";
 
 impl RunDir {
     /// Take `root` for a run of `plan`: a new or empty directory, or with `resume` one that holds a
-    /// run of the same plan. Resuming where nothing was started yet starts.
+    /// run of the same plan. Resuming where nothing was started yet starts. A run that ended before its
+    /// first measurement, step and checkpoint, as for want of its data, leaves a directory that is as good
+    /// as new.
     ///
     /// # Errors
     /// [`RunDirError`]; the directory is then as it was.
@@ -158,7 +160,7 @@ impl RunDir {
             return Err(RunDirError::Foreign { dir: root.to_path_buf() });
         }
         let lock = lock(root)?;
-        if plan_path.exists() {
+        if plan_path.exists() && !(engine == OWN_ENGINE && is_unused(root)?) {
             let text = fs::read(&plan_path).map_err(RunDirError::io("read", &plan_path))?;
             let there: Plan = serde_json::from_slice(&text)
                 .map_err(|source| RunDirError::DamagedPlan { path: plan_path.clone(), source })?;
@@ -240,6 +242,25 @@ fn is_empty_or_ours(root: &Path) -> Result<bool, RunDirError> {
     Ok(entries.flatten().all(|e| OURS.iter().any(|n| e.file_name() == *n)))
 }
 
+/// Whether a run of midc itself has begun here and done nothing.
+fn is_unused(root: &Path) -> Result<bool, RunDirError> {
+    let empty = |name: &str| fs::metadata(root.join(name)).map_or(true, |m| m.len() == 0);
+    if root.join("engine").exists() || !empty("metrics.jsonl") || !empty("evals.jsonl") {
+        return Ok(false);
+    }
+    let stages = root.join("checkpoints");
+    if !stages.exists() {
+        return Ok(true);
+    }
+    for stage in fs::read_dir(&stages).map_err(RunDirError::io("list", &stages))?.flatten() {
+        let stage = stage.path();
+        if fs::read_dir(&stage).map_err(RunDirError::io("list", &stage))?.next().is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn lock(root: &Path) -> Result<File, RunDirError> {
     let path = root.join("lock");
     let file = OpenOptions::new()
@@ -251,8 +272,15 @@ fn lock(root: &Path) -> Result<File, RunDirError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(RunDirError::Locked { dir: root.to_path_buf() }),
+        Err(fs::TryLockError::Error(e)) if has_no_locks(&e) => Ok(file),
         Err(fs::TryLockError::Error(e)) => Err(RunDirError::io("lock", &path)(e)),
     }
+}
+
+/// Whether a file system knows no locks, as Lustre where it is mounted without them. Two runs in one
+/// directory are not told apart there, but there is one.
+pub(in crate::runtime) fn has_no_locks(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::Unsupported
 }
 
 /// Write `path` so that it is seen whole or not at all, also after a kill or a power cut.
@@ -277,4 +305,20 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
         let _ = fs::remove_file(&aside);
         RunDirError::io("write", path)(e)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_system_without_locks_is_told_from_one_that_refuses() {
+        const ENOSYS: i32 = 38;
+        const EOPNOTSUPP: i32 = 95;
+        const EACCES: i32 = 13;
+        for (code, without) in [(ENOSYS, true), (EOPNOTSUPP, true), (EACCES, false)] {
+            assert_eq!(has_no_locks(&std::io::Error::from_raw_os_error(code)), without, "{code}");
+        }
+    }
 }

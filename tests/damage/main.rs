@@ -148,6 +148,23 @@ fn a_damaged_checkpoint_is_passed_over_and_made_again() {
     }
 }
 
+/// The lines around a damaged one are kept, and what else was written for a person.
+#[test]
+fn a_damaged_line_of_a_journal_costs_no_other() {
+    let finished = Finished::new();
+    finished.again("torn");
+    let metrics = finished.at("torn/metrics.jsonl");
+    let whole = std::fs::read_to_string(&metrics).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    change(&metrics, |bytes| *bytes = whole.replacen(lines[3], &lines[3][5..], 1).into_bytes());
+    let output = finished.exec("torn", &["--resume"]);
+    let said = words(&output);
+    assert!(output.status.success() && said.contains("damaged lines left out of"), "{said}");
+    let left = std::fs::read_to_string(&metrics).unwrap();
+    assert_eq!(left, whole.replacen(&format!("{}\n", lines[3]), "", 1));
+    assert!(std::fs::read_to_string(finished.at("torn/log.txt")).unwrap().contains("metrics.jsonl`: 1"));
+}
+
 #[test]
 fn a_run_is_never_overwritten() {
     let finished = Finished::new();

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::Format;
 use super::measure::{Clock, median};
 use crate::cli::files::DiskFiles;
+use crate::cli::lines;
 use crate::diag::LintLevels;
 use crate::diag::render::{Format as DiagnosticFormat, render};
 use crate::sema::{self, Options};
@@ -44,7 +45,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
         files.push(path);
     }
     for path in &files {
-        let lines = std::fs::read_to_string(path).into_diagnostic()?.lines().count();
+        let count = std::fs::read_to_string(path).into_diagnostic()?.lines().count();
         let mut milliseconds = Vec::new();
         let mut found = 0;
         for _ in 0..args.runs.max(1) {
@@ -56,13 +57,13 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
         let (middle, least) =
             (median(&milliseconds), milliseconds.iter().copied().fold(f64::INFINITY, f64::min));
         match args.format {
-            Format::Json => println!(
-                "{}",
-                json!({ "file": name, "lines": lines, "diagnostics": found, "milliseconds": milliseconds })
-            ),
-            Format::Text => {
-                println!("{name}: {lines} lines, {found} diagnostics, {middle:.2} ms (least {least:.2} ms)");
-            }
+            Format::Json => lines::output(&format!(
+                "{}\n",
+                json!({ "file": name, "lines": count, "diagnostics": found, "milliseconds": milliseconds })
+            ))?,
+            Format::Text => lines::output(&format!(
+                "{name}: {count} lines, {found} diagnostics, {middle:.2} ms (least {least:.2} ms)\n"
+            ))?,
         }
     }
     Ok(ExitCode::SUCCESS)

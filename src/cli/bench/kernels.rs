@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::measure::{self, Clock, fastest, narrow, wide};
 use super::{Format, Precision};
+use crate::cli::lines;
 use crate::runtime::backend::cpu::Cpu;
 use crate::runtime::backend::{AdamW, AttentionShape, Backend, LossShape, NormShape};
 use crate::runtime::engine::{self, EngineError};
@@ -19,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "bf16")]
     precision: Precision,
     /// Worker threads; all cores when absent
-    #[arg(long)]
+    #[arg(long, value_parser = crate::cli::compile::threads)]
     threads: Option<usize>,
     /// Seconds per operation
     #[arg(long, default_value_t = 0.5)]
@@ -228,7 +229,7 @@ fn measure<B: Backend>(backend: &B, args: &Args) -> miette::Result<ExitCode> {
     let mut bench = Bench { backend, args, peak, rows: Vec::new() };
     bench.all()?;
     if args.format == Format::Json {
-        println!("{}", serde_json::to_string(&bench.rows).into_diagnostic()?);
+        lines::output(&format!("{}\n", serde_json::to_string(&bench.rows).into_diagnostic()?))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new();
@@ -245,7 +246,7 @@ fn measure<B: Backend>(backend: &B, args: &Args) -> miette::Result<ExitCode> {
             number(row.gigabytes_per_second, 1),
         ]);
     }
-    println!("{}: {peak:.0} GFLOP/s on large products\n{table}", backend.describe());
+    lines::output(&format!("{}: {peak:.0} GFLOP/s on large products\n{table}\n", backend.describe()))?;
     Ok(ExitCode::SUCCESS)
 }
 

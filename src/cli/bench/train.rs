@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use miette::IntoDiagnostic;
 use serde_json::json;
 
 use super::measure::{self, Clock, median};
 use super::{Format, Precision};
 use crate::cli::device::DeviceArg;
+use crate::cli::lines;
 use crate::plan::Architecture;
 use crate::rope::{self, RopeScaling};
 use crate::runtime::backend::cpu::Cpu;
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long)]
     untied: bool,
     /// Worker threads; all cores when absent
-    #[arg(long)]
+    #[arg(long, value_parser = crate::cli::compile::threads)]
     threads: Option<usize>,
     /// Largest memory in MiB; layers are recomputed to stay below
     #[arg(long)]
@@ -242,19 +242,25 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
             "rows_at_once": memory.rows_at_once,
             "engine": engine.describe(),
         });
-        println!("{}", serde_json::to_string(&value).into_diagnostic()?);
+        lines::output(&format!("{value}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} · {rows} × {context} tokens", engine.describe());
-    println!("{tokens_per_second:.0} tokens/s, {step:.3} s per step (median of {})", seconds.len());
-    println!("{gflops:.0} GFLOP/s, {:.0}% of the {peak:.0} of a large product", 100.0 * gflops / peak);
-    if let Some(rss) = rss {
-        println!("{rss:.0} MiB at most");
-    }
-    println!(
-        "{} layers kept, {} recomputed, of {} more the feed-forward block; {} rows at once",
-        memory.layers_kept, memory.layers_recomputed, memory.feed_forwards_recomputed, memory.rows_at_once
+    let mut text = format!(
+        "{} · {rows} × {context} tokens\n\
+         {tokens_per_second:.0} tokens/s, {step:.3} s per step (median of {})\n\
+         {gflops:.0} GFLOP/s, {:.0}% of the {peak:.0} of a large product\n",
+        engine.describe(),
+        seconds.len(),
+        100.0 * gflops / peak
     );
+    if let Some(rss) = rss {
+        text.push_str(&format!("{rss:.0} MiB at most\n"));
+    }
+    text.push_str(&format!(
+        "{} layers kept, {} recomputed, of {} more the feed-forward block; {} rows at once\n",
+        memory.layers_kept, memory.layers_recomputed, memory.feed_forwards_recomputed, memory.rows_at_once
+    ));
+    lines::output(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

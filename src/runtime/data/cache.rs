@@ -19,7 +19,7 @@
 //! The payload's hash is the hash of the hashes of its [`CHUNK`]s, so that it is checked on all
 //! cores.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 
 use super::DataError;
+use crate::runtime::run_dir::has_no_locks;
 
 const MAGIC: &[u8; 8] = b"MIDCTOK\n";
 /// Changes with the layout and with what tokenisation makes of the same input.
@@ -302,7 +303,8 @@ fn root(chunks: &[blake3::Hash]) -> [u8; 32] {
 }
 
 /// Writes a shard: documents one by one, then [`Writer::finish`]. Dropped before that, it leaves
-/// nothing but a `.partial` file that the next writer overwrites.
+/// nothing but an empty `.partial` file that the next writer fills. (It is not removed: who waits for its
+/// lock has it open.)
 pub(crate) struct Writer {
     path: PathBuf,
     partial: PathBuf,
@@ -316,6 +318,16 @@ pub(crate) struct Writer {
     buffer: Vec<u8>,
     chunks: Vec<blake3::Hash>,
     written: usize,
+    whole: bool,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.whole {
+            // A disk that is full stays so otherwise.
+            let _ = self.file.set_len(0);
+        }
+    }
 }
 
 impl Writer {
@@ -331,7 +343,9 @@ impl Writer {
         let mut options = File::options();
         let file = options.create(true).truncate(false).read(true).write(true).open(&partial);
         let file = file.map_err(DataError::io("create", &partial))?;
-        if file.try_lock().is_err() {
+        if let Err(error) = file.try_lock()
+            && !matches!(&error, TryLockError::Error(e) if has_no_locks(e))
+        {
             file.lock().map_err(DataError::io("lock", &partial))?;
             // The other process has finished, or died.
             if path.exists() {
@@ -352,6 +366,7 @@ impl Writer {
             buffer: Vec::with_capacity(2 * CHUNK),
             chunks: Vec::new(),
             written: 0,
+            whole: false,
         };
         writer.file.seek(SeekFrom::Start(HEADER as u64)).map_err(DataError::io("write", &writer.partial))?;
         Ok(Some(writer))
@@ -420,6 +435,7 @@ impl Writer {
         self.file.write_all(&header.encode()).map_err(io("write"))?;
         self.file.sync_all().map_err(io("sync"))?;
         std::fs::rename(&self.partial, &self.path).map_err(io("rename"))?;
+        self.whole = true;
         // So that the name survives a power cut as well as the content.
         if let Some(dir) = self.path.parent() {
             File::open(dir).and_then(|d| d.sync_all()).map_err(DataError::io("sync", dir))?;

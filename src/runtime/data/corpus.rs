@@ -8,14 +8,14 @@ use std::sync::Arc;
 use super::cache::Shard;
 use super::decontaminate::Exclusion;
 use super::document::Recipe;
+use super::files;
 use super::filter::Filter;
 use super::fim::Fim;
 use super::heldout::{Remaining, is_held_out};
 use super::index::{Indexed, index};
-use super::readers::Format;
 use super::record::TextOf;
 use super::{DataError, OnBad, Order, Piece, Progress, SourceSummary, Summary, TextTokenizer};
-use crate::plan::{Attention, SourcePlan};
+use crate::plan::{Attention, SourcePlan, StagePlan};
 use crate::runtime::batch::{Batch, IGNORE};
 
 /// How to open a corpus.
@@ -86,6 +86,37 @@ impl Corpus {
     /// The source called `name`.
     pub fn source(&self, name: &str) -> Option<&Arc<Source>> {
         self.sources.iter().find(|s| s.name == name)
+    }
+
+    /// That `stage` will find what it draws of every source once the stages `before` it, from the end of
+    /// which it descends, have drawn theirs: known before the first of them is trained rather than after
+    /// the last. Refuses only what cannot be; [`StageSampler::new`](super::StageSampler::new) has the last
+    /// word.
+    ///
+    /// # Errors
+    /// [`DataError::Exhausted`].
+    pub fn suffices(&self, stage: &StagePlan, before: &[&StagePlan]) -> Result<(), DataError> {
+        for mix in &stage.mix {
+            let Some(source) = self.source(&mix.source) else { continue };
+            let Some(max_epochs) = source.max_epochs() else { continue };
+            let (mut drawn, mut slack) = (0, stage.max_context());
+            for earlier in before {
+                drawn += earlier.mix.iter().filter(|m| m.source == mix.source).map(|m| m.tokens).sum::<u64>();
+                slack += earlier.max_context();
+            }
+            let tokens = source.train_tokens();
+            if (drawn + mix.tokens) as f64 > tokens as f64 * max_epochs + slack as f64 {
+                return Err(DataError::Exhausted {
+                    source_name: mix.source.clone(),
+                    stage: stage.name.clone(),
+                    wanted: mix.tokens,
+                    drawn,
+                    tokens,
+                    max_epochs,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// In the order of the plan.
@@ -190,7 +221,7 @@ impl Source {
             Order::Ascending(field) | Order::Descending(field) => Some(field.clone()),
             Order::Shuffled | Order::AsWritten => None,
         };
-        let files = find_files(&plan.name, &plan.path, options.base_dir)?;
+        let files = files::find(&plan.name, &plan.path, options.base_dir)?;
         let filter = match &plan.filter {
             Some(filter) => Some(Filter::parse(filter).map_err(|why| wrong("where", filter, &why))?),
             None => None,
@@ -205,7 +236,7 @@ impl Source {
         let exclusion = if plan.exclude.is_empty() {
             Exclusion::default()
         } else {
-            Exclusion::read(&find_files(&plan.name, &plan.exclude, options.base_dir)?)?
+            Exclusion::read(&files::find(&plan.name, &plan.exclude, options.base_dir)?)?
         };
         let recipe = Recipe {
             tokenizer,
@@ -485,54 +516,4 @@ impl Source {
         }
         batch.source.push(index);
     }
-}
-
-/// The files that `patterns` name, each once, in name order per pattern.
-fn find_files(source: &str, patterns: &[String], base: &Path) -> Result<Vec<(PathBuf, Format)>, DataError> {
-    let mut out: Vec<(PathBuf, Format)> = Vec::new();
-    for pattern in patterns {
-        let plain = base.join(pattern);
-        let found = if plain.is_file() {
-            let format = Format::of(&plain).ok_or(DataError::Format { path: plain.clone() })?;
-            vec![(plain, format)]
-        } else {
-            let directory = plain.is_dir();
-            let base_glob = glob::Pattern::escape(&base.to_string_lossy());
-            let escaped = if directory { glob::Pattern::escape(pattern) } else { pattern.clone() };
-            let mut full = Path::new(&base_glob).join(escaped).to_string_lossy().into_owned();
-            if directory {
-                full.push_str("/**/*");
-            }
-            let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
-            let paths = glob::glob_with(&full, options).map_err(|e| DataError::Glob {
-                source_name: source.to_owned(),
-                pattern: pattern.clone(),
-                why: e.to_string(),
-            })?;
-            let mut found = Vec::new();
-            for path in paths {
-                let path = path.map_err(|e| {
-                    let path = e.path().to_owned();
-                    DataError::Io { what: "read", path, source: e.into() }
-                })?;
-                if path.is_file()
-                    && let Some(format) = Format::of(&path)
-                {
-                    found.push((path, format));
-                }
-            }
-            found
-        };
-        if found.is_empty() {
-            return Err(DataError::Missing {
-                source_name: source.to_owned(),
-                pattern: pattern.clone(),
-                base: base.to_owned(),
-            });
-        }
-        out.extend(found);
-    }
-    let mut seen = HashSet::new();
-    out.retain(|(path, _)| seen.insert(path.clone()));
-    Ok(out)
 }

@@ -215,6 +215,10 @@ fn parse(line: &[u8]) -> Result<Value, Outcome> {
     }
     match serde_json::from_slice(line) {
         Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(Value::Array(_)) => Err(Outcome::bad(
+            |d| d.malformed += 1,
+            "a JSON array where an object is expected; write one record a line",
+        )),
         Ok(_) => Err(Outcome::bad(|d| d.malformed += 1, "not a JSON object")),
         Err(error) => {
             // serde_json counts lines of its own input, which is one.

@@ -58,7 +58,9 @@ pub enum DataError {
     #[error("`{}`, record {record}: {what}", path.display())]
     #[diagnostic(
         code(midc::data::bad_record),
-        help("mend the record, or let bad records be skipped and counted (leave out `--strict-data`)")
+        help(
+            "mend the record; those of a source are skipped and counted instead where `--strict-data` is left out"
+        )
     )]
     BadRecord {
         /// The file.
@@ -76,6 +78,13 @@ pub enum DataError {
         path: PathBuf,
         /// What is wrong with it.
         what: String,
+    },
+    /// A file that was written to while it was read.
+    #[error("`{}` changed while it was read", path.display())]
+    #[diagnostic(code(midc::data::changed), help("wait until it is complete, then begin again"))]
+    Changed {
+        /// The file.
+        path: PathBuf,
     },
     /// A table without the column that holds the text.
     #[error("`{}` has no column {}{}", path.display(), listed(wanted, " or "), has(columns))]
@@ -254,6 +263,10 @@ pub enum DataError {
         /// What does not fit.
         why: String,
     },
+    /// [`Progress::stopped`](super::Progress::stopped) said so.
+    #[error("stopped while the data was being read")]
+    #[diagnostic(code(midc::data::stopped), help("what was tokenised is kept in the cache"))]
+    Stopped,
     /// A stage asks for a source the corpus was opened without, or the other way round.
     #[error("{0}")]
     #[diagnostic(code(midc::data::request))]

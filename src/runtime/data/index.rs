@@ -2,8 +2,10 @@
 //! parse and tokenise, and the results are written in file order, so that a shard's bytes are a
 //! function of its input. Work already done is found by the hash of that input.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
+use std::time::SystemTime;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -94,6 +96,7 @@ pub(crate) fn index(
     progress: &dyn Progress,
 ) -> Result<(Vec<Indexed>, blake3::Hash), DataError> {
     std::fs::create_dir_all(cache_dir).map_err(DataError::io("create", cache_dir))?;
+    let before = stamps(files)?;
     let groups = survey(name, files, recipe, progress)?;
     let mut all = blake3::Hasher::new();
     for group in &groups {
@@ -124,6 +127,13 @@ pub(crate) fn index(
             None => {
                 let path = shard_path(cache_dir, &group.key);
                 make(&path, group, recipe, progress)?;
+                if let Some(changed) =
+                    group.stretches.iter().find(|s| stamp(&s.path).ok() != before.get(&s.path).copied())
+                {
+                    // Its name says that it was made of what was there when the file was hashed.
+                    std::fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
+                    return Err(DataError::Changed { path: changed.path.clone() });
+                }
                 let shard = Shard::open(&path, &group.key).map_err(|e| match e {
                     Unusable::Failed(error) => error,
                     Unusable::Bad(why) => DataError::Damaged { path: path.clone(), what: why.into() },
@@ -137,6 +147,20 @@ pub(crate) fn index(
         progress.end();
     }
     Ok((out, all.finalize()))
+}
+
+/// Length and time of the last change: what a file that is still being written does not keep.
+type Stamp = (u64, Option<SystemTime>);
+
+fn stamp(path: &Path) -> std::io::Result<Stamp> {
+    std::fs::metadata(path).map(|meta| (meta.len(), meta.modified().ok()))
+}
+
+fn stamps(files: &[(PathBuf, Format)]) -> Result<HashMap<PathBuf, Stamp>, DataError> {
+    files
+        .iter()
+        .map(|(path, _)| Ok((path.clone(), stamp(path).map_err(DataError::io("read", path))?)))
+        .collect()
 }
 
 fn shard_path(cache_dir: &Path, key: &blake3::Hash) -> PathBuf {
@@ -230,6 +254,9 @@ fn hash(
             let n = file.read(&mut buffer).map_err(DataError::io("read", path))?;
             if n == 0 {
                 break;
+            }
+            if progress.stopped() {
+                return Err(DataError::Stopped);
             }
             progress.advance(n as u64);
             let mut rest = &buffer[..n];
@@ -334,6 +361,9 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
         let mut told = 0;
         for batch in batches {
             let batch = batch?;
+            if progress.stopped() {
+                return Err(DataError::Stopped);
+            }
             let bytes: u64 = batch.iter().map(|(_, item)| item.body.bytes() as u64).sum();
             let outcomes: Vec<(usize, u64, Outcome)> = batch
                 .into_par_iter()

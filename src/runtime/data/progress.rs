@@ -10,6 +10,10 @@ pub trait Progress: Sync {
     fn end(&self);
     /// Something worth a line, such as a damaged cache that is made anew.
     fn note(&self, text: &str);
+    /// Whether the work is to be given up: it ends with [`DataError::Stopped`](super::DataError::Stopped).
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Hears nothing.

@@ -128,10 +128,8 @@ impl TextOf {
         let mut out = Rendered::default();
         match self {
             Self::Auto => {
-                let name = AUTO
-                    .into_iter()
-                    .find(|name| !record[*name].is_null())
-                    .ok_or("has neither `text` nor `messages`; say which with the source's `text`")?;
+                let name =
+                    AUTO.into_iter().find(|name| !record[*name].is_null()).ok_or_else(|| absent(record))?;
                 out.field(name, &record[name], record, dialogues)?;
             }
             Self::Field(name) => out.field(name, field(record, name), record, dialogues)?,
@@ -173,6 +171,7 @@ impl Rendered {
             Value::String(text) => self.text.push_str(text),
             Value::Number(n) => self.text.push_str(&n.to_string()),
             Value::Bool(b) => self.text.push_str(if *b { "true" } else { "false" }),
+            Value::Null if record.get(name).is_some() => return Err(format!("its `{name}` is null")),
             Value::Null => return Err(format!("has no field `{name}`")),
             Value::Array(turns) => match dialogues.chat {
                 Some(chat) if turns.iter().any(Value::is_object) => {
@@ -223,6 +222,14 @@ impl Rendered {
             self.spans.push((role.to_owned(), start..self.text.len()));
         }
         Ok(())
+    }
+}
+
+/// Why a record has no text of its own, for a message.
+fn absent(record: &Value) -> String {
+    match AUTO.into_iter().find(|name| record.get(name).is_some()) {
+        Some(name) => format!("its `{name}` is null"),
+        None => "has neither `text` nor `messages`; say which with the source's `text`".to_owned(),
     }
 }
 
@@ -279,10 +286,12 @@ mod tests {
         for (text, record, expect) in [
             (None, json!({"body": "b"}), "neither `text` nor `messages`"),
             (Some("body"), json!({"text": "b"}), "no field `body`"),
+            (Some("body"), json!({"body": null}), "its `body` is null"),
             (Some("{q}"), json!({}), "no field `q`"),
             (Some("{q"), json!({}), "not closed"),
             (Some("q}"), json!({}), "without a `{`"),
             (Some("{}"), json!({}), "without a name"),
+            (None, json!({"text": null, "id": 1}), "its `text` is null"),
             (None, json!([1]), "neither"),
             (None, json!(null), "neither"),
             (None, json!({"text": {"a": 1}}), "is an object"),

@@ -235,7 +235,7 @@ impl Reader {
 }
 
 impl StagePlan {
-    fn max_context(&self) -> u64 {
+    pub(super) fn max_context(&self) -> u64 {
         self.phases.iter().map(|p| p.context).max().unwrap_or(0)
     }
 }

@@ -124,7 +124,12 @@ impl TextTokenizer {
     ) -> Result<Self, DataError> {
         let broken =
             |why: tokenizers::Error| DataError::Tokenizer { path: path.to_owned(), why: why.to_string() };
-        let mut inner = Tokenizer::from_bytes(bytes).map_err(broken)?;
+        // The library takes for granted that its decoders are whole JSON, and panics on some of what it
+        // calls precompiled.
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| broken(e.into()))?;
+        let mut inner = std::panic::catch_unwind(|| Tokenizer::from_bytes(bytes))
+            .unwrap_or_else(|_| Err("the library gave up on its content".into()))
+            .map_err(broken)?;
         // Documents are cut by packing and never padded.
         inner.with_truncation(None).map_err(broken)?;
         inner.with_padding(None);
@@ -317,6 +322,21 @@ mod tests {
         assert_eq!(parts(&text).concat(), text);
         assert_eq!(t.encode_document(&text).unwrap(), t.encode(&text).unwrap());
         assert_eq!(parts(&"\n".repeat(4 * PART_BYTES)).len(), 1);
+    }
+
+    #[test]
+    fn what_makes_the_library_panic_is_an_error() {
+        let whole = String::from_utf8(std::fs::read("examples/data/tokenizer.json").unwrap()).unwrap();
+        let decoder = whole.find("\"decoder\"").unwrap();
+        let inside = decoder + whole[decoder..].find('}').unwrap();
+        let precompiled = r#"{"type": "Precompiled", "precompiled_charsmap": "AAAA"}"#;
+        let json: Value = serde_json::from_str(&whole).unwrap();
+        let mut other = json.clone();
+        other["normalizer"] = serde_json::from_str(precompiled).unwrap();
+        for text in [whole[..inside].to_owned(), whole[..inside].to_owned() + "]", other.to_string()] {
+            let error = TextTokenizer::from_json(Path::new("t.json"), text.as_bytes(), None);
+            assert!(matches!(error, Err(DataError::Tokenizer { .. })));
+        }
     }
 
     #[test]

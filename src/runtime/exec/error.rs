@@ -40,7 +40,7 @@ pub enum ExecError {
     #[error("stage `{stage}` cannot be trained on this device")]
     #[diagnostic(
         code(midc::exec::too_large),
-        help("`midc plan FILE --device cuda` shows what each stage holds")
+        help("`midc plan FILE --device DEVICE` shows what each stage holds")
     )]
     TooLarge {
         /// The stage.

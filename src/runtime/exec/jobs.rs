@@ -72,6 +72,11 @@ impl<'a> Queue<'a> {
         })
     }
 
+    /// Whether the stage called `name` was chosen.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.stages.iter().any(|entry| entry.stage.name == name)
+    }
+
     /// How many jobs can have something to do.
     pub(super) fn jobs(&self) -> usize {
         self.jobs

@@ -45,8 +45,20 @@ pub fn memory(
     precision: Precision,
     budget: Option<u64>,
 ) -> Result<Vec<StageMemory>, ExecError> {
+    memory_of(plan, &plan.stages.iter().collect::<Vec<_>>(), base_dir, device, precision, budget)
+}
+
+/// [`memory`] of some stages of `plan`.
+pub(super) fn memory_of(
+    plan: &Plan,
+    stages: &[&StagePlan],
+    base_dir: &Path,
+    device: Device,
+    precision: Precision,
+    budget: Option<u64>,
+) -> Result<Vec<StageMemory>, ExecError> {
     let mut all = Vec::new();
-    for stage in &plan.stages {
+    for stage in stages {
         let architecture = architecture(plan, stage, base_dir)?;
         let mut most: BTreeMap<u64, u64> = BTreeMap::new();
         for phase in &stage.phases {

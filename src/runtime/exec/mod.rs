@@ -144,16 +144,10 @@ pub fn exec(
     stop: &AtomicBool,
     observer: &dyn Observer,
 ) -> Result<Outcome, ExecError> {
-    if let Device::Cuda(ordinal) = options.device {
-        if options.jobs > 1 {
-            return Err(ExecError::JobsOnGpu { jobs: options.jobs, ordinal });
-        }
-        // Refused here, not after hours.
-        let budget = match options.memory {
-            Some(bytes) => bytes,
-            None => cuda::available(ordinal)?,
-        };
-        memory(plan, &options.base_dir, options.device, options.precision, Some(budget))?;
+    if let Device::Cuda(ordinal) = options.device
+        && options.jobs > 1
+    {
+        return Err(ExecError::JobsOnGpu { jobs: options.jobs, ordinal });
     }
     let selected = options.selection.names(plan)?;
     let dir = RunDir::open(&options.run_dir, plan, options.resume)?;
@@ -173,9 +167,17 @@ pub fn exec(
     let done = |stage: &str, steps: u64| {
         progress.get(stage).is_some_and(|p: &Progress| p.checkpoint.is_some() && steps <= p.steps())
     };
+    let over = |stage: &StagePlan| progress.get(&stage.name).is_some_and(|p| p.finished(stage));
+    fits(plan, options, |stage| selected.contains(&stage.name) && !over(stage))?;
     let metrics = Journal::open::<StepRecord>(&dir.metrics(), done)?;
     let evals = Journal::open::<EvalRecord>(&dir.evals(), done)?;
-    let over = |stage: &StagePlan| progress.get(&stage.name).is_some_and(|p| p.finished(stage));
+    for (journal, path) in [(&metrics, dir.metrics()), (&evals, dir.evals())] {
+        if journal.damaged() > 0 {
+            let note = format!("damaged lines left out of `{}`: {}", path.display(), journal.damaged());
+            dir.log(&note);
+            observer.on(Event::Note(&note));
+        }
+    }
     let queue = Queue::new(plan, &selected, options.jobs, over)?;
     let run = Run {
         plan,
@@ -192,6 +194,19 @@ pub fn exec(
         cooking: Mutex::default(),
     };
     run.walk(&selected)
+}
+
+/// That each stage which `ahead` names can be trained in the memory there is: refused here, not after the
+/// stages before it.
+fn fits(plan: &Plan, options: &ExecOptions, ahead: impl Fn(&StagePlan) -> bool) -> Result<(), ExecError> {
+    let budget = match (options.device, options.memory) {
+        (_, Some(bytes)) => bytes,
+        (Device::Cuda(ordinal), None) => cuda::available(ordinal)?,
+        (Device::Cpu, None) => return Ok(()),
+    };
+    let stages: Vec<&StagePlan> = plan.stages.iter().filter(|s| ahead(s)).collect();
+    memory::memory_of(plan, &stages, &options.base_dir, options.device, options.precision, Some(budget))?;
+    Ok(())
 }
 
 /// A run under way, shared by the threads that train its stages.

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::plan::{Precision, RopePlan, StagePlan};
+use crate::plan::{Origin, Plan, Precision, RopePlan, StagePlan};
 use crate::rope::{self, Rope};
 use crate::runtime::batch::Batch;
 use crate::runtime::checkpoint::OptimizerState;
-use crate::runtime::data::{Corpus, OpenOptions, SourceSummary, StageSampler, TextTokenizer};
+use crate::runtime::data::{
+    self, Corpus, DataError, OpenOptions, SourceSummary, StageSampler, TextTokenizer,
+};
 use crate::runtime::engine::{self, Engine, EngineKind, EngineOptions, Hyper, Moments, RopeTable, RowLoss};
 use crate::runtime::exec::measure::Moment;
 use crate::runtime::exec::not_finite::Count;
@@ -43,7 +45,14 @@ impl Run<'_> {
     /// Train `stage` from where it is to its end, with one of `share` parts of the threads and the
     /// memory. `Some(step)` when asked to stop before that.
     pub(super) fn stage(&self, stage: &StagePlan, share: usize) -> Result<Option<u64>, ExecError> {
-        let mut work = self.prepare(stage, share)?;
+        let mut work = match self.prepare(stage, share) {
+            Ok(work) => work,
+            // Nothing is lost that a checkpoint would keep.
+            Err(ExecError::Data(DataError::Stopped)) => {
+                return Ok(Some(lock(&self.progress).get(&stage.name).map_or(0, Progress::steps)));
+            }
+            Err(error) => return Err(error),
+        };
         let ended = self.train(stage, &mut work);
         // Whatever happened, a checkpoint under way is worth its completion.
         let settled = self.settle(&mut work.writing);
@@ -97,6 +106,10 @@ impl Run<'_> {
         check_first_rate(stage)?;
         let Start { mut config, tokenizer, weights, optimizer, trainer } = self.start(stage)?;
         let corpus = self.corpus(stage, &tokenizer, &config)?;
+        if self.stopping() {
+            // As asked for before there was anything to read.
+            return Err(DataError::Stopped.into());
+        }
         let sampler = StageSampler::new(stage, &corpus, trainer.sampler.clone())?;
         if let Some(rope) = &stage.rope {
             config.rope = Rope { theta: rope.theta, scaling: rope.scaling.clone() };
@@ -112,12 +125,24 @@ impl Run<'_> {
         };
         let options = self.engine_options(share);
         let mut engine = engine::engine(kind, &config.architecture, &weights, options)?;
+        let described = engine.describe();
+        if stage.precision.is_none()
+            && kind_of(&trainer.engine) != kind_of(&described)
+            && !trainer.engine.is_empty()
+        {
+            let before = &trainer.engine;
+            self.note(&format!(
+                "stage `{}` goes on with {described} from a checkpoint of {before}: not bit for bit as the one \
+                 engine would",
+                stage.name
+            ));
+        }
         if let Some(OptimizerState { first, second }) = optimizer {
             engine.load_moments(&Moments { first, second })?;
         }
         let tables = RopeTables::new(stage, &config)?;
         // Takes a moment to measure, and does not change between the stages of a run.
-        let peak_flops = *lock(&self.peaks).entry(engine.describe()).or_insert_with(|| engine.peak_flops());
+        let peak_flops = *lock(&self.peaks).entry(described).or_insert_with(|| engine.peak_flops());
         let mut board = TensorBoard::open(&self.dir.tensorboard(&stage.name), trainer.step)?;
         if trainer.step == 0 {
             board.text(0, "plan", &plan_text(stage))?;
@@ -174,16 +199,35 @@ impl Run<'_> {
         let tokenizer =
             TextTokenizer::from_json(Path::new("tokenizer.json"), json, config.eos.first().copied())?
                 .with_chat_template(&settings, jinja.as_deref())?;
-        let reading = self.observer.reading();
-        let (corpus, summary) = Corpus::open(&self.plan.sources, tokenizer, &open, reading)?;
+        let reading = Reading { inner: self.observer.reading(), stopped: &|| self.stopping() };
+        let (corpus, summary) = Corpus::open(&self.plan.sources, tokenizer, &open, &reading)?;
         for source in &summary.sources {
             if source.dropped.bad() > 0 {
                 self.note(&bad_records(source));
             }
+            if self.plan.heldout() > 0.0 && source.heldout_documents == 0 {
+                let name = &source.name;
+                self.note(&format!("source `{name}`: nothing is held out, so its loss will not be measured"));
+            }
+        }
+        for ahead in self.ahead(model)? {
+            corpus.suffices(ahead, &whole_before(self.plan, ahead))?;
         }
         let corpus = Arc::new(corpus);
         corpora.insert(model.clone(), Arc::clone(&corpus));
         Ok(corpus)
+    }
+
+    /// The chosen stages that descend from `model` and are not done.
+    fn ahead(&self, model: &str) -> Result<Vec<&StagePlan>, ExecError> {
+        let mut ahead = Vec::new();
+        for stage in &self.plan.stages {
+            let finished = lock(&self.progress).get(&stage.name).is_some_and(|p| p.finished(stage));
+            if self.queue.has(&stage.name) && !finished && root(self.plan, stage)?.name == model {
+                ahead.push(stage);
+            }
+        }
+        Ok(ahead)
     }
 
     fn step(&self, stage: &StagePlan, work: &mut Work) -> Result<StepRecord, ExecError> {
@@ -260,6 +304,53 @@ impl Run<'_> {
         };
         self.write(stage, trainer.step, snapshot, &mut work.writing)
     }
+}
+
+/// The observer's ear for data being read, which may be told to stop.
+struct Reading<'a> {
+    inner: &'a dyn data::Progress,
+    stopped: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl data::Progress for Reading<'_> {
+    fn begin(&self, what: &str, total: u64) {
+        self.inner.begin(what, total);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.inner.advance(bytes);
+    }
+
+    fn end(&self) {
+        self.inner.end();
+    }
+
+    fn note(&self, text: &str) {
+        self.inner.note(text);
+    }
+
+    fn stopped(&self) -> bool {
+        (self.stopped)() || self.inner.stopped()
+    }
+}
+
+/// The stages from whose ends `stage` descends; not those of which it takes a checkpoint in between.
+fn whole_before<'a>(plan: &'a Plan, stage: &'a StagePlan) -> Vec<&'a StagePlan> {
+    let (mut before, mut at) = (Vec::new(), stage);
+    while let Some(Origin::Stage(from, steps)) = plan.origin(at) {
+        if steps < from.steps || before.len() >= plan.stages.len() {
+            break;
+        }
+        before.push(from);
+        at = from;
+    }
+    before
+}
+
+/// An engine without its number of threads, on which no result depends.
+fn kind_of(described: &str) -> String {
+    let parts = described.split(", ").filter(|part| !part.trim_end_matches(')').ends_with(" threads"));
+    parts.collect::<Vec<_>>().join(", ").trim_end_matches(')').to_owned()
 }
 
 /// Sines and cosines per context length: methods with a current length change with it.

@@ -24,6 +24,9 @@ const TOKENIZER_FILES: &[&str] = &[
     "tokenizer.model",
 ];
 
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
 /// Load a directory.
 ///
 /// # Errors
@@ -48,10 +51,24 @@ pub(super) fn config(dir: &Path) -> Result<ModelConfig, LoadError> {
     let file = dir.join("config.json");
     let problem = match (dir.is_dir(), file.exists()) {
         (true, true) => return Ok(ModelConfig::read(&file)?),
-        (true, false) => "the directory has no `config.json`",
-        (false, _) => "there is no such file or directory",
+        (true, false) => match newest(dir) {
+            Some(within) => {
+                format!("the directory has no `config.json`; `{}` in it has one", within.display())
+            }
+            None => "the directory has no `config.json`".to_owned(),
+        },
+        (false, _) => "there is no such file or directory".to_owned(),
     };
-    Err(LoadError::NoCheckpoint { path: dir.to_owned(), problem: problem.into() })
+    Err(LoadError::NoCheckpoint { path: dir.to_owned(), problem })
+}
+
+/// The checkpoint of the most steps directly in `dir`: a stage may have been named where one of its
+/// checkpoints was meant.
+fn newest(dir: &Path) -> Option<PathBuf> {
+    let names = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.file_name());
+    let steps = names.filter_map(|name| name.to_str()?.strip_prefix("step-")?.parse::<u64>().ok());
+    let path = dir.join(format!("step-{}", steps.max()?));
+    path.join("config.json").is_file().then_some(path)
 }
 
 /// The tokenizer files in a directory.
@@ -183,6 +200,12 @@ impl Shards {
                 return Err(LoadError::Extra { path: path.clone(), tensor: tensor.clone() });
             }
         }
+        let head = self.place.get(HEAD).filter(|_| config.architecture.tie_word_embeddings);
+        if let Some(path) = head
+            && self.tensor(HEAD)? != self.tensor(EMBEDDING)?
+        {
+            return Err(LoadError::Untied { path: path.clone() });
+        }
         Ok(tensors)
     }
 
@@ -204,13 +227,12 @@ impl Shards {
 
     /// How the weights are stored, judged by the embedding.
     pub(in crate::runtime) fn dtype(&self) -> Option<Dtype> {
-        self.files.values().find_map(|f| f.dtype("model.embed_tokens.weight"))
+        self.files.values().find_map(|f| f.dtype(EMBEDDING))
     }
 }
 
 /// Tensors that some files have and transformers ignores as well: the frequencies that Llama files
 /// of 2023 saved, and a copy of the embedding under the output layer's name.
 fn ignored(tensor: &str, config: &ModelConfig) -> bool {
-    tensor.ends_with("rotary_emb.inv_freq")
-        || (tensor == "lm_head.weight" && config.architecture.tie_word_embeddings)
+    tensor.ends_with("rotary_emb.inv_freq") || (tensor == HEAD && config.architecture.tie_word_embeddings)
 }

@@ -151,8 +151,13 @@ fn tensors_must_be_those_of_the_model() {
     // Left over by older files, ignored by transformers too.
     let frequencies = ("model.layers.0.self_attn.rotary_emb.inv_freq".into(), vec![2], vec![0; 8]);
     assert_eq!(load_with(&|t| t.push(frequencies.clone())), Ok(11));
-    let copy = ("lm_head.weight".into(), vec![6, 8], vec![0; 192]);
+    let copy = ("lm_head.weight".into(), vec![6, 8], all[0].2.clone());
     assert_eq!(load_with(&|t| t.push(copy.clone())), Ok(11));
+    // transformers does not tie these.
+    let mut other = copy.clone();
+    other.2[7] ^= 1;
+    let error = load_with(&|t| t.push(other.clone())).unwrap_err();
+    assert!(error.contains("`lm_head.weight` is not the embedding"), "{error}");
     save(&path, &all, Theirs::I32);
     let error = load(dir.path()).unwrap_err().to_string();
     assert!(error.contains("is stored as I32, which midc does not read"), "{error}");
@@ -164,6 +169,12 @@ fn what_is_no_checkpoint_is_told() {
     let message = |path: &Path| load(path).unwrap_err().to_string();
     assert!(message(&dir.path().join("nowhere")).contains("there is no such file or directory"));
     assert!(message(dir.path()).contains("has no `config.json`"));
+    // A stage of a run.
+    for step in ["step-9", "step-10", "step-x"] {
+        fs::create_dir(dir.path().join(step)).unwrap();
+        fs::write(dir.path().join(step).join("config.json"), "{}").unwrap();
+    }
+    assert!(message(dir.path()).contains("step-10` in it has one"), "{}", message(dir.path()));
     fs::write(dir.path().join("config.json"), config().to_string()).unwrap();
     assert!(message(dir.path()).contains("neither `model.safetensors` nor"));
     fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();

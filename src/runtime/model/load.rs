@@ -135,6 +135,18 @@ pub enum LoadError {
         /// Its name.
         tensor: String,
     },
+    /// An output layer of its own in a model that is said to have none.
+    #[error("`{}`: `lm_head.weight` is not the embedding, which `tie_word_embeddings` says it is", path.display())]
+    #[diagnostic(
+        code(midc::load::untied),
+        help(
+            "set `tie_word_embeddings` to false in `config.json`, as transformers takes it, or remove the tensor"
+        )
+    )]
+    Untied {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// A tensor of the wrong shape.
     #[error("`{}`: tensor `{tensor}` has shape {found:?}; the configuration asks for {expected:?}", path.display())]
     #[diagnostic(code(midc::load::shape), help("the configuration and the weights are of different models"))]

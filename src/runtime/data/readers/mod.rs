@@ -86,7 +86,7 @@ pub enum Compression {
 impl Format {
     /// By the name of the file; `None` for those no reader takes (archives, pictures).
     pub fn of(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         let (name, compression) = match name.rsplit_once('.') {
             Some((stem, "gz")) => (stem, Compression::Gzip),
             Some((stem, "zst" | "zstd")) => (stem, Compression::Zstd),
