@@ -112,7 +112,7 @@ fn dependencies_point_down() {
 #[test]
 fn reserved_words_stay_in_their_rooms() {
     let mut wrong = Vec::new();
-    for (relative, file) in sources() {
+    for (relative, file) in sources().into_iter().filter(|(relative, _)| !relative.ends_with("/tests.rs")) {
         let code = code(&file);
         for (word, rooms) in RESERVED {
             if code.contains(word) && !rooms.iter().any(|r| relative.starts_with(r)) {
