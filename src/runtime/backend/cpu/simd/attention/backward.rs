@@ -100,7 +100,6 @@ pub(crate) fn backward<E: Element>(
                     row,
                     kv,
                     out,
-                    grad_out,
                     queries: Shared(queries.as_mut_ptr().cast()),
                     output_grads: Shared(output_grads.as_mut_ptr().cast()),
                     log_sum,
@@ -111,7 +110,7 @@ pub(crate) fn backward<E: Element>(
                     deltas: vec![0.0; group * shape.context],
                     query_grads: Shared(query_grads.as_mut_ptr().cast()),
                 };
-                head.gather(qkv);
+                head.gather(qkv, grad_out);
                 head.sum_deltas();
                 backward_head::<E>(&spare, &head, to);
             }
@@ -139,7 +138,6 @@ struct Head<'a, E> {
     row: usize,
     kv: usize,
     out: Shared<E>,
-    grad_out: Shared<E>,
     /// `[group, context, head_dim]`, as the next: every block of keys goes through them.
     queries: Shared<E>,
     output_grads: Shared<E>,
@@ -159,7 +157,7 @@ impl<E: Element> Head<'_, E> {
     ///
     /// # Safety
     /// Pointers and lengths as asserted by [`backward`]; the features are there.
-    unsafe fn gather(&self, qkv: Shared<E>) {
+    unsafe fn gather(&self, qkv: Shared<E>, grad_out: Shared<E>) {
         let (d, context) = (self.shape.head_dim, self.shape.context);
         let (ld, width) = (self.shape.qkv_width(), self.shape.out_width());
         let group = self.shape.heads / self.shape.kv_heads;
@@ -169,19 +167,21 @@ impl<E: Element> Head<'_, E> {
             // SAFETY: the head's columns of the row's tokens; there is room for those of the group.
             unsafe {
                 gather(context, d, qkv.at(token * ld + column), ld, self.queries.at(at));
-                gather(context, d, self.grad_out.at(token * width + column), width, self.output_grads.at(at));
+                gather(context, d, grad_out.at(token * width + column), width, self.output_grads.at(at));
             }
         }
     }
 
+    /// After [`Head::gather`].
+    ///
     /// # Safety
     /// Pointers and lengths as asserted by [`backward`]; the features are there.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn sum_deltas(&mut self) {
         let (d, context, width) = (self.shape.head_dim, self.shape.context, self.shape.out_width());
         let group = self.shape.heads / self.shape.kv_heads;
-        for (at, delta) in self.deltas.iter_mut().enumerate() {
-            let (g, t) = (at / context, at % context);
+        for (i, delta) in self.deltas.iter_mut().enumerate() {
+            let (g, t) = (i / context, i % context);
             let offset = (self.row * context + t) * width + (self.kv * group + g) * d;
             let mut sum = _mm512_setzero_ps();
             for c in (0..d).step_by(16) {
@@ -189,7 +189,7 @@ impl<E: Element> Head<'_, E> {
                 // SAFETY: the head's values of the token.
                 unsafe {
                     let o = E::load(self.out.at(offset + c), mask);
-                    sum = _mm512_fmadd_ps(o, E::load(self.grad_out.at(offset + c), mask), sum);
+                    sum = _mm512_fmadd_ps(o, E::load(self.output_grads.at(i * d + c), mask), sum);
                 }
             }
             *delta = _mm512_reduce_add_ps(sum);
