@@ -1,24 +1,62 @@
 // Conversions, sums and moves.
 #include "dev/base.cuh"
 
-// All launches: grid ⌈items/256⌉ with the items named below, 256 threads.
+namespace {
 
-// to = from, rounded. Items: n.
-KERNEL(narrow_copy, 256, 6)(const float* __restrict__ from, u16* __restrict__ to, long long n) {
-  const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
-  if (i < n) to[i] = to_bf16(from[i]);
+// Values of a thread, which lie in one piece: as many accesses of 16 bytes as its arrays have.
+constexpr int EIGHT = 8;
+
+__device__ __forceinline__ bool together(long long begin, long long n, u64 addresses) {
+  return begin + EIGHT <= n && (addresses & 15) == 0;
+}
+struct Eight {
+  Quad q[2];
+  __device__ __forceinline__ float at(int i) const { return __uint_as_float(q[i >> 2].v[i & 3]); }
+  static __device__ __forceinline__ Eight load(const float* p) { return Eight{{*(const Quad*)p, *(const Quad*)(p + 4)}}; }
+};
+__device__ __forceinline__ void store(float* to, const float (&v)[EIGHT]) {
+#pragma unroll
+  for (int i = 0; i < EIGHT; i += 4)
+    store_vector(to + i, Quad{{__float_as_uint(v[i]), __float_as_uint(v[i + 1]), __float_as_uint(v[i + 2]), __float_as_uint(v[i + 3])}});
+}
+__device__ __forceinline__ void store(u16* to, const float (&v)[EIGHT]) {
+  store_vector(to, Quad{{pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7])}});
+}
+__device__ __forceinline__ float half_of(const Quad& q, int i) { return i & 1 ? bf16_high(q.v[i >> 1]) : bf16_low(q.v[i >> 1]); }
+
+}  // namespace
+
+// Launches: grid ⌈n/8/256⌉, 256 threads, unless said otherwise.
+
+// to = from, rounded.
+KERNEL(narrow_copy, 256, 4)(const float* __restrict__ from, u16* __restrict__ to, long long n) {
+  const long long begin = ((long long)blockIdx.x * 256 + threadIdx.x) * EIGHT;
+  if (!together(begin, n, (u64)from | (u64)to)) {
+    for (long long i = begin; i < n && i < begin + EIGHT; i++) to[i] = to_bf16(from[i]);
+    return;
+  }
+  const Eight x = Eight::load(from + begin);
+  const float v[EIGHT] = {x.at(0), x.at(1), x.at(2), x.at(3), x.at(4), x.at(5), x.at(6), x.at(7)};
+  store(to + begin, v);
 }
 
-// to += from, then copy = to, rounded. Items: n.
-KERNEL(add_narrow, 256, 6)(const u16* __restrict__ from, float* __restrict__ to, u16* __restrict__ copy, long long n) {
-  const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
-  if (i >= n) return;
-  const float v = to[i] + from_bf16(from[i]);
-  to[i] = v;
-  copy[i] = to_bf16(v);
+// to += from, then copy = to, rounded.
+KERNEL(add_narrow, 256, 4)(const u16* __restrict__ from, float* __restrict__ to, u16* __restrict__ copy, long long n) {
+  const long long begin = ((long long)blockIdx.x * 256 + threadIdx.x) * EIGHT;
+  if (!together(begin, n, (u64)from | (u64)to | (u64)copy)) {
+    for (long long i = begin; i < n && i < begin + EIGHT; i++) copy[i] = to_bf16(to[i] += from_bf16(from[i]));
+    return;
+  }
+  const Eight x = Eight::load(to + begin);
+  const Quad y = *(const Quad*)(from + begin);
+  float v[EIGHT];
+#pragma unroll
+  for (int i = 0; i < EIGHT; i++) v[i] = x.at(i) + half_of(y, i);
+  store(to + begin, v);
+  store(copy + begin, v);
 }
 
-// `width` values at `offset` of each of `rows` rows of `stride`. Items: rows · width.
+// `width` values at `offset` of each of `rows` rows of `stride`. Launch: grid ⌈rows · width/256⌉.
 KERNEL(copy_columns, 256, 6)
 (const u16* __restrict__ from, u16* __restrict__ to, long long rows, int stride, int offset, int width) {
   const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
@@ -27,14 +65,32 @@ KERNEL(copy_columns, 256, 6)
   to[at] = from[at];
 }
 
-// average = (first ? 0 : average) + weight · x: a soup is one launch per checkpoint, in order. Items: n.
-KERNEL(soup_add, 256, 6)
+// average = (first ? 0 : average) + weight · x: a soup is one launch per checkpoint, in order.
+KERNEL(soup_add, 256, 4)
 (const float* __restrict__ x, float* __restrict__ average, long long n, float weight, int first) {
-  const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
-  if (i < n) average[i] = fma_rn(weight, x[i], first ? 0.0f : average[i]);
+  const long long begin = ((long long)blockIdx.x * 256 + threadIdx.x) * EIGHT;
+  if (!together(begin, n, (u64)x | (u64)average)) {
+    for (long long i = begin; i < n && i < begin + EIGHT; i++) average[i] = fma_rn(weight, x[i], first ? 0.0f : average[i]);
+    return;
+  }
+  const Eight y = Eight::load(x + begin), old = first ? Eight{} : Eight::load(average + begin);
+  float v[EIGHT];
+#pragma unroll
+  for (int i = 0; i < EIGHT; i++) v[i] = fma_rn(weight, y.at(i), old.at(i));
+  store(average + begin, v);
 }
-KERNEL(soup_add_bf16, 256, 6)
+KERNEL(soup_add_bf16, 256, 4)
 (const u16* __restrict__ x, float* __restrict__ average, long long n, float weight, int first) {
-  const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
-  if (i < n) average[i] = fma_rn(weight, from_bf16(x[i]), first ? 0.0f : average[i]);
+  const long long begin = ((long long)blockIdx.x * 256 + threadIdx.x) * EIGHT;
+  if (!together(begin, n, (u64)x | (u64)average)) {
+    for (long long i = begin; i < n && i < begin + EIGHT; i++)
+      average[i] = fma_rn(weight, from_bf16(x[i]), first ? 0.0f : average[i]);
+    return;
+  }
+  const Quad y = *(const Quad*)(x + begin);
+  const Eight old = first ? Eight{} : Eight::load(average + begin);
+  float v[EIGHT];
+#pragma unroll
+  for (int i = 0; i < EIGHT; i++) v[i] = fma_rn(weight, half_of(y, i), old.at(i));
+  store(average + begin, v);
 }

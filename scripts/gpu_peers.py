@@ -4,6 +4,7 @@
     gpu_peers.py train GEOMETRY OUT.json STEPS    a geometry of `midc bench train`, compiled, bf16
     gpu_peers.py agree A.jsonl B.jsonl [CAP]      losses of two runs over the steps both did, within CAP (0.01), and within
                                                   0.01 over the first fifty
+    gpu_peers.py trace NCU.csv OUT.txt            the launches of a profiled program, summed by kernel
     gpu_peers.py losses METRICS.jsonl OUT.jsonl   what `agree` needs of a run's metrics, and nothing else
     gpu_peers.py cache ROOT FOLDER                the cubins of ROOT/target under the names `midc` keeps kernels by
     gpu_peers.py report FOLDER                    FOLDER/report.json and FOLDER/table.txt from what is there so far
@@ -337,6 +338,34 @@ def cache(root, folder):
             file.write(read(os.path.relpath(cubin, root)))
 
 
+def trace(log, out):
+    """Where the time of a step goes: a profiler's list of launches, summed by kernel."""
+    import csv
+
+    with open(log, newline="", errors="replace") as file:
+        lines = [line for line in file if line.startswith('"')]
+    table = list(csv.reader(lines))
+    if not table:
+        sys.exit("the profiler listed nothing")
+    head = table[0]
+    name, time_at, grid = head.index("Kernel Name"), head.index("gpu__time_duration.sum"), head.index("Grid Size")
+    # The row behind the head has units.
+    unit = {"ns": 1e-9, "nsecond": 1e-9, "us": 1e-6, "usecond": 1e-6, "ms": 1e-3, "msecond": 1e-3, "s": 1.0, "second": 1.0}[table[1][time_at]]
+    sums = {}
+    for row in table[2:]:
+        if len(row) <= time_at or not row[time_at]:
+            continue
+        for key in ((row[name].split("(")[0], ""), (row[name].split("(")[0], row[grid])):
+            count, total = sums.get(key, (0, 0.0))
+            sums[key] = count + 1, total + float(row[time_at].replace(",", "")) * unit
+    with open(out, "w") as file:
+        whole = sum(total for (_, g), (_, total) in sums.items() if not g)
+        print(f"{1e3 * whole:.1f} ms in kernels", file=file)
+        for (kernel, g), (count, total) in sorted(sums.items(), key=lambda item: -item[1][1]):
+            indent = "    " if g else ""
+            print(f"{indent}{kernel:34} {g:20} {count:6} launches {1e3 * total:9.2f} ms {100 * total / whole:5.1f}%", file=file)
+
+
 def agree(ours, theirs, cap=0.01):
     """Mean loss over windows of ten steps that both runs have, no further apart than `cap`.
 
@@ -500,6 +529,8 @@ if __name__ == "__main__":
         time_peers(sys.argv[2], sys.argv[3])
     elif sys.argv[1:2] == ["train"] and len(sys.argv) == 5:
         train_peer(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    elif sys.argv[1:2] == ["trace"] and len(sys.argv) == 4:
+        trace(sys.argv[2], sys.argv[3])
     elif sys.argv[1:2] == ["agree"] and len(sys.argv) in (4, 5):
         agree(sys.argv[2], sys.argv[3], *map(float, sys.argv[4:]))
     elif sys.argv[1:2] == ["losses"] and len(sys.argv) == 4:

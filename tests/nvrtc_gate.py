@@ -19,7 +19,7 @@ WHEEL = os.path.join(sysconfig.get_path("purelib"), "nvidia/cu13")
 OPTIONS = ["--std=c++17", "--ptxas-options=-v", "-default-device", "-lineinfo"]
 
 # The mma.sync tier runs everywhere from Ampere on; files that end in _sm90 on Hopper alone.
-ARCHES = ["sm_80", "sm_90a", "sm_100a", "sm_120"]
+ARCHES = os.environ.get("MIDC_ARCHES", "sm_80 sm_90a sm_100a sm_120").split()
 
 # Instructions that must appear in the machine code of kernels whose name begins so, per architecture family.
 HGMMA = r"\bHGMMA\.64x\d+x16\.F32\.BF16"

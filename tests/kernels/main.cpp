@@ -38,7 +38,8 @@ const char USAGE[] =
     "  --gpu DIR       on the first GPU, with the kernels of DIR/*.cubin; without it on the host model\n"
     "  --seeds N       runs of each family, 3 when absent     --small       only the smallest shapes\n"
     "  --repeat N      runs of each seed, equal to the bit    --verbose     what passed, too\n"
-    "  --time FILE     time the kernels instead; JSON lines   --profile     each kernel worth it once, for a profiler\n"
+    "  --time FILE     time the kernels instead (of the groups gemm, attention, rows); JSON lines\n"
+    "  --profile       each kernel worth it once, for a profiler\n"
     "  --isolate       a process for each family              --case N      only the case N of each family\n"
     "  --hang SECONDS  what a launch may take, isolated       --limit SECONDS  what everything may take, isolated\n"
     "  --plant hang|crash|KERNEL   on purpose, to see it reported: the second launch of each family hangs or crashes, or\n"
@@ -288,7 +289,7 @@ int run_isolated(const Options& o) {
     remove(o.times);
     return isolated("times", o, deadline, progress, [&](Watched& device) {
              device.each_launch_is_a_case();
-             time_kernels(device, o.times, o.profile);
+             time_kernels(device, o.times, o.profile, o.wanted);
            }) > 0;
   }
   std::vector<const Family*> families;
@@ -358,7 +359,7 @@ int main(int argc, char** argv) {
     Watched watched(*device, progress, o.plant, Ended(), 0, o.only);
     watched.restart(0, 0);
     watched.each_launch_is_a_case();
-    return time_kernels(watched, o.times, o.profile), 0;
+    return time_kernels(watched, o.times, o.profile, o.wanted), 0;
   }
   int passed = 0, failed = 0, families = 0;
   for (Family* f = Family::first(); f; f = f->next) {

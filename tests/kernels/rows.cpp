@@ -39,7 +39,7 @@ void rmsnorm(Check& c, const Norm& n) {
   int warps = n.width > 256 ? 4 : 8;
   unsigned grid = std::min(blocks(n.items(), warps), 5u);
   LaunchSpec backward = {"", {grid, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * n.width * 4};
-  LaunchSpec weight = {"rmsnorm_weight_grad", {blocks(n.width, 256), 1, 1}, {256, 1, 1}, 0};
+  LaunchSpec weight = {"rmsnorm_weight_grad", {blocks(n.width, 32), 1, 1}, {256, 1, 1}, 0};
   long long rows = n.rows;
   float eps32 = (float)eps;
   F32 w = random_f32(r, n.width, 0.3, 1), xf = random_f32(r, n.size(), 1.5), gf = random_f32(r, n.size(), 1),
@@ -169,8 +169,8 @@ void rope(Check& c, int tokens, int heads, int other, int d) {
           want[hi] = x.value[hi] * cs[k] + x.value[lo] * sn[k] * sign;
         }
     Buffer<uint16_t> qkv(c.device, x.bits);
-    c.device.run({"rope", {(unsigned)tokens, 1, 1}, {256, 1, 1}, 0}, qkv.ptr(), dat.ptr(), dcs.ptr(), dsn.ptr(), stride, heads,
-                 d, sign);
+    c.device.run({"rope", {blocks((size_t)tokens * heads * ((half + 7) / 8), 256), 1, 1}, {256, 1, 1}, 0}, qkv.ptr(), dat.ptr(), dcs.ptr(),
+                 dsn.ptr(), (long long)tokens, stride, heads, d, sign);
     c.close(sign > 0 ? "forward" : "backward", widen(qkv.get()), want, 3e-3);
   }
 }
@@ -236,7 +236,7 @@ FAMILY(elementwise) {
   Bf16 b = random_bf16(r, n, 1);
   Buffer<float> dx(c.device, x.bits), dy(c.device, y.bits), average(c.device, n);
   Buffer<uint16_t> db(c.device, b.bits), copy(c.device, n), moved(c.device, n);
-  LaunchSpec spec = {"narrow_copy", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0};
+  LaunchSpec spec = {"narrow_copy", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0};
   c.begin("narrow_copy");
   c.device.run(spec, dx.ptr(), copy.ptr(), (long long)n);
   std::vector<uint16_t> rounded(n);

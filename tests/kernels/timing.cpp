@@ -2,6 +2,8 @@
 // "cap" where some of the results were compared with f64 at the very shape that was timed.
 #include "timing.h"
 
+#include <algorithm>
+
 namespace {
 
 // What --profile runs: the kernels a step of a 1B model spends its time in.
@@ -51,20 +53,24 @@ std::string text(const char* format, long a, long b, long c) {
 struct Values {
   std::vector<uint16_t> bits;
   Buffer<uint16_t> on;
-  static std::vector<uint16_t> random(size_t n) {
-    Random r(n);
-    std::vector<uint16_t> block(std::min<size_t>(n, 1 << 20)), all(n);
+  static std::vector<uint16_t> random(size_t n, uint64_t seed) {
+    Random r(n + seed);
+    std::vector<uint16_t> block(1 << 18), all(n);
     for (uint16_t& v : block) v = host::to_bf16((float)r.normal());
-    // Blocks differ by their signs, or products would repeat over a large matrix.
-    for (size_t i = 0; i < n; i++) all[i] = (uint16_t)(block[i % block.size()] ^ (i / block.size() % 7 & i & 1) << 15);
+    // Drawn from the block at random: rows that come again would give a softmax one key that is the query itself.
+    uint64_t state = r.next();
+    for (uint16_t& v : all) {
+      state = state * 6364136223846793005ull + 1442695040888963407ull;
+      v = block[state >> 46];
+    }
     return all;
   }
-  Values(Device& d, size_t n) : bits(random(n)), on(d, bits) {}
+  Values(Device& d, size_t n, uint64_t seed = 0) : bits(random(n, seed)), on(d, bits) {}
   double operator[](size_t i) const { return host::from_bf16(bits[i]); }
 };
 
 void gemm(Timer& t, long m, long n, long k) {
-  Values a(t.device, (size_t)m * k), b(t.device, (size_t)n * k);
+  Values a(t.device, (size_t)m * k), b(t.device, (size_t)n * k, 1);
   Buffer<float> c(t.device, (size_t)m * n);
   const double flops = 2.0 * m * n * k;
   const std::string shape = text("%ldx%ldx%ld", m, n, k);
@@ -211,7 +217,7 @@ AttentionErrors attention_errors(const Heads& s, const Values& qkv, const Values
 void attention(Timer& t, const Heads& s) {
   const int context = s.context, heads = s.heads, kv_heads = s.kv_heads, d = s.d;
   const size_t tokens = s.tokens(), width = s.width();
-  Values qkv(t.device, tokens * width), grad_out(t.device, tokens * heads * d);
+  Values qkv(t.device, tokens * width), grad_out(t.device, tokens * heads * d, 1);
   Buffer<uint32_t> from(t.device, std::vector<uint32_t>(tokens, 0));
   const float scale = (float)s.scale();
   // Causal: half of the square, and the diagonal.
@@ -272,8 +278,9 @@ void bandwidth(Timer& t, long tokens, long width) {
       second(t.device, std::vector<float>(n, 0.1f)), weight(t.device, std::vector<float>(width, 1.0f)), rstd(t.device, tokens);
   Buffer<double> sums(t.device, 512);
   const long long rows = tokens, items = (long long)n;
-  const int w = (int)width, warps = w > 256 ? 4 : 8;
-  const unsigned shares = std::min(blocks(tokens, warps), 264u);
+  // As norm.rs launches it.
+  const int w = (int)width, warps = std::max(1, std::min(8, 8192 / w));
+  const unsigned shares = std::min(blocks(tokens, warps), std::min(2112u / warps, 1056u));
   Buffer<float> partial(t.device, (size_t)shares * width);
   auto row = [&](const char* op, double bytes, double seconds) { t.row(op, shape, seconds, "bytes", bytes * n); };
   row("rmsnorm_forward", 8, t.run(shape, {"rmsnorm_forward", {blocks(tokens, 8), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), weight.ptr(),
@@ -288,13 +295,13 @@ void bandwidth(Timer& t, long tokens, long width) {
   row("adamw_stochastic", 24, t.run(shape, {"adamw_stochastic", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), y.ptr(),
                                     moment.ptr(), second.ptr(), (float*)nullptr, items, 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 1.0f, 1.0f,
                                     (unsigned long long)1, 1u, 0u));
-  row("narrow_copy", 6, t.run(shape, {"narrow_copy", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), y.ptr(), items));
+  row("narrow_copy", 6, t.run(shape, {"narrow_copy", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), y.ptr(), items));
   row("squared_norm", 4, t.run(shape, {"squared_norm_partial", {512, 1, 1}, {256, 1, 1}, 0}, wide.ptr(), sums.ptr(), items));
   if (width % 64 == 0) {
     Buffer<uint32_t> positions(t.device, std::vector<uint32_t>((size_t)tokens, 0));
     Buffer<float> table(t.device, std::vector<float>(32, 0.7f));
-    row("rope", 4, t.run(shape, {"rope", {(unsigned)tokens, 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), positions.ptr(), table.ptr(), table.ptr(), w,
-                         w / 64, 64, 1.0f));
+    row("rope", 4, t.run(shape, {"rope", {blocks(n / 16, 256), 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), positions.ptr(), table.ptr(), table.ptr(), rows,
+                         w, w / 64, 64, 1.0f));
   }
 }
 
@@ -317,7 +324,7 @@ void cross_entropy(Timer& t, long tokens, long vocab) {
 
 }  // namespace
 
-void time_kernels(Device& device, const char* path, bool profile) {
+void time_kernels(Device& device, const char* path, bool profile, const std::vector<std::string>& groups) {
   // A run that goes on after one that was ended keeps what that one measured.
   FILE* out = fopen(path, "a");
   if (!out) {
@@ -325,30 +332,40 @@ void time_kernels(Device& device, const char* path, bool profile) {
     exit(2);
   }
   Timer t = {device, out, profile ? 0 : device.is_gpu() ? 20 : 1, profile};
+  auto of = [&](const char* group) { return groups.empty() || std::find(groups.begin(), groups.end(), group) != groups.end(); };
+  auto gemm = [&](long m, long n, long k) {
+    if (of("gemm")) ::gemm(t, m, n, k);
+  };
+  auto attention = [&](const Heads& heads) {
+    if (of("attention")) ::attention(t, heads);
+  };
+  auto rows = [&](long tokens, long width, long at_once, long vocab) {
+    if (!of("rows")) return;
+    bandwidth(t, tokens, width);
+    cross_entropy(t, at_once, vocab);
+  };
   if (device.is_gpu()) {
     // In order of value: time may end.
-    gemm(t, 8192, 8192, 8192);
-    attention(t, {4, 4096, 16, 16, 128});
-    attention(t, {4, 4096, 32, 8, 64});
-    bandwidth(t, 16384, 2048);
-    cross_entropy(t, 2048, 128256);
+    gemm(8192, 8192, 8192);
+    attention({4, 4096, 16, 16, 128});
+    attention({4, 4096, 32, 8, 64});
+    rows(16384, 2048, 2048, 128256);
     // A 1B model at 8192 tokens: down, gate and up, qkv, output.
-    gemm(t, 8192, 2048, 8192);
-    if (!profile) gemm(t, 8192, 16384, 2048);
-    if (!profile) gemm(t, 8192, 3072, 2048);
-    if (!profile) gemm(t, 8192, 2048, 2048);
-    attention(t, {1, 16384, 16, 16, 128});
+    gemm(8192, 2048, 8192);
+    if (!profile) gemm(8192, 16384, 2048);
+    if (!profile) gemm(8192, 3072, 2048);
+    if (!profile) gemm(8192, 2048, 2048);
+    attention({1, 16384, 16, 16, 128});
     if (!profile) {
-      attention(t, {4, 4096, 32, 32, 64});
-      attention(t, {1, 16384, 32, 32, 64});
-      attention(t, {4, 4096, 8, 8, 256});
-      attention(t, {1, 16384, 8, 8, 256});
+      attention({4, 4096, 32, 32, 64});
+      attention({1, 16384, 32, 32, 64});
+      attention({4, 4096, 8, 8, 256});
+      attention({1, 16384, 8, 8, 256});
     }
   } else {
-    gemm(t, 128, 128, 64);
-    attention(t, {1, 128, 2, 1, 64});
-    bandwidth(t, 16, 64);
-    cross_entropy(t, 2, 1000);
+    gemm(128, 128, 64);
+    attention({1, 128, 2, 1, 64});
+    rows(16, 64, 2, 1000);
   }
   fclose(out);
 }

@@ -98,7 +98,7 @@ impl Cuda {
     /// The bf16 copy of a weight.
     pub(super) fn operand(&self, weight: &Wide) -> Result<u64, DeviceFailure> {
         weight.narrow(&self.device, |from, to, len| {
-            self.each("narrow_copy", len, &mut [Pointer(from), Pointer(to), Long(len as i64)])
+            self.each("narrow_copy", len.div_ceil(8), &mut [Pointer(from), Pointer(to), Long(len as i64)])
         })
     }
 
@@ -193,14 +193,15 @@ impl Backend for Cuda {
 
     fn narrow_copy(&self, len: usize, from: &Wide, to: &mut Narrow) {
         self.attempt(|| {
-            self.each("narrow_copy", len, &mut [Pointer(from.at()), Pointer(to.0.at()), Long(len as i64)])
+            let mut arguments = [Pointer(from.at()), Pointer(to.0.at()), Long(len as i64)];
+            self.each("narrow_copy", len.div_ceil(8), &mut arguments)
         });
     }
 
     fn add_narrow(&self, len: usize, from: &Narrow, to: &mut Wide, copy: &mut Narrow) {
         let mut arguments =
             [Pointer(from.0.at()), Pointer(to.change()), Pointer(copy.0.at()), Long(len as i64)];
-        self.attempt(|| self.each("add_narrow", len, &mut arguments));
+        self.attempt(|| self.each("add_narrow", len.div_ceil(8), &mut arguments));
     }
 
     fn embed(&self, tokens: usize, width: usize, table: &Wide, ids: &Index, out: &mut Wide) {
@@ -529,12 +530,15 @@ impl Backend for Cuda {
                 Pointer(positions.0.at()),
                 Pointer(cos.at()),
                 Pointer(sin.at()),
+                Long(shape.tokens() as i64),
                 Int(shape.qkv_width() as i32),
                 Int((shape.heads + shape.kv_heads) as i32),
                 Int(shape.head_dim as i32),
                 Float(if backward { -1.0 } else { 1.0 }),
             ];
-            self.launch("rope", [shape.tokens(), 1, 1], 256, 0, &mut arguments)
+            let chunks = shape.head_dim.div_ceil(16);
+            let items = shape.tokens() * (shape.heads + shape.kv_heads) * chunks;
+            self.each("rope", items, &mut arguments)
         });
     }
 

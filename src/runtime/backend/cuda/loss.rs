@@ -8,7 +8,7 @@ use crate::runtime::backend::LossShape;
 use Argument::{Float, Int, Long, Pointer};
 
 /// Largest block of logits, in bytes. Every block reads and writes the whole gradient of the head once more.
-const LOGITS: usize = 1 << 30;
+const LOGITS: usize = 2 << 30;
 /// Rows of a block of logits at most: enough tiles for every multiprocessor in the products that follow.
 const LOGIT_ROWS: usize = 4096;
 

@@ -6,8 +6,10 @@ use super::memory::Wide;
 use crate::runtime::backend::NormShape;
 use Argument::{Float, Int, Long, Pointer};
 
-/// Blocks that sum the gradient of a norm's weight: fixed, so that the order of the sums is.
-pub(super) const NORM_SHARES: usize = 264;
+/// Warps that go through the rows of a norm backwards, and the most blocks that they make up. Fixed, so that
+/// the order of the sums is: as many as a large GPU has room for, or memory would wait for them.
+const NORM_WARPS: usize = 2112;
+pub(super) const NORM_SHARES: usize = 1056;
 
 /// Which values of a row a norm takes, as the kernels want it.
 struct NormArguments {
@@ -60,15 +62,15 @@ impl Cuda {
         if items == 0 {
             return Ok(());
         }
-        // Each warp keeps one row of sums. 48 KiB can be had on every device.
-        let warps = (49_152 / (shape.width * 4)).clamp(1, 8);
-        let shares = items.div_ceil(warps).min(NORM_SHARES);
+        // Each warp keeps one row of sums, a block's in 32 KiB where it can.
+        let warps = (32_768 / (shape.width * 4)).clamp(1, 8);
+        let shares = items.div_ceil(warps).min((NORM_WARPS / warps).min(NORM_SHARES));
         let partial = self.scratch.borrow_mut().shares.at_least(&self.device, shares * shape.width * 4)?;
         let mut arguments = [front, &[Pointer(partial)], &tail].concat();
         let shared = warps * shape.width * 4;
         self.launch(kernel, [shares, 1, 1], warps as u32 * 32, shared, &mut arguments)?;
         let mut sum =
             [Pointer(partial), Pointer(grad_w.change()), Int(shares as i32), Int(shape.width as i32)];
-        self.each("rmsnorm_weight_grad", shape.width, &mut sum)
+        self.launch("rmsnorm_weight_grad", [shape.width.div_ceil(32), 1, 1], 256, 0, &mut sum)
     }
 }
