@@ -51,7 +51,7 @@ __device__ __forceinline__ void attention(const TensorMap* map, const u32* __res
   u64 *k_full = q_full + 1, *k_empty = k_full + 2, *v_full = k_empty + 2, *v_empty = v_full + 2;
   int tile, head, row;
   // The heads of a group read the same keys and values.
-  head_tile_of(gridDim.x, 4ll * D * context * kv_heads / heads, tile, head, row);
+  head_tile_of(block_number(), gridDim.x, 4ll * D * context * kv_heads / heads, tile, head, row);
   const int group = threadIdx.x >> 7, kv_head = head / (heads / kv_heads);
   const int q0 = ((int)gridDim.x - 1 - tile) * QUERIES, q_end = min_of(q0 + QUERIES, context);
   const u32* from = attend_from + (long long)row * context;

@@ -48,12 +48,17 @@ KERNEL(squared_norm_partial, 256, 2)(const float* __restrict__ x, double* __rest
   if (threadIdx.x == 0) partial[blockIdx.x] = sums[0];
 }
 
-// sum[0] = Σ partial (added to what is there when `accumulate`). Launch: one block of 32 threads.
-KERNEL(squared_norm_total, 32, 1)(const double* __restrict__ partial, double* __restrict__ sum, int accumulate) {
-  if (threadIdx.x != 0) return;
-  double s = accumulate ? sum[0] : 0.0;
-  for (int i = 0; i < PARTIALS; i++) s += partial[i];
-  sum[0] = s;
+// sum[0] = Σ partial [arrays, 512] (added to what is there when `accumulate`). Launch: one block of 512 threads.
+KERNEL(squared_norm_total, 512, 1)(const double* __restrict__ partial, double* __restrict__ sum, int arrays, int accumulate) {
+  STATIC_SHARED(double, sums, PARTIALS);
+  double s = 0.0;
+  for (int a = 0; a < arrays; a++) s += partial[a * PARTIALS + threadIdx.x];
+  sums[threadIdx.x] = s;
+  for (int half = PARTIALS / 2; half > 0; half >>= 1) {
+    __syncthreads();
+    if ((int)threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) sum[0] = accumulate ? sum[0] + sums[0] : sums[0];
 }
 
 // factor = min(1, limit / (√sum + 1e-6)), the rule of torch.nn.utils.clip_grad_norm_. Launch: one block of 32 threads.

@@ -20,6 +20,26 @@ inline void tma_load(void* to, const TensorMap* m, u64* b, int x, int y, host::S
 }
 inline void fence_async_proxy() {}
 inline void prefetch_l2(const void* from, u32 bytes, host::Site s = MIDC_HERE) { host::prefetch(from, bytes, s); }
+inline void bulk_load(void* to, const void* from, u64* b, u32 bytes, host::Site s = MIDC_HERE) { host::bulk_load(to, from, b, bytes, s); }
+inline void bulk_store(void* to, const void* from, u32 bytes, host::Site s = MIDC_HERE) { host::bulk_store(to, from, bytes, false, s); }
+inline void bulk_add(float* to, const void* from, u32 bytes, host::Site s = MIDC_HERE) { host::bulk_store(to, from, bytes, true, s); }
+inline void bulk_commit() { host::bulk_commit(); }
+template <int N>
+inline void bulk_wait_read() {
+  host::bulk_wait(N);
+}
+template <int N>
+inline void bulk_wait() {
+  host::bulk_wait(N);
+}
+inline void fence_async_global() {}
+// Blocks run one after the other there: a turn that has not come never will.
+inline bool turn_is(const u32* turn, u32 value, host::Site s = MIDC_HERE) {
+  if (*turn != value) host::fail(s, "a turn that does not come: it is %u, not %u", *turn, value);
+  return true;
+}
+inline void pass_turn(u32* turn, u32 value) { *turn = value; }
+inline u32 take_number(u32* next) { return (*next)++; }
 inline void named_barrier(int id, int threads, host::Site s = MIDC_HERE) { host::barrier(id, threads, s); }
 inline void named_barrier_arrive(int id, int threads, host::Site s = MIDC_HERE) { host::barrier_arrive(id, threads, s); }
 template <int N>
@@ -53,10 +73,23 @@ inline void wgmma_settle(u32 (&)[N][4]) {}
   inline void wgmma_##N(float (&d)[N / 2], const u32 (&a)[4], u64 b, int accumulate, host::Site s = MIDC_HERE) {  \
     host::wgmma(d, {0, b, a, N, accumulate != 0, false, TB != 0}, s);                                             \
   }
+#define MIDC_WGMMA_FIRST(N)                                                                        \
+  template <int TA = 0, int TB = 0>                                                                \
+  inline void wgmma_first_##N(float (&d)[N / 2], u64 a, u64 b, host::Site s = MIDC_HERE) {         \
+    wgmma_##N<TA, TB>(d, a, b, 0, s);                                                              \
+  }                                                                                                \
+  template <int TB = 0>                                                                            \
+  inline void wgmma_first_##N(float (&d)[N / 2], const u32 (&a)[4], u64 b, host::Site s = MIDC_HERE) { \
+    wgmma_##N<TB>(d, a, b, 0, s);                                                                  \
+  }
+MIDC_WGMMA(32)
 MIDC_WGMMA(64)
+MIDC_WGMMA_FIRST(32)
+MIDC_WGMMA_FIRST(64)
 MIDC_WGMMA(128)
 MIDC_WGMMA(256)
 #undef MIDC_WGMMA
+#undef MIDC_WGMMA_FIRST
 
 #else  // the device
 
@@ -96,6 +129,49 @@ __device__ __forceinline__ void tma_load(void* to, const TensorMap* m, u64* b, i
 __device__ __forceinline__ void prefetch_l2(const void* from, u32 bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(from)), "r"(bytes));
 }
+/// Copies `bytes` from global to shared memory. Addresses and `bytes` are multiples of 16.
+__device__ __forceinline__ void bulk_load(void* to, const void* from, u64* b, u32 bytes) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(b))
+               : "memory");
+}
+/// Copies `bytes` from shared to global memory, as part of the thread's open group. Alignment as above.
+__device__ __forceinline__ void bulk_store(void* to, const void* from, u32 bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(__cvta_generic_to_global(to)), "r"(shared_address(from)),
+               "r"(bytes)
+               : "memory");
+}
+/// The same, added to the f32 values that are there.
+__device__ __forceinline__ void bulk_add(float* to, const void* from, u32 bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(__cvta_generic_to_global(to)),
+               "r"(shared_address(from)), "r"(bytes)
+               : "memory");
+}
+__device__ __forceinline__ void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/// Waits until all but the last N groups of the thread have read what they copy.
+template <int N>
+__device__ __forceinline__ void bulk_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
+}
+/// Waits until all but the last N groups of the thread are complete.
+template <int N>
+__device__ __forceinline__ void bulk_wait() {
+  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory");
+}
+/// Orders what the copy engine did and will do in global memory with the thread's own accesses.
+__device__ __forceinline__ void fence_async_global() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
+/// Whether a counter in global memory, that other blocks set, has come to `value`; then what they did before is seen.
+__device__ __forceinline__ bool turn_is(const u32* turn, u32 value) {
+  u32 now;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(__cvta_generic_to_global(turn)) : "memory");
+  return now == value;
+}
+__device__ __forceinline__ void pass_turn(u32* turn, u32 value) {
+  fence_async_global();
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(turn)), "r"(value) : "memory");
+}
+/// Counts `next` up and returns what it was: blocks that wait for one another are numbered as they begin.
+__device__ __forceinline__ u32 take_number(u32* next) { return atomicAdd(next, 1u); }
 /// Makes ordinary writes to shared memory visible to TMA and wgmma.
 __device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 __device__ __forceinline__ void named_barrier(int id, int threads) {

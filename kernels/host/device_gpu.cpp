@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <algorithm>
 #include <map>
 
 #include "device.h"
@@ -150,7 +151,16 @@ class Gpu : public Device {
   Driver d = {};
   char name[256] = {};
   int major = 0, minor = 0, processors = 0;
-  std::vector<Handle> modules;
+  // A module and the file it was loaded from: whoever asks a module for a kernel it has not makes an error of the driver.
+  struct Module {
+    Handle handle;
+    std::vector<char> image;
+    bool names(const std::string& kernel) const {
+      const std::string entry = std::string(1, '\0') + kernel + std::string(1, '\0');
+      return std::search(image.begin(), image.end(), entry.begin(), entry.end()) != image.end();
+    }
+  };
+  std::vector<Module> modules;
   std::map<std::string, Handle> functions;
 
   void must(Result r, const char* what) {
@@ -172,12 +182,12 @@ class Gpu : public Device {
     if (Result r = d.module_load(&module, image.data()))
       fprintf(stderr, "%s: error %d: the driver does not load it\n", path.c_str(), r);
     else
-      modules.push_back(module);
+      modules.push_back({module, std::move(image)});
   }
   void start(const LaunchSpec& s, void** arguments) {
     Handle& f = functions[s.kernel];
     for (size_t i = 0; !f && i < modules.size(); i++)
-      if (d.module_function(&f, modules[i], s.kernel) != 0) f = nullptr;
+      if (!modules[i].names(s.kernel) || d.module_function(&f, modules[i].handle, s.kernel) != 0) f = nullptr;
     if (!f) fprintf(stderr, "no cubin has the kernel %s\n", s.kernel), exit(2);
     if (s.shared > 49152) must(d.function_attribute(f, 8, (int)s.shared), s.kernel);
     must(d.launch(f, s.grid.x, s.grid.y, s.grid.z, s.block.x, s.block.y, s.block.z, (unsigned)s.shared, nullptr,

@@ -29,6 +29,21 @@ struct Load {
   int x, y;
   Site site;
 };
+// A copy to global memory and the group it belongs to, counted over the block.
+struct Store {
+  u8* to;
+  const u8* from;
+  u32 bytes;
+  bool add;
+  int thread, group;
+  Site site;
+};
+constexpr int MAX_STORES = 64;
+Store stores[MAX_STORES];
+int stores_len;
+// Groups that each thread has committed.
+int committed[1024];
+
 Load loads[MAX_LOADS];
 int loads_len;
 void* engine;          // the engine's ThreadSanitizer fiber
@@ -129,6 +144,8 @@ bool engine_step() {
 void hopper_reset(void* launch_order) {
   launch_order_at = launch_order;
   if (loads_len) fail(loads[0].site, "a block ended with TMA loads in flight");
+  if (stores_len) fail(stores[0].site, "a block ended with copies to global memory in flight");
+  memset(committed, 0, sizeof committed);
   mbarriers_len = 0;
   for (Warpgroup& g : warpgroups) {
     if (g.ops_len != g.ops_head) fail(g.site, "a block ended with wgmma operations in flight");
@@ -180,6 +197,44 @@ void tma_load_2d(void* to, const TensorMap& map, u64* barrier, int x, int y, Sit
   u32 bytes = map.box_width * map.box_height * map.element_bytes;
   for (u32 i = 0; i < bytes; i += 4) *(u32*)((u8*)to + i) = 0xffffffffu;
   loads[loads_len++] = {(u8*)to, map, barrier, x, y, site};
+}
+
+void bulk_load(void* to, const void* from, u64* barrier, u32 bytes, Site site) {
+  if (((uintptr_t)to & 15) || ((uintptr_t)from & 15) || (bytes & 15)) fail(site, "a bulk load of %u bytes is not 16-byte aligned", bytes);
+  // Rows of tensors, as long as a box can be.
+  for (u32 at = 0; at < bytes; at += 512) {
+    const u32 n = bytes - at < 512 ? bytes - at : 512;
+    tma_load_2d((u8*)to + at, TensorMap{(const u8*)from + at, n / 2, 1, n, n / 2, 1, 2, 0}, barrier, 0, 0, site);
+  }
+}
+
+void bulk_store(void* to, const void* from, u32 bytes, bool add, Site site) {
+  if (((uintptr_t)to & 15) || ((uintptr_t)from & 15) || (bytes & 15)) fail(site, "a bulk copy of %u bytes is not 16-byte aligned", bytes);
+  if (stores_len == MAX_STORES) fail(site, "more than %d copies to global memory in flight", MAX_STORES);
+  stores[stores_len++] = {(u8*)to, (const u8*)from, bytes, add, current->id, committed[current->id], site};
+}
+
+void bulk_commit() { committed[current->id]++; }
+
+void bulk_wait(int groups_left) {
+  const int me = current->id;
+  for (int i = 0; i < stores_len;) {
+    const Store s = stores[i];
+    if (s.thread != me || s.group >= committed[me] - groups_left) {
+      i++;
+      continue;
+    }
+    note_read(s.from, s.bytes);
+    if (s.add) note_read(s.to, s.bytes);
+    note_write(s.to, s.bytes);
+    if (s.add)
+      for (u32 b = 0; b < s.bytes; b += 4) *(float*)(s.to + b) += *(const float*)(s.from + b);
+    else
+      memcpy(s.to, s.from, s.bytes);
+    for (int j = i + 1; j < stores_len; j++) stores[j - 1] = stores[j];
+    stores_len--;
+  }
+  maybe_yield();
 }
 
 // Brings nothing anywhere, but the memory must be there.

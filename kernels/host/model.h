@@ -80,6 +80,12 @@ struct TensorMap {
 };
 void tma_load_2d(void* to, const TensorMap& map, u64* barrier, int x, int y, Site site);
 
+void bulk_load(void* to, const void* from, u64* barrier, u32 bytes, Site site);
+// A thread's copies from shared to global memory: made when they are waited for. `add`: f32 values are added up.
+void bulk_store(void* to, const void* from, u32 bytes, bool add, Site site);
+void bulk_commit();
+void bulk_wait(int groups_left);
+
 void prefetch(const void* from, u32 bytes, Site site);
 
 // wgmma: the accumulators of a thread are `columns / 2` floats.

@@ -9,11 +9,6 @@ size_t backward_shared(int d, bool q) {
   return (size_t)(128 + 2 * stages * tile) * d * 2;
 }
 
-size_t hopper_backward_shared(int d, bool q) {
-  int tile = q && d == 64 ? 128 : 64;
-  return (size_t)(256 + 5 * tile) * d * 2 + (q ? 0 : 24 * tile) + 128;
-}
-
 // dQ, dK and dV beside the reference, each on its own.
 void compare_gradients(Check& c, const AttentionCase& s, const std::vector<double>& g, const AttentionReference& ref) {
   int width = s.width();
@@ -61,7 +56,7 @@ void forward_and_backward(Check& c, const AttentionCase& s) {
   compare_gradients(c, s, widen(grad.get()), ref);
 }
 
-void hopper_forward_and_backward(Check& c, const AttentionCase& s) {
+void hopper_forward_and_backward(Check& c, const AttentionCase& s, bool rope = false) {
   c.begin("attention sm90 d%d h%d/%d %dx%d %s", s.d, s.heads, s.kv_heads, s.rows, s.context, s.mask);
   AttentionData a = attention_data(c.seed, s);
   Buffer<uint16_t> qkv(c.device, a.qkv.bits), out(c.device, (size_t)s.tokens() * s.heads * s.d);
@@ -79,15 +74,36 @@ void hopper_forward_and_backward(Check& c, const AttentionCase& s) {
   c.within("log sum", widen(lse.get()), ref.lse, 1e-4);
 
   Buffer<uint16_t> grad_out(c.device, a.grad_out.bits), grad(c.device, a.qkv.bits.size());
-  Buffer<float> delta(c.device, (size_t)s.tokens() * s.heads);
-  c.device.run({"attention_delta", {(unsigned)((size_t)s.tokens() * s.heads + 7) / 8, 1, 1}, {256, 1, 1}, 0}, out.ptr(),
-               grad_out.ptr(), delta.ptr(), s.rows, s.context, s.heads, s.d);
+  HopperBackward backward(c.device, s.rows, s.context, s.heads, s.kv_heads, s.d);
   MapBytes map_out = c.device.map_2d(grad_out.ptr(), s.heads * s.d, s.tokens(), (uint64_t)s.heads * s.d * 2, 64, 64);
-  std::string kv = "attention_backward_sm90_kv_" + std::to_string(s.d), q = "attention_backward_sm90_q_" + std::to_string(s.d);
-  c.device.run({kv.c_str(), {tiles, (unsigned)s.kv_heads, rows}, {384, 1, 1}, hopper_backward_shared(s.d, false)}, map, map_out,
-               from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), s.context, s.heads, s.kv_heads, scale);
-  c.device.run({q.c_str(), {tiles, (unsigned)s.heads, rows}, {384, 1, 1}, hopper_backward_shared(s.d, true)}, map, map_out,
-               from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), s.context, s.heads, s.kv_heads, scale);
+  auto run = [&](const LaunchSpec& spec, const auto&... arguments) { return c.device.run(spec, arguments...), 0.0; };
+  const uint32_t* nowhere = nullptr;
+  const float* no = nullptr;
+  backward.run(run, map, map_out, out.ptr(), grad_out.ptr(), from.ptr(), lse.ptr(), grad.ptr(), nowhere, no, no, scale);
+  compare_gradients(c, s, widen(grad.get()), ref);
+  if (!rope) return;
+
+  // Turned back: what `rope` makes of these gradients, rounded once less.
+  Random r(c.seed + 5);
+  const int positions = 900, half = s.d / 2;
+  std::vector<uint32_t> at((size_t)s.tokens());
+  for (uint32_t& p : at) p = (uint32_t)r.below(positions);
+  std::vector<float> cosines((size_t)positions * half), sines(cosines.size());
+  for (size_t i = 0; i < cosines.size(); i++) {
+    const double angle = (double)(i / half) * pow(10000, -2.0 * (double)(i % half) / s.d);
+    cosines[i] = (float)(1.1 * cos(angle)), sines[i] = (float)(1.1 * sin(angle));
+  }
+  Buffer<uint32_t> places(c.device, at);
+  Buffer<float> table_c(c.device, cosines), table_s(c.device, sines);
+  if (!c.repeating)
+    for (int t = 0; t < s.tokens(); t++)
+      for (int h = 0; h < s.heads + s.kv_heads; h++)
+        for (int i = 0; i < half; i++) {
+          double &a = ref.grad[(size_t)t * s.width() + h * s.d + i], &b = ref.grad[(size_t)t * s.width() + h * s.d + half + i];
+          const double x = a, y = b, co = cosines[(size_t)at[t] * half + i], si = sines[(size_t)at[t] * half + i];
+          a = x * co + y * si, b = y * co - x * si;
+        }
+  backward.run(run, map, map_out, out.ptr(), grad_out.ptr(), from.ptr(), lse.ptr(), grad.ptr(), places.ptr(), table_c.ptr(), table_s.ptr(), scale);
   compare_gradients(c, s, widen(grad.get()), ref);
 }
 
@@ -137,7 +153,7 @@ FAMILY(attention_sm90) {
   if (!c.device.has_hopper()) return;
   if (c.small) {
     hopper_forward_and_backward(c, {64, 1, 1, 1, 520, "window"});
-    hopper_forward_and_backward(c, {128, 2, 1, 1, 330, "causal"});
+    hopper_forward_and_backward(c, {128, 2, 1, 1, 330, "causal"}, true);
     return;
   }
   for (int d : {64, 128}) {
@@ -146,7 +162,7 @@ FAMILY(attention_sm90) {
     hopper_forward_and_backward(c, {d, 3, 1, 1, 127, "causal"});
     hopper_forward_and_backward(c, {d, 2, 1, 2, 129, "documents"});
     hopper_forward_and_backward(c, {d, 1, 1, 1, 700, "causal"});
-    hopper_forward_and_backward(c, {d, 4, 2, 1, 385, "window"});
+    hopper_forward_and_backward(c, {d, 4, 2, 1, 385, "window"}, true);
     hopper_forward_and_backward(c, {d, 1, 1, 1, 513, "documents"});
     hopper_forward_and_backward(c, {d, 1, 1, 1, 256, "edges"});
   }

@@ -98,3 +98,32 @@ inline AttentionReference attention_reference(const AttentionCase& s, const Atte
       }
   return ref;
 }
+
+/// The backward pass of Hopper: what it keeps between its kernels, and their launches.
+struct HopperBackward {
+  int rows, context, heads, kv_heads, d;
+  unsigned tiles;
+  Buffer<float> sums, grad_q;
+  Buffer<uint32_t> from_tiles, turns;
+  std::string backward, end;
+
+  HopperBackward(Device& device, int r, int c, int h, int kv, int dim)
+      : rows(r), context(c), heads(h), kv_heads(kv), d(dim), tiles((unsigned)(c + 63) / 64), sums(device, (size_t)r * h * tiles * 128),
+        grad_q(device, (size_t)r * h * tiles * 64 * dim), from_tiles(device, (size_t)r * tiles * 64), turns(device, (size_t)r * h * tiles + 1),
+        backward("attention_backward_sm90_" + std::to_string(dim)), end("attention_backward_sm90_end_" + std::to_string(dim)) {}
+
+  /// `launch(spec, arguments…)` returns seconds; so does this. `positions` and the tables may be null.
+  template <class Launch>
+  double run(Launch launch, const MapBytes& qkv, const MapBytes& map_out, const uint16_t* out, const uint16_t* grad_out, const uint32_t* from,
+             const float* lse, uint16_t* grad, const uint32_t* positions, const float* cosines, const float* sines, float scale) {
+    const unsigned H = (unsigned)heads, R = (unsigned)rows;
+    double seconds = launch({"attention_backward_sm90_begin", {tiles, H, R}, {256, 1, 1}, 0}, out, grad_out, from, lse, sums.ptr(),
+                            from_tiles.ptr(), turns.ptr(), context, heads, d);
+    seconds += launch({backward.c_str(), {(tiles + 1) / 2, (unsigned)kv_heads, R}, {384, 1, 1}, (size_t)1408 * d + 34432}, qkv, map_out, from,
+                      (const float*)sums.ptr(), (const uint32_t*)from_tiles.ptr(), grad_q.ptr(), turns.ptr(), grad, positions, cosines, sines,
+                      context, heads, kv_heads, scale);
+    seconds += launch({end.c_str(), {tiles, H, R}, {128, 1, 1}, 0}, (const float*)grad_q.ptr(), grad, positions, cosines, sines, context, heads,
+                      kv_heads, scale);
+    return seconds;
+  }
+};

@@ -155,12 +155,16 @@ FAMILY(optimizer) {
     double want = 0;
     for (double v : x.value) want += v * v;
     Buffer<float> dx(c.device, x.bits), factor(c.device, 1);
-    Buffer<double> partial(c.device, 512), sum(c.device, 1);
-    c.device.run({"squared_norm_partial", {512, 1, 1}, {256, 1, 1}, 0}, dx.ptr(), partial.ptr(), (long long)n);
-    c.device.run({"squared_norm_total", {1, 1, 1}, {32, 1, 1}, 0}, partial.ptr(), sum.ptr(), 0);
-    c.close("sum", sum.get(), {want}, 1e-6);
-    c.device.run({"squared_norm_total", {1, 1, 1}, {32, 1, 1}, 0}, partial.ptr(), sum.ptr(), 1);
+    Buffer<double> partial(c.device, 1024), sum(c.device, 1);
+    const LaunchSpec total = {"squared_norm_total", {1, 1, 1}, {512, 1, 1}, 0};
+    for (int half = 0; half < 2; half++)
+      c.device.run({"squared_norm_partial", {512, 1, 1}, {256, 1, 1}, 0}, dx.ptr(), partial.ptr() + half * 512, (long long)n);
+    c.device.run(total, partial.ptr(), sum.ptr(), 2, 0);
     c.close("sum of two", sum.get(), {2 * want}, 1e-6);
+    c.device.run(total, partial.ptr(), sum.ptr(), 1, 0);
+    c.close("sum", sum.get(), {want}, 1e-6);
+    c.device.run(total, partial.ptr(), sum.ptr(), 1, 1);
+    c.close("sum and another", sum.get(), {2 * want}, 1e-6);
     c.device.run({"clip_factor", {1, 1, 1}, {32, 1, 1}, 0}, sum.ptr(), factor.ptr(), 1.0f);
     c.close("clip factor", widen(factor.get()), {std::min(1.0, 1 / (sqrt(2 * want) + 1e-6))}, 1e-6);
   }

@@ -194,7 +194,7 @@ void embedding(Check& c, int tokens, int width, int vocab) {
   Buffer<uint32_t> di(c.device, ids);
   c.device.run({"embedding_forward", {(unsigned)tokens, 1, 1}, {128, 1, 1}, 0}, dt.ptr(), di.ptr(), dout.ptr(), width);
   c.close("rows", widen(dout.get()), out, 0);
-  c.device.run({"embedding_backward", {(unsigned)tokens, blocks(width, 256), 1}, {128, 1, 1}, 0}, dg.ptr(), di.ptr(), db.ptr(),
+  c.device.run({"embedding_backward", {(unsigned)tokens, blocks(width, 512), 1}, {128, 1, 1}, 0}, dg.ptr(), di.ptr(), db.ptr(),
                tokens, width);
   c.close("gradient", widen(db.get()), want, 1e-6);
   c.same_bits("additions in the order of the tokens", db.get(), exact);
@@ -226,7 +226,7 @@ FAMILY(rope) {
 
 FAMILY(embedding) {
   embedding(c, 9, 8, 5);
-  if (!c.small) embedding(c, 300, 264, 40), embedding(c, 1, 576, 3);
+  if (!c.small) embedding(c, 300, 264, 40), embedding(c, 1, 576, 3), embedding(c, 1101, 516, 70);
 }
 
 FAMILY(elementwise) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "attention.h"
+
 namespace {
 
 // What --profile runs: the kernels a step of a 1B model spends its time in.
@@ -11,8 +13,8 @@ const char* const PROFILED[][2] = {
     {"gemm_sm90_nt_bf16_256", "8192x8192x8192"},   {"gemm_sm90_nt_bf16_256", "8192x2048x8192"},
     {"gemm_sm90_nn_bf16_256", "8192x2048x8192"},   {"gemm_sm90_tn_f32_256", "8192x2048x8192"},
     {"attention_forward_sm90_128", "4x4096"},      {"attention_forward_sm90_128", "1x16384"},
-    {"attention_backward_sm90_kv_128", "4x4096"},  {"attention_backward_sm90_q_128", "4x4096"},
-    {"attention_backward_sm90_kv_128", "1x16384"}, {"adamw_f32", ""},
+    {"attention_backward_sm90_128", "4x4096"},     {"attention_backward_sm90_64", "4x4096 h32/8"},
+    {"attention_backward_sm90_128", "1x16384"},    {"adamw_f32", ""},
     {"rmsnorm_forward", ""},                       {"rmsnorm_backward", ""},
     {"cross_entropy_backward", ""},
 };
@@ -229,22 +231,29 @@ void attention(Timer& t, const Heads& s) {
     if (t.profile && !hopper) continue;
     Buffer<uint16_t> out(t.device, tokens * heads * d), grad(t.device, tokens * width);
     Buffer<float> lse(t.device, tokens * heads), delta(t.device, tokens * heads);
-    const std::string tier = hopper ? "sm90_" : "", name = "attention_forward_" + tier + suffix, kv = "attention_backward_" + tier + "kv_" + suffix,
-                      q = "attention_backward_" + tier + "q_" + suffix;
+    const std::string tier = hopper ? "sm90_" : "", name = "attention_forward_" + tier + suffix, kv = "attention_backward_kv_" + suffix,
+                      q = "attention_backward_q_" + suffix;
+    std::vector<float> deltas;
     const LaunchSpec forward_delta = {"attention_delta", {(unsigned)((tokens * heads + 7) / 8), 1, 1}, {256, 1, 1}, 0};
     double forward, backward;
     if (hopper) {
       MapBytes map = t.device.map_2d(qkv.on.ptr(), width, tokens, width * 2, 64, 64);
       MapBytes map_out = t.device.map_2d(grad_out.on.ptr(), (uint64_t)heads * d, tokens, (uint64_t)heads * d * 2, 64, 64);
       const unsigned wide = (unsigned)(context + 127) / 128;
-      const size_t keys_q = d == 64 ? 128 : 64;
       forward = t.run(shape, {name.c_str(), {wide, H, R}, {384, 1, 1}, (size_t)5 * 128 * d * 2 + 128}, map, from.ptr(), out.ptr(), lse.ptr(),
                       context, heads, kv_heads, scale);
-      backward = t.run(shape, forward_delta, out.ptr(), grad_out.on.ptr(), delta.ptr(), s.rows, context, heads, d);
-      backward += t.run(shape, {kv.c_str(), {wide, KV, R}, {384, 1, 1}, (size_t)(256 + 5 * 64) * d * 2 + 24 * 64 + 128}, map, map_out, from.ptr(),
-                        lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
-      backward += t.run(shape, {q.c_str(), {wide, H, R}, {384, 1, 1}, (256 + 5 * keys_q) * d * 2 + 128}, map, map_out, from.ptr(), lse.ptr(),
-                        delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
+      HopperBackward passes(t.device, s.rows, context, heads, kv_heads, d);
+      const uint32_t* nowhere = nullptr;
+      const float* no = nullptr;
+      backward = passes.run([&](const LaunchSpec& spec, const auto&... arguments) { return t.run(shape, spec, arguments...); }, map, map_out,
+                            out.ptr(), grad_out.on.ptr(), from.ptr(), lse.ptr(), grad.ptr(), nowhere, no, no, scale);
+      if (!t.profile) {
+        deltas.resize(tokens * heads);
+        const std::vector<float> sums = passes.sums.get();
+        for (size_t of = 0; of < (size_t)s.rows * heads; of++)
+          for (size_t i = 0; i < (size_t)context; i++)
+            deltas[of * context + i] = sums[(of * passes.tiles + i / 64) * 128 + 64 + i % 64];
+      }
     } else {
       const unsigned tiles = (unsigned)(context + 63) / 64, slices = d == 256 ? 2 : 1;
       const size_t keys = d == 256 ? 32 : 64, stages = d == 256 ? 1 : 2, kv_tile = d <= 64 ? 64 : 32, q_tile = d <= 96 ? 64 : 32;
@@ -257,11 +266,12 @@ void attention(Timer& t, const Heads& s) {
                         from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), context, heads, kv_heads, scale);
     }
     if (t.profile || std::isnan(forward)) continue;
-    const std::vector<float> sums = lse.get(), deltas = delta.get();
+    const std::vector<float> sums = lse.get();
+    if (!hopper) deltas = delta.get();
     const std::vector<uint16_t> gradients = grad.get();
     const AttentionErrors e = attention_errors(s, qkv, grad_out, out.get(), sums, &deltas, std::isnan(backward) ? nullptr : &gradients);
     t.row(name, shape, forward, "flops", flops, e.out, 0.02);
-    // Counted as the five products that are needed, not the seven that are made.
+    // Counted as the five products that are needed; mma.sync makes seven.
     t.row("attention_backward_" + tier + suffix, shape, backward, "flops", 2.5 * flops, e.gradients, 0.04);
   }
 }

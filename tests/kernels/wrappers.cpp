@@ -95,6 +95,16 @@ void mapped(Check& c, const char* name, int width, int height, size_t outputs, d
   hold(c, name, to.get(), cap);
 }
 
+void copied(Check& c, const char* name) {
+  c.begin("%s", name);
+  Words in(512);
+  Random r(11);
+  for (uint32_t& w : in) w = host::as_bits((float)r.normal());
+  Buffer<uint32_t> from(c.device, in), to(c.device, 512);
+  c.device.run({name, {1, 1, 1}, {128, 1, 1}, 4096}, from.ptr(), to.ptr());
+  hold(c, name, to.get(), 0);
+}
+
 void every_wrapper(Check& c) {
   // The same inputs for every seed: the schedule must not matter, and a recording is of these.
   plain(c, "wrapper_ldmatrix", input(1, 128), 128, 0);
@@ -116,6 +126,8 @@ void every_wrapper(Check& c) {
   mapped(c, "wrapper_sm90_wgmma_mn", 192, 64, 8192, 1e-6);
   mapped(c, "wrapper_sm90_wgmma_registers", 128, 64, 8192, 1e-6);
   mapped(c, "wrapper_sm90_wgmma_ldmatrix", 64, 128, 4096, 1e-6);
+  mapped(c, "wrapper_sm90_wgmma_half", 128, 64, 2048, 1e-6);
+  copied(c, "wrapper_sm90_bulk");
 }
 
 }  // namespace

@@ -277,10 +277,27 @@ impl Case for Attention {
         let grad_out = h.narrow(&random(2, t * narrow));
         let mut grad = h.unset_narrow(t * wide);
         b.attention_backward(shape, &qkv, &out, &log_sum, &from, &grad_out, &mut grad);
+        let half = self.head_dim / 2;
+        let position = h.index(&random_ids(3, t, 50));
+        let (cos, sin) = (h.wide(&random(4, 50 * half)), h.wide(&random(5, 50 * half)));
+        let mut turned = h.unset_narrow(t * wide);
+        b.attention_rope_backward(
+            shape,
+            &qkv,
+            &out,
+            &log_sum,
+            &from,
+            &grad_out,
+            &position,
+            &cos,
+            &sin,
+            &mut turned,
+        );
         vec![
             ("out", h.read_narrow(&out, t * narrow)),
             ("log sum", h.read(&log_sum, t * self.heads)),
             ("grad qkv", h.read_narrow(&grad, t * wide)),
+            ("grad qkv before RoPE", h.read_narrow(&turned, t * wide)),
         ]
     }
 }

@@ -157,6 +157,8 @@ pub trait Backend: Send {
     /// Bytes that the activations of the rows which go through the model together should stay below,
     /// where fewer rows than fit do: more rows at once make better products, at this price.
     const ACTIVATIONS_AT_ONCE: u64 = 512 << 20;
+    /// Tokens that go through the model at once at most, unless a row has more.
+    const TOKENS_AT_ONCE: usize = 8192;
 
     /// For logs: the device, the precision, the instruction set.
     fn describe(&self) -> String;
@@ -411,6 +413,25 @@ pub trait Backend: Send {
         grad_out: &Self::Narrow,
         grad_qkv: &mut Self::Narrow,
     );
+
+    /// [`attention_backward`](Backend::attention_backward), then [`rope`](Backend::rope) backwards.
+    #[allow(clippy::too_many_arguments)]
+    fn attention_rope_backward(
+        &self,
+        shape: AttentionShape,
+        qkv: &Self::Narrow,
+        out: &Self::Narrow,
+        log_sum: &Self::Wide,
+        attend_from: &Self::Index,
+        grad_out: &Self::Narrow,
+        positions: &Self::Index,
+        cos: &Self::Wide,
+        sin: &Self::Wide,
+        grad_qkv: &mut Self::Narrow,
+    ) {
+        self.attention_backward(shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
+        self.rope(shape, positions, cos, sin, true, grad_qkv);
+    }
 
     /// `y = silu(gate) · up` for rows of `[gate, up]`, `width` values each (SwiGLU, arXiv:2002.05202).
     fn swiglu(&self, rows: usize, width: usize, gate_up: &Self::Narrow, y: &mut Self::Narrow);

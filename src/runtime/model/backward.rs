@@ -70,16 +70,18 @@ impl<B: Backend> Pass<'_, B> {
         };
         b.linear_input_grad(t, w.queries, w.hidden, grad_out, &p.out, &mut g.attention);
         b.linear_weight_grad(t, w.queries, w.hidden, grad_out, &saved.attention, accumulate, &mut grads.out);
-        b.attention_backward(
+        b.attention_rope_backward(
             self.shape,
             &saved.qkv,
             &saved.attention,
             &saved.log_sum,
             self.attend_from,
             &g.attention,
+            self.position,
+            self.cos,
+            self.sin,
             &mut g.qkv,
         );
-        b.rope(self.shape, self.position, self.cos, self.sin, true, &mut g.qkv);
         if let (Some((raw, rstd)), Some(weights), Some(norms), Some(grad_weights)) =
             (&saved.raw, &p.qk_norm, self.qk_norms(), &mut grads.qk_norm)
         {

@@ -8,10 +8,8 @@ use crate::runtime::backend::{AttentionShape, Backend};
 use crate::runtime::engine::EngineError;
 use crate::runtime::model::parameters::{Family, LayerParameters, NormPlace, Parameters, QkNorm, Slot};
 
-/// Rows go through the model together up to so many tokens, or as many as
-/// [`Backend::ACTIVATIONS_AT_ONCE`] allows. Both fixed, because the grouping decides the order in which
-/// gradients are summed, and that must not depend on the machine.
-const TOKENS_AT_ONCE: usize = 8192;
+/// Tokens at once that fill any device.
+const TOKENS_ENOUGH: usize = 8192;
 
 /// Widths of the matrices of a layer.
 #[derive(Clone, Copy, Debug)]
@@ -295,7 +293,8 @@ pub(crate) fn schedule<B: Backend>(
 ) -> Result<Schedule, EngineError> {
     let layers = slots.layers.len();
     let Rows { count, context, at_most } = rows;
-    let group = (TOKENS_AT_ONCE / context).clamp(1, at_most.max(1));
+    // Fixed for a backend, because the grouping decides the order in which gradients are summed.
+    let group = (B::TOKENS_AT_ONCE / context).clamp(1, at_most.max(1));
     if !training {
         let again = Again { layers, feed_forwards: layers };
         return Ok(Schedule { rows: group, again, overlaid: false });
@@ -312,7 +311,11 @@ pub(crate) fn schedule<B: Backend>(
         if needed <= budget {
             return Ok(schedule);
         }
-        if let Some(again) = schedule.again.more(layers) {
+        // Beyond so many tokens, fewer rows cost less than to compute anything again.
+        let wide = schedule.rows > 1 && schedule.rows * context > TOKENS_ENOUGH;
+        if let Some(again) = schedule.again.more(layers)
+            && !wide
+        {
             schedule.again = again;
         } else if schedule.rows > 1 {
             schedule = of(schedule.rows.div_ceil(2));

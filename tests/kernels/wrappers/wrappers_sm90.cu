@@ -94,3 +94,49 @@ KERNEL(wrapper_sm90_wgmma_ldmatrix, 128, 1)(const __grid_constant__ TensorMap ma
   for (int k = 0; k < 4; k++) wgmma_64<0>(d, a[k], descriptor_k(shared + 8192 + k * 32), k > 0);
   store(out, d);
 }
+
+// D[64, 32] = Aᵀ · B, both mn-major, depth 64: 64 columns of A, and of B's 64 the last 32.
+KERNEL(wrapper_sm90_wgmma_half, 128, 1)(const __grid_constant__ TensorMap map, u32* out) {
+  DYNAMIC_SHARED(shared);
+  load(shared, &map, 1, 0, 0, 0);
+  load(shared + 8192, &map, 1, 64, 0, 1);
+  float d[16];
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < 4; k++) {
+    const u64 a = descriptor_mn(shared, 8192) + (k * 2048 >> 4), b = descriptor_mn(shared + 8192 + 64, 8192) + (k * 2048 >> 4);
+    if (k == 0)
+      wgmma_first_32<1, 1>(d, a, b);
+    else
+      wgmma_32<1, 1>(d, a, b, 1);
+  }
+  store(out, d);
+}
+
+// Copies of the copy engine: into shared memory, from there back, and onto what is there.
+KERNEL(wrapper_sm90_bulk, 128, 1)(const u32* in, u32* out) {
+  DYNAMIC_SHARED(shared);
+  STATIC_SHARED(u64, full, 1);
+  if (threadIdx.x == 0) {
+    mbarrier_init(full, 1);
+    fence_mbarrier_init();
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    mbarrier_expect(full, 2048);
+    bulk_load(shared, in, full, 2048);
+  }
+  mbarrier_wait(full, 0);
+  // Each value over four, so that sums show what was added.
+  for (int i = threadIdx.x; i < 512; i += 128) ((float*)shared)[512 + i] = ((const float*)shared)[i] * 0.25f;
+  fence_async_proxy();
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  bulk_store(out, shared, 2048);
+  bulk_commit();
+  bulk_wait<0>();
+  bulk_add((float*)out, shared + 2048, 1024);
+  bulk_commit();
+  bulk_wait_read<0>();
+  bulk_wait<0>();
+}

@@ -21,7 +21,58 @@ fn attention_kernel(names: [&'static str; 5], shape: AttentionShape) -> Result<&
     }
 }
 
+/// Whether there are kernels of Hopper's own instructions for heads of this width.
+fn hopper_has(head_dim: usize) -> bool {
+    matches!(head_dim, 64 | 128)
+}
+
+/// What Hopper's backward pass keeps between its kernels, in bytes from the front of the scratch memory.
+/// Tiles are those of 64 queries.
+struct BackwardScratch {
+    /// Log-sum and Δ, f32 `[rows, heads, tiles, 2, 64]`.
+    sums: u64,
+    /// The gradients of queries, f32 `[rows, heads, tiles, 64 · head_dim]`.
+    grad_q: u64,
+    /// What queries attend from, u32 `[rows, tiles, 64]`.
+    from: u64,
+    /// Whose turn it is at each tile, u32 `[rows · heads · tiles + 1]`.
+    turns: u64,
+    bytes: usize,
+}
+
+impl BackwardScratch {
+    fn of(rows: usize, context: usize, heads: usize, head_dim: usize) -> Self {
+        let mut bytes = 0;
+        let mut piece = |len: usize| {
+            let at = bytes as u64;
+            bytes += (len * 4).next_multiple_of(256);
+            at
+        };
+        let tiles = context.div_ceil(64);
+        let sums = piece(rows * heads * tiles * 128);
+        let grad_q = piece(rows * heads * tiles * 64 * head_dim);
+        let from = piece(rows * tiles * 64);
+        let turns = piece(rows * heads * tiles + 1);
+        BackwardScratch { sums, grad_q, from, turns, bytes }
+    }
+}
+
+/// Bytes of scratch memory of the backward pass at most, whatever the device.
+pub(super) fn scratch(rows: usize, context: usize, heads: usize, head_dim: usize) -> usize {
+    let delta = rows * context * heads * 4;
+    if hopper_has(head_dim) {
+        delta.max(BackwardScratch::of(rows, context, heads, head_dim).bytes)
+    } else {
+        delta
+    }
+}
+
 impl Cuda {
+    /// Whether attention takes Hopper's own instructions.
+    pub(super) fn hopper(&self, shape: AttentionShape) -> bool {
+        self.device.hopper() && hopper_has(shape.head_dim)
+    }
+
     pub(super) fn attend(
         &self,
         shape: AttentionShape,
@@ -30,7 +81,7 @@ impl Cuda {
         out: &mut Narrow,
         log_sum: &mut Wide,
     ) -> Result<(), DeviceFailure> {
-        if self.device.hopper() && matches!(shape.head_dim, 64 | 128) {
+        if self.hopper(shape) {
             return self.attention_hopper(shape, qkv, attend_from, out, log_sum);
         }
         let kernel = attention_kernel(
@@ -103,6 +154,9 @@ impl Cuda {
         grad_out: &Narrow,
         grad_qkv: &mut Narrow,
     ) -> Result<(), DeviceFailure> {
+        if self.hopper(shape) {
+            return self.backward_hopper(shape, qkv, out, log_sum, attend_from, grad_out, [0; 3], grad_qkv);
+        }
         let queries = shape.tokens() * shape.heads;
         let delta = self.scratch.borrow_mut().delta.at_least(&self.device, queries * 4)?;
         let mut arguments = [
@@ -125,9 +179,6 @@ impl Cuda {
             Int(shape.kv_heads as i32),
             Float(shape.scale as f32),
         ];
-        if self.device.hopper() && matches!(shape.head_dim, 64 | 128) {
-            return self.backward_hopper(shape, qkv, grad_out, tail);
-        }
         let kv = attention_kernel(
             [
                 "attention_backward_kv_32",
@@ -162,30 +213,60 @@ impl Cuda {
         self.launch(q, [tiles, shape.heads, shape.rows], 128, shared(q_tile), &mut arguments)
     }
 
-    /// The backward pass on Hopper's own instructions, for heads of 64 and 128 values. `tail` are the
-    /// arguments after the tensor maps.
-    fn backward_hopper(
+    /// The backward pass on Hopper's own instructions. `rope`: positions and the tables of cos and sin by which
+    /// the gradients of queries and keys are turned back, or zeros.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn backward_hopper(
         &self,
         shape: AttentionShape,
         qkv: &Narrow,
+        out: &Narrow,
+        log_sum: &Wide,
+        attend_from: &Index,
         grad_out: &Narrow,
-        tail: [Argument; 8],
+        rope: [u64; 3],
+        grad_qkv: &mut Narrow,
     ) -> Result<(), DeviceFailure> {
-        let maps = [
-            Argument::Map(self.heads_map(qkv.0.at(), shape.tokens(), shape.qkv_width())?),
-            Argument::Map(self.heads_map(grad_out.0.at(), shape.tokens(), shape.out_width())?),
-        ];
-        let mut arguments: Vec<Argument> = maps.into_iter().chain(tail).collect();
-        // Tiles as in `attention_backward_sm90.cu`.
-        let d = shape.head_dim;
-        let (kv, q, keys) = match d {
-            64 => ("attention_backward_sm90_kv_64", "attention_backward_sm90_q_64", 128),
-            _ => ("attention_backward_sm90_kv_128", "attention_backward_sm90_q_128", 64),
+        let AttentionShape { rows, context, heads, kv_heads, head_dim, scale } = shape;
+        let scratch = BackwardScratch::of(rows, context, heads, head_dim);
+        let front = self.scratch.borrow_mut().delta.at_least(&self.device, scratch.bytes)?;
+        let [sums, grad_q, from, turns] =
+            [scratch.sums, scratch.grad_q, scratch.from, scratch.turns].map(|at| Pointer(front + at));
+        let (backward, end) = match head_dim {
+            64 => ("attention_backward_sm90_64", "attention_backward_sm90_end_64"),
+            _ => ("attention_backward_sm90_128", "attention_backward_sm90_end_128"),
         };
-        let tiles = shape.context.div_ceil(128);
-        let shared = |tile: usize| (256 + 5 * tile) * d * 2 + 128;
-        let grid = [tiles, shape.kv_heads, shape.rows];
-        self.launch(kv, grid, 384, shared(64) + 24 * 64, &mut arguments)?;
-        self.launch(q, [tiles, shape.heads, shape.rows], 384, shared(keys), &mut arguments)
+        let tiles = context.div_ceil(64);
+        let mut arguments = [
+            Pointer(out.0.at()),
+            Pointer(grad_out.0.at()),
+            Pointer(attend_from.0.at()),
+            Pointer(log_sum.at()),
+            sums,
+            from,
+            turns,
+            Int(context as i32),
+            Int(heads as i32),
+            Int(head_dim as i32),
+        ];
+        self.launch("attention_backward_sm90_begin", [tiles, heads, rows], 256, 0, &mut arguments)?;
+        let tail = [
+            Pointer(grad_qkv.0.at()),
+            Pointer(rope[0]),
+            Pointer(rope[1]),
+            Pointer(rope[2]),
+            Int(context as i32),
+            Int(heads as i32),
+            Int(kv_heads as i32),
+            Float(scale as f32),
+        ];
+        let qkv = Argument::Map(self.heads_map(qkv.0.at(), shape.tokens(), shape.qkv_width())?);
+        let grad_out = Argument::Map(self.heads_map(grad_out.0.at(), shape.tokens(), shape.out_width())?);
+        let front = [qkv, grad_out, Pointer(attend_from.0.at()), sums, from, grad_q, turns];
+        // Stages as in `attention_backward_sm90.cu`.
+        let shared = 1408 * head_dim + 34_432;
+        let grid = [context.div_ceil(128), kv_heads, rows];
+        self.launch(backward, grid, 384, shared, &mut [&front[..], &tail].concat())?;
+        self.launch(end, [tiles, heads, rows], 128, 0, &mut [&[grad_q][..], &tail].concat())
     }
 }

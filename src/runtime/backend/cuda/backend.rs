@@ -7,16 +7,20 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::device::{Argument, Device, DeviceFailure, Launch};
-use super::loss;
 use super::memory::{Index, Memory, Narrow, Scratch, Wide};
 use super::norm::NORM_SHARES;
 use super::product::{self, Order, Output, Product, Rotation};
+use super::{attention, loss};
 use crate::runtime::backend::{AdamW, AttentionShape, Backend, Load, LossShape, NormShape};
 use crate::runtime::engine::EngineError;
 use Argument::{Float, Int, Long, Pointer};
 
 /// Shares of a sum of squares; as in `reduce.cu`.
 const SHARES: usize = 512;
+/// Buffers whose shares are summed by one launch.
+const ARRAYS: usize = 16;
+/// Bytes of the shares of so many, and of their sum.
+const NORM_SUMS_BYTES: usize = (ARRAYS * SHARES + 1) * 8;
 
 /// One GPU.
 #[derive(Debug)]
@@ -116,6 +120,7 @@ impl Backend for Cuda {
     const PEAK_SIDES: &'static [usize] = &[4096, 8192];
     // A device is filled by more tokens than a processor, and has the memory.
     const ACTIVATIONS_AT_ONCE: u64 = u64::MAX;
+    const TOKENS_AT_ONCE: usize = 16_384;
     const NARROW_BYTES: usize = 2;
 
     fn describe(&self) -> String {
@@ -184,11 +189,12 @@ impl Backend for Cuda {
     fn overhead_bytes(load: Load) -> u64 {
         let Load { operands, tokens, positions, heads, head_dim, widest_norm, vocab } = load;
         let norms = (NORM_SHARES.min(tokens) * widest_norm).max(NORM_SHARES * head_dim);
-        let shares = (norms * 4).max((SHARES + 1) * 8);
+        let shares = (norms * 4).max(NORM_SUMS_BYTES);
         let inputs = 4 * 4 * tokens + 2 * 4 * positions * head_dim / 2;
         // Every piece of the arena ends at a multiple of 256 bytes.
         let rounding = 1 << 20;
-        (2 * operands + loss::scratch(vocab, tokens) + 4 * tokens * heads + shares + inputs + rounding) as u64
+        let backward = attention::scratch(tokens.div_ceil(positions.max(1)), positions, heads, head_dim);
+        (2 * operands + loss::scratch(vocab, tokens) + backward + shares + inputs + rounding) as u64
     }
 
     fn narrow_copy(&self, len: usize, from: &Wide, to: &mut Narrow) {
@@ -223,7 +229,7 @@ impl Backend for Cuda {
                 Int(tokens as i32),
                 Int(width as i32),
             ];
-            self.launch("embedding_backward", [tokens, width.div_ceil(256), 1], 128, 0, &mut arguments)
+            self.launch("embedding_backward", [tokens, width.div_ceil(512), 1], 128, 0, &mut arguments)
         });
     }
 
@@ -566,6 +572,29 @@ impl Backend for Cuda {
         self.attempt(|| self.attend_backward(shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv));
     }
 
+    fn attention_rope_backward(
+        &self,
+        shape: AttentionShape,
+        qkv: &Narrow,
+        out: &Narrow,
+        log_sum: &Wide,
+        attend_from: &Index,
+        grad_out: &Narrow,
+        positions: &Index,
+        cos: &Wide,
+        sin: &Wide,
+        grad_qkv: &mut Narrow,
+    ) {
+        if !self.hopper(shape) {
+            self.attention_backward(shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
+            return self.rope(shape, positions, cos, sin, true, grad_qkv);
+        }
+        let rope = [positions.0.at(), cos.at(), sin.at()];
+        self.attempt(|| {
+            self.backward_hopper(shape, qkv, out, log_sum, attend_from, grad_out, rope, grad_qkv)
+        });
+    }
+
     fn swiglu(&self, rows: usize, width: usize, gate_up: &Narrow, y: &mut Narrow) {
         self.attempt(|| {
             whole_chunks(width)?;
@@ -631,14 +660,26 @@ impl Backend for Cuda {
     /// The sum stays on the device until the last buffer is in it.
     fn squared_norms<'a>(&self, buffers: impl Iterator<Item = (usize, &'a Wide)>) -> f64 {
         self.attempt(|| {
-            let shares = self.scratch.borrow_mut().shares.at_least(&self.device, (SHARES + 1) * 8)?;
-            let total = shares + (SHARES * 8) as u64;
-            for (i, (len, buffer)) in buffers.enumerate() {
-                let mut arguments = [Pointer(buffer.at()), Pointer(shares), Long(len as i64)];
+            let shares = self.scratch.borrow_mut().shares.at_least(&self.device, NORM_SUMS_BYTES)?;
+            let total = shares + (ARRAYS * SHARES * 8) as u64;
+            let add = |arrays: usize, accumulate: bool| {
+                let mut arguments =
+                    [Pointer(shares), Pointer(total), Int(arrays as i32), Int(i32::from(accumulate))];
+                self.launch("squared_norm_total", [1, 1, 1], SHARES as u32, 0, &mut arguments)
+            };
+            let mut waiting = 0;
+            let mut any = false;
+            for (len, buffer) in buffers {
+                if waiting == ARRAYS {
+                    add(waiting, any)?;
+                    (waiting, any) = (0, true);
+                }
+                let to = shares + (waiting * SHARES * 8) as u64;
+                let mut arguments = [Pointer(buffer.at()), Pointer(to), Long(len as i64)];
                 self.launch("squared_norm_partial", [SHARES, 1, 1], 256, 0, &mut arguments)?;
-                let mut arguments = [Pointer(shares), Pointer(total), Int(i32::from(i > 0))];
-                self.launch("squared_norm_total", [1, 1, 1], 32, 0, &mut arguments)?;
+                waiting += 1;
             }
+            add(waiting, any)?;
             let mut bytes = [0u8; 8];
             self.device.download(total, &mut bytes)?;
             Ok(f64::from_ne_bytes(bytes))
