@@ -277,26 +277,30 @@ __device__ __forceinline__ void backward_q(const u16* __restrict__ qkv, const u1
 
 }  // namespace
 
-// Δ[row, head, t] = Σ dO ∘ O. Launch: grid ⌈tokens · heads / 8⌉, 256 threads, one warp per query and head.
+// Δ[row, head, t] = Σ dO ∘ O. Launch: grid ⌈tokens · heads · lanes / 256⌉, 256 threads; `lanes`, of each query and head, is the
+// power of two from head_dim / 8 on.
 KERNEL(attention_delta, 256, 4)
 (const u16* __restrict__ out, const u16* __restrict__ grad_out, float* __restrict__ delta, int rows, int context, int heads,
  int head_dim) {
+  // Eight values for each of 4, 8, 16 or 32 lanes.
+  const int lanes = head_dim <= 32 ? 4 : head_dim <= 64 ? 8 : head_dim <= 128 ? 16 : 32, at = (int)threadIdx.x % lanes;
   // 32 bits are enough for every query of every head, and divide in a fraction of the time.
-  const int item = (int)blockIdx.x * 8 + (int)(threadIdx.x >> 5), lane = threadIdx.x & 31;
-  if (item >= rows * context * heads) return;
-  const int head = item % heads, token = item / heads, row = token / context;
-  const long long at = (long long)item * head_dim;
+  const int item = ((int)blockIdx.x * 256 + (int)threadIdx.x) / lanes;
+  const bool inside = item < rows * context * heads;
   float sum = 0.0f;
-  for (int i = lane * 4; i < head_dim; i += 128) {
-    const Pair a = *(const Pair*)(out + at + i), b = *(const Pair*)(grad_out + at + i);
+  if (inside && at * 8 < head_dim) {
+    const long long from = (long long)item * head_dim + at * 8;
+    const Quad a = *(const Quad*)(out + from), b = *(const Quad*)(grad_out + from);
 #pragma unroll
-    for (int c = 0; c < 2; c++) {
+    for (int c = 0; c < 4; c++) {
       sum = fma_rn(bf16_low(a.v[c]), bf16_low(b.v[c]), sum);
       sum = fma_rn(bf16_high(a.v[c]), bf16_high(b.v[c]), sum);
     }
   }
-  sum = warp_sum(sum);
-  if (lane == 0) delta[((long long)row * heads + head) * context + (token - row * context)] = sum;
+  for (int step = lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(WARP_ALL, sum, step);
+  if (!inside || at != 0) return;
+  const int head = item % heads, token = item / heads, row = token / context;
+  delta[((long long)row * heads + head) * context + (token - row * context)] = sum;
 }
 
 #define BACKWARD_PARAMETERS                                                                                      \

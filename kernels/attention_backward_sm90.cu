@@ -1,15 +1,10 @@
-// Backward of causal attention on Hopper: TMA, mbarrier and wgmma, specialised by warpgroup (arXiv:2407.08608). Five
-// products, and no order of additions that depends on the schedule. Formulas as in attention_backward.cu.
+// Backward of causal attention on Hopper: TMA, mbarrier and wgmma, specialised by warpgroup (arXiv:2407.08608), without
+// atomics. Inputs, outputs and formulas as in attention_backward.cu; `attention_delta` is there.
 //
-// A block of 384 threads owns 128 keys of one head and walks over the queries that see them, of all heads of the group. Its
-// first warpgroup loads and stores, the other two keep 64 keys each: Sᵀ = K·Qᵀ and dPᵀ = V·dOᵀ leave Pᵀ and dSᵀ in registers
-// as left operands of dV += Pᵀ·dO and dK += dSᵀ·Q. dSᵀ also goes to shared memory, from where each of the two computes half
-// of the columns of dQ = dS·K over all 128 keys.
-//
-// The dQ of a tile of 64 queries is a sum over the blocks of the keys it sees, made in memory by the copy engine. Blocks add
-// to it in the order of their keys: a counter beside every tile says whose turn it is. They take their keys in that order too,
-// as they begin, and walk from the last queries to the first: so a block waits only for blocks that began before it, and once
-// it is a step behind them it waits no more.
+// A block of 384 threads: the first warpgroup loads, the other two multiply. In `backward_kv` a block owns 128 keys, 64 of
+// them each warpgroup, and walks over the queries that see them, of all heads of the group: Sᵀ = K·Qᵀ and dPᵀ = V·dOᵀ
+// leave Pᵀ and dSᵀ in registers as left operands of dV += Pᵀ·dO and dK += dSᵀ·Q. In `backward_q` a block owns 128 queries
+// and walks over their keys for dQ += dS·K. While products run the warpgroup computes what the next ones need.
 #include "dev/attention.cuh"
 #include "dev/hopper.cuh"
 #include "dev/quads.cuh"
@@ -18,36 +13,26 @@
 namespace {
 
 constexpr float LOG2E = 1.4426950408889634f;
-constexpr int OWNED = 128, QUERIES = 64;
+constexpr int OWNED = 128;
 
-// The products by the number of their columns: of operands that are k-major, that are mn-major in shared memory, and of a
-// left operand in registers with either.
+// The products by the number of their columns: A from shared memory with B k-major, and A from registers with B mn-major.
 template <int N>
 struct Columns;
-#define COLUMNS(N)                                                                                              \
-  template <>                                                                                                   \
-  struct Columns<N> {                                                                                           \
-    template <int TA, int TB>                                                                                   \
-    static __device__ __forceinline__ void shared(float (&d)[N / 2], u64 a, u64 b, bool first) {                \
-      if (first)                                                                                                \
-        wgmma_first_##N<TA, TB>(d, a, b);                                                                       \
-      else                                                                                                      \
-        wgmma_##N<TA, TB>(d, a, b, 1);                                                                          \
-    }                                                                                                           \
-    static __device__ __forceinline__ void kept(float (&d)[N / 2], const u32 (&a)[4], u64 b, bool first) {      \
-      if (first)                                                                                                \
-        wgmma_first_##N<0>(d, a, b);                                                                            \
-      else                                                                                                      \
-        wgmma_##N<0>(d, a, b, 1);                                                                               \
-    }                                                                                                           \
+#define COLUMNS(N)                                                                                             \
+  template <>                                                                                                  \
+  struct Columns<N> {                                                                                          \
+    static __device__ __forceinline__ void shared(float (&d)[N / 2], u64 a, u64 b, int accumulate) {           \
+      wgmma_##N(d, a, b, accumulate);                                                                          \
+    }                                                                                                          \
+    static __device__ __forceinline__ void registers(float (&d)[N / 2], const u32 (&a)[4], u64 b) {            \
+      wgmma_##N<1>(d, a, b, 1);                                                                                \
+    }                                                                                                          \
+    static __device__ __forceinline__ void kept(float (&d)[N / 2], const u32 (&a)[4], u64 b, int accumulate) { \
+      wgmma_##N<0>(d, a, b, accumulate);                                                                       \
+    }                                                                                                          \
   };
-COLUMNS(32)
 COLUMNS(64)
-#undef COLUMNS
-
-__device__ __forceinline__ void accumulate(float (&d)[64], u64 a, u64 b) { wgmma_128<0, 1>(d, a, b, 1); }
-__device__ __forceinline__ void accumulate(float (&d)[32], const u32 (&a)[4], u64 b) { wgmma_64<1>(d, a, b, 1); }
-__device__ __forceinline__ void accumulate(float (&d)[64], const u32 (&a)[4], u64 b) { wgmma_128<1>(d, a, b, 1); }
+COLUMNS(128)
 
 // Rows of D values in shared memory: chunks of 64 columns, ROWS · 128 bytes each.
 template <int D, int ROWS>
@@ -60,8 +45,10 @@ struct Rows {
 #pragma unroll
       for (int r = 0; r < ROWS / 64; r++) tma_load(to + c * CHUNK + r * 8192, map, full, x + c * 64, y + r * 64);
   }
-  // From a descriptor of rows (all of them, or 64 of a left operand) with their depth along the columns: to column `d`.
-  static __device__ __forceinline__ u64 column(u64 descriptor, int d) { return descriptor + ((d / 64 * CHUNK + d % 64 * 2) >> 4); }
+  // 64 rows from `first` (left operand) or all of them (right operand), depth along the columns from `d`.
+  static __device__ __forceinline__ u64 k_major(const u8* at, int first, int d) {
+    return descriptor_k(at + d / 64 * CHUNK + first * 128 + d % 64 * 2);
+  }
   // The 16 rows of this warp from `first` as a left operand in registers.
   static __device__ __forceinline__ void operands(u32 (&a)[D / 16][4], const u8* at, int first, int lane) {
     const int row = first + fragment_row(lane);
@@ -71,8 +58,8 @@ struct Rows {
       ldmatrix(a[k], at + column / 64 * CHUNK + row * 128 + (column % 64 * 2 ^ (row & 7) << 4));
     }
   }
-  // The same with their depth along the rows: to row `d`.
-  static __device__ __forceinline__ u64 row(u64 descriptor, int d) { return descriptor + (d * 128 >> 4); }
+  // All columns, depth along the rows from `first`.
+  static __device__ __forceinline__ u64 mn_major(const u8* at, int first) { return descriptor_mn(at + first * 128, CHUNK); }
 };
 
 // 16 columns of accumulators, from column 16·k, as the left operand of the next product.
@@ -81,124 +68,74 @@ __device__ __forceinline__ void to_operand(u32 (&p)[4], const float* s, int k) {
   for (int i = 0; i < 4; i++) p[i] = pack_bf16(s[k * 8 + i * 2], s[k * 8 + i * 2 + 1]);
 }
 
-// Descriptors are made anew where they are used: kept over a loop for every step of depth, they would take all registers.
-__device__ __forceinline__ u64 k_major(const u8* at) {
-  u64 d = descriptor_k(at);
-  anew(d);
-  return d;
-}
-__device__ __forceinline__ u64 mn_major(const u8* at, u32 leading_bytes) {
-  u64 d = descriptor_mn(at, leading_bytes);
-  anew(d);
-  return d;
-}
-
 // d += A · B, A from registers.
 template <int N, int D, int ROWS>
 __device__ __forceinline__ void multiply(float (&d)[D / 2], u32 (&a)[N][4], const u8* b) {
   wgmma_settle(d);
   wgmma_settle(a);
   wgmma_fence();
-  const u64 of_b = mn_major(b, Rows<D, ROWS>::CHUNK);
 #pragma unroll
-  for (int k = 0; k < N; k++) accumulate(d, a[k], Rows<D, ROWS>::row(of_b, k * 16));
+  for (int k = 0; k < N; k++) Columns<D>::registers(d, a[k], Rows<D, ROWS>::mn_major(b, k * 16));
   wgmma_commit();
 }
 
-// d = A · Bᵀ, all of B; `a`: 64 rows of OWN.
+// d = A · Bᵀ, 64 rows of A from `first`, all of B.
 template <int D, int OWN, int N>
-__device__ __forceinline__ void scores(float (&d)[N / 2], const u8* a, const u8* b) {
+__device__ __forceinline__ void scores(float (&d)[N / 2], const u8* a, int first, const u8* b) {
+  wgmma_settle(d);
   wgmma_fence();
-  const u64 of_a = k_major(a), of_b = k_major(b);
 #pragma unroll
   for (int k = 0; k < D; k += 16)
-    Columns<N>::template shared<0, 0>(d, Rows<D, OWN>::column(of_a, k), Rows<D, N>::column(of_b, k), k == 0);
+    Columns<N>::shared(d, Rows<D, OWN>::k_major(a, first, k), Rows<D, N>::k_major(b, 0, k), k > 0);
   wgmma_commit();
 }
 
 // The same with the rows of A in registers.
 template <int D, int N>
 __device__ __forceinline__ void scores(float (&d)[N / 2], const u32 (&a)[D / 16][4], const u8* b) {
+  wgmma_settle(d);
   wgmma_fence();
-  const u64 of_b = k_major(b);
 #pragma unroll
-  for (int k = 0; k < D / 16; k++) Columns<N>::kept(d, a[k], Rows<D, N>::column(of_b, k * 16), k == 0);
+  for (int k = 0; k < D / 16; k++) Columns<N>::kept(d, a[k], Rows<D, N>::k_major(b, 0, k * 16), k > 0);
   wgmma_commit();
 }
 
-// What the queries of a tile have beside their vectors, as `attention_backward_sm90_begin` leaves it in memory.
+// What the queries of a tile have beside their vectors, staged by a warp.
+template <int QUERIES>
 struct Statistics {
   float log_sum[QUERIES];  // in units of log2
   float delta[QUERIES];
   int from[QUERIES];       // beyond the row: sees nothing
 };
-constexpr u32 SUMS_BYTES = 2 * QUERIES * 4, FROM_BYTES = QUERIES * 4;
 
-// Turns a row of accumulators of D columns by the negative angles: RoPE backwards, halves as in rope.cu.
-template <int D>
-__device__ __forceinline__ void turn_back(float (&d)[D / 2], int h, const float* cosines, const float* sines, int lane) {
-#pragma unroll
-  for (int p = 0; p < D / 16; p++) {
-    const int at = p * 8 + (lane & 3) * 2;
-    const Pair co = *(const Pair*)(cosines + at), si = *(const Pair*)(sines + at);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      float &a = d[p * 4 + h * 2 + i], &b = d[(p + D / 16) * 4 + h * 2 + i];
-      const float cosine = __uint_as_float(co.v[i]), sine = __uint_as_float(si.v[i]), x = a, y = b;
-      a = x * cosine + y * sine;
-      b = y * cosine - x * sine;
-    }
-  }
-}
-
-// On to the tile of queries before; from the first to the last of the next head, `width` columns on.
-__device__ __forceinline__ void step_back(int first, int last, int all, int width, int& t, int& at, int& x) {
-  if (t != first) {
-    t--, at--;
-    return;
-  }
-  t = last, at += all + last - first, x += width;
-}
-
-template <int D>
-__device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* map_out, const u32* __restrict__ attend_from,
-                                         const float* __restrict__ sums, const u32* __restrict__ from_tiles, float* grad_q, u32* turns,
-                                         u16* __restrict__ grad_qkv, const u32* __restrict__ positions,
-                                         const float* __restrict__ cos_table, const float* __restrict__ sin_table, int context,
-                                         int heads, int kv_heads, float scale) {
+template <int D, int QUERIES>
+__device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMap* map_out, const u32* __restrict__ attend_from,
+                                            const float* __restrict__ log_sum, const float* __restrict__ delta,
+                                            u16* __restrict__ grad_qkv, int context, int heads, int kv_heads, float scale) {
   typedef Rows<D, OWNED> Own;
   typedef Rows<D, QUERIES> Tile;
   // A tile of queries is needed one step longer than its gradients.
-  constexpr int Q_STAGES = 3, O_STAGES = 2, DS_BYTES = OWNED * QUERIES * 2, STAGED_BYTES = QUERIES * D * 4;
+  constexpr int Q_STAGES = 3, O_STAGES = 2;
   DYNAMIC_SHARED(shared);
   u8* tile_k = shared;
   u8* tile_v = tile_k + Own::BYTES;
   u8* tiles_q = tile_v + Own::BYTES;
   u8* tiles_o = tiles_q + Q_STAGES * Tile::BYTES;
-  u8* tiles_ds = tiles_o + O_STAGES * Tile::BYTES;
-  u8* staged = tiles_ds + 2 * DS_BYTES;
-  Statistics* statistics = (Statistics*)(staged + STAGED_BYTES);
+  Statistics<QUERIES>* statistics = (Statistics<QUERIES>*)(tiles_o + O_STAGES * Tile::BYTES);
   u64* own_full = (u64*)(statistics + O_STAGES);
   u64 *q_full = own_full + 1, *q_empty = q_full + Q_STAGES, *o_full = q_empty + Q_STAGES, *o_empty = o_full + O_STAGES;
-  u64 *staged_full = o_empty + O_STAGES, *staged_empty = staged_full + 1;
-  // What the loop has no register for: where the gradients go, and the walk.
-  long long* place = (long long*)(staged_empty + 1);
-  int* walk = (int*)(place + 1);
+  // Where the gradients go, kept here until they are there: the loop has no register for it.
+  long long* place = (long long*)(o_empty + O_STAGES);
   const int group = threadIdx.x >> 7, lane = threadIdx.x & 31;
-  const int heads_of = heads / kv_heads, all = (context + QUERIES - 1) / QUERIES;
-  if (threadIdx.x == 0) walk[0] = (int)(take_number(turns + (long long)gridDim.z * heads * all) % (gridDim.x * gridDim.y * gridDim.z));
-  __syncthreads();
+  const int heads_of = heads / kv_heads;
   int tile, kv_head, row;
-  head_tile_of(walk[0], gridDim.x, 4ll * D * context * heads_of, tile, kv_head, row);
-  // Everybody has it before it is overwritten.
-  __syncthreads();
+  head_tile_of(block_number(), gridDim.x, 4ll * D * context * heads_of, tile, kv_head, row);
   const int k0 = tile * OWNED;
   const u32* from = attend_from + (long long)row * context;
   const int k_end = min_of(k0 + OWNED, context);
   const int first = k0 / QUERIES, last = (first_blind(from, k0, context, k_end - 1) - 1) / QUERIES;
   const int tiles = last - first + 1, steps = tiles * heads_of;
   if (threadIdx.x == 0) {
-    walk[0] = first * QUERIES, walk[1] = last * QUERIES;
     *place = ((long long)row * context * (heads + 2 * kv_heads) + heads + kv_head) * D;
     mbarrier_init(own_full, 1);
     for (int s = 0; s < Q_STAGES; s++) {
@@ -206,115 +143,86 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
       mbarrier_init(&q_empty[s], 2);
     }
     for (int s = 0; s < O_STAGES; s++) {
-      mbarrier_init(&o_full[s], 1);
-      mbarrier_init(&o_empty[s], 2);
+      // The thread that loads and the warp that writes the statistics.
+      mbarrier_init(&o_full[s], 33);
+      // Every thread that read the statistics.
+      mbarrier_init(&o_empty[s], 256);
     }
-    // A lane of each warp that multiplies.
-    mbarrier_init(staged_full, 8);
-    mbarrier_init(staged_empty, 1);
     fence_mbarrier_init();
   }
   __syncthreads();
 
   if (group == 0) {
-    registers_down<D == 64 ? 40 : 32>();
+    registers_down<24>();
     const int y = row * context;
     if (threadIdx.x == 0) {
       mbarrier_expect(own_full, 2 * Own::BYTES);
       Own::load(tile_k, map, own_full, (heads + kv_head) * D, y + k0);
       Own::load(tile_v, map, own_full, (heads + kv_heads + kv_head) * D, y + k0);
-      int t = last, at = (row * heads + kv_head * heads_of) * all + last, x = kv_head * heads_of * D;
-#pragma unroll 1
       for (int step = 0; step < steps; step++) {
         const int sq = step % Q_STAGES, so = step % O_STAGES;
+        const int head = kv_head * heads_of + step / tiles, q0 = (first + step % tiles) * QUERIES;
 #ifndef BUG_ATTENTION_SM90_EMPTY
         mbarrier_wait(&q_empty[sq], (step / Q_STAGES & 1) ^ 1);
 #endif
         mbarrier_expect(&q_full[sq], Tile::BYTES);
-        Tile::load(tiles_q + sq * Tile::BYTES, map, &q_full[sq], x, y + t * QUERIES);
+        Tile::load(tiles_q + sq * Tile::BYTES, map, &q_full[sq], head * D, y + q0);
         mbarrier_wait(&o_empty[so], (step / O_STAGES & 1) ^ 1);
-        mbarrier_expect(&o_full[so], Tile::BYTES + SUMS_BYTES + FROM_BYTES);
-        Tile::load(tiles_o + so * Tile::BYTES, map_out, &o_full[so], x, y + t * QUERIES);
-        bulk_load(statistics[so].log_sum, sums + (long long)at * (2 * QUERIES), &o_full[so], SUMS_BYTES);
-        bulk_load(statistics[so].from, from_tiles + (row * all + t) * QUERIES, &o_full[so], FROM_BYTES);
-        step_back(first, last, all, D, t, at, x);
+        mbarrier_expect(&o_full[so], Tile::BYTES);
+        Tile::load(tiles_o + so * Tile::BYTES, map_out, &o_full[so], head * D, y + q0);
       }
-    } else if (threadIdx.x == 64) {
-      // Adds what is staged to the dQ of its tile when it is this block's turn, and passes the turn on when that is done.
-      int full = 0, t = last, at = (row * heads + kv_head * heads_of) * all + last, passed = -1;
-      u32 next = 0;
-#pragma unroll 1
-      for (int left = steps; left > 0; left--) {
-        // So many blocks of keys come before this one.
-        const u32 before = (u32)(tile - (int)from_tiles[(row * all + t) * QUERIES] / OWNED);
-        mbarrier_wait(staged_full, full);
-        full ^= 1;
-        if (before == 0) {
-          bulk_store(grad_q + (long long)at * (QUERIES * D), staged, STAGED_BYTES);
-        } else {
-          // Nobody waits for the tile before because of this one.
-          if (passed >= 0 && !turn_is(turns + at, before)) {
-            bulk_wait<0>();
-            pass_turn(turns + passed, next);
-            passed = -1;
-          }
-          while (!turn_is(turns + at, before)) {
-          }
-          fence_async_global();
-          bulk_add(grad_q + (long long)at * (QUERIES * D), staged, STAGED_BYTES);
+    } else if (threadIdx.x >= 32 && threadIdx.x < 64) {
+      for (int step = 0; step < steps; step++) {
+        const int s = step % O_STAGES, head = kv_head * heads_of + step / tiles, q0 = (first + step % tiles) * QUERIES;
+        const long long at = ((long long)row * heads + head) * context;
+        mbarrier_wait(&o_empty[s], (step / O_STAGES & 1) ^ 1);
+        for (int i = lane; i < QUERIES; i += 32) {
+          const int query = q0 + i;
+          const bool inside = query < context;
+          statistics[s].log_sum[i] = inside ? log_sum[at + query] * LOG2E : 0.0f;
+          statistics[s].delta[i] = inside ? delta[at + query] : 0.0f;
+          statistics[s].from[i] = inside ? (int)from[query] : 0x7fffffff;
         }
-        bulk_commit();
-        bulk_wait_read<0>();
-        mbarrier_arrive(staged_empty);
-        if (passed >= 0) {
-          bulk_wait<1>();
-          pass_turn(turns + passed, next);
-        }
-        // The last leaves the counter as it was found.
-        passed = at, next = t / (OWNED / QUERIES) == tile ? 0 : before + 1;
-        int x = 0;
-        step_back(first, last, all, 0, t, at, x);
+        mbarrier_arrive(&o_full[s]);
       }
-      bulk_wait<0>();
-      pass_turn(turns + passed, next);
     }
     return;
   }
 
-  registers_up<D == 64 ? 232 : 240>();
+  registers_up<240>();
   const int warp = threadIdx.x >> 5 & 3, w = group - 1;
   const bool leader = (threadIdx.x & 127) == 0;
   const int own0 = k0 + w * 64, key0 = own0 + warp * 16 + (lane >> 2);  // this thread's keys: key0 and key0 + 8
   const float scale2 = scale * LOG2E;
-  float dk[D / 2], dv[D / 2], s[QUERIES / 2], dp[QUERIES / 2], dq[D / 4];
+  float dk[D / 2], dv[D / 2], s[QUERIES / 2], dp[QUERIES / 2];
   u32 p[QUERIES / 16][4], ds[QUERIES / 16][4];
-  // Where there are registers for them, what is owned and dS are left operands there: products of 64 columns wait for shared
-  // memory when both operands come from it.
+  // Products of 64 columns would wait for shared memory, were their left operands there too.
   constexpr bool HELD = D == 64;
   u32 held_k[HELD ? D / 16 : 1][4], held_v[HELD ? D / 16 : 1][4];
 #pragma unroll
   for (int j = 0; j < D / 2; j++) dk[j] = dv[j] = 0.0f;
 
   // Few variables: the loop has no register to spare.
-  int qs = 0, q_use = 0, step = 0, q0 = last * QUERIES;
+  int qs = 0, q_use = 0, step = 0, q0 = first * QUERIES;
   // Starts Sᵀ, from the tile of queries.
   auto start = [&]() {
     mbarrier_wait(&q_full[qs], q_use);
     if constexpr (HELD)
       scores<D, QUERIES>(s, held_k, tiles_q + qs * Tile::BYTES);
     else
-      scores<D, OWNED, QUERIES>(s, tile_k + w * 8192, tiles_q + qs * Tile::BYTES);
+      scores<D, OWNED, QUERIES>(s, tile_k, w * 64, tiles_q + qs * Tile::BYTES);
   };
   // Starts dPᵀ, from the tile of their gradients.
   auto start_gradients = [&]() {
+    mbarrier_wait(&o_full[step & 1], step >> 1 & 1);
     if constexpr (HELD)
       scores<D, QUERIES>(dp, held_v, tiles_o + (step & 1) * Tile::BYTES);
     else
-      scores<D, OWNED, QUERIES>(dp, tile_v + w * 8192, tiles_o + (step & 1) * Tile::BYTES);
+      scores<D, OWNED, QUERIES>(dp, tile_v, w * 64, tiles_o + (step & 1) * Tile::BYTES);
   };
   // Turns S into P.
   auto probabilities = [&]() {
-    const Statistics& st = statistics[step & 1];
+    const Statistics<QUERIES>& st = statistics[step & 1];
 #pragma unroll
     for (int j = 0; j < QUERIES / 8; j++)
 #pragma unroll
@@ -341,9 +249,9 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
     for (int k = 0; k < QUERIES / 16; k++) to_operand(p[k], s, k);
     multiply<QUERIES / 16, D, QUERIES>(dv, p, tiles_o + (step & 1) * Tile::BYTES);
   };
-  // dS, without the scale; to shared memory as well, a row for each key, swizzled as TMA does.
+  // dS, without the scale.
   auto gradients = [&]() {
-    const Statistics& st = statistics[step & 1];
+    const Statistics<QUERIES>& st = statistics[step & 1];
 #pragma unroll
     for (int j = 0; j < QUERIES / 8; j++)
 #pragma unroll
@@ -352,62 +260,22 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
 #pragma unroll
         for (int h = 0; h < 2; h++) dp[j * 4 + h * 2 + c] = s[j * 4 + h * 2 + c] * (dp[j * 4 + h * 2 + c] - d);
       }
-    // Of the first eight columns; those of the others differ in three bits. Not kept for each of them over the loop.
-    int at = (step & 1) * DS_BYTES + (w * 64 + warp * 16 + (lane >> 2)) * (QUERIES * 2) + (lane >> 2) * 16 + (lane & 3) * 4;
-    anew(at);
-#pragma unroll
-    for (int j = 0; j < QUERIES / 8; j++)
-#pragma unroll
-      for (int h = 0; h < 2; h++)
-        *(u32*)(tiles_ds + h * 8 * (QUERIES * 2) + (at ^ j << 4)) = pack_bf16(dp[j * 4 + h * 2], dp[j * 4 + h * 2 + 1]);
   };
   auto pack = [&]() {
-    if constexpr (HELD) {
 #pragma unroll
-      for (int k = 0; k < QUERIES / 16; k++) to_operand(ds[k], dp, k);
-    }
+    for (int k = 0; k < QUERIES / 16; k++) to_operand(ds[k], dp, k);
   };
-  // Starts dK += dSᵀ·Q of a step.
-  auto add = [&](int of, int at) {
-    if constexpr (HELD) {
-      multiply<QUERIES / 16, D, QUERIES>(dk, ds, tiles_q + at * Tile::BYTES);
-    } else {
-      wgmma_settle(dk);
-      wgmma_fence();
-      const u64 of_a = k_major(tiles_ds + (of & 1) * DS_BYTES + w * (DS_BYTES / 2)), of_b = mn_major(tiles_q + at * Tile::BYTES, Tile::CHUNK);
-#pragma unroll
-      for (int k = 0; k < QUERIES; k += 16) accumulate(dk, Rows<QUERIES, OWNED>::column(of_a, k), Tile::row(of_b, k));
-      wgmma_commit();
-    }
-  };
-  // Starts dQ = dS·K of a step: this warpgroup's half of the columns, over the keys of both.
-  auto queries = [&](int of) {
-    wgmma_fence();
-    const u64 of_a = mn_major(tiles_ds + (of & 1) * DS_BYTES, 8192), of_b = mn_major(tile_k + w * (D == 128 ? Own::CHUNK : D), Own::CHUNK);
-#pragma unroll
-    for (int k = 0; k < OWNED; k += 16) Columns<D / 2>::template shared<1, 1>(dq, Own::row(of_a, k), Own::row(of_b, k), k == 0);
-    wgmma_commit();
-  };
-  // dQ of a step to where it is added from, as it lies in the registers.
-  auto stage = [&](int of) {
-    mbarrier_wait(staged_empty, (of & 1) ^ 1);
-    Quad* to = (Quad*)(staged + w * (STAGED_BYTES / 2)) + (threadIdx.x & 127);
-#pragma unroll
-    for (int j = 0; j < D / 16; j++)
-      to[j * 128] = Quad{{__float_as_uint(dq[j * 4]), __float_as_uint(dq[j * 4 + 1]), __float_as_uint(dq[j * 4 + 2]), __float_as_uint(dq[j * 4 + 3])}};
-    fence_async_proxy();
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(staged_full);
-  };
-  // After dV is complete: everybody has written dS, and is done with the gradients of the outputs and the statistics.
-  auto meet = [&]() {
+  // Starts dK += dSᵀ·Q.
+  auto add = [&](int at) { multiply<QUERIES / 16, D, QUERIES>(dk, ds, tiles_q + at * Tile::BYTES); };
+  // After dV is complete: everybody is done with the gradients of the outputs, and with the statistics too.
+  auto release = [&]() {
     wgmma_settle(dv);
     wgmma_settle(p);
-    fence_async_proxy();
-#ifndef BUG_ATTENTION_SM90_MEET
-    named_barrier(1, 256);
+#ifdef BUG_ATTENTION_SM90_STATISTICS
+    for (int i = 0; leader && i < 128; i++) mbarrier_arrive(&o_empty[step & 1]);
+#else
+    mbarrier_arrive(&o_empty[step & 1]);
 #endif
-    if (leader) mbarrier_arrive(&o_empty[step & 1]);
   };
 
   mbarrier_wait(own_full, 0);
@@ -416,7 +284,6 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
     Own::operands(held_v, tile_v, w * 64 + warp * 16, lane);
   }
   start();
-  mbarrier_wait(&o_full[0], 0);
   start_gradients();
   wgmma_wait<1>();
   wgmma_settle(s);
@@ -426,42 +293,33 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
   wgmma_settle(dp);
   gradients();
   wgmma_wait<0>();
-  meet();
+  release();
   pack();
   // Every turn starts the same products and waits for all of them, or the compiler would wait for each at once.
   for (step = 1; step < steps; step++) {
     const int before = qs;
     if (++qs == Q_STAGES) qs = 0, q_use ^= 1;
-    q0 = q0 == walk[0] ? walk[1] : q0 - QUERIES;
+    q0 = q0 == last * QUERIES ? first * QUERIES : q0 + QUERIES;
     start();
-    queries(step - 1);
-    add(step - 1, before);
-    mbarrier_wait(&o_full[step & 1], step >> 1 & 1);
+    add(before);
+    start_gradients();
     wgmma_wait<2>();
     wgmma_settle(s);
     probabilities();
-    wgmma_wait<1>();
-    wgmma_settle(dq);
-    stage(step - 1);
-    start_gradients();
     // The registers of dS are needed for P.
     wgmma_wait<1>();
     wgmma_settle(dk);
-    if constexpr (HELD) wgmma_settle(ds);
+    wgmma_settle(ds);
     if (leader) mbarrier_arrive(&q_empty[before]);
     values();
     wgmma_wait<1>();
     wgmma_settle(dp);
     gradients();
     wgmma_wait<0>();
-    meet();
+    release();
     pack();
   }
-  queries(steps - 1);
-  add(steps - 1, qs);
-  wgmma_wait<1>();
-  wgmma_settle(dq);
-  stage(steps - 1);
+  add(qs);
   wgmma_wait<0>();
   wgmma_settle(dk);
 
@@ -471,99 +329,192 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
   for (int h = 0; h < 2; h++) {
     const int key = key0 + h * 8;
     u16* to = grad_k + key * stride;
-    if (positions) {
-      const long long angles = (long long)positions[(long long)row * context + min_of(key, context - 1)] * (D / 2);
-      turn_back<D>(dk, h, cos_table + angles, sin_table + angles, lane);
-    }
     store_accumulators<D>(to, key < context, dk, h, scale, lane);
     store_accumulators<D>(to + (long long)kv_heads * D, key < context, dv, h, 1.0f, lane);
   }
 }
 
-// Rounds dQ of a tile, scaled and turned back.
-template <int D>
-__device__ __forceinline__ void finish(const float* __restrict__ grad_q, u16* __restrict__ grad_qkv, const u32* __restrict__ positions,
-                                       const float* __restrict__ cos_table, const float* __restrict__ sin_table, int context, int heads,
-                                       int kv_heads, float scale) {
-  const int tile = (int)blockIdx.x, head = (int)blockIdx.y, row = (int)blockIdx.z, lane = threadIdx.x & 31;
-  const float* from = grad_q + (((long long)row * heads + head) * gridDim.x + tile) * (QUERIES * D);
-  float d[D / 2];
-#pragma unroll
-  for (int j = 0; j < D / 8; j++) {
-    const Quad q = *(const Quad*)(from + (j * 128 + (int)threadIdx.x) * 4);
-#pragma unroll
-    for (int i = 0; i < 4; i++) d[j * 4 + i] = __uint_as_float(q.v[i]);
+template <int D, int KEYS>
+__device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap* map_out, const u32* __restrict__ attend_from,
+                                           const float* __restrict__ log_sum, const float* __restrict__ delta,
+                                           u16* __restrict__ grad_qkv, int context, int heads, int kv_heads, float scale) {
+  typedef Rows<D, OWNED> Own;
+  typedef Rows<D, KEYS> Tile;
+  // A tile of keys is needed one step longer than its values.
+  constexpr int K_STAGES = 3, V_STAGES = 2;
+  DYNAMIC_SHARED(shared);
+  u8* tile_q = shared;
+  u8* tile_o = tile_q + Own::BYTES;
+  u8* tiles_k = tile_o + Own::BYTES;
+  u8* tiles_v = tiles_k + K_STAGES * Tile::BYTES;
+  u64* own_full = (u64*)(tiles_v + V_STAGES * Tile::BYTES);
+  u64 *k_full = own_full + 1, *k_empty = k_full + K_STAGES, *v_full = k_empty + K_STAGES, *v_empty = v_full + V_STAGES;
+  const int group = threadIdx.x >> 7, lane = threadIdx.x & 31;
+  int tile, head, row;
+  head_tile_of(block_number(), gridDim.x, 4ll * D * context * kv_heads / heads, tile, head, row);
+  const int kv_head = head / (heads / kv_heads);
+  const int q0 = ((int)gridDim.x - 1 - tile) * OWNED, q_end = min_of(q0 + OWNED, context);
+  const u32* from = attend_from + (long long)row * context;
+  const int first = (int)from[q0] / KEYS, tiles = (q_end - 1) / KEYS - first + 1;
+  if (threadIdx.x == 0) {
+    mbarrier_init(own_full, 1);
+    for (int s = 0; s < K_STAGES; s++) {
+      mbarrier_init(&k_full[s], 1);
+      mbarrier_init(&k_empty[s], 2);
+    }
+    for (int s = 0; s < V_STAGES; s++) {
+      mbarrier_init(&v_full[s], 1);
+      mbarrier_init(&v_empty[s], 2);
+    }
+    fence_mbarrier_init();
   }
+  __syncthreads();
+
+  if (group == 0) {
+    registers_down<24>();
+    if (threadIdx.x == 0) {
+      const int y = row * context;
+      mbarrier_expect(own_full, 2 * Own::BYTES);
+      Own::load(tile_q, map, own_full, head * D, y + q0);
+      Own::load(tile_o, map_out, own_full, head * D, y + q0);
+      for (int i = 0; i < tiles; i++) {
+        const int sk = i % K_STAGES, sv = i % V_STAGES, key = y + (first + i) * KEYS;
+        mbarrier_wait(&k_empty[sk], (i / K_STAGES & 1) ^ 1);
+        mbarrier_expect(&k_full[sk], Tile::BYTES);
+        Tile::load(tiles_k + sk * Tile::BYTES, map, &k_full[sk], (heads + kv_head) * D, key);
+        mbarrier_wait(&v_empty[sv], (i / V_STAGES & 1) ^ 1);
+        mbarrier_expect(&v_full[sv], Tile::BYTES);
+        Tile::load(tiles_v + sv * Tile::BYTES, map, &v_full[sv], (heads + kv_heads + kv_head) * D, key);
+      }
+    }
+    return;
+  }
+
+  registers_up<240>();
+  const int warp = threadIdx.x >> 5 & 3, w = group - 1;
+  const bool leader = (threadIdx.x & 127) == 0;
+  const int own0 = q0 + w * 64, r0 = own0 + warp * 16 + (lane >> 2);  // this thread's queries: r0 and r0 + 8
+  const int latest_from = (int)from[min_of(own0 + 64, context) - 1];
+  const float scale2 = scale * LOG2E;
+  float l[2], dl[2];
+  int begin[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    const int query = tile * QUERIES + (int)(threadIdx.x >> 5) * 16 + (lane >> 2) + h * 8;
-    const long long token = (long long)row * context + query;
-    if (positions) {
-      const long long angles = (long long)positions[(long long)row * context + min_of(query, context - 1)] * (D / 2);
-      turn_back<D>(d, h, cos_table + angles, sin_table + angles, lane);
-    }
-    store_accumulators<D>(grad_qkv + (token * (heads + 2 * kv_heads) + head) * D, query < context, d, h, scale, lane);
+    const int query = r0 + h * 8;
+    const bool inside = query < context;
+    const long long at = ((long long)row * heads + head) * context + query;
+    l[h] = inside ? log_sum[at] * LOG2E : 0.0f;
+    dl[h] = inside ? delta[at] : 0.0f;
+    begin[h] = inside ? (int)from[query] : 0x7fffffff;
+  }
+  float dq[D / 2], s[KEYS / 2], dp[KEYS / 2];
+  u32 ds[KEYS / 16][4];
+  // Narrow tiles of keys would wait for shared memory, were their left operands there too.
+  constexpr bool HELD = KEYS == 64;
+  u32 q[HELD ? D / 16 : 1][4], g[HELD ? D / 16 : 1][4];
+#pragma unroll
+  for (int j = 0; j < D / 2; j++) dq[j] = 0.0f;
+
+  int ks = 0, k_use = 0, vs = 0, v_use = 0, t0 = first * KEYS;
+  // Starts S and dP.
+  auto start = [&]() {
+    mbarrier_wait(&k_full[ks], k_use);
+    if constexpr (HELD)
+      scores<D, KEYS>(s, q, tiles_k + ks * Tile::BYTES);
+    else
+      scores<D, OWNED, KEYS>(s, tile_q, w * 64, tiles_k + ks * Tile::BYTES);
+    mbarrier_wait(&v_full[vs], v_use);
+    if constexpr (HELD)
+      scores<D, KEYS>(dp, g, tiles_v + vs * Tile::BYTES);
+    else
+      scores<D, OWNED, KEYS>(dp, tile_o, w * 64, tiles_v + vs * Tile::BYTES);
+  };
+  // Starts dQ += dS·K.
+  auto add = [&](int at) { multiply<KEYS / 16, D, KEYS>(dq, ds, tiles_k + at * Tile::BYTES); };
+  auto probabilities = [&]() {
+#pragma unroll
+    for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+      for (int r = 0; r < 4; r++) s[j * 4 + r] = exp2_fast(s[j * 4 + r] * scale2 - l[r >> 1]);
+    // Rows beyond the context are not stored, whatever is in them.
+    if (t0 + KEYS - 1 <= own0 && latest_from <= t0) return;
+#pragma unroll
+    for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+      for (int r = 0; r < 4; r++) {
+        const int key = t0 + j * 8 + (lane & 3) * 2 + (r & 1), h = r >> 1;
+        if (key > r0 + h * 8 || key < begin[h]) s[j * 4 + r] = 0.0f;
+      }
+  };
+  auto gradients = [&]() {
+#pragma unroll
+    for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+      for (int r = 0; r < 4; r++) dp[j * 4 + r] = s[j * 4 + r] * (dp[j * 4 + r] - dl[r >> 1]);
+  };
+  auto pack = [&]() {
+#pragma unroll
+    for (int k = 0; k < KEYS / 16; k++) to_operand(ds[k], dp, k);
+  };
+
+  mbarrier_wait(own_full, 0);
+  if constexpr (HELD) {
+    Own::operands(q, tile_q, w * 64 + warp * 16, lane);
+    Own::operands(g, tile_o, w * 64 + warp * 16, lane);
+  }
+  start();
+  wgmma_wait<0>();
+  wgmma_settle(s);
+  wgmma_settle(dp);
+  if (leader) mbarrier_arrive(&v_empty[0]);
+  probabilities();
+  gradients();
+  pack();
+  for (int i = 1; i < tiles; i++) {
+    const int before = ks;
+    if (++ks == K_STAGES) ks = 0, k_use ^= 1;
+    if (++vs == V_STAGES) vs = 0, v_use ^= 1;
+    t0 += KEYS;
+    start();
+    add(before);
+    wgmma_wait<2>();
+    wgmma_settle(s);
+    probabilities();
+    wgmma_wait<1>();
+    wgmma_settle(dp);
+    if (leader) mbarrier_arrive(&v_empty[vs]);
+    gradients();
+    wgmma_wait<0>();
+    wgmma_settle(dq);
+    wgmma_settle(ds);
+    if (leader) mbarrier_arrive(&k_empty[before]);
+    pack();
+  }
+  add(ks);
+  wgmma_wait<0>();
+  wgmma_settle(dq);
+
+  const long long stride = (long long)(heads + 2 * kv_heads) * D;
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const int query = r0 + h * 8;
+    store_accumulators<D>(grad_qkv + ((long long)row * context + query) * stride + (long long)head * D, query < context, dq, h, scale, lane);
   }
 }
 
 }  // namespace
 
-// What the blocks of keys need of the queries, by tiles of 64: `sums` [rows, heads, tiles, 2, 64] f32, the log-sum in units
-// of log2 and Δ = Σ dO ∘ O; `from_tiles` [rows, tiles, 64]; `turns` [rows · heads · tiles + 1], set to 0. `head_dim` is 64 or
-// 128.
-// Launch: grid (⌈context/64⌉, heads, rows), 256 threads.
-KERNEL(attention_backward_sm90_begin, 256, 4)
-(const u16* __restrict__ out, const u16* __restrict__ grad_out, const u32* __restrict__ attend_from, const float* __restrict__ log_sum,
- float* __restrict__ sums, u32* __restrict__ from_tiles, u32* __restrict__ turns, int context, int heads, int head_dim) {
-  const int tile = (int)blockIdx.x, head = (int)blockIdx.y, row = (int)blockIdx.z, lanes = head_dim / 8, at = (int)threadIdx.x % lanes;
-  const long long of = (long long)row * heads + head, place = of * gridDim.x + tile;
-  // The lanes of a query are neighbours in a warp.
-  for (int i = (int)threadIdx.x / lanes; i < QUERIES; i += 256 / lanes) {
-    const int query = tile * QUERIES + i;
-    float sum = 0.0f;
-    if (query < context) {
-      const long long from = (((long long)row * context + query) * heads + head) * head_dim + at * 8;
-      const Quad a = *(const Quad*)(out + from), b = *(const Quad*)(grad_out + from);
-#pragma unroll
-      for (int c = 0; c < 4; c++) {
-        sum = fma_rn(bf16_low(a.v[c]), bf16_low(b.v[c]), sum);
-        sum = fma_rn(bf16_high(a.v[c]), bf16_high(b.v[c]), sum);
-      }
-    }
-    for (int step = lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(WARP_ALL, sum, step);
-    if (at != 0) continue;
-    sums[place * (2 * QUERIES) + i] = query < context ? log_sum[of * context + query] * LOG2E : 0.0f;
-    sums[place * (2 * QUERIES) + QUERIES + i] = sum;
-  }
-  if (head == 0 && threadIdx.x < QUERIES) {
-    const int query = tile * QUERIES + (int)threadIdx.x;
-    from_tiles[((long long)row * gridDim.x + tile) * QUERIES + threadIdx.x] =
-        query < context ? attend_from[(long long)row * context + query] : 0x7fffffffu;
-  }
-  if (threadIdx.x == 0) turns[place] = 0;
-  if (threadIdx.x == 0 && place == 0) turns[(long long)gridDim.z * heads * gridDim.x] = 0;
-}
+#define BACKWARD_PARAMETERS                                                                                           \
+  (const __grid_constant__ TensorMap qkv, const __grid_constant__ TensorMap grad_out, const u32* attend_from,         \
+   const float* log_sum, const float* delta, u16* grad_qkv, int context, int heads, int kv_heads, float scale)
+#define BACKWARD_ARGUMENTS &qkv, &grad_out, attend_from, log_sum, delta, grad_qkv, context, heads, kv_heads, scale
 
 // 384 threads. Tensor maps in boxes of 64 · 64: qkv [tokens, (heads + 2 · kv_heads) · D], grad_out [tokens, heads · D].
-// `grad_q` [rows, heads, tiles of queries, 64 · D] f32 is what `…_end` reads, in an order of its own. Where `positions` is
-// not null, the gradients of keys are turned back by the angles of cos and sin [positions, D/2].
-// Launch: grid (⌈context/128⌉, kv_heads, rows); shared memory 1408 · D + 34432 bytes.
-#define BACKWARD(d)                                                                                                            \
-  (const __grid_constant__ TensorMap qkv, const __grid_constant__ TensorMap grad_out, const u32* attend_from, const float* sums, \
-   const u32* from_tiles, float* grad_q, u32* turns, u16* grad_qkv, const u32* positions, const float* cos_table,              \
-   const float* sin_table, int context, int heads, int kv_heads, float scale) {                                                \
-    backward<d>(&qkv, &grad_out, attend_from, sums, from_tiles, grad_q, turns, grad_qkv, positions, cos_table, sin_table,      \
-                context, heads, kv_heads, scale);                                                                              \
-  }
-KERNEL(attention_backward_sm90_64, 384, 1) BACKWARD(64)
-KERNEL(attention_backward_sm90_128, 384, 1) BACKWARD(128)
-
-// The gradients of queries, scaled, turned back as those of keys, and rounded. Launch: grid (⌈context/64⌉, heads, rows), 128
-// threads.
-#define END(d)                                                                                                            \
-  (const float* grad_q, u16* grad_qkv, const u32* positions, const float* cos_table, const float* sin_table, int context, \
-   int heads, int kv_heads, float scale) {                                                                                \
-    finish<d>(grad_q, grad_qkv, positions, cos_table, sin_table, context, heads, kv_heads, scale);                        \
-  }
-KERNEL(attention_backward_sm90_end_64, 128, 4) END(64)
-KERNEL(attention_backward_sm90_end_128, 128, 4) END(128)
+// Launch: grid (⌈context/128⌉, kv_heads, rows), shared memory (256 + 5 · queries) · D · 2 + 24 · queries + 128 bytes;
+// queries is 64.
+KERNEL(attention_backward_sm90_kv_64, 384, 1) BACKWARD_PARAMETERS { backward_kv<64, 64>(BACKWARD_ARGUMENTS); }
+KERNEL(attention_backward_sm90_kv_128, 384, 1) BACKWARD_PARAMETERS { backward_kv<128, 64>(BACKWARD_ARGUMENTS); }
+// Launch: grid (⌈context/128⌉, heads, rows), shared memory (256 + 5 · keys) · D · 2 + 128 bytes; keys is 128 for
+// D = 64, 64 for D = 128.
+KERNEL(attention_backward_sm90_q_64, 384, 1) BACKWARD_PARAMETERS { backward_q<64, 128>(BACKWARD_ARGUMENTS); }
+KERNEL(attention_backward_sm90_q_128, 384, 1) BACKWARD_PARAMETERS { backward_q<128, 64>(BACKWARD_ARGUMENTS); }

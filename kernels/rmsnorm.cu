@@ -111,7 +111,7 @@ template <bool F32_GY, int MODE>
 __device__ __forceinline__ void backward(const u16* x, const float* __restrict__ weight, const float* __restrict__ rstd,
                                          const void* grad_y, void* grad, u16* copy, float* __restrict__ partial,
                                          long long rows, int stride, int offset, int segments, int width) {
-  constexpr int N = 8, BATCH = 4;
+  constexpr int N = F32_GY ? 8 : 16, BATCH = 4;
   // This block's partial gradient of the weight, one row of `width` per warp.
   DYNAMIC_SHARED(shared);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
@@ -123,16 +123,6 @@ __device__ __forceinline__ void backward(const u16* x, const float* __restrict__
     const long long base = item / segments * stride + offset + item % segments * width;
     const float r = rstd[item];
     float dot = 0.0f;
-    // The rows after these, so that nobody waits for memory when their turn comes.
-    const long long next = item + (long long)gridDim.x * warps;
-    if (next < items) {
-      const long long from = next / segments * stride + offset + next % segments * width;
-      for (int i = lane * 64; i < width; i += 2048) prefetch_line(x + from + i);
-      for (int i = lane * (F32_GY ? 32 : 64); i < width; i += F32_GY ? 1024 : 2048)
-        prefetch_line(F32_GY ? (const void*)((const float*)grad_y + from + i) : (const u16*)grad_y + from + i);
-      if (MODE == 0)
-        for (int i = lane * 32; i < width; i += 1024) prefetch_line((const float*)grad + from + i);
-    }
     Chunk<false, N> v;
     Chunk<F32_GY, N> g;
     for (int c = 0; c < chunks; c++) {

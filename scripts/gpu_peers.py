@@ -154,7 +154,7 @@ def time_peers(ours, peers):
         write("copy", f"{n}", {"copy_": seconds(lambda: b.copy_(a), device, 20)}, bytes=8.0 * n)
         del a, b
         for row in rows(ours):
-            key = re.sub(r"_sm90|_(128|256)$", "", row["op"]), row["shape"]
+            key = re.sub(r"_fused|_sm90|_(128|256)$", "", row["op"]), row["shape"]
             if key not in known:
                 try:
                     known[key] = peer(row, device, 20)

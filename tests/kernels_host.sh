@@ -84,8 +84,9 @@ bug tsan BUG_ATTENTION_RING "attention_forward attention_backward" attention 'da
 bug o2 BUG_GEMM_SM90_EMPTY "gemm gemm_sm90 swiglu" gemm 'too many arrivals|FAIL' gemm_sm90
 bug o2 BUG_GEMM_SM90_RELEASE "gemm gemm_sm90 swiglu" gemm 'FAIL' gemm_sm90
 bug tsan BUG_GEMM_SM90_RELEASE "gemm gemm_sm90 swiglu" gemm 'data race' --small --seeds 1 gemm_sm90
-hopper="attention_forward_sm90 attention_backward_sm90 attention_forward attention_backward"
+hopper="attention_forward_sm90 attention_backward_sm90 attention_backward_fused_sm90 attention_forward attention_backward"
 bug o2 BUG_ATTENTION_SM90_EMPTY "$hopper" attention 'too many arrivals|FAIL' attention_sm90
+bug tsan BUG_ATTENTION_SM90_STATISTICS "$hopper" attention 'data race' --small --seeds 1 attention_sm90
 bug tsan BUG_ATTENTION_SM90_MEET "$hopper" attention 'data race' --small --seeds 1 attention_sm90
 bug o2 BUG_RMSNORM_BARRIER "rmsnorm swiglu rope embedding elementwise" rows 'FAIL' --seeds 3 rmsnorm
 bug o2 BUG_CROSS_ENTROPY_BARRIER "cross_entropy adamw reduce" loss_optimizer 'FAIL' --seeds 3 cross_entropy

@@ -30,9 +30,10 @@ EXPECTED = {
     "gemm_sm90_tn_f32": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bSTG\.E\.128", r"\bLDG\.E\.128", r"\bUBLKPF\.L2"],
     "gemm_sm90": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bSTG\.E\.128"],
     "attention_forward_sm90": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2", r"\bSTG\.E\.128"],
-    "attention_backward_sm90_begin": [r"\bLDG\.E\.128"],
-    "attention_backward_sm90_end": [r"\bLDG\.E\.128", r"\bSTG\.E\.128"],
-    "attention_backward_sm90": [r"\bUBLKRED", r"\bUBLKCP", HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2", r"\bSTG\.E\.128"],
+    "attention_backward_fused_sm90_begin": [r"\bLDG\.E\.128"],
+    "attention_backward_fused_sm90_end": [r"\bLDG\.E\.128", r"\bSTG\.E\.128"],
+    "attention_backward_fused_sm90": [r"\bUBLKRED", r"\bUBLKCP", HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2", r"\bSTG\.E\.128"],
+    "attention_backward_sm90": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2", r"\bSTG\.E\.128"],
     "wrapper_sm90_wgmma": [HGMMA, r"\bUTMALDG\.2D"],
     "gemm_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128"],
     "attention_forward_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bMUFU\.EX2"],
@@ -99,6 +100,17 @@ def beyond_share(code):
             yield f"uses {used} registers where setmaxnreg leaves {share}"
 
 
+def beyond_pool(code, registers, threads):
+    """Whether a block could wait for ever: its warpgroups ask for more registers than it was launched with."""
+    shares = [int(re.search(r"(0x[0-9a-f]+)\s*;", line)[1], 16) for line in code.splitlines() if "USETMAXREG" in line]
+    if not shares:
+        return
+    # One warpgroup loads, the others multiply.
+    wanted = 128 * min(shares) + (threads - 128) * max(shares)
+    if wanted > registers * threads:
+        yield f"asks for {wanted} registers of {registers * threads}"
+
+
 def check(path, arch, log, cubin, sass):
     """What is wrong with one compilation, and a row for every kernel."""
     file = os.path.basename(path)
@@ -129,6 +141,7 @@ def check(path, arch, log, cubin, sass):
         if re.search(LOCAL, code[name]):
             wrong.append(f"{file} {arch}: {name} uses local memory")
         wrong += [f"{file} {arch}: {name} {what}" for what in beyond_share(code[name])]
+        wrong += [f"{file} {arch}: {name} {what}" for what in beyond_pool(code[name], registers, threads)]
         expected = next((e for prefix, e in EXPECTED.items() if name.startswith(prefix)), [])
         if file.endswith("_sm90.cu") or arch in ("sm_80", "sm_90a", "sm_100a", "sm_120"):
             for pattern in expected:

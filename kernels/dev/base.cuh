@@ -41,7 +41,6 @@ inline float __int_as_float(int i) { return host::as_float((u32)i); }
 inline float __uint_as_float(u32 i) { return host::as_float(i); }
 inline u32 __float_as_uint(float f) { return host::as_bits(f); }
 inline u32 __umulhi(u32 a, u32 b) { return (u32)((u64)a * b >> 32); }
-inline void prefetch_line(const void* from, host::Site s = MIDC_HERE) { host::prefetch((const void*)((uintptr_t)from & ~(uintptr_t)15), 16, s); }
 inline void anew(int&) {}
 inline void anew(u64&) {}
 inline float fma_rn(float a, float b, float c) { return fmaf(a, b, c); }
@@ -68,10 +67,6 @@ typedef unsigned long long u64;
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) u8 name[]
 #define STATIC_SHARED(type, name, n) __shared__ type name[n]
 
-/// Brings the 128 bytes around an address of global memory into L2. Nobody waits for it.
-__device__ __forceinline__ void prefetch_line(const void* from) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from)));
-}
 /// Keeps the compiler from computing ahead, and keeping in registers, what follows from `x`.
 __device__ __forceinline__ void anew(int& x) { asm volatile("" : "+r"(x)); }
 __device__ __forceinline__ void anew(u64& x) { asm volatile("" : "+l"(x)); }

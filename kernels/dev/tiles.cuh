@@ -13,12 +13,13 @@ __device__ __forceinline__ void tile_of(int index, int rows, int columns, int& r
 
 /// The order in which blocks take the work of attention: `tiles` tiles of each of gridDim.y · gridDim.z heads, the longest
 /// first, of a few heads at a time whose operands of `bytes` each share L2. A long tile that begins last would be waited
-/// for alone, and the tiles of all heads at once would read everything from memory. `block`: from 0, the tiles of a head in
-/// their order.
+/// for alone, and the tiles of all heads at once would read everything from memory. At least `least` heads, where the tiles
+/// of a head wait for one another. `block`: from 0, the tiles of a head in their order.
+template <int least = 1>
 __device__ __forceinline__ void head_tile_of(int block, int tiles, long long bytes, int& tile, int& head, int& row) {
   constexpr long long SHARE = 16 << 20;
   const int heads = (int)(gridDim.y * gridDim.z);
-  const int group = bytes * heads <= SHARE ? heads : max_of((int)(SHARE / bytes), 1);
+  const int group = bytes * heads <= SHARE ? heads : min_of(max_of((int)(SHARE / bytes), least), heads);
   const int first = block / (group * tiles) * group, within = block - first * tiles, width = min_of(group, heads - first);
   tile = within / width;
   const int at = first + within % width;

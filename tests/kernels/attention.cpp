@@ -45,7 +45,7 @@ void forward_and_backward(Check& c, const AttentionCase& s) {
   // The backward pass sees what the forward pass wrote, as in training.
   Buffer<uint16_t> grad_out(c.device, a.grad_out.bits), grad(c.device, a.qkv.bits.size());
   Buffer<float> delta(c.device, (size_t)s.tokens() * s.heads);
-  c.device.run({"attention_delta", {(unsigned)((size_t)s.tokens() * s.heads + 7) / 8, 1, 1}, {256, 1, 1}, 0}, out.ptr(),
+  c.device.run({"attention_delta", {delta_blocks((size_t)s.tokens() * s.heads, s.d), 1, 1}, {256, 1, 1}, 0}, out.ptr(),
                grad_out.ptr(), delta.ptr(), s.rows, s.context, s.heads, s.d);
   std::string kv = "attention_backward_kv_" + std::to_string(s.d), q = "attention_backward_q_" + std::to_string(s.d);
   unsigned slices = s.d == 256 ? 2 : 1;
@@ -74,9 +74,16 @@ void hopper_forward_and_backward(Check& c, const AttentionCase& s, bool rope = f
   c.within("log sum", widen(lse.get()), ref.lse, 1e-4);
 
   Buffer<uint16_t> grad_out(c.device, a.grad_out.bits), grad(c.device, a.qkv.bits.size());
-  HopperBackward backward(c.device, s.rows, s.context, s.heads, s.kv_heads, s.d);
+  Buffer<float> delta(c.device, (size_t)s.tokens() * s.heads);
+  c.device.run({"attention_delta", {delta_blocks((size_t)s.tokens() * s.heads, s.d), 1, 1}, {256, 1, 1}, 0}, out.ptr(),
+               grad_out.ptr(), delta.ptr(), s.rows, s.context, s.heads, s.d);
+  FusedBackward backward(c.device, s.rows, s.context, s.heads, s.kv_heads, s.d);
   MapBytes map_out = c.device.map_2d(grad_out.ptr(), s.heads * s.d, s.tokens(), (uint64_t)s.heads * s.d * 2, 64, 64);
   auto run = [&](const LaunchSpec& spec, const auto&... arguments) { return c.device.run(spec, arguments...), 0.0; };
+  TwoBackward two(s.rows, s.context, s.heads, s.kv_heads, s.d);
+  two.run(run, map, map_out, from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), scale);
+  compare_gradients(c, s, widen(grad.get()), ref);
+  c.begin("attention fused sm90 d%d h%d/%d %dx%d %s", s.d, s.heads, s.kv_heads, s.rows, s.context, s.mask);
   const uint32_t* nowhere = nullptr;
   const float* no = nullptr;
   backward.run(run, map, map_out, out.ptr(), grad_out.ptr(), from.ptr(), lse.ptr(), grad.ptr(), nowhere, no, no, scale);

@@ -99,31 +99,59 @@ inline AttentionReference attention_reference(const AttentionCase& s, const Atte
   return ref;
 }
 
-/// The backward pass of Hopper: what it keeps between its kernels, and their launches.
-struct HopperBackward {
+/// Blocks of `attention_delta`.
+inline unsigned delta_blocks(size_t queries, int d) {
+  const int lanes = d <= 32 ? 4 : d <= 64 ? 8 : d <= 128 ? 16 : 32;
+  return (unsigned)((queries * lanes + 255) / 256);
+}
+
+/// The fused backward pass of Hopper: what it keeps between its kernels, and their launches.
+struct FusedBackward {
   int rows, context, heads, kv_heads, d;
   unsigned tiles;
   Buffer<float> sums, grad_q;
   Buffer<uint32_t> from_tiles, turns;
   std::string backward, end;
 
-  HopperBackward(Device& device, int r, int c, int h, int kv, int dim)
+  FusedBackward(Device& device, int r, int c, int h, int kv, int dim)
       : rows(r), context(c), heads(h), kv_heads(kv), d(dim), tiles((unsigned)(c + 63) / 64), sums(device, (size_t)r * h * tiles * 128),
         grad_q(device, (size_t)r * h * tiles * 64 * dim), from_tiles(device, (size_t)r * tiles * 64), turns(device, (size_t)r * h * tiles + 1),
-        backward("attention_backward_sm90_" + std::to_string(dim)), end("attention_backward_sm90_end_" + std::to_string(dim)) {}
+        backward("attention_backward_fused_sm90_" + std::to_string(dim)), end("attention_backward_fused_sm90_end_" + std::to_string(dim)) {}
 
   /// `launch(spec, arguments…)` returns seconds; so does this. `positions` and the tables may be null.
   template <class Launch>
   double run(Launch launch, const MapBytes& qkv, const MapBytes& map_out, const uint16_t* out, const uint16_t* grad_out, const uint32_t* from,
              const float* lse, uint16_t* grad, const uint32_t* positions, const float* cosines, const float* sines, float scale) {
     const unsigned H = (unsigned)heads, R = (unsigned)rows;
-    double seconds = launch({"attention_backward_sm90_begin", {tiles, H, R}, {256, 1, 1}, 0}, out, grad_out, from, lse, sums.ptr(),
+    double seconds = launch({"attention_backward_fused_sm90_begin", {tiles, H, R}, {256, 1, 1}, 0}, out, grad_out, from, lse, sums.ptr(),
                             from_tiles.ptr(), turns.ptr(), context, heads, d);
-    seconds += launch({backward.c_str(), {(tiles + 1) / 2, (unsigned)kv_heads, R}, {384, 1, 1}, (size_t)1408 * d + 34432}, qkv, map_out, from,
+    seconds += launch({backward.c_str(), {(tiles + 1) / 2, (unsigned)kv_heads, R}, {384, 1, 1}, (size_t)1408 * d + 34432 + (d == 64 ? 32768 : 0)}, qkv, map_out, from,
                       (const float*)sums.ptr(), (const uint32_t*)from_tiles.ptr(), grad_q.ptr(), turns.ptr(), grad, positions, cosines, sines,
                       context, heads, kv_heads, scale);
     seconds += launch({end.c_str(), {tiles, H, R}, {128, 1, 1}, 0}, (const float*)grad_q.ptr(), grad, positions, cosines, sines, context, heads,
                       kv_heads, scale);
+    return seconds;
+  }
+};
+
+/// That of two kernels, after `attention_delta`.
+struct TwoBackward {
+  int rows, context, heads, kv_heads, d;
+  std::string kv, q;
+
+  TwoBackward(int r, int c, int h, int k, int dim)
+      : rows(r), context(c), heads(h), kv_heads(k), d(dim), kv("attention_backward_sm90_kv_" + std::to_string(dim)),
+        q("attention_backward_sm90_q_" + std::to_string(dim)) {}
+
+  template <class Launch>
+  double run(Launch launch, const MapBytes& qkv, const MapBytes& map_out, const uint32_t* from, const float* lse, const float* delta,
+             uint16_t* grad, float scale) {
+    const unsigned tiles = (unsigned)(context + 127) / 128, R = (unsigned)rows;
+    auto shared = [&](int tile) { return (size_t)(256 + 5 * tile) * d * 2 + 128; };
+    double seconds = launch({kv.c_str(), {tiles, (unsigned)kv_heads, R}, {384, 1, 1}, shared(64) + 24 * 64}, qkv, map_out, from, lse, delta, grad,
+                            context, heads, kv_heads, scale);
+    seconds += launch({q.c_str(), {tiles, (unsigned)heads, R}, {384, 1, 1}, shared(d == 64 ? 128 : 64)}, qkv, map_out, from, lse, delta, grad,
+                      context, heads, kv_heads, scale);
     return seconds;
   }
 };

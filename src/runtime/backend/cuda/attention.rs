@@ -68,6 +68,11 @@ pub(super) fn scratch(rows: usize, context: usize, heads: usize, head_dim: usize
 }
 
 impl Cuda {
+    pub(super) fn fused(&self, shape: AttentionShape) -> bool {
+        self.hopper(shape)
+            && std::env::var("MIDC_TRY_FUSED").is_ok_and(|v| v.contains(&shape.head_dim.to_string()))
+    }
+
     /// Whether attention takes Hopper's own instructions.
     pub(super) fn hopper(&self, shape: AttentionShape) -> bool {
         self.device.hopper() && hopper_has(shape.head_dim)
@@ -154,8 +159,8 @@ impl Cuda {
         grad_out: &Narrow,
         grad_qkv: &mut Narrow,
     ) -> Result<(), DeviceFailure> {
-        if self.hopper(shape) {
-            return self.backward_hopper(shape, qkv, out, log_sum, attend_from, grad_out, [0; 3], grad_qkv);
+        if self.fused(shape) {
+            return self.backward_fused(shape, qkv, out, log_sum, attend_from, grad_out, [0; 3], grad_qkv);
         }
         let queries = shape.tokens() * shape.heads;
         let delta = self.scratch.borrow_mut().delta.at_least(&self.device, queries * 4)?;
@@ -168,7 +173,8 @@ impl Cuda {
             Int(shape.heads as i32),
             Int(shape.head_dim as i32),
         ];
-        self.launch("attention_delta", [queries.div_ceil(8), 1, 1], 256, 0, &mut arguments)?;
+        let lanes = (shape.head_dim / 8).next_power_of_two();
+        self.each("attention_delta", queries * lanes, &mut arguments)?;
         let tail = [
             Pointer(attend_from.0.at()),
             Pointer(log_sum.at()),
@@ -179,6 +185,9 @@ impl Cuda {
             Int(shape.kv_heads as i32),
             Float(shape.scale as f32),
         ];
+        if self.hopper(shape) {
+            return self.backward_hopper(shape, qkv, grad_out, tail);
+        }
         let kv = attention_kernel(
             [
                 "attention_backward_kv_32",
@@ -216,7 +225,7 @@ impl Cuda {
     /// The backward pass on Hopper's own instructions. `rope`: positions and the tables of cos and sin by which
     /// the gradients of queries and keys are turned back, or zeros.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn backward_hopper(
+    pub(super) fn backward_fused(
         &self,
         shape: AttentionShape,
         qkv: &Narrow,
@@ -233,8 +242,8 @@ impl Cuda {
         let [sums, grad_q, from, turns] =
             [scratch.sums, scratch.grad_q, scratch.from, scratch.turns].map(|at| Pointer(front + at));
         let (backward, end) = match head_dim {
-            64 => ("attention_backward_sm90_64", "attention_backward_sm90_end_64"),
-            _ => ("attention_backward_sm90_128", "attention_backward_sm90_end_128"),
+            64 => ("attention_backward_fused_sm90_64", "attention_backward_fused_sm90_end_64"),
+            _ => ("attention_backward_fused_sm90_128", "attention_backward_fused_sm90_end_128"),
         };
         let tiles = context.div_ceil(64);
         let mut arguments = [
@@ -249,7 +258,7 @@ impl Cuda {
             Int(heads as i32),
             Int(head_dim as i32),
         ];
-        self.launch("attention_backward_sm90_begin", [tiles, heads, rows], 256, 0, &mut arguments)?;
+        self.launch("attention_backward_fused_sm90_begin", [tiles, heads, rows], 256, 0, &mut arguments)?;
         let tail = [
             Pointer(grad_qkv.0.at()),
             Pointer(rope[0]),
@@ -263,10 +272,37 @@ impl Cuda {
         let qkv = Argument::Map(self.heads_map(qkv.0.at(), shape.tokens(), shape.qkv_width())?);
         let grad_out = Argument::Map(self.heads_map(grad_out.0.at(), shape.tokens(), shape.out_width())?);
         let front = [qkv, grad_out, Pointer(attend_from.0.at()), sums, from, grad_q, turns];
-        // Stages as in `attention_backward_sm90.cu`.
-        let shared = 1408 * head_dim + 34_432;
+        // Stages as in `attention_backward_fused_sm90.cu`.
+        let shared = 1408 * head_dim + 34_432 + if head_dim == 64 { 32_768 } else { 0 };
         let grid = [context.div_ceil(128), kv_heads, rows];
         self.launch(backward, grid, 384, shared, &mut [&front[..], &tail].concat())?;
         self.launch(end, [tiles, heads, rows], 128, 0, &mut [&[grad_q][..], &tail].concat())
+    }
+
+    /// The backward pass on Hopper's own instructions, for heads of 64 and 128 values. `tail` are the
+    /// arguments after the tensor maps.
+    fn backward_hopper(
+        &self,
+        shape: AttentionShape,
+        qkv: &Narrow,
+        grad_out: &Narrow,
+        tail: [Argument; 8],
+    ) -> Result<(), DeviceFailure> {
+        let maps = [
+            Argument::Map(self.heads_map(qkv.0.at(), shape.tokens(), shape.qkv_width())?),
+            Argument::Map(self.heads_map(grad_out.0.at(), shape.tokens(), shape.out_width())?),
+        ];
+        let mut arguments: Vec<Argument> = maps.into_iter().chain(tail).collect();
+        // Tiles as in `attention_backward_sm90.cu`.
+        let d = shape.head_dim;
+        let (kv, q, keys) = match d {
+            64 => ("attention_backward_sm90_kv_64", "attention_backward_sm90_q_64", 128),
+            _ => ("attention_backward_sm90_kv_128", "attention_backward_sm90_q_128", 64),
+        };
+        let tiles = shape.context.div_ceil(128);
+        let shared = |tile: usize| (256 + 5 * tile) * d * 2 + 128;
+        let grid = [tiles, shape.kv_heads, shape.rows];
+        self.launch(kv, grid, 384, shared(64) + 24 * 64, &mut arguments)?;
+        self.launch(q, [tiles, shape.heads, shape.rows], 384, shared(keys), &mut arguments)
     }
 }

@@ -36,6 +36,7 @@ macro_rules! embed {
 pub const SOURCES: &[Source] = embed![
     "adamw.cu",
     "attention_backward.cu",
+    "attention_backward_fused_sm90.cu",
     "attention_backward_sm90.cu",
     "attention_forward.cu",
     "attention_forward_sm90.cu",
