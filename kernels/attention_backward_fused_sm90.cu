@@ -134,23 +134,6 @@ struct Statistics {
 };
 constexpr u32 SUMS_BYTES = 2 * QUERIES * 4, FROM_BYTES = QUERIES * 4;
 
-// Turns a row of accumulators of D columns by the negative angles: RoPE backwards, halves as in rope.cu.
-template <int D>
-__device__ __forceinline__ void turn_back(float (&d)[D / 2], int h, const float* cosines, const float* sines, int lane) {
-#pragma unroll
-  for (int p = 0; p < D / 16; p++) {
-    const int at = p * 8 + (lane & 3) * 2;
-    const Pair co = *(const Pair*)(cosines + at), si = *(const Pair*)(sines + at);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      float &a = d[p * 4 + h * 2 + i], &b = d[(p + D / 16) * 4 + h * 2 + i];
-      const float cosine = __uint_as_float(co.v[i]), sine = __uint_as_float(si.v[i]), x = a, y = b;
-      a = x * cosine + y * sine;
-      b = y * cosine - x * sine;
-    }
-  }
-}
-
 // On to the tile of queries before; from the first to the last of the next head, `width` columns on.
 __device__ __forceinline__ void step_back(int first, int last, int all, int width, int& t, int& at, int& x) {
   if (t != first) {
@@ -170,8 +153,9 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
   typedef Rows<D, QUERIES> Tile;
   // A tile of queries is needed one step longer than its gradients.
   constexpr int Q_STAGES = 3, O_STAGES = 2, DS_BYTES = OWNED * QUERIES * 2, STAGED_BYTES = QUERIES * D * 4;
-  // Tiles of dQ on their way to memory, each in the care of a warp.
-  constexpr int STAGED = D == 64 ? 3 : 1;
+  // Tiles of dQ on their way to memory: as many as there is room for, one after the other in the care of three warps, since to
+  // wait for a turn, for the copy and to pass the turn on takes longer than a step.
+  constexpr int STAGED = D == 64 ? 3 : 1, WRITERS = 3;
   DYNAMIC_SHARED(shared);
   u8* tile_k = shared;
   u8* tile_v = tile_k + Own::BYTES;
@@ -182,7 +166,7 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
   Statistics* statistics = (Statistics*)(staged + STAGED * STAGED_BYTES);
   u64* own_full = (u64*)(statistics + O_STAGES);
   u64 *q_full = own_full + 1, *q_empty = q_full + Q_STAGES, *o_full = q_empty + Q_STAGES, *o_empty = o_full + O_STAGES;
-  u64 *staged_full = o_empty + O_STAGES, *staged_empty = staged_full + STAGED;
+  u64 *staged_full = o_empty + O_STAGES, *staged_empty = staged_full + WRITERS;
   // What the loop has no register for: where the gradients go, and the walk.
   long long* place = (long long*)(staged_empty + STAGED);
   int* walk = (int*)(place + 1);
@@ -212,11 +196,9 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
       // Every thread that read the statistics.
       mbarrier_init(&o_empty[s], 256);
     }
-    for (int s = 0; s < STAGED; s++) {
-      // A lane of each warp that multiplies.
-      mbarrier_init(&staged_full[s], 8);
-      mbarrier_init(&staged_empty[s], 1);
-    }
+    // A lane of each warp that multiplies.
+    for (int s = 0; s < WRITERS; s++) mbarrier_init(&staged_full[s], 8);
+    for (int s = 0; s < STAGED; s++) mbarrier_init(&staged_empty[s], 1);
     fence_mbarrier_init();
   }
   __syncthreads();
@@ -244,28 +226,28 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
         bulk_load(statistics[so].from, from_tiles + (row * all + t) * QUERIES, &o_full[so], FROM_BYTES);
         step_back(first, last, all, D, t, at, x);
       }
-    } else if (lane == 0 && (int)threadIdx.x <= 32 * STAGED) {
+    } else if (lane == 0) {
       // Adds what is staged to the dQ of its tile when it is this block's turn, and passes the turn on when that is done.
       const int mine = (int)(threadIdx.x >> 5) - 1;
       int t = last, at = (row * heads + kv_head * heads_of) * all + last, x = 0;
 #pragma unroll 1
       for (int step = 0; step < steps; step++) {
-        if (STAGED == 1 || step % STAGED == mine) {
-          const int use = step / STAGED & 1;
+        if (step % WRITERS == mine) {
+          u8* from = staged + step % STAGED * STAGED_BYTES;
           // So many blocks of keys come before this one.
           const u32 before = (u32)(tile - (int)from_tiles[(row * all + t) * QUERIES] / OWNED);
           while (before != 0 && !turn_is(turns + at, before)) {
           }
-          mbarrier_wait(&staged_full[mine], use);
+          mbarrier_wait(&staged_full[mine], step / WRITERS & 1);
           if (before == 0) {
-            bulk_store(grad_q + (long long)at * (QUERIES * D), staged + mine * STAGED_BYTES, STAGED_BYTES);
+            bulk_store(grad_q + (long long)at * (QUERIES * D), from, STAGED_BYTES);
           } else {
             fence_async_global();
-            bulk_add(grad_q + (long long)at * (QUERIES * D), staged + mine * STAGED_BYTES, STAGED_BYTES);
+            bulk_add(grad_q + (long long)at * (QUERIES * D), from, STAGED_BYTES);
           }
           bulk_commit();
           bulk_wait_read<0>();
-          mbarrier_arrive(&staged_empty[mine]);
+          mbarrier_arrive(&staged_empty[step % STAGED]);
           bulk_wait<0>();
           // The last leaves the counter as it was found.
           pass_turn(turns + at, t / (OWNED / QUERIES) == tile ? 0 : before + 1);
@@ -393,7 +375,7 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
       to[j * 128] = Quad{{__float_as_uint(dq[j * 4]), __float_as_uint(dq[j * 4 + 1]), __float_as_uint(dq[j * 4 + 2]), __float_as_uint(dq[j * 4 + 3])}};
     fence_async_proxy();
     __syncwarp();
-    if (lane == 0) mbarrier_arrive(&staged_full[at]);
+    if (lane == 0) mbarrier_arrive(&staged_full[of % WRITERS]);
   };
   // After dV is complete: everybody has written dS, and is done with the gradients of the outputs and the statistics.
   auto meet = [&]() {
@@ -543,8 +525,7 @@ KERNEL(attention_backward_fused_sm90_begin, 256, 4)
 // 384 threads. Tensor maps in boxes of 64 · 64: qkv [tokens, (heads + 2 · kv_heads) · D], grad_out [tokens, heads · D].
 // `grad_q` [rows, heads, tiles of queries, 64 · D] f32 is what `…_end` reads, in an order of its own. Where `positions` is
 // not null, the gradients of keys are turned back by the angles of cos and sin [positions, D/2].
-// Launch: grid (⌈context/128⌉, kv_heads, rows); shared memory 1408 · D + 34432 bytes, 32768
-// more for D = 64.
+// Launch: grid (⌈context/128⌉, kv_heads, rows); shared memory 157440 bytes for D = 64, 214784 for 128.
 #define BACKWARD(d)                                                                                                            \
   (const __grid_constant__ TensorMap qkv, const __grid_constant__ TensorMap grad_out, const u32* attend_from, const float* sums, \
    const u32* from_tiles, float* grad_q, u32* turns, u16* grad_qkv, const u32* positions, const float* cos_table,              \

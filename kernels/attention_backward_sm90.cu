@@ -111,7 +111,8 @@ struct Statistics {
 template <int D, int QUERIES>
 __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMap* map_out, const u32* __restrict__ attend_from,
                                             const float* __restrict__ log_sum, const float* __restrict__ delta,
-                                            u16* __restrict__ grad_qkv, int context, int heads, int kv_heads, float scale) {
+                                            u16* __restrict__ grad_qkv, const u32* __restrict__ positions, const float* __restrict__ cos_table,
+                                            const float* __restrict__ sin_table, int context, int heads, int kv_heads, float scale) {
   typedef Rows<D, OWNED> Own;
   typedef Rows<D, QUERIES> Tile;
   // A tile of queries is needed one step longer than its gradients.
@@ -329,6 +330,10 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   for (int h = 0; h < 2; h++) {
     const int key = key0 + h * 8;
     u16* to = grad_k + key * stride;
+    if (positions) {
+      const long long angles = (long long)positions[(long long)row * context + min_of(key, context - 1)] * (D / 2);
+      turn_back<D>(dk, h, cos_table + angles, sin_table + angles, lane);
+    }
     store_accumulators<D>(to, key < context, dk, h, scale, lane);
     store_accumulators<D>(to + (long long)kv_heads * D, key < context, dv, h, 1.0f, lane);
   }
@@ -337,7 +342,8 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
 template <int D, int KEYS>
 __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap* map_out, const u32* __restrict__ attend_from,
                                            const float* __restrict__ log_sum, const float* __restrict__ delta,
-                                           u16* __restrict__ grad_qkv, int context, int heads, int kv_heads, float scale) {
+                                           u16* __restrict__ grad_qkv, const u32* __restrict__ positions, const float* __restrict__ cos_table,
+                                           const float* __restrict__ sin_table, int context, int heads, int kv_heads, float scale) {
   typedef Rows<D, OWNED> Own;
   typedef Rows<D, KEYS> Tile;
   // A tile of keys is needed one step longer than its values.
@@ -498,6 +504,10 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int query = r0 + h * 8;
+    if (positions) {
+      const long long angles = (long long)positions[(long long)row * context + min_of(query, context - 1)] * (D / 2);
+      turn_back<D>(dq, h, cos_table + angles, sin_table + angles, lane);
+    }
     store_accumulators<D>(grad_qkv + ((long long)row * context + query) * stride + (long long)head * D, query < context, dq, h, scale, lane);
   }
 }
@@ -506,15 +516,16 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
 
 #define BACKWARD_PARAMETERS                                                                                           \
   (const __grid_constant__ TensorMap qkv, const __grid_constant__ TensorMap grad_out, const u32* attend_from,         \
-   const float* log_sum, const float* delta, u16* grad_qkv, int context, int heads, int kv_heads, float scale)
-#define BACKWARD_ARGUMENTS &qkv, &grad_out, attend_from, log_sum, delta, grad_qkv, context, heads, kv_heads, scale
+   const float* log_sum, const float* delta, u16* grad_qkv, const u32* positions, const float* cos_table,             \
+   const float* sin_table, int context, int heads, int kv_heads, float scale)
+#define BACKWARD_ARGUMENTS                                                                                             \
+  &qkv, &grad_out, attend_from, log_sum, delta, grad_qkv, positions, cos_table, sin_table, context, heads, kv_heads, scale
 
-// 384 threads. Tensor maps in boxes of 64 · 64: qkv [tokens, (heads + 2 · kv_heads) · D], grad_out [tokens, heads · D].
-// Launch: grid (⌈context/128⌉, kv_heads, rows), shared memory (256 + 5 · queries) · D · 2 + 24 · queries + 128 bytes;
-// queries is 64.
+// Heads of 64; for those of 128 there is attention_backward_fused_sm90.cu.
+//
+// 384 threads. Tensor maps in boxes of 64 · 64: qkv [tokens, (heads + 2 · kv_heads) · D], grad_out [tokens, heads · D]. Where
+// `positions` is not null, the gradients of queries and keys are turned back by the angles of cos and sin [positions, D/2].
+// Launch: grid (⌈context/128⌉, kv_heads, rows), shared memory (256 + 5 · 64) · D · 2 + 24 · 64 + 128 bytes.
 KERNEL(attention_backward_sm90_kv_64, 384, 1) BACKWARD_PARAMETERS { backward_kv<64, 64>(BACKWARD_ARGUMENTS); }
-KERNEL(attention_backward_sm90_kv_128, 384, 1) BACKWARD_PARAMETERS { backward_kv<128, 64>(BACKWARD_ARGUMENTS); }
-// Launch: grid (⌈context/128⌉, heads, rows), shared memory (256 + 5 · keys) · D · 2 + 128 bytes; keys is 128 for
-// D = 64, 64 for D = 128.
+// Launch: grid (⌈context/128⌉, heads, rows), shared memory (256 + 5 · 128) · D · 2 + 128 bytes.
 KERNEL(attention_backward_sm90_q_64, 384, 1) BACKWARD_PARAMETERS { backward_q<64, 128>(BACKWARD_ARGUMENTS); }
-KERNEL(attention_backward_sm90_q_128, 384, 1) BACKWARD_PARAMETERS { backward_q<128, 64>(BACKWARD_ARGUMENTS); }

@@ -111,7 +111,7 @@ template <bool F32_GY, int MODE>
 __device__ __forceinline__ void backward(const u16* x, const float* __restrict__ weight, const float* __restrict__ rstd,
                                          const void* grad_y, void* grad, u16* copy, float* __restrict__ partial,
                                          long long rows, int stride, int offset, int segments, int width) {
-  constexpr int N = F32_GY ? 8 : 16, BATCH = 4;
+  constexpr int N = 8, BATCH = 4;
   // This block's partial gradient of the weight, one row of `width` per warp.
   DYNAMIC_SHARED(shared);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
@@ -185,6 +185,67 @@ __device__ __forceinline__ void backward(const u16* x, const float* __restrict__
   }
 }
 
+// The same for wide rows, one to a block: every thread keeps its columns of the weight and of its gradient, and all of a row
+// is under way at once. Column 4 · (k · threads + thread) and the three behind it are a thread's.
+template <bool F32_GY, int MODE>
+__device__ __forceinline__ void rows_backward(const u16* x, const float* __restrict__ weight, const float* __restrict__ rstd,
+                                              const void* grad_y, void* grad, u16* copy, float* __restrict__ partial, long long rows,
+                                              int width) {
+  constexpr int N = 4, MOST_WARPS = 16;
+  STATIC_SHARED(float, dots, 2 * MOST_WARPS);
+  const int threads = blockDim.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = threads >> 5, first = (int)threadIdx.x * 4;
+  Four<true> w[N];
+  float sums[N][4] = {};
+#pragma unroll
+  for (int k = 0; k < N; k++) w[k] = first + k * threads * 4 < width ? Four<true>::load(weight, first + k * threads * 4) : Four<true>{};
+  int turn = 0;
+  for (long long row = blockIdx.x; row < rows; row += gridDim.x, turn ^= MOST_WARPS) {
+    const long long base = row * width + first;
+    const float r = rstd[row];
+    Four<false> v[N];
+    Four<F32_GY> g[N];
+    Four<true> q[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      const bool inside = first + k * threads * 4 < width;
+      v[k] = inside ? Four<false>::load(x, base + k * threads * 4) : Four<false>{};
+      g[k] = inside ? Four<F32_GY>::load(grad_y, base + k * threads * 4) : Four<F32_GY>{};
+      q[k] = inside && MODE == 0 ? Four<true>::load(grad, base + k * threads * 4) : Four<true>{};
+    }
+    float dot = 0.0f;
+#pragma unroll
+    for (int k = 0; k < N; k++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const float h = v[k].at(i) * r;
+        sums[k][i] = fma_rn(g[k].at(i), h, sums[k][i]);
+        dot = fma_rn(g[k].at(i) * w[k].at(i), h, dot);
+      }
+    dot = warp_sum(dot);
+    // Two sets in turn: nobody writes what somebody still reads.
+    if (lane == 0) dots[turn + warp] = dot;
+    __syncthreads();
+    dot = 0.0f;
+    for (int i = 0; i < warps; i++) dot += dots[turn + i];
+    dot /= (float)width;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      float out[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        out[i] = r * (g[k].at(i) * w[k].at(i) - v[k].at(i) * r * dot);
+        if (MODE == 0) out[i] += q[k].at(i);
+      }
+      if (first + k * threads * 4 >= width) continue;
+      if (MODE == 0) store<true>(grad, base + k * threads * 4, out);
+      store<false>(MODE == 0 ? copy : (u16*)grad, base + k * threads * 4, out);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < N; k++)
+    if (first + k * threads * 4 < width) store<true>(partial, (long long)blockIdx.x * width + first + k * threads * 4, sums[k]);
+}
+
 }  // namespace
 
 // Launch of the forward kernels: grid ⌈rows · segments / 8⌉, 256 threads.
@@ -223,6 +284,18 @@ KERNEL(rmsnorm_segments_backward, 256, 2)
 (const u16* x, const float* weight, const float* rstd, u16* grad, float* partial, long long rows, int stride, int offset,
  int segments, int width) {
   backward<false, 1>(x, weight, rstd, grad, grad, nullptr, partial, rows, stride, offset, segments, width);
+}
+
+// Rows of more than 1024 values, each in one piece; `rmsnorm_backward` and `rmsnorm_residual_backward` besides. Launch: any grid,
+// blocks of 128 · ⌈width/2048⌉ threads, at most 512; partial [grid, width].
+KERNEL(rmsnorm_rows_backward, 512, 1)
+(const u16* x, const float* weight, const float* rstd, const u16* grad_y, float* grad, u16* copy, float* partial, long long rows,
+ int width) {
+  rows_backward<false, 0>(x, weight, rstd, grad_y, grad, copy, partial, rows, width);
+}
+KERNEL(rmsnorm_rows_residual_backward, 512, 1)
+(const u16* x, const float* weight, const float* rstd, const float* grad_y, u16* grad_x, float* partial, long long rows, int width) {
+  rows_backward<true, 1>(x, weight, rstd, grad_y, grad_x, nullptr, partial, rows, width);
 }
 
 // grad_w += the partials. Eight warps each sum every eighth in order, then their sums are added in order.

@@ -59,3 +59,21 @@ __device__ __forceinline__ int first_blind(const u32* __restrict__ attend_from, 
   }
   return begin;
 }
+
+/// Turns a row of wgmma accumulators of D columns by the negative angles: RoPE backwards, halves as in rope.cu. `h`: which of
+/// the two rows a lane has.
+template <int D>
+__device__ __forceinline__ void turn_back(float (&d)[D / 2], int h, const float* cosines, const float* sines, int lane) {
+#pragma unroll
+  for (int p = 0; p < D / 16; p++) {
+    const int at = p * 8 + (lane & 3) * 2;
+    const Pair co = *(const Pair*)(cosines + at), si = *(const Pair*)(sines + at);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      float &a = d[p * 4 + h * 2 + i], &b = d[(p + D / 16) * 4 + h * 2 + i];
+      const float cosine = __uint_as_float(co.v[i]), sine = __uint_as_float(si.v[i]), x = a, y = b;
+      a = x * cosine + y * sine;
+      b = y * cosine - x * sine;
+    }
+  }
+}

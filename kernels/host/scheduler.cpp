@@ -23,6 +23,9 @@ namespace {
 
 constexpr size_t STACK = 192 << 10, PAGE = 4096;
 constexpr size_t SHARED_MAX = 232448;  // what one block may have on an H100
+constexpr u8 CANARY = 0xa7;
+// Bytes behind a block's shared memory that are watched.
+size_t beyond(size_t dynamic) { return SHARED_MAX - dynamic < 4096 ? SHARED_MAX - dynamic : 4096; }
 constexpr size_t STATIC_MAX = 8192;     // as much as any kernel uses; a device has 48 KiB
 constexpr int MAX_STATIC = 16;
 
@@ -325,6 +328,7 @@ static void fresh_shared(size_t dynamic) {
   if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(shared_base, total);
   memset(shared_base, 0xff, dynamic);
   memset(shared_base + SHARED_MAX, 0xff, STATIC_MAX);
+  if (dynamic < SHARED_MAX) memset(shared_base + dynamic, CANARY, beyond(dynamic));
   if (__asan_poison_memory_region) __asan_poison_memory_region(shared_base + dynamic, SHARED_MAX - dynamic);
   shared_bytes = dynamic;
   statics_len = 0;
@@ -334,6 +338,14 @@ static void fresh_shared(size_t dynamic) {
 // ---- launch ----------------------------------------------------------------------------------------------
 
 // `fresh`: threads that no earlier block is ordered before, so that ThreadSanitizer sees races between blocks.
+// A device ends a kernel that writes beyond the shared memory it was launched with.
+static void check_beyond_shared() {
+  if (__asan_poison_memory_region) return;
+  const u8* at = shared_base + shared_bytes;
+  for (size_t i = 0; i < beyond(shared_bytes); i++)
+    if (at[i] != CANARY) fail(MIDC_HERE, "byte %zu of %zu of shared memory is written", shared_bytes + i, shared_bytes);
+}
+
 static void run_block(bool fresh) {
   fresh_shared(shared_bytes);
   for (Barrier& b : barriers) b = Barrier{};
@@ -377,6 +389,7 @@ static void run_block(bool fresh) {
   if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(next->tsan, 1);
   jump(&host_context, next->stack_pointer);
   hopper_reset(&launch_order);
+  check_beyond_shared();
   for (const Barrier& b : barriers)
     if (b.count) fail(b.site, "a block ended with %d of %d threads at barrier %d", b.count, b.expected, (int)(&b - barriers));
 }

@@ -81,11 +81,13 @@ void hopper_forward_and_backward(Check& c, const AttentionCase& s, bool rope = f
   MapBytes map_out = c.device.map_2d(grad_out.ptr(), s.heads * s.d, s.tokens(), (uint64_t)s.heads * s.d * 2, 64, 64);
   auto run = [&](const LaunchSpec& spec, const auto&... arguments) { return c.device.run(spec, arguments...), 0.0; };
   TwoBackward two(s.rows, s.context, s.heads, s.kv_heads, s.d);
-  two.run(run, map, map_out, from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), scale);
-  compare_gradients(c, s, widen(grad.get()), ref);
-  c.begin("attention fused sm90 d%d h%d/%d %dx%d %s", s.d, s.heads, s.kv_heads, s.rows, s.context, s.mask);
   const uint32_t* nowhere = nullptr;
   const float* no = nullptr;
+  if (s.d == 64) {
+    two.run(run, map, map_out, from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), nowhere, no, no, scale);
+    compare_gradients(c, s, widen(grad.get()), ref);
+  }
+  c.begin("attention fused sm90 d%d h%d/%d %dx%d %s", s.d, s.heads, s.kv_heads, s.rows, s.context, s.mask);
   backward.run(run, map, map_out, out.ptr(), grad_out.ptr(), from.ptr(), lse.ptr(), grad.ptr(), nowhere, no, no, scale);
   compare_gradients(c, s, widen(grad.get()), ref);
   if (!rope) return;
@@ -111,6 +113,9 @@ void hopper_forward_and_backward(Check& c, const AttentionCase& s, bool rope = f
           a = x * co + y * si, b = y * co - x * si;
         }
   backward.run(run, map, map_out, out.ptr(), grad_out.ptr(), from.ptr(), lse.ptr(), grad.ptr(), places.ptr(), table_c.ptr(), table_s.ptr(), scale);
+  compare_gradients(c, s, widen(grad.get()), ref);
+  if (s.d != 64) return;
+  two.run(run, map, map_out, from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), places.ptr(), table_c.ptr(), table_s.ptr(), scale);
   compare_gradients(c, s, widen(grad.get()), ref);
 }
 

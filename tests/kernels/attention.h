@@ -125,7 +125,7 @@ struct FusedBackward {
     const unsigned H = (unsigned)heads, R = (unsigned)rows;
     double seconds = launch({"attention_backward_fused_sm90_begin", {tiles, H, R}, {256, 1, 1}, 0}, out, grad_out, from, lse, sums.ptr(),
                             from_tiles.ptr(), turns.ptr(), context, heads, d);
-    seconds += launch({backward.c_str(), {(tiles + 1) / 2, (unsigned)kv_heads, R}, {384, 1, 1}, (size_t)1408 * d + 34432 + (d == 64 ? 32768 : 0)}, qkv, map_out, from,
+    seconds += launch({backward.c_str(), {(tiles + 1) / 2, (unsigned)kv_heads, R}, {384, 1, 1}, (size_t)(d == 64 ? 157440 : 214784)}, qkv, map_out, from,
                       (const float*)sums.ptr(), (const uint32_t*)from_tiles.ptr(), grad_q.ptr(), turns.ptr(), grad, positions, cosines, sines,
                       context, heads, kv_heads, scale);
     seconds += launch({end.c_str(), {tiles, H, R}, {128, 1, 1}, 0}, (const float*)grad_q.ptr(), grad, positions, cosines, sines, context, heads,
@@ -134,7 +134,7 @@ struct FusedBackward {
   }
 };
 
-/// That of two kernels, after `attention_delta`.
+/// That of two kernels, after `attention_delta`; heads of 64.
 struct TwoBackward {
   int rows, context, heads, kv_heads, d;
   std::string kv, q;
@@ -145,13 +145,13 @@ struct TwoBackward {
 
   template <class Launch>
   double run(Launch launch, const MapBytes& qkv, const MapBytes& map_out, const uint32_t* from, const float* lse, const float* delta,
-             uint16_t* grad, float scale) {
+             uint16_t* grad, const uint32_t* positions, const float* cosines, const float* sines, float scale) {
     const unsigned tiles = (unsigned)(context + 127) / 128, R = (unsigned)rows;
     auto shared = [&](int tile) { return (size_t)(256 + 5 * tile) * d * 2 + 128; };
     double seconds = launch({kv.c_str(), {tiles, (unsigned)kv_heads, R}, {384, 1, 1}, shared(64) + 24 * 64}, qkv, map_out, from, lse, delta, grad,
-                            context, heads, kv_heads, scale);
+                            positions, cosines, sines, context, heads, kv_heads, scale);
     seconds += launch({q.c_str(), {tiles, (unsigned)heads, R}, {384, 1, 1}, shared(d == 64 ? 128 : 64)}, qkv, map_out, from, lse, delta, grad,
-                      context, heads, kv_heads, scale);
+                      positions, cosines, sines, context, heads, kv_heads, scale);
     return seconds;
   }
 };

@@ -85,6 +85,14 @@ void rmsnorm(Check& c, const Norm& n) {
     c.close("grad", widen(grad.get()), plus(dx, base.value), 1e-5);
     c.close("copy", widen(copy.get()), plus(dx, base.value), 3e-3);
     c.close("grad w", widen(grad_w.get()), plus(dw, dw0.value), 1e-5);
+    const LaunchSpec by_row = {"rmsnorm_rows_backward", {std::min((unsigned)n.rows, 5u), 1, 1}, {128u * ((n.width + 2047) / 2048), 1, 1}, 0};
+    Buffer<float> row_grad(c.device, base.bits), row_partial(c.device, (size_t)by_row.grid.x * n.width), row_grad_w(c.device, dw0.bits);
+    Buffer<uint16_t> row_copy(c.device, n.size());
+    c.device.run(by_row, dx16.ptr(), dwt.ptr(), rstd_again.ptr(), dgb.ptr(), row_grad.ptr(), row_copy.ptr(), row_partial.ptr(), rows, n.width);
+    c.device.run(weight, row_partial.ptr(), row_grad_w.ptr(), (int)by_row.grid.x, n.width);
+    c.close("grad by row", widen(row_grad.get()), plus(dx, base.value), 1e-5);
+    c.close("copy by row", widen(row_copy.get()), plus(dx, base.value), 3e-3);
+    c.close("grad w by row", widen(row_grad_w.get()), plus(dw, dw0.value), 1e-5);
 
     c.begin("rmsnorm residual %dx%d", n.rows, n.width);
     y = dx = nothing;
@@ -102,6 +110,13 @@ void rmsnorm(Check& c, const Norm& n) {
     c.device.run(weight, partial2.ptr(), grad_w2.ptr(), (int)grid, n.width);
     c.close("grad x", widen(grad_x.get()), dx, 3e-3);
     c.close("grad w", widen(grad_w2.get()), plus(dw, dw0.value), 1e-5);
+    LaunchSpec by_row2 = by_row;
+    by_row2.kernel = "rmsnorm_rows_residual_backward";
+    Buffer<float> row_partial2(c.device, (size_t)by_row.grid.x * n.width), row_grad_w2(c.device, dw0.bits);
+    c.device.run(by_row2, dxb.ptr(), dwt.ptr(), drstd2.ptr(), dgf.ptr(), grad_x.ptr(), row_partial2.ptr(), rows, n.width);
+    c.device.run(weight, row_partial2.ptr(), row_grad_w2.ptr(), (int)by_row.grid.x, n.width);
+    c.close("grad x by row", widen(grad_x.get()), dx, 3e-3);
+    c.close("grad w by row", widen(row_grad_w2.get()), plus(dw, dw0.value), 1e-5);
   }
 
   c.begin("rmsnorm segments %dx%dx%d", n.rows, n.segments, n.width);

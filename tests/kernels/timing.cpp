@@ -15,7 +15,7 @@ const char* const PROFILED[][2] = {
     {"attention_forward_sm90_128", "4x4096"},      {"attention_forward_sm90_128", "1x16384"},
     {"attention_backward_fused_sm90_128", "4x4096"}, {"attention_backward_fused_sm90_64", "4x4096 h32/8"},
     {"attention_backward_sm90_kv_64", "4x4096 h32/8"}, {"attention_backward_sm90_q_64", "4x4096 h32/8"},
-    {"attention_backward_sm90_kv_128", "4x4096"},  {"adamw_f32", ""},
+    {"adamw_f32", ""},
     {"rmsnorm_forward", ""},                       {"rmsnorm_backward", ""},
     {"cross_entropy_backward", ""},
 };
@@ -244,10 +244,14 @@ void attention(Timer& t, const Heads& s) {
                       context, heads, kv_heads, scale);
       backward = t.run(shape, forward_delta, out.ptr(), grad_out.on.ptr(), delta.ptr(), s.rows, context, heads, d);
       auto launch = [&](const LaunchSpec& spec, const auto&... arguments) { return t.run(shape, spec, arguments...); };
-      backward += TwoBackward(s.rows, context, heads, kv_heads, d).run(launch, map, map_out, from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), scale);
-      FusedBackward passes(t.device, s.rows, context, heads, kv_heads, d);
       const uint32_t* nowhere = nullptr;
       const float* no = nullptr;
+      if (d == 64)
+        backward += TwoBackward(s.rows, context, heads, kv_heads, d).run(launch, map, map_out, from.ptr(), lse.ptr(), delta.ptr(), grad.ptr(), nowhere,
+                                                                         no, no, scale);
+      else
+        backward = NAN;
+      FusedBackward passes(t.device, s.rows, context, heads, kv_heads, d);
       Buffer<uint16_t> fused(t.device, tokens * width);
       const double seconds = passes.run(launch, map, map_out, out.ptr(), grad_out.on.ptr(), from.ptr(), lse.ptr(), fused.ptr(), nowhere, no, no, scale);
       if (!t.profile && !std::isnan(seconds)) {
@@ -304,6 +308,9 @@ void bandwidth(Timer& t, long tokens, long width) {
                                   kept.ptr(), y.ptr(), rstd.ptr(), rows, w, 0, 1, w, 1e-5f));
   row("adamw_f32", 30, t.run(shape, {"adamw_f32", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), wide.ptr(), moment.ptr(), second.ptr(),
                              y.ptr(), (float*)nullptr, items, 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 1.0f, 1.0f));
+  const unsigned by_row = std::min((unsigned)tokens, 528u);
+  row("rmsnorm_rows_backward", 14, t.run(shape, {"rmsnorm_rows_backward", {by_row, 1, 1}, {128u * ((w + 2047) / 2048), 1, 1}, 0}, kept.ptr(),
+                                         weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w));
   row("rmsnorm_backward", 14, t.run(shape, {"rmsnorm_backward", {shares, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * width * 4},
                                     kept.ptr(), weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w, 0, 1, w));
   row("swiglu_forward", 6, t.run(shape, {"swiglu_forward", {blocks(n / 8, 256), 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), y.ptr(), rows, w));

@@ -157,6 +157,9 @@ pub trait Backend: Send {
     /// Bytes that the activations of the rows which go through the model together should stay below,
     /// where fewer rows than fit do: more rows at once make better products, at this price.
     const ACTIVATIONS_AT_ONCE: u64 = 512 << 20;
+    /// Whether what a block reads of the stream is kept for the backward pass behind its norm too, rather than
+    /// normalised again.
+    const KEEPS_INPUTS: bool = false;
     /// Tokens that go through the model at once at most, unless a row has more.
     const TOKENS_AT_ONCE: usize = 8192;
 

@@ -8,12 +8,14 @@ use crate::runtime::model::workspace::{Gradients, SavedAttention, SavedFeedForwa
 impl<B: Backend> Pass<'_, B> {
     /// Takes the gradient of the block's output in `stream` (with its rounded copy in `g`) to that of its
     /// input, and adds to the gradients of its weights; writes those of matrices when not
-    /// `accumulate`. Uses up what was saved. `hidden` and `activated` are scratch.
+    /// `accumulate`. Uses up what was saved; `kept` is what the block read behind its norm, if that was.
+    /// `hidden` and `activated` are scratch.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn feed_forward_backward(
         &self,
         p: &LayerParameters<B::Wide>,
         entry: &B::Narrow,
+        kept: Option<&B::Narrow>,
         saved: &mut SavedFeedForward<B>,
         hidden: &mut B::Narrow,
         activated: &mut B::Narrow,
@@ -37,7 +39,7 @@ impl<B: Backend> Pass<'_, B> {
         b.swiglu_backward(t, w.ffn, &g.activated, &mut saved.gate_up, activated);
         b.linear_weight_grad(t, w.ffn, w.hidden, grad_out, activated, accumulate, &mut grads.down);
 
-        let input = self.input(&p.feed_forward_norm, entry, &mut saved.rstd, hidden);
+        let input = kept.unwrap_or_else(|| self.input(&p.feed_forward_norm, entry, &mut saved.rstd, hidden));
         let grad_gate_up = &saved.gate_up;
         b.linear_weight_grad(t, w.hidden, 2 * w.ffn, grad_gate_up, input, accumulate, &mut grads.gate_up);
         b.linear_input_grad(t, w.hidden, 2 * w.ffn, grad_gate_up, &p.gate_up, &mut g.hidden);
@@ -51,6 +53,7 @@ impl<B: Backend> Pass<'_, B> {
         &self,
         p: &LayerParameters<B::Wide>,
         entry: &B::Narrow,
+        kept: Option<&B::Narrow>,
         saved: &mut SavedAttention<B>,
         hidden: &mut B::Narrow,
         stream: &mut B::Wide,
@@ -97,7 +100,7 @@ impl<B: Backend> Pass<'_, B> {
             }
         }
 
-        let input = self.input(&p.attention_norm, entry, &mut saved.rstd, hidden);
+        let input = kept.unwrap_or_else(|| self.input(&p.attention_norm, entry, &mut saved.rstd, hidden));
         b.linear_weight_grad(t, w.hidden, w.qkv, &g.qkv, input, accumulate, &mut grads.qkv);
         b.linear_input_grad(t, w.hidden, w.qkv, &g.qkv, &p.qkv, &mut g.hidden);
         let grad_weight = &mut grads.attention_norm;

@@ -226,9 +226,11 @@ impl<B: Backend> Decoder<B> {
         for layer in 0..layers {
             let (p, first, second) = (&weights.layers[layer], 2 * layer % entries, (2 * layer + 1) % entries);
             let saved = &mut ws.attention[Again::place(layer, again.layers)];
-            pass.attention(p, stream, &mut ws.entries[first], saved, hidden);
+            let input = ws.inputs.get_mut(2 * layer).and_then(Option::as_mut).unwrap_or(hidden);
+            pass.attention(p, stream, &mut ws.entries[first], saved, input);
             let saved = &mut ws.feed_forward[Again::place(layer, again.feed_forwards)];
-            pass.feed_forward(p, stream, &mut ws.entries[second], saved, hidden, activated);
+            let input = ws.inputs.get_mut(2 * layer + 1).and_then(Option::as_mut).unwrap_or(hidden);
+            pass.feed_forward(p, stream, &mut ws.entries[second], saved, input, activated);
         }
         let (norm, last) = (pass.stream_norm(), &mut ws.entries[2 * layers % entries]);
         b.norm(norm, pass.eps, stream, &weights.norm, last, hidden, &mut ws.final_rstd);
@@ -262,6 +264,7 @@ impl<B: Backend> Decoder<B> {
         b.norm_backward(norm, last, weight, rstd, &g.hidden, stream, copy, &mut grads.norm);
         for layer in (0..layers).rev() {
             let (first, second) = (&ws.entries[2 * layer], &ws.entries[2 * layer + 1]);
+            let [first_input, second_input] = [2 * layer, 2 * layer + 1].map(|i| ws.inputs[i].as_ref());
             let attention = &mut ws.attention[Again::place(layer, again.layers)];
             let feed_forward = &mut ws.feed_forward[Again::place(layer, again.feed_forwards)];
             let (p, grads) = (&weights.layers[layer], &mut grads.layers[layer]);
@@ -280,6 +283,7 @@ impl<B: Backend> Decoder<B> {
             pass.feed_forward_backward(
                 p,
                 second,
+                second_input,
                 feed_forward,
                 hidden,
                 activated,
@@ -291,7 +295,7 @@ impl<B: Backend> Decoder<B> {
             if layer + 1 < again.layers {
                 pass.attention_again(p, first, attention, hidden);
             }
-            pass.attention_backward(p, first, attention, hidden, stream, g, grads, accumulate);
+            pass.attention_backward(p, first, first_input, attention, hidden, stream, g, grads, accumulate);
         }
         b.embed_backward(tokens, widths.hidden, stream, &ws.ids, &mut grads.embedding);
     }

@@ -325,6 +325,11 @@ pub(crate) fn schedule<B: Backend>(
     }
 }
 
+/// Whether blocks that are not computed again keep what they read behind their norm.
+fn keeps_inputs<B: Backend>(w: &Widths) -> bool {
+    B::KEEPS_INPUTS && w.family.norm_place == NormPlace::Before
+}
+
 /// Bytes of the slab that holds what `layer` keeps for the backward pass; behind the last layer, what the
 /// norm there read.
 fn kept_bytes<B: Backend>(w: &Widths, layers: usize, layer: usize, tokens: usize, again: Again) -> u64 {
@@ -332,11 +337,12 @@ fn kept_bytes<B: Backend>(w: &Widths, layers: usize, layer: usize, tokens: usize
     let mut size = entry;
     if layer < layers {
         size = size + entry;
+        let input = if keeps_inputs::<B>(w) { entry } else { Size::default() };
         if layer >= again.layers {
-            size = size + SavedAttention::<B>::size(w);
+            size = size + SavedAttention::<B>::size(w) + input;
         }
         if layer >= again.feed_forwards {
-            size = size + SavedFeedForward::<B>::size(w);
+            size = size + SavedFeedForward::<B>::size(w) + input;
         }
     }
     size.bytes_in_slab::<B>(tokens)
@@ -413,6 +419,8 @@ pub(crate) struct Workspace<B: Backend> {
     /// `[tokens, hidden]` the stream, rounded, as each block and the last norm read it; only one, used
     /// again and again, without training.
     pub(crate) entries: Vec<B::Narrow>,
+    /// `[tokens, hidden]` the same behind the block's norm, where it is kept.
+    pub(crate) inputs: Vec<Option<B::Narrow>>,
     /// The shared one first, if there is one; the same for the other block.
     pub(crate) attention: Vec<SavedAttention<B>>,
     pub(crate) feed_forward: Vec<SavedFeedForward<B>>,
@@ -460,7 +468,8 @@ impl<B: Backend> Workspace<B> {
             (entry + SavedAttention::<B>::size(w) + SavedFeedForward::<B>::size(w) + shared_size(w, false))
                 .bytes::<B>(tokens)
         };
-        let (mut entries, mut attention, mut feed_forward) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut entries, mut inputs) = (Vec::new(), Vec::new());
+        let (mut attention, mut feed_forward) = (Vec::new(), Vec::new());
         if again.layers > 0 {
             attention.push(SavedAttention::new(w, &mut maker)?);
         }
@@ -477,6 +486,10 @@ impl<B: Backend> Workspace<B> {
                 entries.push(maker.narrow(w.hidden)?);
                 if layer < layers {
                     entries.push(maker.narrow(w.hidden)?);
+                    for first_kept in [again.layers, again.feed_forwards] {
+                        let kept = layer >= first_kept && keeps_inputs::<B>(w);
+                        inputs.push(if kept { Some(maker.narrow(w.hidden)?) } else { None });
+                    }
                     if layer >= again.layers {
                         attention.push(SavedAttention::new(w, &mut maker)?);
                     }
@@ -511,6 +524,7 @@ impl<B: Backend> Workspace<B> {
             overlaid: schedule.overlaid,
             stream: maker.wide(w.hidden)?,
             entries,
+            inputs,
             attention,
             feed_forward,
             hidden: maker.narrow(w.hidden)?,

@@ -21,6 +21,9 @@ fn attention_kernel(names: [&'static str; 5], shape: AttentionShape) -> Result<&
     }
 }
 
+/// Width of the heads whose backward pass is one kernel on Hopper.
+const FUSED_HEAD: usize = 128;
+
 /// Whether there are kernels of Hopper's own instructions for heads of this width.
 fn hopper_has(head_dim: usize) -> bool {
     matches!(head_dim, 64 | 128)
@@ -60,7 +63,7 @@ impl BackwardScratch {
 /// Bytes of scratch memory of the backward pass at most, whatever the device.
 pub(super) fn scratch(rows: usize, context: usize, heads: usize, head_dim: usize) -> usize {
     let delta = rows * context * heads * 4;
-    if hopper_has(head_dim) {
+    if head_dim == FUSED_HEAD {
         delta.max(BackwardScratch::of(rows, context, heads, head_dim).bytes)
     } else {
         delta
@@ -68,9 +71,9 @@ pub(super) fn scratch(rows: usize, context: usize, heads: usize, head_dim: usize
 }
 
 impl Cuda {
-    pub(super) fn fused(&self, shape: AttentionShape) -> bool {
-        self.hopper(shape)
-            && std::env::var("MIDC_TRY_FUSED").is_ok_and(|v| v.contains(&shape.head_dim.to_string()))
+    /// Whether the backward pass is one kernel.
+    fn fused(&self, shape: AttentionShape) -> bool {
+        self.hopper(shape) && shape.head_dim == FUSED_HEAD
     }
 
     /// Whether attention takes Hopper's own instructions.
@@ -157,10 +160,11 @@ impl Cuda {
         log_sum: &Wide,
         attend_from: &Index,
         grad_out: &Narrow,
+        rope: [u64; 3],
         grad_qkv: &mut Narrow,
     ) -> Result<(), DeviceFailure> {
         if self.fused(shape) {
-            return self.backward_fused(shape, qkv, out, log_sum, attend_from, grad_out, [0; 3], grad_qkv);
+            return self.backward_fused(shape, qkv, out, log_sum, attend_from, grad_out, rope, grad_qkv);
         }
         let queries = shape.tokens() * shape.heads;
         let delta = self.scratch.borrow_mut().delta.at_least(&self.device, queries * 4)?;
@@ -175,18 +179,17 @@ impl Cuda {
         ];
         let lanes = (shape.head_dim / 8).next_power_of_two();
         self.each("attention_delta", queries * lanes, &mut arguments)?;
+        let statistics =
+            [Pointer(attend_from.0.at()), Pointer(log_sum.at()), Pointer(delta), Pointer(grad_qkv.0.at())];
         let tail = [
-            Pointer(attend_from.0.at()),
-            Pointer(log_sum.at()),
-            Pointer(delta),
-            Pointer(grad_qkv.0.at()),
             Int(shape.context as i32),
             Int(shape.heads as i32),
             Int(shape.kv_heads as i32),
             Float(shape.scale as f32),
         ];
         if self.hopper(shape) {
-            return self.backward_hopper(shape, qkv, grad_out, tail);
+            let arguments = [&statistics[..], &rope.map(Pointer), &tail].concat();
+            return self.backward_hopper(shape, qkv, grad_out, arguments);
         }
         let kv = attention_kernel(
             [
@@ -209,7 +212,7 @@ impl Cuda {
             shape,
         )?;
         let mut arguments =
-            [Pointer(qkv.0.at()), Pointer(grad_out.0.at())].into_iter().chain(tail).collect::<Vec<_>>();
+            [&[Pointer(qkv.0.at()), Pointer(grad_out.0.at())], &statistics[..], &tail].concat();
         // Tiles, stages and slices as in `attention_backward.cu`.
         let d = shape.head_dim;
         let stages = if d > 128 { 1 } else { 2 };
@@ -222,8 +225,7 @@ impl Cuda {
         self.launch(q, [tiles, shape.heads, shape.rows], 128, shared(q_tile), &mut arguments)
     }
 
-    /// The backward pass on Hopper's own instructions. `rope`: positions and the tables of cos and sin by which
-    /// the gradients of queries and keys are turned back, or zeros.
+    /// The backward pass in one kernel, between one that prepares and one that rounds.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn backward_fused(
         &self,
@@ -241,10 +243,6 @@ impl Cuda {
         let front = self.scratch.borrow_mut().delta.at_least(&self.device, scratch.bytes)?;
         let [sums, grad_q, from, turns] =
             [scratch.sums, scratch.grad_q, scratch.from, scratch.turns].map(|at| Pointer(front + at));
-        let (backward, end) = match head_dim {
-            64 => ("attention_backward_fused_sm90_64", "attention_backward_fused_sm90_end_64"),
-            _ => ("attention_backward_fused_sm90_128", "attention_backward_fused_sm90_end_128"),
-        };
         let tiles = context.div_ceil(64);
         let mut arguments = [
             Pointer(out.0.at()),
@@ -272,21 +270,33 @@ impl Cuda {
         let qkv = Argument::Map(self.heads_map(qkv.0.at(), shape.tokens(), shape.qkv_width())?);
         let grad_out = Argument::Map(self.heads_map(grad_out.0.at(), shape.tokens(), shape.out_width())?);
         let front = [qkv, grad_out, Pointer(attend_from.0.at()), sums, from, grad_q, turns];
-        // Stages as in `attention_backward_fused_sm90.cu`.
-        let shared = 1408 * head_dim + 34_432 + if head_dim == 64 { 32_768 } else { 0 };
+        // As in `attention_backward_fused_sm90.cu`.
+        let shared = 214_784;
         let grid = [context.div_ceil(128), kv_heads, rows];
-        self.launch(backward, grid, 384, shared, &mut [&front[..], &tail].concat())?;
-        self.launch(end, [tiles, heads, rows], 128, 0, &mut [&[grad_q][..], &tail].concat())
+        self.launch(
+            "attention_backward_fused_sm90_128",
+            grid,
+            384,
+            shared,
+            &mut [&front[..], &tail].concat(),
+        )?;
+        self.launch(
+            "attention_backward_fused_sm90_end_128",
+            [tiles, heads, rows],
+            128,
+            0,
+            &mut [&[grad_q][..], &tail].concat(),
+        )
     }
 
-    /// The backward pass on Hopper's own instructions, for heads of 64 and 128 values. `tail` are the
-    /// arguments after the tensor maps.
+    /// The backward pass in two kernels of Hopper's own instructions, for heads of 64. `tail` are the arguments
+    /// after the tensor maps.
     fn backward_hopper(
         &self,
         shape: AttentionShape,
         qkv: &Narrow,
         grad_out: &Narrow,
-        tail: [Argument; 8],
+        tail: Vec<Argument>,
     ) -> Result<(), DeviceFailure> {
         let maps = [
             Argument::Map(self.heads_map(qkv.0.at(), shape.tokens(), shape.qkv_width())?),
@@ -294,15 +304,11 @@ impl Cuda {
         ];
         let mut arguments: Vec<Argument> = maps.into_iter().chain(tail).collect();
         // Tiles as in `attention_backward_sm90.cu`.
-        let d = shape.head_dim;
-        let (kv, q, keys) = match d {
-            64 => ("attention_backward_sm90_kv_64", "attention_backward_sm90_q_64", 128),
-            _ => ("attention_backward_sm90_kv_128", "attention_backward_sm90_q_128", 64),
-        };
         let tiles = shape.context.div_ceil(128);
-        let shared = |tile: usize| (256 + 5 * tile) * d * 2 + 128;
+        let shared = |tile: usize| (256 + 5 * tile) * shape.head_dim * 2 + 128;
         let grid = [tiles, shape.kv_heads, shape.rows];
-        self.launch(kv, grid, 384, shared(64) + 24 * 64, &mut arguments)?;
-        self.launch(q, [tiles, shape.heads, shape.rows], 384, shared(keys), &mut arguments)
+        self.launch("attention_backward_sm90_kv_64", grid, 384, shared(64) + 24 * 64, &mut arguments)?;
+        let grid = [tiles, shape.heads, shape.rows];
+        self.launch("attention_backward_sm90_q_64", grid, 384, shared(128), &mut arguments)
     }
 }

@@ -121,6 +121,7 @@ impl Backend for Cuda {
     // A device is filled by more tokens than a processor, and has the memory.
     const ACTIVATIONS_AT_ONCE: u64 = u64::MAX;
     const TOKENS_AT_ONCE: usize = 16_384;
+    const KEEPS_INPUTS: bool = true;
     const NARROW_BYTES: usize = 2;
 
     fn describe(&self) -> String {
@@ -569,7 +570,9 @@ impl Backend for Cuda {
         grad_out: &Narrow,
         grad_qkv: &mut Narrow,
     ) {
-        self.attempt(|| self.attend_backward(shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv));
+        self.attempt(|| {
+            self.attend_backward(shape, qkv, out, log_sum, attend_from, grad_out, [0; 3], grad_qkv)
+        });
     }
 
     fn attention_rope_backward(
@@ -585,7 +588,7 @@ impl Backend for Cuda {
         sin: &Wide,
         grad_qkv: &mut Narrow,
     ) {
-        if !self.fused(shape) {
+        if !self.hopper(shape) {
             self.attention_backward(shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
             return self.rope(shape, positions, cos, sin, true, grad_qkv);
         }

@@ -11,6 +11,10 @@ use Argument::{Float, Int, Long, Pointer};
 const NORM_WARPS: usize = 2112;
 pub(super) const NORM_SHARES: usize = 1056;
 
+/// Widths of the rows that have a block each, and the most blocks they make up.
+const BY_ROW: std::ops::RangeInclusive<usize> = 1025..=8192;
+const ROW_SHARES: usize = 528;
+
 /// Which values of a row a norm takes, as the kernels want it.
 struct NormArguments {
     items: usize,
@@ -62,13 +66,28 @@ impl Cuda {
         if items == 0 {
             return Ok(());
         }
+        let by_row = match kernel {
+            "rmsnorm_backward" => Some("rmsnorm_rows_backward"),
+            "rmsnorm_residual_backward" => Some("rmsnorm_rows_residual_backward"),
+            _ => None,
+        };
         // Each warp keeps one row of sums, a block's in 32 KiB where it can.
         let warps = (32_768 / (shape.width * 4)).clamp(1, 8);
-        let shares = items.div_ceil(warps).min((NORM_WARPS / warps).min(NORM_SHARES));
+        let whole = shape.segments == 1 && shape.stride == shape.width;
+        let by_row = by_row.filter(|_| whole && BY_ROW.contains(&shape.width));
+        let shares = match by_row {
+            Some(_) => items.min(ROW_SHARES),
+            None => items.div_ceil(warps).min((NORM_WARPS / warps).min(NORM_SHARES)),
+        };
         let partial = self.scratch.borrow_mut().shares.at_least(&self.device, shares * shape.width * 4)?;
-        let mut arguments = [front, &[Pointer(partial)], &tail].concat();
-        let shared = warps * shape.width * 4;
-        self.launch(kernel, [shares, 1, 1], warps as u32 * 32, shared, &mut arguments)?;
+        if let Some(kernel) = by_row {
+            let rest = [Pointer(partial), Long(shape.rows as i64), Int(shape.width as i32)];
+            let threads = 128 * shape.width.div_ceil(2048) as u32;
+            self.launch(kernel, [shares, 1, 1], threads, 0, &mut [front, &rest].concat())?;
+        } else {
+            let mut arguments = [front, &[Pointer(partial)], &tail].concat();
+            self.launch(kernel, [shares, 1, 1], warps as u32 * 32, warps * shape.width * 4, &mut arguments)?;
+        }
         let mut sum =
             [Pointer(partial), Pointer(grad_w.change()), Int(shares as i32), Int(shape.width as i32)];
         self.launch("rmsnorm_weight_grad", [shape.width.div_ceil(32), 1, 1], 256, 0, &mut sum)
