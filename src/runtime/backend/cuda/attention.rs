@@ -227,7 +227,7 @@ impl Cuda {
 
     /// The backward pass in one kernel, between one that prepares and one that rounds.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn backward_fused(
+    fn backward_fused(
         &self,
         shape: AttentionShape,
         qkv: &Narrow,

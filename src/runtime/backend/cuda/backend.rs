@@ -593,7 +593,9 @@ impl Backend for Cuda {
             return self.rope(shape, positions, cos, sin, true, grad_qkv);
         }
         let rope = [positions.0.at(), cos.at(), sin.at()];
-        self.attempt(|| self.backward_fused(shape, qkv, out, log_sum, attend_from, grad_out, rope, grad_qkv));
+        self.attempt(|| {
+            self.attend_backward(shape, qkv, out, log_sum, attend_from, grad_out, rope, grad_qkv)
+        });
     }
 
     fn swiglu(&self, rows: usize, width: usize, gate_up: &Narrow, y: &mut Narrow) {
