@@ -348,21 +348,36 @@ fn kept_bytes<B: Backend>(w: &Widths, layers: usize, layer: usize, tokens: usize
     size.bytes_in_slab::<B>(tokens)
 }
 
-/// Bytes of each slab: what a layer keeps, or the gradient of the layer before it.
-fn slab_bytes<B: Backend>(
-    w: &Widths,
-    slots: &Parameters<Slot>,
-    tokens: usize,
-    schedule: Schedule,
-) -> Vec<u64> {
-    let layers = slots.layers.len();
-    let gradient = if schedule.overlaid { layer_gradient_bytes::<B>(slots) } else { 0 };
-    (0..=layers)
-        .map(|layer| {
-            let kept = kept_bytes::<B>(w, layers, layer, tokens, schedule.again);
-            if layer > 0 { kept.max(gradient) } else { kept }
-        })
-        .collect()
+/// Where things lie in the memory of a training step, in bytes from its front.
+struct Layout {
+    /// What each layer keeps for the backward pass, in the order of layers; behind the last layer, what the
+    /// norm there read.
+    kept: Vec<usize>,
+    /// The gradients of each layer's weights, where the schedule is overlaid: from the end down, so that
+    /// those of a layer begin no earlier than what the layers behind it kept.
+    gradients: Vec<usize>,
+    bytes: usize,
+}
+
+impl Layout {
+    fn of<B: Backend>(w: &Widths, slots: &Parameters<Slot>, tokens: usize, schedule: Schedule) -> Self {
+        let layers = slots.layers.len();
+        let (mut kept, mut bytes) = (Vec::with_capacity(layers + 1), 0);
+        for layer in 0..=layers {
+            kept.push(bytes);
+            let size = kept_bytes::<B>(w, layers, layer, tokens, schedule.again) as usize;
+            bytes += size.next_multiple_of(B::SLAB_ALIGNMENT);
+        }
+        if !schedule.overlaid {
+            return Layout { kept, gradients: Vec::new(), bytes };
+        }
+        let gradient = layer_gradient_bytes::<B>(slots) as usize;
+        for (behind, at) in kept[1..].iter().rev().enumerate() {
+            bytes = bytes.max(at + (behind + 1) * gradient);
+        }
+        let gradients = (0..layers).map(|layer| bytes - (layers - layer) * gradient).collect();
+        Layout { kept, gradients, bytes }
+    }
 }
 
 /// Activations and scratch of a step over `tokens` tokens, without what is part of the gradients.
@@ -373,7 +388,7 @@ pub(crate) fn training_bytes<B: Backend>(
     schedule: Schedule,
 ) -> u64 {
     let again = schedule.again;
-    let mut bytes = slab_bytes::<B>(w, slots, tokens, schedule).iter().sum::<u64>();
+    let mut bytes = Layout::of::<B>(w, slots, tokens, schedule).bytes as u64;
     if schedule.overlaid {
         let values: usize = slots.layers.iter().flat_map(LayerParameters::iter).map(|s| s.len).sum();
         bytes -= (values * B::WIDE_BYTES) as u64;
@@ -403,10 +418,9 @@ pub(crate) struct Gradients<B: Backend> {
 
 /// All buffers of a step.
 ///
-/// Each layer keeps what its backward pass needs in a slab. Where the schedule is overlaid, the gradients
-/// of a layer's weights lie over the slab of the layer behind it (over one more, of the last): the
-/// backward pass is through with that when it comes to write them, and the update with the gradients
-/// before the next forward pass writes there.
+/// What layers keep for their backward pass lies in one slab. Where the schedule is overlaid, the gradients of
+/// a layer's weights lie there too, over what layers behind it kept: the backward pass is through with that
+/// when it comes to write them, and the update with the gradients before the next forward pass writes there.
 pub(crate) struct Workspace<B: Backend> {
     /// Tokens the buffers hold.
     pub(crate) tokens: usize,
@@ -478,11 +492,10 @@ impl<B: Backend> Workspace<B> {
         }
         let (mut weight_gradients, mut gradients) = (None, None);
         if training {
-            let sizes = slab_bytes::<B>(w, slots, tokens, schedule);
-            let slabs =
-                sizes.iter().map(|n| backend.slab(*n as usize)).collect::<Result<Vec<_>, EngineError>>()?;
-            for (layer, slab) in slabs.iter().enumerate() {
-                let mut maker = Maker { slab: Some(slab), ..own() };
+            let layout = Layout::of::<B>(w, slots, tokens, schedule);
+            let slab = backend.slab(layout.bytes)?;
+            for (layer, at) in layout.kept.iter().enumerate() {
+                let mut maker = Maker { slab: Some(&slab), at: *at, ..own() };
                 entries.push(maker.narrow(w.hidden)?);
                 if layer < layers {
                     entries.push(maker.narrow(w.hidden)?);
@@ -501,8 +514,10 @@ impl<B: Backend> Workspace<B> {
             weight_gradients = Some(slots.try_map_layers(
                 |slot| backend.wide(slot.len),
                 |layer, slots| {
-                    let slab = schedule.overlaid.then(|| &slabs[layer + 1]);
-                    let mut maker = Maker { tokens: 1, slab, ..own() };
+                    let mut maker = match layout.gradients.get(layer) {
+                        Some(at) => Maker { tokens: 1, slab: Some(&slab), at: *at, ..own() },
+                        None => Maker { tokens: 1, ..own() },
+                    };
                     slots.try_map(|slot| maker.wide(slot.len))
                 },
             )?);
