@@ -136,6 +136,8 @@ fn recomputed_layers_give_the_same_gradients() {
             memory = tight.memory();
             again.push((memory.layers_recomputed, memory.feed_forwards_recomputed));
         }
+        // Where the gradients alone take the room of what layers keep, one row at a time comes before the last.
+        again.dedup();
         assert_eq!(again, [(0, 0), (0, 2), (0, 3), (0, 4), (2, 2), (3, 1), (4, 0)]);
     }
 }
@@ -149,7 +151,7 @@ fn gradients_over_activations_are_those_of_the_oracle() {
         let mut model = oracle(&a);
         let expected = model.gradients(&batch, &rope).unwrap();
         let (mut budget, mut recomputed) = (None, Vec::new());
-        while recomputed.last() != Some(&4) {
+        loop {
             let cpu = Cpu::<f32>::new(Some(2)).unwrap();
             let mut device = Decoder::new(cpu, &a, &model.weights(), budget).unwrap();
             // Twice: the second time there is something to be spoilt.
@@ -163,12 +165,16 @@ fn gradients_over_activations_are_those_of_the_oracle() {
                 }
             }
             let memory = device.memory();
-            assert_eq!(memory.rows_at_once, 2, "{recomputed:?}");
+            // One row at a time, nothing lies over anything.
+            if memory.rows_at_once == 1 {
+                break;
+            }
             recomputed.push(memory.layers_recomputed);
             let load = Load { tokens: 14, ..super::memory::load(&a, 0, 7).unwrap() };
             let held = memory.parameters_bytes * 2 + Cpu::<f32>::overhead_bytes(load);
             budget = Some(held + training(&device) - 1);
         }
+        assert_eq!(recomputed, [0, 0, 0, 0, 2, 3], "{model_type}");
     }
 }
 
