@@ -59,6 +59,7 @@ caught o2 'wrong result' planted read_before_wait
 caught o2 'never waited' planted never_waited
 caught asan 'heap-buffer-overflow' planted global_overrun
 caught asan 'use-after-poison' planted shared_overrun
+caught o2 'of shared memory is written' planted shared_overrun
 caught tsan 'data race' planted cross_block_race
 caught o2 'before it is initialised' planted uninitialised_mbarrier
 caught o2 'deadlock' planted mbarrier_deadlock

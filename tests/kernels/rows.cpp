@@ -184,7 +184,7 @@ void rope(Check& c, int tokens, int heads, int other, int d) {
           want[hi] = x.value[hi] * cs[k] + x.value[lo] * sn[k] * sign;
         }
     Buffer<uint16_t> qkv(c.device, x.bits);
-    c.device.run({"rope", {blocks((size_t)tokens * heads * ((half + 7) / 8), 256), 1, 1}, {256, 1, 1}, 0}, qkv.ptr(), dat.ptr(), dcs.ptr(),
+    c.device.run({"rope", {blocks((size_t)tokens * heads * ((half + 7) / 8), 512), 1, 1}, {256, 1, 1}, 0}, qkv.ptr(), dat.ptr(), dcs.ptr(),
                  dsn.ptr(), (long long)tokens, stride, heads, d, sign);
     c.close(sign > 0 ? "forward" : "backward", widen(qkv.get()), want, 3e-3);
   }

@@ -324,7 +324,7 @@ void bandwidth(Timer& t, long tokens, long width) {
   if (width % 64 == 0) {
     Buffer<uint32_t> positions(t.device, std::vector<uint32_t>((size_t)tokens, 0));
     Buffer<float> table(t.device, std::vector<float>(32, 0.7f));
-    row("rope", 4, t.run(shape, {"rope", {blocks(n / 16, 256), 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), positions.ptr(), table.ptr(), table.ptr(), rows,
+    row("rope", 4, t.run(shape, {"rope", {blocks(n / 16, 512), 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), positions.ptr(), table.ptr(), table.ptr(), rows,
                          w, w / 64, 64, 1.0f));
   }
 }

@@ -545,7 +545,7 @@ impl Backend for Cuda {
             ];
             let chunks = shape.head_dim.div_ceil(16);
             let items = shape.tokens() * (shape.heads + shape.kv_heads) * chunks;
-            self.each("rope", items, &mut arguments)
+            self.launch("rope", [items.div_ceil(512), 1, 1], 256, 0, &mut arguments)
         });
     }
 
