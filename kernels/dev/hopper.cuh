@@ -35,11 +35,12 @@ inline void bulk_wait() {
 inline void fence_async_global() {}
 // Blocks run one after the other there: a turn that has not come never will.
 inline bool turn_is(const u32* turn, u32 value, host::Site s = MIDC_HERE) {
-  if (*turn != value) host::fail(s, "a turn that does not come: it is %u, not %u", *turn, value);
+  const u32 now = __atomic_load_n(turn, __ATOMIC_ACQUIRE);
+  if (now != value) host::fail(s, "a turn that does not come: it is %u, not %u", now, value);
   return true;
 }
-inline void pass_turn(u32* turn, u32 value) { *turn = value; }
-inline u32 take_number(u32* next) { return (*next)++; }
+inline void pass_turn(u32* turn, u32 value) { __atomic_store_n(turn, value, __ATOMIC_RELEASE); }
+inline u32 take_number(u32* next) { return __atomic_fetch_add(next, 1u, __ATOMIC_RELAXED); }
 inline void named_barrier(int id, int threads, host::Site s = MIDC_HERE) { host::barrier(id, threads, s); }
 inline void named_barrier_arrive(int id, int threads, host::Site s = MIDC_HERE) { host::barrier_arrive(id, threads, s); }
 template <int N>
