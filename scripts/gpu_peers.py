@@ -499,7 +499,7 @@ def table(file, value):
     if copied:
         say(f"a copy: {copied / 1e9:.4g} GB/s, read and written")
     if value["times"]:
-        say(f"\n{'operation':28} {'shape':22} {'us':>8} {'ours':>13} {'PyTorch':>13} {'ratio':>5} {'error':>8}")
+        say(f"\n{'operation':34} {'shape':22} {'us':>8} {'ours':>13} {'PyTorch':>13} {'ratio':>5} {'error':>8}")
     for row in value["times"]:
         amount, unit, scale = (row["flops"], "TFLOP/s", 1e12) if "flops" in row else (row["bytes"], "GB/s", 1e9)
         other = row.get("peer_seconds")
@@ -509,7 +509,7 @@ def table(file, value):
             theirs, ratio = "copy", f"{amount / row['seconds'] / copied:.2f}"
         error = "" if "error" not in row else f"{row['error']:.1e}" + ("!" if row["error"] > row["cap"] else "")
         ours = f"{amount / row['seconds'] / scale:.4g} {unit}"
-        say(f"{row['op'][:28]:28} {row['shape']:22} {1e6 * row['seconds']:8.0f} {ours:>13} {theirs:>13} {ratio:>5} {error:>8}")
+        say(f"{row['op'][:34]:34} {row['shape']:22} {1e6 * row['seconds']:8.0f} {ours:>13} {theirs:>13} {ratio:>5} {error:>8}")
     if value["faults"]:
         say("\nfaults:")
     for line in value["faults"][:25]:
