@@ -302,13 +302,13 @@ void bandwidth(Timer& t, long tokens, long width) {
   // As norm.rs launches it.
   const int w = (int)width, warps = std::max(1, std::min(8, 8192 / w));
   const unsigned shares = std::min(blocks(tokens, warps), std::min(2112u / warps, 1056u));
-  Buffer<float> partial(t.device, (size_t)shares * width);
+  const unsigned by_row = std::min((unsigned)tokens, 528u);
+  Buffer<float> partial(t.device, (size_t)std::max(shares, by_row) * width);
   auto row = [&](const char* op, double bytes, double seconds) { t.row(op, shape, seconds, "bytes", bytes * n); };
   row("rmsnorm_forward", 8, t.run(shape, {"rmsnorm_forward", {blocks(tokens, 8), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), weight.ptr(),
                                   kept.ptr(), y.ptr(), rstd.ptr(), rows, w, 0, 1, w, 1e-5f));
   row("adamw_f32", 30, t.run(shape, {"adamw_f32", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), wide.ptr(), moment.ptr(), second.ptr(),
                              y.ptr(), (float*)nullptr, items, 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 1.0f, 1.0f));
-  const unsigned by_row = std::min((unsigned)tokens, 528u);
   row("rmsnorm_rows_backward", 14, t.run(shape, {"rmsnorm_rows_backward", {by_row, 1, 1}, {128u * ((w + 2047) / 2048), 1, 1}, 0}, kept.ptr(),
                                          weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w));
   row("rmsnorm_backward", 14, t.run(shape, {"rmsnorm_backward", {shares, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * width * 4},
