@@ -290,12 +290,7 @@ KERNEL(attention_delta, 256, 4)
   float sum = 0.0f;
   if (inside && at * 8 < head_dim) {
     const long long from = (long long)item * head_dim + at * 8;
-    const Quad a = *(const Quad*)(out + from), b = *(const Quad*)(grad_out + from);
-#pragma unroll
-    for (int c = 0; c < 4; c++) {
-      sum = fma_rn(bf16_low(a.v[c]), bf16_low(b.v[c]), sum);
-      sum = fma_rn(bf16_high(a.v[c]), bf16_high(b.v[c]), sum);
-    }
+    sum = dot_of_eight(out + from, grad_out + from);
   }
   for (int step = lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(WARP_ALL, sum, step);
   if (!inside || at != 0) return;

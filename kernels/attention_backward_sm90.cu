@@ -198,8 +198,7 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   float dk[D / 2], dv[D / 2], s[QUERIES / 2], dp[QUERIES / 2];
   u32 p[QUERIES / 16][4], ds[QUERIES / 16][4];
   // Products of 64 columns would wait for shared memory, were their left operands there too.
-  constexpr bool HELD = D == 64;
-  u32 held_k[HELD ? D / 16 : 1][4], held_v[HELD ? D / 16 : 1][4];
+  u32 held_k[D / 16][4], held_v[D / 16][4];
 #pragma unroll
   for (int j = 0; j < D / 2; j++) dk[j] = dv[j] = 0.0f;
 
@@ -208,18 +207,12 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   // Starts Sᵀ, from the tile of queries.
   auto start = [&]() {
     mbarrier_wait(&q_full[qs], q_use);
-    if constexpr (HELD)
-      scores<D, QUERIES>(s, held_k, tiles_q + qs * Tile::BYTES);
-    else
-      scores<D, OWNED, QUERIES>(s, tile_k, w * 64, tiles_q + qs * Tile::BYTES);
+    scores<D, QUERIES>(s, held_k, tiles_q + qs * Tile::BYTES);
   };
   // Starts dPᵀ, from the tile of their gradients.
   auto start_gradients = [&]() {
     mbarrier_wait(&o_full[step & 1], step >> 1 & 1);
-    if constexpr (HELD)
-      scores<D, QUERIES>(dp, held_v, tiles_o + (step & 1) * Tile::BYTES);
-    else
-      scores<D, OWNED, QUERIES>(dp, tile_v, w * 64, tiles_o + (step & 1) * Tile::BYTES);
+    scores<D, QUERIES>(dp, held_v, tiles_o + (step & 1) * Tile::BYTES);
   };
   // Turns S into P.
   auto probabilities = [&]() {
@@ -280,10 +273,8 @@ __device__ __forceinline__ void backward_kv(const TensorMap* map, const TensorMa
   };
 
   mbarrier_wait(own_full, 0);
-  if constexpr (HELD) {
-    Own::operands(held_k, tile_k, w * 64 + warp * 16, lane);
-    Own::operands(held_v, tile_v, w * 64 + warp * 16, lane);
-  }
+  Own::operands(held_k, tile_k, w * 64 + warp * 16, lane);
+  Own::operands(held_v, tile_v, w * 64 + warp * 16, lane);
   start();
   start_gradients();
   wgmma_wait<1>();
@@ -415,9 +406,6 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
   }
   float dq[D / 2], s[KEYS / 2], dp[KEYS / 2];
   u32 ds[KEYS / 16][4];
-  // Narrow tiles of keys would wait for shared memory, were their left operands there too.
-  constexpr bool HELD = KEYS == 64;
-  u32 q[HELD ? D / 16 : 1][4], g[HELD ? D / 16 : 1][4];
 #pragma unroll
   for (int j = 0; j < D / 2; j++) dq[j] = 0.0f;
 
@@ -425,15 +413,9 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
   // Starts S and dP.
   auto start = [&]() {
     mbarrier_wait(&k_full[ks], k_use);
-    if constexpr (HELD)
-      scores<D, KEYS>(s, q, tiles_k + ks * Tile::BYTES);
-    else
-      scores<D, OWNED, KEYS>(s, tile_q, w * 64, tiles_k + ks * Tile::BYTES);
+    scores<D, OWNED, KEYS>(s, tile_q, w * 64, tiles_k + ks * Tile::BYTES);
     mbarrier_wait(&v_full[vs], v_use);
-    if constexpr (HELD)
-      scores<D, KEYS>(dp, g, tiles_v + vs * Tile::BYTES);
-    else
-      scores<D, OWNED, KEYS>(dp, tile_o, w * 64, tiles_v + vs * Tile::BYTES);
+    scores<D, OWNED, KEYS>(dp, tile_o, w * 64, tiles_v + vs * Tile::BYTES);
   };
   // Starts dQ += dS·K.
   auto add = [&](int at) { multiply<KEYS / 16, D, KEYS>(dq, ds, tiles_k + at * Tile::BYTES); };
@@ -464,10 +446,6 @@ __device__ __forceinline__ void backward_q(const TensorMap* map, const TensorMap
   };
 
   mbarrier_wait(own_full, 0);
-  if constexpr (HELD) {
-    Own::operands(q, tile_q, w * 64 + warp * 16, lane);
-    Own::operands(g, tile_o, w * 64 + warp * 16, lane);
-  }
   start();
   wgmma_wait<0>();
   wgmma_settle(s);

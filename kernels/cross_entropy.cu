@@ -15,13 +15,6 @@ constexpr int THREADS = 256, WARPS = 8;
 constexpr u32 IGNORE = 0xffffffffu;
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
-// Eight values, as two accesses.
-struct Eight {
-  Quad low, high;
-  __device__ __forceinline__ float at(int i) const { return __uint_as_float(i < 4 ? low.v[i & 3] : high.v[i & 3]); }
-};
-__device__ __forceinline__ Eight load_eight(const float* x) { return Eight{*(const Quad*)x, *(const Quad*)(x + 4)}; }
-
 // Takes eight values into a maximum and Σ 2^((x − maximum) · log2 e). NaN never becomes the maximum, but reaches the sum.
 __device__ __forceinline__ void take(const Eight& v, float& m, float& s) {
   float peak = m;
@@ -41,18 +34,18 @@ __device__ __forceinline__ void row_softmax(const float* x, int vocab, float* sc
   int i = threadIdx.x * 8;
   // Two steps at a time, so that four loads are under way.
   for (; i + STEP + 8 <= vocab; i += 2 * STEP) {
-    const Eight a = load_eight(x + i), b = load_eight(x + i + STEP);
+    const Eight a = Eight::load(x + i), b = Eight::load(x + i + STEP);
     take(a, m, s);
     take(b, m, s);
   }
   for (; i < vocab; i += STEP) {
-    Eight a = {{{0xff800000u, 0xff800000u, 0xff800000u, 0xff800000u}}, {{0xff800000u, 0xff800000u, 0xff800000u, 0xff800000u}}};
+    Eight a = {{{{0xff800000u, 0xff800000u, 0xff800000u, 0xff800000u}}, {{0xff800000u, 0xff800000u, 0xff800000u, 0xff800000u}}}};
     if (i + 8 <= vocab) {
-      a = load_eight(x + i);
+      a = Eight::load(x + i);
     } else {
 #pragma unroll
       for (int j = 0; j < 8; j++)
-        if (i + j < vocab) (j < 4 ? a.low : a.high).v[j & 3] = __float_as_uint(x[i + j]);
+        if (i + j < vocab) a.q[j >> 2].v[j & 3] = __float_as_uint(x[i + j]);
     }
     take(a, m, s);
   }
@@ -100,7 +93,7 @@ KERNEL(cross_entropy_backward, 256, 4)
   // written; a step's bf16 values lie before the f32 ones of the next, which are fetched ahead.
   constexpr int STEP = THREADS * 8;
   const float base = largest * LOG2E;
-  auto fetch = [&](int i) { return i < (int)ld ? load_eight(x + i) : Eight{}; };
+  auto fetch = [&](int i) { return i < (int)ld ? Eight::load(x + i) : Eight{}; };
   Eight now = fetch(threadIdx.x * 8);
   for (int i0 = 0; i0 < (int)ld; i0 += STEP) {
     const int i = i0 + (int)threadIdx.x * 8;

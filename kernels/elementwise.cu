@@ -9,11 +9,6 @@ constexpr int EIGHT = 8;
 __device__ __forceinline__ bool together(long long begin, long long n, u64 addresses) {
   return begin + EIGHT <= n && (addresses & 15) == 0;
 }
-struct Eight {
-  Quad q[2];
-  __device__ __forceinline__ float at(int i) const { return __uint_as_float(q[i >> 2].v[i & 3]); }
-  static __device__ __forceinline__ Eight load(const float* p) { return Eight{{*(const Quad*)p, *(const Quad*)(p + 4)}}; }
-};
 __device__ __forceinline__ void store(float* to, const float (&v)[EIGHT]) {
 #pragma unroll
   for (int i = 0; i < EIGHT; i += 4)

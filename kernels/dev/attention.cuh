@@ -60,6 +60,18 @@ __device__ __forceinline__ int first_blind(const u32* __restrict__ attend_from, 
   return begin;
 }
 
+/// Σ a ∘ b of eight bf16 values each, 16-byte aligned.
+__device__ __forceinline__ float dot_of_eight(const u16* a, const u16* b) {
+  const Quad x = *(const Quad*)a, y = *(const Quad*)b;
+  float sum = 0.0f;
+#pragma unroll
+  for (int c = 0; c < 4; c++) {
+    sum = fma_rn(bf16_low(x.v[c]), bf16_low(y.v[c]), sum);
+    sum = fma_rn(bf16_high(x.v[c]), bf16_high(y.v[c]), sum);
+  }
+  return sum;
+}
+
 /// Turns a row of wgmma accumulators of D columns by the negative angles: RoPE backwards, halves as in rope.cu. `h`: which of
 /// the two rows a lane has.
 template <int D>

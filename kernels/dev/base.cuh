@@ -137,6 +137,13 @@ __device__ __forceinline__ void store_vector(void* to, const Pair& p) {
 }
 #endif
 
+/// Eight f32 values in a row, as two accesses.
+struct Eight {
+  Quad q[2];
+  __device__ __forceinline__ float at(int i) const { return __uint_as_float(q[i >> 2].v[i & 3]); }
+  static __device__ __forceinline__ Eight load(const float* from) { return Eight{{*(const Quad*)from, *(const Quad*)(from + 4)}}; }
+};
+
 /// Sum over the warp, the same bits in every lane.
 __device__ __forceinline__ float warp_sum(float v) {
 #pragma unroll
