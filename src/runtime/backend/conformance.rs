@@ -4,7 +4,7 @@
 
 use half::bf16;
 
-use super::cpu::{Cpu, Element};
+use super::cpu::{Cpu, Element, Like};
 use super::reference::Reference;
 use super::{AdamW, AttentionShape, Backend, LossShape, NormShape};
 use crate::runtime::batch::IGNORE;
@@ -113,10 +113,9 @@ fn check(case: &impl Case) {
 /// On the CPU with narrow values of one format: with and without the kernels of this processor, and
 /// whatever the number of threads.
 fn format<E: Element>(case: &impl Case, expected: &Outputs, tolerance: f64) {
-    let fast = [1, 3].map(|threads| Cpu::<E>::new(Some(threads)).unwrap());
-    let portable = [1, 3].map(|threads| Cpu::<E>::portable(Some(threads)).unwrap());
-    for (i, [single, several]) in [fast, portable].into_iter().enumerate() {
-        let name = format!("{} {}", ["fast", "portable"][i], single.describe());
+    for like in [Like::This, Like::WithoutBf16, Like::Portable] {
+        let [single, several] = [1, 3].map(|threads| Cpu::<E>::like(like, Some(threads)).unwrap());
+        let name = format!("{like:?} {}", single.describe());
         let one = case.run(&single);
         for ((output, got), (_, expected)) in one.iter().zip(expected) {
             compare(&name, &case.name(), output, got, expected, tolerance);

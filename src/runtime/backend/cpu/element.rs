@@ -3,16 +3,43 @@
 use half::bf16;
 
 use super::buffer::Plain;
+#[cfg(target_arch = "x86_64")]
+use super::simd;
 
 /// What the AVX-512 kernels ask of a format.
 #[cfg(target_arch = "x86_64")]
-pub(crate) use super::simd::Element as Kernels;
+pub(crate) trait Kernels: simd::Element + simd::Stored<Self> + simd::Stored<f32> {}
+#[cfg(target_arch = "x86_64")]
+impl<E: simd::Element + simd::Stored<E> + simd::Stored<f32>> Kernels for E {}
 
 /// Elsewhere there are none.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) trait Kernels {}
 #[cfg(not(target_arch = "x86_64"))]
 impl<E> Kernels for E {}
+
+/// What the AVX-512 kernels multiply for a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arithmetic {
+    /// Values as they are stored.
+    Own,
+    /// Values widened to f32 on their way: a processor without AVX512-BF16, or a sum of an odd number of
+    /// bf16, whose pairs must not be torn.
+    Wide,
+}
+
+/// Call a function of the kernels, generic over what is multiplied and what is stored.
+#[cfg(target_arch = "x86_64")]
+macro_rules! kernel {
+    ($arithmetic:expr, $stored:ty, $($function:ident)::+ ($($argument:expr),* $(,)?)) => {
+        match $arithmetic {
+            Arithmetic::Own => $($function)::+::<$stored, $stored>($($argument),*),
+            Arithmetic::Wide => $($function)::+::<f32, $stored>($($argument),*),
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use kernel;
 
 /// A format narrow values are stored in. Arithmetic is in f32.
 pub(crate) trait Element: Default + Send + Sync + Plain + Kernels + 'static {
@@ -27,8 +54,8 @@ pub(crate) trait Element: Default + Send + Sync + Plain + Kernels + 'static {
     fn as_f32(values: &[Self]) -> Option<&[f32]>;
     /// The same slice, where the format is f32 already.
     fn as_f32_mut(values: &mut [Self]) -> Option<&mut [f32]>;
-    /// Whether this processor has the AVX-512 kernels of the format.
-    fn has_kernels() -> bool;
+    /// By what the AVX-512 kernels sum over `k` values of the format, if this processor has them.
+    fn arithmetic(k: usize) -> Option<Arithmetic>;
 }
 
 impl Element for f32 {
@@ -52,11 +79,11 @@ impl Element for f32 {
         Some(values)
     }
 
-    fn has_kernels() -> bool {
+    fn arithmetic(_k: usize) -> Option<Arithmetic> {
         #[cfg(target_arch = "x86_64")]
-        return super::simd::has_f32();
+        return simd::has_f32().then_some(Arithmetic::Own);
         #[cfg(not(target_arch = "x86_64"))]
-        false
+        None
     }
 }
 
@@ -85,11 +112,18 @@ impl Element for bf16 {
         None
     }
 
-    fn has_kernels() -> bool {
+    fn arithmetic(k: usize) -> Option<Arithmetic> {
         #[cfg(target_arch = "x86_64")]
-        return super::simd::has_bf16();
+        return if simd::has_bf16() && k.is_multiple_of(2) {
+            Some(Arithmetic::Own)
+        } else {
+            simd::has_f32().then_some(Arithmetic::Wide)
+        };
         #[cfg(not(target_arch = "x86_64"))]
-        false
+        {
+            let _ = k;
+            None
+        }
     }
 }
 

@@ -1,9 +1,11 @@
-//! The three products of a linear layer: by the AVX-512 kernels of the format where the processor has
-//! them, else by the portable f32 product, which other formats reach through f32 copies.
+//! The three products of a linear layer: by the AVX-512 kernels where the processor has them, else by the
+//! portable f32 product, which other formats reach through f32 copies.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::element::Element;
+#[cfg(target_arch = "x86_64")]
+use super::element::kernel;
+use super::element::{Arithmetic, Element};
 use super::pointwise;
 use super::pool::Pool;
 use super::product::{View, product};
@@ -63,9 +65,38 @@ pub(super) struct Exponentials<'a, E> {
 /// Grown to the largest, then reused.
 #[derive(Default)]
 pub(super) struct Products {
-    /// Leave the AVX-512 kernels aside, to test what other processors run.
-    pub(super) portable: bool,
+    /// Which processor's kernels are to run, to test what others do.
+    pub(super) like: Like,
     buffers: Mutex<Buffers>,
+}
+
+/// A processor to run like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Like {
+    /// The one at hand.
+    #[default]
+    This,
+    /// One with AVX-512, but no product of bf16.
+    #[cfg(test)]
+    WithoutBf16,
+    /// One without AVX-512.
+    #[cfg(test)]
+    Portable,
+}
+
+impl Like {
+    /// By what its kernels sum over `k` values of the format, if it has any.
+    pub(crate) fn arithmetic<E: Element>(self, k: usize) -> Option<Arithmetic> {
+        match self {
+            Like::This => E::arithmetic(k),
+            #[cfg(test)]
+            Like::WithoutBf16 if size_of::<E>() == 2 => E::arithmetic(k).map(|_| Arithmetic::Wide),
+            #[cfg(test)]
+            Like::WithoutBf16 => E::arithmetic(k),
+            #[cfg(test)]
+            Like::Portable => None,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -81,11 +112,6 @@ impl Products {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the kernels can sum over `k` values of this format: pairs must not be torn.
-    fn has_kernels<E: Element>(&self, k: usize) -> bool {
-        !self.portable && E::has_kernels() && k.is_multiple_of(4 / size_of::<E>())
-    }
-
     pub(super) fn bytes(&self) -> u64 {
         let buffers = self.lock();
         let wide: u64 = buffers.wide.iter().map(|b| 4 * b.capacity() as u64).sum();
@@ -99,9 +125,9 @@ impl Products {
     pub(super) fn forward<E: Element>(&self, pool: &Pool, s: Shape, x: &[E], w: &[f32], y: &mut [E]) {
         let mut buffers = self.lock();
         #[cfg(target_arch = "x86_64")]
-        if self.has_kernels::<E>(s.inputs) {
+        if let Some(arithmetic) = self.like.arithmetic::<E>(s.inputs) {
             let packed = &mut buffers.packed;
-            return pool.run(|| gemm::linear(packed, s, x, w, Out::Narrow(y)));
+            return pool.run(|| kernel!(arithmetic, E, gemm::linear(packed, s, x, w, Out::Narrow(y))));
         }
         let [a, b] = &mut buffers.wide;
         let x = widen(pool, x, s.rows * s.inputs, a);
@@ -123,10 +149,10 @@ impl Products {
     ) {
         let mut buffers = self.lock();
         #[cfg(target_arch = "x86_64")]
-        if self.has_kernels::<E>(s.inputs) {
+        if let Some(arithmetic) = self.like.arithmetic::<E>(s.inputs) {
             let packed = &mut buffers.packed;
-            let out = if add { Out::<E>::Add(y) } else { Out::Wide(y) };
-            return pool.run(|| gemm::linear(packed, s, x, w, out));
+            let out = if add { Out::Add(y) } else { Out::Wide(y) };
+            return pool.run(|| kernel!(arithmetic, E, gemm::linear(packed, s, x, w, out)));
         }
         let x = widen(pool, x, s.rows * s.inputs, &mut buffers.wide[0]);
         pool.run(|| {
@@ -147,9 +173,9 @@ impl Products {
     ) {
         let mut buffers = self.lock();
         #[cfg(target_arch = "x86_64")]
-        if self.has_kernels::<E>(s.inputs) {
+        if let Some(arithmetic) = self.like.arithmetic::<E>(s.inputs) {
             let packed = &mut buffers.packed;
-            return pool.run(|| logits::exponentials(packed, s, x, w, targets, to));
+            return pool.run(|| kernel!(arithmetic, E, logits::exponentials(packed, s, x, w, targets, to)));
         }
         let Exponentials { values, parts, of_target } = to;
         let [a, b] = &mut buffers.wide;
@@ -208,10 +234,10 @@ impl Products {
     ) {
         let mut buffers = self.lock();
         #[cfg(target_arch = "x86_64")]
-        if self.has_kernels::<E>(s.outputs) {
+        if let Some(arithmetic) = self.like.arithmetic::<E>(s.outputs) {
             let packed = &mut buffers.packed;
             return pool.run(|| {
-                gemm::linear_input_grad(packed, s, grad_y, w, Out::Narrow(grad_x));
+                kernel!(arithmetic, E, gemm::linear_input_grad(packed, s, grad_y, w, Out::Narrow(grad_x)));
             });
         }
         let [a, b] = &mut buffers.wide;
@@ -234,10 +260,11 @@ impl Products {
     ) {
         let mut buffers = self.lock();
         #[cfg(target_arch = "x86_64")]
-        if self.has_kernels::<E>(4) {
+        // A last token without another beside it is paired with zeros.
+        if let Some(arithmetic) = self.like.arithmetic::<E>(s.rows.next_multiple_of(2)) {
             let packed = &mut buffers.packed;
             return pool.run(|| {
-                gemm::linear_weight_grad(packed, s, grad_y, x, accumulate, grad_w);
+                kernel!(arithmetic, E, gemm::linear_weight_grad(packed, s, grad_y, x, accumulate, grad_w));
             });
         }
         let [a, b] = &mut buffers.wide;

@@ -25,7 +25,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{AdamW, AttentionShape, Backend, Load, LossShape, NormShape};
 use crate::runtime::engine::EngineError;
 use buffer::{Buffer, Slab};
+use element::Arithmetic;
 pub(crate) use element::Element;
+#[cfg(target_arch = "x86_64")]
+use element::kernel;
+#[cfg(test)]
+pub(crate) use linear::Like;
 use linear::Shape;
 use pool::Pool;
 
@@ -55,18 +60,12 @@ impl<E: Element> Cpu<E> {
 }
 
 impl<E: Element> Cpu<E> {
-    /// The same without the AVX-512 kernels: what other processors run.
+    /// The same with the kernels that another processor runs.
     #[cfg(test)]
-    pub(crate) fn portable(threads: Option<usize>) -> Result<Self, EngineError> {
+    pub(crate) fn like(like: Like, threads: Option<usize>) -> Result<Self, EngineError> {
         let mut cpu = Self::new(threads)?;
-        cpu.products.portable = true;
+        cpu.products.like = like;
         Ok(cpu)
-    }
-
-    /// Whether the kernels take this shape: pairs of a head must not be torn.
-    #[cfg(target_arch = "x86_64")]
-    fn has_attention_kernels(&self, shape: AttentionShape) -> bool {
-        !self.products.portable && E::has_kernels() && shape.head_dim.is_multiple_of(4 / size_of::<E>())
     }
 }
 
@@ -81,8 +80,8 @@ impl<E: Element> Backend for Cpu<E> {
 
     fn describe(&self) -> String {
         let threads = self.pool.threads();
-        let level = match (self.products.portable, E::has_kernels(), size_of::<E>()) {
-            (false, true, 2) => "avx512bf16".into(),
+        let level = match (self.products.like.arithmetic::<E>(2), size_of::<E>()) {
+            (Some(Arithmetic::Own), 2) => "avx512bf16".into(),
             _ => format!("{:?}", vectorise::level()).to_lowercase(),
         };
         format!("cpu {} ({level}, {threads} threads)", E::NAME)
@@ -342,11 +341,15 @@ impl<E: Element> Backend for Cpu<E> {
         log_sum: &mut Buffer<f32>,
     ) {
         #[cfg(target_arch = "x86_64")]
-        if self.has_attention_kernels(shape) {
+        if let Some(arithmetic) = self.products.like.arithmetic::<E>(shape.head_dim) {
             let mut guard = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
             let work = &mut *guard;
             return self.pool.run(|| {
-                simd::attention::forward(work, &shape, qkv, attend_from, out, log_sum);
+                kernel!(
+                    arithmetic,
+                    E,
+                    simd::attention::forward(work, &shape, qkv, attend_from, out, log_sum)
+                );
             });
         }
         attention::forward(&self.pool, shape, qkv, attend_from, out, log_sum);
@@ -363,11 +366,24 @@ impl<E: Element> Backend for Cpu<E> {
         grad_qkv: &mut Buffer<E>,
     ) {
         #[cfg(target_arch = "x86_64")]
-        if self.has_attention_kernels(shape) {
+        if let Some(arithmetic) = self.products.like.arithmetic::<E>(shape.head_dim) {
             let mut guard = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
             let work = &mut *guard;
             return self.pool.run(|| {
-                simd::attention::backward(work, &shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
+                kernel!(
+                    arithmetic,
+                    E,
+                    simd::attention::backward(
+                        work,
+                        &shape,
+                        qkv,
+                        out,
+                        log_sum,
+                        attend_from,
+                        grad_out,
+                        grad_qkv
+                    )
+                );
             });
         }
         attention::backward(&self.pool, shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);

@@ -1,14 +1,16 @@
-//! The two element types of the kernels and how sixteen of them move through a register.
+//! The two element types of the kernels, what they are stored as, and how sixteen of them move through a
+//! register.
 
 use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::PANEL;
 use super::exp::exp2;
-use super::micro::{self, Tile};
+use super::micro::{self, Tile, Write};
+use super::pack::PackAs;
+use super::{PANEL, Step};
 
-/// f32 or bf16.
+/// What the kernels multiply: f32, or pairs of bf16.
 ///
 /// # Safety
 /// The unsafe methods need the processor features of `has_f32` (kernels of bf16: `has_bf16`) and
@@ -17,10 +19,6 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Consecutive values of the summed dimension in one step.
     const GROUP: usize;
 
-    /// Sixteen values as f32; lanes outside `mask` are 0 and not read.
-    unsafe fn load(from: *const Self, mask: __mmask16) -> __m512;
-    /// Round sixteen f32 and store the lanes of `mask`.
-    unsafe fn store(to: *mut Self, value: __m512, mask: __mmask16);
     /// Round two times sixteen f32 and store them one after the other.
     unsafe fn store_two(to: *mut Self, low: __m512, high: __m512);
     /// Round sixteen columns of two consecutive rows, the first of even number, and store them as steps of
@@ -34,16 +32,50 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
         first: __m512,
         second: __m512,
     );
-    /// Bits of sixteen values of `from`, one to a lane.
-    unsafe fn lanes(from: *const Self, mask: __mmask16) -> __m512i;
     /// Sixteen f32 rounded, one to a lane.
     unsafe fn lanes_of(value: __m512) -> __m512i;
     /// One step of sixteen columns from the lanes of `GROUP` consecutive rows.
     unsafe fn step(first: __m512i, second: __m512i) -> __m512i;
-    /// Sixteen steps from `count ≤ 16·GROUP` consecutive values of one row.
-    unsafe fn row_steps(from: *const Self, count: usize) -> __m512i;
-    /// As `row_steps`, rounding from f32.
+    /// Sixteen steps from `count ≤ 16·GROUP` consecutive f32, rounded.
     unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i;
+    /// 2^x for x ≤ 100, as exactly as the type can tell.
+    unsafe fn exp2(x: __m512) -> __m512;
+    /// `micro::row` of this type.
+    unsafe fn row_kernel(rows: usize, steps: usize, a: *const Self, lda: usize, b: *const u8, c: Tile);
+    /// `micro::slice` of this type.
+    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile);
+    /// `micro::column` of this type.
+    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile);
+}
+
+/// What narrow values are stored as, for kernels that multiply `E`: `E` itself, or bf16 for a processor
+/// that multiplies f32 alone.
+///
+/// # Safety
+/// As for [`Element`].
+pub(crate) trait Stored<E: Element>: PackAs<E> {
+    /// How a tile is written as stored values.
+    const WRITE: Write;
+
+    /// Sixteen values as f32; lanes outside `mask` are 0 and not read.
+    unsafe fn load(from: *const Self, mask: __mmask16) -> __m512;
+    /// Round sixteen f32 and store the lanes of `mask`.
+    unsafe fn store(to: *mut Self, value: __m512, mask: __mmask16);
+    /// `rows` rows of `values`, `ld` apart, as the row kernel reads them, and how far apart it finds them:
+    /// where they lie, or copied to `scratch`.
+    unsafe fn rows(
+        from: *const Self,
+        ld: usize,
+        rows: usize,
+        values: usize,
+        scratch: &mut [Step],
+    ) -> (*const E, usize);
+    /// Steps of scratch that [`Stored::rows`] wants.
+    fn room(rows: usize, values: usize) -> usize;
+    /// `count` rows of `d` values, `ld` apart, one after the other. In place, rows a power of two apart
+    /// would fall into a few sets of the first-level cache.
+    unsafe fn gather(count: usize, d: usize, from: *const Self, ld: usize, to: *mut E);
+
     /// Round sixteen values at most.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn round_from(from: &[f32], to: &mut [Self]) {
@@ -52,12 +84,6 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
         // SAFETY: by the caller; the mask names the values of both.
         unsafe { Self::store(to.as_mut_ptr(), _mm512_maskz_loadu_ps(mask, from.as_ptr()), mask) }
     }
-    /// 2^x for x ≤ 100, as exactly as the type can tell.
-    unsafe fn exp2(x: __m512) -> __m512;
-    /// `micro::row` of this type.
-    unsafe fn row_kernel(rows: usize, steps: usize, a: *const Self, lda: usize, b: *const u8, c: Tile);
-    /// `micro::column` of this type.
-    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile);
 }
 
 /// The first `count` of sixteen lanes.
@@ -66,7 +92,7 @@ pub(super) fn first(count: usize) -> __mmask16 {
 }
 
 /// The first `count` of 32 lanes.
-fn first32(count: usize) -> __mmask32 {
+pub(super) fn first32(count: usize) -> __mmask32 {
     if count >= 32 { !0 } else { (1u32 << count) - 1 }
 }
 
@@ -91,6 +117,19 @@ unsafe fn round(value: __m512) -> __m256i {
         );
     }
     rounded
+}
+
+/// As [`round`] on any processor; denormals are kept.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn round_by_arithmetic(value: __m512) -> __m256i {
+    let bits = _mm512_castps_si512(value);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    // Rounding could carry a NaN's payload over into an infinity.
+    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
+    let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
+    _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded))
 }
 
 /// As [`round`] for two times sixteen.
@@ -136,20 +175,6 @@ impl Element for f32 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn load(from: *const f32, mask: __mmask16) -> __m512 {
-        // SAFETY: by the caller.
-        unsafe { _mm512_maskz_loadu_ps(mask, from) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store(to: *mut f32, value: __m512, mask: __mmask16) {
-        // SAFETY: by the caller.
-        unsafe { _mm512_mask_storeu_ps(to, mask, value) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn store_two(to: *mut f32, low: __m512, high: __m512) {
         // SAFETY: by the caller.
         unsafe {
@@ -187,13 +212,6 @@ impl Element for f32 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn lanes(from: *const f32, mask: __mmask16) -> __m512i {
-        // SAFETY: by the caller.
-        unsafe { _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, from)) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn lanes_of(value: __m512) -> __m512i {
         _mm512_castps_si512(value)
     }
@@ -206,16 +224,9 @@ impl Element for f32 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn row_steps(from: *const f32, count: usize) -> __m512i {
-        // SAFETY: by the caller.
-        unsafe { f32::lanes(from, first(count)) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i {
         // SAFETY: by the caller.
-        unsafe { f32::lanes(from, first(count)) }
+        _mm512_castps_si512(unsafe { _mm512_maskz_loadu_ps(first(count), from) })
     }
 
     #[inline]
@@ -229,6 +240,11 @@ impl Element for f32 {
         unsafe { micro::single::row(rows, steps, a.cast(), lda * size_of::<f32>(), b, c) }
     }
 
+    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile) {
+        // SAFETY: by the caller.
+        unsafe { micro::single::slice(rows, steps, a, b, c) }
+    }
+
     unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile) {
         // SAFETY: by the caller.
         unsafe { micro::single::column(rows, steps, a, b, c) }
@@ -237,23 +253,6 @@ impl Element for f32 {
 
 impl Element for bf16 {
     const GROUP: usize = 2;
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn load(from: *const bf16, mask: __mmask16) -> __m512 {
-        // SAFETY: by the caller.
-        let lanes = unsafe { bf16::lanes(from, mask) };
-        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(lanes))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store(to: *mut bf16, value: __m512, mask: __mmask16) {
-        // SAFETY: by the caller.
-        unsafe {
-            _mm256_mask_storeu_epi16(to.cast(), mask, round(value));
-        }
-    }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
@@ -289,13 +288,6 @@ impl Element for bf16 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn lanes(from: *const bf16, mask: __mmask16) -> __m512i {
-        // SAFETY: by the caller.
-        unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast())) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn lanes_of(value: __m512) -> __m512i {
         // SAFETY: the caller vouches for `has_bf16`.
         _mm512_cvtepu16_epi32(unsafe { round(value) })
@@ -305,13 +297,6 @@ impl Element for bf16 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn step(first: __m512i, second: __m512i) -> __m512i {
         _mm512_or_si512(first, _mm512_slli_epi32::<16>(second))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn row_steps(from: *const bf16, count: usize) -> __m512i {
-        // SAFETY: by the caller.
-        unsafe { _mm512_maskz_loadu_epi16(first32(count), from.cast()) }
     }
 
     #[inline]
@@ -336,8 +321,186 @@ impl Element for bf16 {
         unsafe { micro::pairs::row(rows, steps, a.cast(), lda * size_of::<bf16>(), b, c) }
     }
 
+    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile) {
+        // SAFETY: by the caller.
+        unsafe { micro::pairs::slice(rows, steps, a, b, c) }
+    }
+
     unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile) {
         // SAFETY: by the caller.
         unsafe { micro::pairs::column(rows, steps, a, b, c) }
+    }
+}
+
+/// As [`Stored::gather`] where nothing is converted.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn copy_rows<T: Copy>(count: usize, d: usize, from: *const T, ld: usize, to: *mut T) {
+    let lines = d * size_of::<T>() / 64;
+    for i in 0..count {
+        // SAFETY: by the caller.
+        unsafe {
+            let (from, to) = (from.add(i * ld), to.add(i * d));
+            for line in 0..lines {
+                let at = line * 64 / size_of::<T>();
+                _mm512_storeu_si512(to.add(at).cast(), _mm512_loadu_si512(from.add(at).cast()));
+            }
+            let at = lines * 64 / size_of::<T>();
+            if at < d {
+                std::ptr::copy_nonoverlapping(from.add(at), to.add(at), d - at);
+            }
+        }
+    }
+}
+
+impl Stored<f32> for f32 {
+    const WRITE: Write = Write::Set;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(from: *const f32, mask: __mmask16) -> __m512 {
+        // SAFETY: by the caller.
+        unsafe { _mm512_maskz_loadu_ps(mask, from) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store(to: *mut f32, value: __m512, mask: __mmask16) {
+        // SAFETY: by the caller.
+        unsafe { _mm512_mask_storeu_ps(to, mask, value) }
+    }
+
+    #[inline]
+    unsafe fn rows(
+        from: *const f32,
+        ld: usize,
+        _rows: usize,
+        _values: usize,
+        _scratch: &mut [Step],
+    ) -> (*const f32, usize) {
+        (from, ld)
+    }
+
+    fn room(_rows: usize, _values: usize) -> usize {
+        0
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn gather(count: usize, d: usize, from: *const f32, ld: usize, to: *mut f32) {
+        // SAFETY: by the caller.
+        unsafe { copy_rows(count, d, from, ld, to) }
+    }
+}
+
+impl Stored<bf16> for bf16 {
+    const WRITE: Write = Write::Rounded;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(from: *const bf16, mask: __mmask16) -> __m512 {
+        // SAFETY: by the caller.
+        let lanes = unsafe { <bf16 as PackAs<bf16>>::lanes(from, mask) };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(lanes))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store(to: *mut bf16, value: __m512, mask: __mmask16) {
+        // SAFETY: by the caller.
+        unsafe {
+            _mm256_mask_storeu_epi16(to.cast(), mask, round(value));
+        }
+    }
+
+    #[inline]
+    unsafe fn rows(
+        from: *const bf16,
+        ld: usize,
+        _rows: usize,
+        _values: usize,
+        _scratch: &mut [Step],
+    ) -> (*const bf16, usize) {
+        (from, ld)
+    }
+
+    fn room(_rows: usize, _values: usize) -> usize {
+        0
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn gather(count: usize, d: usize, from: *const bf16, ld: usize, to: *mut bf16) {
+        // SAFETY: by the caller.
+        unsafe { copy_rows(count, d, from, ld, to) }
+    }
+}
+
+/// For processors that have no product of bf16: values are widened on their way to the kernels, which
+/// need not round weights then.
+impl Stored<f32> for bf16 {
+    const WRITE: Write = Write::Rounded;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn load(from: *const bf16, mask: __mmask16) -> __m512 {
+        // SAFETY: by the caller.
+        unsafe { <bf16 as Stored<bf16>>::load(from, mask) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn store(to: *mut bf16, value: __m512, mask: __mmask16) {
+        // SAFETY: by the caller.
+        unsafe { _mm256_mask_storeu_epi16(to.cast(), mask, round_by_arithmetic(value)) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn rows(
+        from: *const bf16,
+        ld: usize,
+        rows: usize,
+        values: usize,
+        scratch: &mut [Step],
+    ) -> (*const f32, usize) {
+        assert!(scratch.len() >= <bf16 as Stored<f32>>::room(rows, values));
+        let (to, stride) = (scratch.as_mut_ptr().cast::<f32>(), odd_lines(values));
+        for i in 0..rows {
+            // SAFETY: by the caller; there is room for as many rows.
+            unsafe { widen(values, from.add(i * ld), to.add(i * stride)) }
+        }
+        (to, stride)
+    }
+
+    fn room(rows: usize, values: usize) -> usize {
+        (rows * odd_lines(values)).div_ceil(PANEL)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn gather(count: usize, d: usize, from: *const bf16, ld: usize, to: *mut f32) {
+        for i in 0..count {
+            // SAFETY: by the caller.
+            unsafe { widen(d, from.add(i * ld), to.add(i * d)) }
+        }
+    }
+}
+
+/// f32 from one row of so many to the next, an odd number of cache lines: rows a power of two apart would
+/// fall into a few sets of the first-level cache.
+fn odd_lines(values: usize) -> usize {
+    16 * (values.div_ceil(16) | 1)
+}
+
+/// `count` values as f32.
+///
+/// # Safety
+/// Needs `has_f32`; both hold as many.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn widen(count: usize, from: *const bf16, to: *mut f32) {
+    for at in (0..count).step_by(16) {
+        let mask = first(count - at);
+        // SAFETY: by the caller; masked lanes are not touched.
+        unsafe { _mm512_mask_storeu_ps(to.add(at), mask, <bf16 as Stored<f32>>::load(from.add(at), mask)) }
     }
 }

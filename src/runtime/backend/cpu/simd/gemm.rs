@@ -1,18 +1,20 @@
 //! The three products of a linear layer, on packed panels.
 
+use std::marker::PhantomData;
+
 use rayon::prelude::*;
 
-use super::element::Element;
-use super::micro::{COLUMNS, ROWS, Tile, Write};
-use super::pack::{self, Weight, panels, steps};
+use super::element::{Element, Stored};
+use super::micro::{ROWS, Tile, Write};
+use super::pack::{self, SliceStep, Weight, panels, steps};
 use super::{PANEL, Shared, Step, Workspace, room};
 use crate::runtime::backend::cpu::linear::Shape;
 
 /// Where a product goes.
 #[derive(Debug)]
-pub(crate) enum Out<'a, E> {
-    /// Rounded to the element type.
-    Narrow(&'a mut [E]),
+pub(crate) enum Out<'a, S> {
+    /// Rounded to what narrow values are stored as.
+    Narrow(&'a mut [S]),
     /// In f32.
     Wide(&'a mut [f32]),
     /// Added to what is there, in f32.
@@ -28,9 +30,12 @@ const BLOCK_PANELS: usize = 32;
 const LONGEST_SUM: usize = 2048;
 /// Steps of B packed at once, of all panels together: 8 MiB, a share of the third-level cache.
 pub(super) const PACKED_STEPS: usize = 1 << 16;
-/// Steps of a transposed product between two visits of the accumulators in memory: a panel of A and
-/// one of B then take 128 KiB, an eighth of the second-level cache.
+/// Steps of a transposed product between two visits of the accumulators in memory: a slice of A then
+/// takes 28 KiB of the first-level cache.
 const BLOCK_STEPS: usize = 512;
+/// Slices of A that one task of a transposed product packs at most: a panel of B, 64 KiB of the
+/// second-level cache, passes all of them.
+const SLICES: usize = 4;
 
 pub(super) fn weights(w: &[f32]) -> *const Weight {
     w.as_ptr().cast()
@@ -38,11 +43,17 @@ pub(super) fn weights(w: &[f32]) -> *const Weight {
 
 /// `out = x · wᵀ`: x is `[rows, inputs]`, w is `[outputs, inputs]`.
 ///
-/// `inputs` must be even for bf16.
-pub(crate) fn linear<E: Element>(work: &mut Workspace, shape: Shape, x: &[E], w: &[f32], out: Out<'_, E>) {
+/// `inputs` must be even where pairs of bf16 are multiplied.
+pub(crate) fn linear<E: Element, S: Stored<E>>(
+    work: &mut Workspace,
+    shape: Shape,
+    x: &[S],
+    w: &[f32],
+    out: Out<'_, S>,
+) {
     let Shape { rows, inputs, outputs, stride } = shape;
     assert!(x.len() >= rows * inputs && w.len() >= outputs * inputs);
-    product(work, (x, inputs), [rows, inputs, outputs], (out, stride), |p, start, panel| {
+    product::<E, S>(work, (x, inputs), [rows, inputs, outputs], (out, stride), |p, start, panel| {
         let n = (outputs - p * PANEL).min(PANEL);
         let count = (inputs - start).min(panel.len() * E::GROUP);
         // SAFETY: the features are the caller's promise (`Backend` construction checks them); the
@@ -56,17 +67,17 @@ pub(crate) fn linear<E: Element>(work: &mut Workspace, shape: Shape, x: &[E], w:
 
 /// `grad_x = grad_y · w`: grad_y is `[rows, outputs]`, w is `[outputs, inputs]`.
 ///
-/// `outputs` must be even for bf16.
-pub(crate) fn linear_input_grad<E: Element>(
+/// `outputs` must be even where pairs of bf16 are multiplied.
+pub(crate) fn linear_input_grad<E: Element, S: Stored<E>>(
     work: &mut Workspace,
     shape: Shape,
-    grad_y: &[E],
+    grad_y: &[S],
     w: &[f32],
-    grad_x: Out<'_, E>,
+    grad_x: Out<'_, S>,
 ) {
     let Shape { rows, inputs, outputs, stride } = shape;
     assert!(grad_y.len() >= shape.extent() && w.len() >= outputs * inputs);
-    product(work, (grad_y, stride), [rows, outputs, inputs], (grad_x, inputs), |p, start, panel| {
+    product::<E, S>(work, (grad_y, stride), [rows, outputs, inputs], (grad_x, inputs), |p, start, panel| {
         let n = (inputs - p * PANEL).min(PANEL);
         let count = (outputs - start).min(panel.len() * E::GROUP);
         // SAFETY: as in `linear`.
@@ -78,11 +89,11 @@ pub(crate) fn linear_input_grad<E: Element>(
 }
 
 /// `grad_w (+)= grad_yᵀ · x`: grad_y is `[rows, outputs]`, x is `[rows, inputs]`.
-pub(crate) fn linear_weight_grad<E: Element>(
+pub(crate) fn linear_weight_grad<E: Element, S: Stored<E>>(
     work: &mut Workspace,
     shape: Shape,
-    grad_y: &[E],
-    x: &[E],
+    grad_y: &[S],
+    x: &[S],
     accumulate: bool,
     grad_w: &mut [f32],
 ) {
@@ -90,42 +101,55 @@ pub(crate) fn linear_weight_grad<E: Element>(
     assert!(grad_y.len() >= shape.extent() && x.len() >= rows * inputs && grad_w.len() >= outputs * inputs);
     let depth = steps::<E>(rows);
     let b = room(&mut work.b, panels(inputs) * depth);
-    // Rows from `start` on of the 32 columns of panel `p`.
-    let pack = |(from, width, stride): (&[E], usize, usize), p: usize, start: usize, panel: &mut [Step]| {
-        let n = (width - p * PANEL).min(PANEL);
-        let count = (rows - start).min(panel.len() * E::GROUP);
+    b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| {
+        let n = (inputs - p * PANEL).min(PANEL);
         // SAFETY: as in `linear`.
-        unsafe { pack::rows::<E, E>(from.as_ptr().add(start * stride + p * PANEL), stride, count, n, panel) }
-    };
-    b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| pack((x, inputs, inputs), p, 0, panel));
+        unsafe { pack::rows::<E, S>(x.as_ptr().add(p * PANEL), inputs, rows, n, panel) }
+    });
     let b = &*b;
     let groups = panels(inputs).div_ceil(BLOCK_PANELS);
+    let tiles = outputs.div_ceil(ROWS);
+    let blocks = blocks_of(tiles, SLICES);
     let to = Shared::new(grad_w);
-    (0..panels(outputs) * groups).into_par_iter().for_each(|task| {
-        let (pa, group) = (task / groups, task % groups);
-        let m = (outputs - pa * PANEL).min(PANEL);
-        // A's panel is packed where it is used, and lies in the cache then.
-        let mut a = [Step([0; PANEL]); BLOCK_STEPS];
+    (0..blocks * groups).into_par_iter().for_each(|task| {
+        let (block, group) = (task / groups, task % groups);
+        let first = block * tiles / blocks * ROWS;
+        let m = ((block + 1) * tiles / blocks * ROWS).min(outputs) - first;
+        // A's slices are packed where they are used, and lie in the cache then.
+        let mut a: [SliceStep; SLICES * BLOCK_STEPS] = [[0; ROWS]; SLICES * BLOCK_STEPS];
         for start in (0..depth).step_by(BLOCK_STEPS) {
             let count = (depth - start).min(BLOCK_STEPS);
-            pack((grad_y, outputs, stride), pa, start * E::GROUP, &mut a[..count]);
+            let token = start * E::GROUP;
+            let tokens = (rows - token).min(count * E::GROUP);
+            // SAFETY: as in `linear`; `m` columns take no more than SLICES slices.
+            unsafe {
+                let from = grad_y.as_ptr().add(token * stride + first);
+                pack::slices::<E, S>(from, stride, tokens, m, count, &mut a);
+            }
             let write = if start > 0 || accumulate { Write::Add } else { Write::Set };
             for pb in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(panels(inputs)) {
                 let n = (inputs - pb * PANEL).min(PANEL);
-                for i in (0..m).step_by(COLUMNS) {
+                for (slice, i) in (0..m).step_by(ROWS).enumerate() {
                     // SAFETY: each task writes its own rows and columns of `grad_w`; the panels
-                    // have `count` steps from `start` on.
+                    // have `count` steps from `start` on, the slices as many.
                     unsafe {
-                        let at = to.at((pa * PANEL + i) * inputs + pb * PANEL);
+                        let at = to.at((first + i) * inputs + pb * PANEL);
                         let c = Tile { to: at.cast(), stride: inputs, columns: n, write };
-                        let a = a[0].0.as_ptr().add(i).cast();
+                        let a = a[slice * count].as_ptr().cast();
                         let b = b[pb * depth + start].0.as_ptr().cast();
-                        E::column_kernel((m - i).min(COLUMNS), count, a, b, c);
+                        E::slice_kernel((m - i).min(ROWS), count, a, b, c);
                     }
                 }
             }
         }
     });
+}
+
+/// Into how many blocks of `most` at most tiles of rows are cut: as many as threads or a multiple, alike to
+/// one tile. Which task makes a value does not change it.
+pub(super) fn blocks_of(tiles: usize, most: usize) -> usize {
+    let threads = rayon::current_num_threads().min(tiles).max(1);
+    tiles.div_ceil(most).next_multiple_of(threads).min(tiles)
 }
 
 /// `out = a · b` with A `[m, k]` in rows and B `[k, n]`, of which `pack(p, from, panel)` packs panel `p`
@@ -134,11 +158,11 @@ pub(crate) fn linear_weight_grad<E: Element>(
 /// B is packed a part at a time, so that its panels are read while they lie in the cache and a large
 /// one takes no memory of its own size: [`PACKED_STEPS`] at once, sums in parts of [`LONGEST_SUM`]. The
 /// order of every sum is the same however B is cut.
-fn product<E: Element>(
+fn product<E: Element, S: Stored<E>>(
     work: &mut Workspace,
-    (a, lda): (&[E], usize),
+    (a, lda): (&[S], usize),
     [m, k, n]: [usize; 3],
-    (out, stride): (Out<'_, E>, usize),
+    (out, stride): (Out<'_, S>, usize),
     pack: impl Fn(usize, usize, &mut [Step]) + Sync,
 ) {
     assert!(k.is_multiple_of(E::GROUP), "the summed dimension is whole steps");
@@ -151,8 +175,7 @@ fn product<E: Element>(
     let (to, size, first_write) = match out {
         Out::Narrow(out) => {
             assert!(out.len() >= extent);
-            let write = if E::GROUP == 2 { Write::Rounded } else { Write::Set };
-            (Shared::<u8>(out.as_mut_ptr().cast()), size_of::<E>(), write)
+            (Shared::<u8>(out.as_mut_ptr().cast()), size_of::<S>(), S::WRITE)
         }
         Out::Wide(out) => {
             assert!(out.len() >= extent);
@@ -168,6 +191,7 @@ fn product<E: Element>(
     // A sum in parts is rounded once, at its end.
     let in_parts = depth > longest && matches!(first_write, Write::Rounded);
     let at_once = (PACKED_STEPS / longest.max(1)).max(1);
+    let rows = RowsOfThreads::new::<E, S>(&mut work.a, longest * E::GROUP);
     for from in (0..panels(n)).step_by(at_once) {
         let block = from..(from + at_once).min(panels(n));
         let first_column = from * PANEL;
@@ -191,7 +215,7 @@ fn product<E: Element>(
             unsafe {
                 let a = Shared(a.as_ptr().cast_mut().add(start * E::GROUP));
                 let out = Block { to: c, size, stride: row, columns, write };
-                blocks_of_product::<E>(a, lda, m, b, count, out);
+                blocks_of_product::<E, S>((a, lda), m, b, count, &rows, out);
             }
         }
         if in_parts {
@@ -201,10 +225,10 @@ fn product<E: Element>(
                 // SAFETY: the block's columns of this row of the output, which no other task has; the
                 // features are there.
                 unsafe {
-                    let to = block_out.at(row * stride * size).cast::<E>();
+                    let to = block_out.at(row * stride * size).cast::<S>();
                     let to = std::slice::from_raw_parts_mut(to, columns);
                     for (c, to) in to.chunks_mut(16).enumerate() {
-                        E::round_from(&sums[row * columns + 16 * c..][..to.len()], to);
+                        S::round_from(&sums[row * columns + 16 * c..][..to.len()], to);
                     }
                 }
             });
@@ -224,29 +248,59 @@ struct Block {
     write: Write,
 }
 
+/// Room for each thread's rows of A where they have to be copied (see [`Stored::rows`]).
+pub(super) struct RowsOfThreads<'a> {
+    steps: Shared<Step>,
+    /// Steps of one thread.
+    each: usize,
+    lives: PhantomData<&'a mut [Step]>,
+}
+
+impl<'a> RowsOfThreads<'a> {
+    /// For blocks of [`BLOCK_ROWS`] rows of `values`.
+    pub(super) fn new<E: Element, S: Stored<E>>(buffer: &'a mut Vec<Step>, values: usize) -> Self {
+        let each = S::room(BLOCK_ROWS, values);
+        let steps = Shared::new(room(buffer, rayon::current_num_threads() * each));
+        Self { steps, each, lives: PhantomData }
+    }
+
+    /// Room of the thread that asks.
+    ///
+    /// # Safety
+    /// Within a task of the pool this was made in, which has asked once and waits for no other task.
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn of_this_thread(&self) -> &mut [Step] {
+        let thread = rayon::current_thread_index().unwrap_or(0);
+        // SAFETY: there is room for each thread of the pool, and a thread is in one such task at a time.
+        unsafe { std::slice::from_raw_parts_mut(self.steps.at(thread * self.each), self.each) }
+    }
+}
+
 /// The tasks of [`product`] for packed panels of `depth` steps.
 ///
 /// # Safety
 /// A has `m` rows `lda` apart of `depth` steps; the block has `m` rows of its columns, panels for all of
 /// which are in `b`.
-unsafe fn blocks_of_product<E: Element>(
-    a: Shared<E>,
-    lda: usize,
+unsafe fn blocks_of_product<E: Element, S: Stored<E>>(
+    (a, lda): (Shared<S>, usize),
     m: usize,
     b: &[Step],
     depth: usize,
+    rows_of_threads: &RowsOfThreads<'_>,
     out: Block,
 ) {
     let all = panels(out.columns);
     let groups = all.div_ceil(BLOCK_PANELS);
-    // As many blocks as threads or a multiple, alike to one row tile: which task makes a value does not
-    // change it.
     let tiles = m.div_ceil(ROWS);
-    let threads = rayon::current_num_threads().min(tiles);
-    let blocks = m.div_ceil(BLOCK_ROWS).next_multiple_of(threads).min(tiles);
+    let blocks = blocks_of(tiles, BLOCK_ROWS / ROWS);
     (0..blocks * groups).into_par_iter().for_each(|task| {
         let (block, group) = (task / groups, task % groups);
         let rows = block * tiles / blocks * ROWS..((block + 1) * tiles / blocks * ROWS).min(m);
+        // SAFETY: once for each task, which waits for none; A's rows are the caller's promise.
+        let (a, lda) = unsafe {
+            let scratch = rows_of_threads.of_this_thread();
+            S::rows(a.at(rows.start * lda), lda, rows.len(), depth * E::GROUP, scratch)
+        };
         for p in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(all) {
             let columns = (out.columns - p * PANEL).min(PANEL);
             for i in rows.clone().step_by(ROWS) {
@@ -256,7 +310,8 @@ unsafe fn blocks_of_product<E: Element>(
                     let to = out.to.at((i * out.stride + p * PANEL) * out.size);
                     let c = Tile { to, stride: out.stride, columns, write: out.write };
                     let b = b[p * depth].0.as_ptr().cast();
-                    E::row_kernel((rows.end - i).min(ROWS), depth, a.at(i * lda), lda, b, c);
+                    let a = a.add((i - rows.start) * lda);
+                    E::row_kernel((rows.end - i).min(ROWS), depth, a, lda, b, c);
                 }
             }
         }
@@ -286,7 +341,7 @@ mod tests {
         }
     }
 
-    fn check<E: Element>(narrow: fn(f32) -> E, wide: fn(E) -> f32, rounding: f64) {
+    fn check<E: Element, S: Stored<E>>(narrow: fn(f32) -> S, wide: fn(S) -> f32, rounding: f64) {
         let mut work = Workspace::default();
         let sizes = [
             (1, 2, 1),
@@ -302,7 +357,7 @@ mod tests {
             let x: Vec<f32> = values(rows * inputs, 1);
             let w: Vec<f32> = values(outputs * inputs, 2);
             let g: Vec<f32> = values(rows * outputs, 3);
-            let (xe, ge): (Vec<E>, Vec<E>) =
+            let (xe, ge): (Vec<S>, Vec<S>) =
                 (x.iter().map(|v| narrow(*v)).collect(), g.iter().map(|v| narrow(*v)).collect());
             let dims = Shape::new(rows, inputs, outputs);
             let dot = |n: usize, f: &dyn Fn(usize) -> f64| (0..n).map(f).sum::<f64>();
@@ -314,12 +369,12 @@ mod tests {
                 })
                 .collect();
             let mut y = vec![f32::NAN; rows * outputs];
-            linear(&mut work, dims, &xe, &w, Out::<E>::Wide(&mut y));
+            linear::<E, S>(&mut work, dims, &xe, &w, Out::Wide(&mut y));
             close(&y, &want, 1e-5, &name);
-            linear(&mut work, dims, &xe, &w, Out::<E>::Add(&mut y));
+            linear::<E, S>(&mut work, dims, &xe, &w, Out::Add(&mut y));
             close(&y, &want.iter().map(|v| 2.0 * v).collect::<Vec<_>>(), 1e-5, &name);
             let mut y = vec![narrow(f32::NAN); rows * outputs];
-            linear(&mut work, dims, &xe, &w, Out::Narrow(&mut y));
+            linear::<E, S>(&mut work, dims, &xe, &w, Out::Narrow(&mut y));
             close(&y.iter().map(|v| wide(*v)).collect::<Vec<_>>(), &want, rounding, &name);
 
             if outputs % E::GROUP == 0 {
@@ -330,7 +385,7 @@ mod tests {
                     })
                     .collect();
                 let mut gx = vec![f32::NAN; rows * inputs];
-                linear_input_grad(&mut work, dims, &ge, &w, Out::<E>::Wide(&mut gx));
+                linear_input_grad::<E, S>(&mut work, dims, &ge, &w, Out::Wide(&mut gx));
                 close(&gx, &want, 1e-5, &name);
             }
             let want: Vec<f64> = (0..outputs * inputs)
@@ -340,9 +395,9 @@ mod tests {
                 })
                 .collect();
             let mut gw = vec![f32::NAN; outputs * inputs];
-            linear_weight_grad(&mut work, dims, &ge, &xe, false, &mut gw);
+            linear_weight_grad::<E, S>(&mut work, dims, &ge, &xe, false, &mut gw);
             close(&gw, &want, 1e-5, &name);
-            linear_weight_grad(&mut work, dims, &ge, &xe, true, &mut gw);
+            linear_weight_grad::<E, S>(&mut work, dims, &ge, &xe, true, &mut gw);
             close(&gw, &want.iter().map(|v| 2.0 * v).collect::<Vec<_>>(), 1e-5, &name);
         }
     }
@@ -350,7 +405,7 @@ mod tests {
     #[test]
     fn products_equal_plain_loops_f32() {
         if super::super::has_f32() {
-            check::<f32>(|v| v, |v| v, 1e-5);
+            check::<f32, f32>(|v| v, |v| v, 1e-5);
         } else {
             eprintln!("skipped: no AVX-512 here");
         }
@@ -359,9 +414,18 @@ mod tests {
     #[test]
     fn products_equal_plain_loops_bf16() {
         if super::super::has_bf16() {
-            check::<bf16>(bf16::from_f32, bf16::to_f32, 4e-3);
+            check::<bf16, bf16>(bf16::from_f32, bf16::to_f32, 4e-3);
         } else {
             eprintln!("skipped: no AVX512-BF16 here");
+        }
+    }
+
+    #[test]
+    fn products_equal_plain_loops_bf16_widened() {
+        if super::super::has_f32() {
+            check::<f32, bf16>(bf16::from_f32, bf16::to_f32, 4e-3);
+        } else {
+            eprintln!("skipped: no AVX-512 here");
         }
     }
 }

@@ -5,9 +5,9 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
-use super::element::{Element, first};
+use super::element::{Element, Stored, first};
 use super::exp::exp2;
-use super::gemm::{BLOCK_ROWS, PACKED_STEPS, weights};
+use super::gemm::{BLOCK_ROWS, PACKED_STEPS, RowsOfThreads, blocks_of, weights};
 use super::micro::{ROWS, Tile, Write};
 use super::pack::{self, Weight, panels, steps};
 use super::{PANEL, Shared, Workspace, room};
@@ -18,14 +18,14 @@ const BLOCK_PANELS: usize = BLOCK / PANEL;
 
 /// As [`Products::exponentials`](crate::runtime::backend::cpu::linear::Products::exponentials).
 ///
-/// `inputs` must be even for bf16.
-pub(crate) fn exponentials<E: Element>(
+/// `inputs` must be even where pairs of bf16 are multiplied.
+pub(crate) fn exponentials<E: Element, S: Stored<E>>(
     work: &mut Workspace,
     shape: Shape,
-    x: &[E],
+    x: &[S],
     w: &[f32],
     targets: &[u32],
-    to: Exponentials<'_, E>,
+    to: Exponentials<'_, S>,
 ) {
     let Exponentials { values: to, parts, of_target } = to;
     let Shape { rows, inputs, outputs, stride } = shape;
@@ -38,8 +38,8 @@ pub(crate) fn exponentials<E: Element>(
     let (parts, of_target) = (Shared::new(parts), Shared::new(of_target));
     let at_once = (PACKED_STEPS / depth.max(1) / BLOCK_PANELS).max(1) * BLOCK_PANELS;
     let tiles = rows.div_ceil(ROWS);
-    let threads = rayon::current_num_threads().min(tiles).max(1);
-    let row_blocks = rows.div_ceil(BLOCK_ROWS).next_multiple_of(threads).min(tiles);
+    let row_blocks = blocks_of(tiles, BLOCK_ROWS / ROWS);
+    let rows_of_threads = RowsOfThreads::new::<E, S>(&mut work.a, inputs);
     for from in (0..panels(outputs)).step_by(at_once) {
         let count = (panels(outputs) - from).min(at_once);
         let b = room(&mut work.b, count * depth);
@@ -56,11 +56,17 @@ pub(crate) fn exponentials<E: Element>(
         (0..row_blocks * blocks).into_par_iter().for_each(|task| {
             let (row_block, block) = (task / blocks, task % blocks);
             let tile_rows = |i: usize| (i * tiles / row_blocks * ROWS).min(rows);
+            let (first, last) = (tile_rows(row_block), tile_rows(row_block + 1));
+            // SAFETY: once for each task, which waits for none; the rows are rows of `x`.
+            let (x, lda) = unsafe {
+                let scratch = rows_of_threads.of_this_thread();
+                S::rows(x.at(first * inputs), inputs, last - first, inputs, scratch)
+            };
             let column = (from + block * BLOCK_PANELS) * PANEL;
             let columns = (outputs - column).min(BLOCK);
             let mut logits = [[0.0f32; BLOCK]; ROWS];
-            for i in (tile_rows(row_block)..tile_rows(row_block + 1)).step_by(ROWS) {
-                let count = (rows - i).min(tile_rows(row_block + 1) - i).min(ROWS);
+            for i in (first..last).step_by(ROWS) {
+                let count = (last - i).min(ROWS);
                 for p in 0..panels(columns) {
                     // SAFETY: the rows are rows of `x`, the panel has `depth` steps, the tile lies in `logits`.
                     unsafe {
@@ -71,13 +77,13 @@ pub(crate) fn exponentials<E: Element>(
                             write: Write::Set,
                         };
                         let b = b[(block * BLOCK_PANELS + p) * depth].0.as_ptr().cast();
-                        E::row_kernel(count, depth, x.at(i * inputs), inputs, b, c);
+                        E::row_kernel(count, depth, x.add((i - first) * lda), lda, b, c);
                     }
                 }
                 for (row, logits) in (i..).zip(&logits[..count]) {
                     // SAFETY: this task alone has these columns of these rows.
                     unsafe {
-                        let part = finish(&logits[..columns], to.at(row * stride + column));
+                        let part = finish::<E, S>(&logits[..columns], to.at(row * stride + column));
                         *parts.at(row * all_blocks + column / BLOCK) = part;
                         let hit = (targets[row] as usize).wrapping_sub(column);
                         if hit < columns {
@@ -95,7 +101,7 @@ pub(crate) fn exponentials<E: Element>(
 /// # Safety
 /// Needs the features of the format; `to` has room for as many.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn finish<E: Element>(logits: &[f32], to: *mut E) -> Part {
+unsafe fn finish<E: Element, S: Stored<E>>(logits: &[f32], to: *mut S) -> Part {
     let mut lanes = _mm512_set1_ps(f32::NEG_INFINITY);
     let each = || (0..logits.len()).step_by(16).map(|at| (at, first(logits.len() - at)));
     for (at, mask) in each() {
@@ -114,7 +120,7 @@ unsafe fn finish<E: Element>(logits: &[f32], to: *mut E) -> Part {
             // In full, whatever the format: the sum is the loss.
             let exponentials = exp2::<7>(_mm512_mul_ps(below, _mm512_set1_ps(std::f32::consts::LOG2_E)));
             sum = _mm512_mask_add_ps(sum, mask, sum, exponentials);
-            E::store(to.add(at), exponentials, mask);
+            S::store(to.add(at), exponentials, mask);
         }
     }
     Part { largest, sum: _mm512_reduce_add_ps(sum) }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::PANEL;
-use super::element::first;
+use super::element::{first, round_by_arithmetic};
 
 /// Where a tile of C goes.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,22 @@ pub(super) const ROWS: usize = 14;
 /// Rows of a column tile; divides a panel.
 pub(super) const COLUMNS: usize = 8;
 
+/// The tile of so many rows, `$next` bytes from one step of A to the next.
+macro_rules! tiles_of {
+    ($rows:expr, $next:literal, $operands:tt, $most:ident, $($r:literal)*) => {
+        match $rows {
+            $($r => tile::<$r, $next> $operands,)*
+            _ => tile::<$most, $next> $operands,
+        }
+    };
+}
+
+macro_rules! up_to_fourteen {
+    ($rows:expr, $next:literal, $($operand:expr),*) => {
+        tiles_of!($rows, $next, ($($operand),*), ROWS, 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+}
+
 macro_rules! kernels {
     ($name:ident, $features:literal, $fma:path, $store:path) => {
         pub(super) mod $name {
@@ -53,24 +69,22 @@ macro_rules! kernels {
                 c: Tile,
             ) {
                 // SAFETY: by the caller.
-                unsafe {
-                    match rows {
-                        1 => tile::<1, false>(steps, a, lda, b, c),
-                        2 => tile::<2, false>(steps, a, lda, b, c),
-                        3 => tile::<3, false>(steps, a, lda, b, c),
-                        4 => tile::<4, false>(steps, a, lda, b, c),
-                        5 => tile::<5, false>(steps, a, lda, b, c),
-                        6 => tile::<6, false>(steps, a, lda, b, c),
-                        7 => tile::<7, false>(steps, a, lda, b, c),
-                        8 => tile::<8, false>(steps, a, lda, b, c),
-                        9 => tile::<9, false>(steps, a, lda, b, c),
-                        10 => tile::<10, false>(steps, a, lda, b, c),
-                        11 => tile::<11, false>(steps, a, lda, b, c),
-                        12 => tile::<12, false>(steps, a, lda, b, c),
-                        13 => tile::<13, false>(steps, a, lda, b, c),
-                        _ => tile::<ROWS, false>(steps, a, lda, b, c),
-                    }
-                }
+                unsafe { up_to_fourteen!(rows, 4, steps, a, lda, b, c) }
+            }
+
+            /// `c (+)= aᵀ · b` for up to 14 columns of A packed as a slice.
+            ///
+            /// # Safety
+            /// As for `row`; `a` is a slice of `steps` steps.
+            pub(in super::super) unsafe fn slice(
+                rows: usize,
+                steps: usize,
+                a: *const u8,
+                b: *const u8,
+                c: Tile,
+            ) {
+                // SAFETY: by the caller.
+                unsafe { up_to_fourteen!(rows, 56, steps, a, 4, b, c) }
             }
 
             /// `c (+)= aᵀ · b` for up to 8 columns of a packed panel of A, from the one `a` points to.
@@ -85,22 +99,11 @@ macro_rules! kernels {
                 c: Tile,
             ) {
                 // SAFETY: by the caller.
-                unsafe {
-                    match rows {
-                        1 => tile::<1, true>(steps, a, 4, b, c),
-                        2 => tile::<2, true>(steps, a, 4, b, c),
-                        3 => tile::<3, true>(steps, a, 4, b, c),
-                        4 => tile::<4, true>(steps, a, 4, b, c),
-                        5 => tile::<5, true>(steps, a, 4, b, c),
-                        6 => tile::<6, true>(steps, a, 4, b, c),
-                        7 => tile::<7, true>(steps, a, 4, b, c),
-                        _ => tile::<COLUMNS, true>(steps, a, 4, b, c),
-                    }
-                }
+                unsafe { tiles_of!(rows, 128, (steps, a, 4, b, c), COLUMNS, 1 2 3 4 5 6 7) }
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn tile<const R: usize, const PACKED: bool>(
+            unsafe fn tile<const R: usize, const NEXT: usize>(
                 steps: usize,
                 a: *const u8,
                 lda: usize,
@@ -115,7 +118,6 @@ macro_rules! kernels {
                         _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(64).cast());
                     }
                 }
-                let next = if PACKED { 128 } else { 4 };
                 let mut sum = [[_mm512_setzero_ps(); 2]; R];
                 let (mut a, mut b) = (a, b);
                 for _ in 0..steps {
@@ -128,7 +130,7 @@ macro_rules! kernels {
                             sum[0] = $fma(sum[0], x, low);
                             sum[1] = $fma(sum[1], x, high);
                         }
-                        a = a.add(next);
+                        a = a.add(NEXT);
                         b = b.add(128);
                     }
                 }
@@ -175,7 +177,7 @@ macro_rules! kernels {
     };
 }
 
-kernels!(single, "avx512f,avx512bw,avx512vl,avx512dq", fma_single, store_none);
+kernels!(single, "avx512f,avx512bw,avx512vl,avx512dq", fma_single, store_rounded_by_arithmetic);
 kernels!(pairs, "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16", fma_pairs, store_rounded);
 
 #[inline]
@@ -193,10 +195,12 @@ fn fma_pairs(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
     _mm512_dpbf16_ps(sum, a, b)
 }
 
-/// f32 tiles are never rounded; callers choose `Write::Set` for them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn store_none(_to: *mut u16, _value: __m512, _mask: __mmask16) {}
+unsafe fn store_rounded_by_arithmetic(to: *mut u16, value: __m512, mask: __mmask16) {
+    // SAFETY: the caller vouches for `to`.
+    unsafe { _mm256_mask_storeu_epi16(to.cast(), mask, round_by_arithmetic(value)) }
+}
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]

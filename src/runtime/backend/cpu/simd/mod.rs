@@ -19,7 +19,7 @@ pub(crate) mod logits;
 mod micro;
 mod pack;
 
-pub(crate) use element::Element;
+pub(crate) use element::{Element, Stored};
 
 /// Whether this processor runs the f32 kernels.
 pub(crate) fn has_f32() -> bool {
@@ -29,7 +29,7 @@ pub(crate) fn has_f32() -> bool {
         && std::arch::is_x86_feature_detected!("avx512dq")
 }
 
-/// Whether this processor runs the bf16 kernels.
+/// Whether this processor runs the kernels that multiply bf16.
 pub(crate) fn has_bf16() -> bool {
     has_f32() && std::arch::is_x86_feature_detected!("avx512bf16")
 }

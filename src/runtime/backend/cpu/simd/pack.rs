@@ -5,7 +5,10 @@
 
 use std::arch::x86_64::*;
 
-use super::element::{Element, first};
+use half::bf16;
+
+use super::element::{Element, Stored, first, first32};
+use super::micro::ROWS;
 use super::{PANEL, Step};
 
 /// Steps that `k` values of the summed dimension take.
@@ -18,30 +21,62 @@ pub(super) fn panels(n: usize) -> usize {
     n.div_ceil(PANEL)
 }
 
-/// What can be packed as `E`: `E` itself, or a weight.
+/// What can be packed as `E`: `E` itself, what stands for it in memory, or a weight.
 ///
 /// # Safety
 /// As for the methods of [`Element`].
 pub(crate) trait PackAs<E: Element>: Copy + Send + Sync {
-    /// `Element::lanes`.
+    /// Bits of sixteen values of `from`, one to a lane; lanes outside `mask` are 0 and not read.
     unsafe fn lanes(from: *const Self, mask: __mmask16) -> __m512i;
-    /// `Element::row_steps`.
+    /// Sixteen steps from `count ≤ 16·GROUP` consecutive values of one row.
     unsafe fn row_steps(from: *const Self, count: usize) -> __m512i;
 }
 
-impl<E: Element> PackAs<E> for E {
+impl PackAs<f32> for f32 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn lanes(from: *const E, mask: __mmask16) -> __m512i {
+    unsafe fn lanes(from: *const f32, mask: __mmask16) -> __m512i {
         // SAFETY: by the caller.
-        unsafe { <E as Element>::lanes(from, mask) }
+        unsafe { _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, from)) }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn row_steps(from: *const E, count: usize) -> __m512i {
+    unsafe fn row_steps(from: *const f32, count: usize) -> __m512i {
         // SAFETY: by the caller.
-        unsafe { <E as Element>::row_steps(from, count) }
+        unsafe { <f32 as PackAs<f32>>::lanes(from, first(count)) }
+    }
+}
+
+impl PackAs<bf16> for bf16 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn lanes(from: *const bf16, mask: __mmask16) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast())) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_steps(from: *const bf16, count: usize) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { _mm512_maskz_loadu_epi16(first32(count), from.cast()) }
+    }
+}
+
+impl PackAs<f32> for bf16 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn lanes(from: *const bf16, mask: __mmask16) -> __m512i {
+        // SAFETY: by the caller.
+        _mm512_castps_si512(unsafe { <bf16 as Stored<f32>>::load(from, mask) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_steps(from: *const bf16, count: usize) -> __m512i {
+        // SAFETY: by the caller.
+        unsafe { <bf16 as PackAs<f32>>::lanes(from, first(count)) }
     }
 }
 
@@ -90,6 +125,41 @@ pub(super) unsafe fn rows<E: Element, S: PackAs<E>>(
                 let odd = E::GROUP == 2 && p * 2 + 1 < k;
                 let high = S::lanes(row.wrapping_add(ld), if odd { mask } else { 0 });
                 _mm512_store_si512(out.add(16 * half).cast(), E::step(low, high));
+            }
+        }
+    }
+}
+
+/// Steps of a slice of `ROWS` columns, four bytes for each.
+pub(super) type SliceStep = [u32; ROWS];
+
+/// Pack `columns` columns of `from`, row-major `[k, ld]`, as slices of [`ROWS`] columns, each of them
+/// `steps::<E>(k)` steps with the columns side by side, `depth` steps from slice to slice: A of a transposed
+/// product, as few cache lines of it as there are values.
+///
+/// # Safety
+/// As for [`rows`]; `to` has room for the slices.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) unsafe fn slices<E: Element, S: PackAs<E>>(
+    from: *const S,
+    ld: usize,
+    k: usize,
+    columns: usize,
+    depth: usize,
+    to: &mut [SliceStep],
+) {
+    let all = first(ROWS);
+    for p in 0..steps::<E>(k) {
+        for (slice, at) in (0..columns).step_by(ROWS).enumerate() {
+            let mask = first((columns - at).min(ROWS));
+            // SAFETY: the rows of this step are below `k`; masked lanes are neither read nor written.
+            unsafe {
+                let row = from.wrapping_add(p * E::GROUP * ld + at);
+                let low = S::lanes(row, mask);
+                let odd = E::GROUP == 2 && p * 2 + 1 < k;
+                let high = S::lanes(row.wrapping_add(ld), if odd { mask } else { 0 });
+                let to = to[slice * depth + p].as_mut_ptr();
+                _mm512_mask_storeu_epi32(to.cast(), all, E::step(low, high));
             }
         }
     }

@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::super::element::{Element, first};
+use super::super::element::{Element, Stored, first};
 use super::super::micro::{COLUMNS, ROWS, Tile, Write};
 use super::super::pack::{panels, steps};
 use super::super::{PANEL, Shared, Step, Workspace, room};
-use super::{KEYS, Panels, Sight, across, along, depth, gather, key_heads, narrow, pack_across};
+use super::{KEYS, Panels, Sight, across, along, depth, key_heads, narrow, pack_across};
 use super::{pack_along, sight, space, tile_times, visible};
 use crate::runtime::backend::AttentionShape;
 
@@ -45,15 +45,15 @@ struct Scratch {
 /// a block stays in scratch while all queries that see it pass, that of the queries is summed in f32.
 /// Where such tasks are few, the queries of a block are shared among tasks of their own.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn backward<E: Element>(
+pub(crate) fn backward<E: Element + Stored<E>, S: Stored<E>>(
     work: &mut Workspace,
     shape: &AttentionShape,
-    qkv: &[E],
-    out: &[E],
+    qkv: &[S],
+    out: &[S],
     log_sum: &[f32],
     attend_from: &[u32],
-    grad_out: &[E],
-    grad_qkv: &mut [E],
+    grad_out: &[S],
+    grad_qkv: &mut [S],
 ) {
     let (d, ld) = (shape.head_dim, shape.qkv_width());
     assert!(d.is_multiple_of(E::GROUP), "the head dimension is whole steps");
@@ -92,10 +92,10 @@ pub(crate) fn backward<E: Element>(
             unsafe {
                 let at_k = qkv.at(token * ld + (shape.heads + kv) * d);
                 let at_v = qkv.at(token * ld + (shape.heads + shape.kv_heads + kv) * d);
-                pack_across(shape, at_k, ld, k);
-                pack_across(shape, at_v, ld, v);
-                pack_along(shape.context, d, at_k, ld, depth::<E>(shape), k_along);
-                let mut head = Head {
+                pack_across::<E, S>(shape, at_k, ld, k);
+                pack_across::<E, S>(shape, at_v, ld, v);
+                pack_along::<E, S>(shape.context, d, at_k, ld, depth::<E>(shape), k_along);
+                let mut head = Head::<E, S> {
                     shape,
                     row,
                     kv,
@@ -112,7 +112,7 @@ pub(crate) fn backward<E: Element>(
                 };
                 head.gather(qkv, grad_out);
                 head.sum_deltas();
-                backward_head::<E>(&spare, &head, to);
+                backward_head(&spare, &head, to);
             }
         });
 }
@@ -133,11 +133,11 @@ impl Spare {
 }
 
 /// What the backward pass of a row's key head reads, and where its query gradients are summed.
-struct Head<'a, E> {
+struct Head<'a, E, S> {
     shape: &'a AttentionShape,
     row: usize,
     kv: usize,
-    out: Shared<E>,
+    out: Shared<S>,
     /// `[group, context, head_dim]`, as the next: every block of keys goes through them.
     queries: Shared<E>,
     output_grads: Shared<E>,
@@ -152,12 +152,12 @@ struct Head<'a, E> {
     query_grads: Shared<f32>,
 }
 
-impl<E: Element> Head<'_, E> {
+impl<E: Element + Stored<E>, S: Stored<E>> Head<'_, E, S> {
     /// Bring together the queries and the gradients of their outputs.
     ///
     /// # Safety
     /// Pointers and lengths as asserted by [`backward`]; the features are there.
-    unsafe fn gather(&self, qkv: Shared<E>, grad_out: Shared<E>) {
+    unsafe fn gather(&self, qkv: Shared<S>, grad_out: Shared<S>) {
         let (d, context) = (self.shape.head_dim, self.shape.context);
         let (ld, width) = (self.shape.qkv_width(), self.shape.out_width());
         let group = self.shape.heads / self.shape.kv_heads;
@@ -166,8 +166,8 @@ impl<E: Element> Head<'_, E> {
             let (column, at) = ((self.kv * group + g) * d, g * context * d);
             // SAFETY: the head's columns of the row's tokens; there is room for those of the group.
             unsafe {
-                gather(context, d, qkv.at(token * ld + column), ld, self.queries.at(at));
-                gather(context, d, grad_out.at(token * width + column), width, self.output_grads.at(at));
+                S::gather(context, d, qkv.at(token * ld + column), ld, self.queries.at(at));
+                S::gather(context, d, grad_out.at(token * width + column), width, self.output_grads.at(at));
             }
         }
     }
@@ -188,8 +188,8 @@ impl<E: Element> Head<'_, E> {
                 let mask = first(d - c);
                 // SAFETY: the head's values of the token.
                 unsafe {
-                    let o = E::load(self.out.at(offset + c), mask);
-                    sum = _mm512_fmadd_ps(o, E::load(self.output_grads.at(i * d + c), mask), sum);
+                    let (o, go) = (self.out.at(offset + c), self.output_grads.at(i * d + c));
+                    sum = _mm512_fmadd_ps(S::load(o, mask), E::load(go, mask), sum);
                 }
             }
             *delta = _mm512_reduce_add_ps(sum);
@@ -201,7 +201,11 @@ impl<E: Element> Head<'_, E> {
 ///
 /// # Safety
 /// Pointers and lengths as asserted by [`backward`]; the features are there.
-unsafe fn backward_head<E: Element>(spare: &Spare, head: &Head<'_, E>, to: Shared<E>) {
+unsafe fn backward_head<E: Element + Stored<E>, S: Stored<E>>(
+    spare: &Spare,
+    head: &Head<'_, E, S>,
+    to: Shared<S>,
+) {
     let shape = head.shape;
     let (d, ld, context) = (shape.head_dim, shape.qkv_width(), shape.context);
     let (token, group) = (head.row * context, shape.heads / shape.kv_heads);
@@ -254,8 +258,8 @@ unsafe fn backward_head<E: Element>(spare: &Spare, head: &Head<'_, E>, to: Share
             let at = (token + start + t) * ld + (shape.heads + head.kv) * d;
             // SAFETY: the key and value columns of the token.
             unsafe {
-                narrow::<E>(k, scale, to.at(at));
-                narrow::<E>(v, 1.0, to.at(at + shape.kv_heads * d));
+                narrow::<E, S>(k, scale, to.at(at));
+                narrow::<E, S>(v, 1.0, to.at(at + shape.kv_heads * d));
             }
         }
     }
@@ -264,7 +268,7 @@ unsafe fn backward_head<E: Element>(spare: &Spare, head: &Head<'_, E>, to: Share
             // SAFETY: the query columns of the token; the sums are `group · context · d` values.
             unsafe {
                 let sums = std::slice::from_raw_parts(head.query_grads.at((g * context + t) * d), d);
-                narrow::<E>(sums, scale, to.at((token + t) * ld + (head.kv * group + g) * d));
+                narrow::<E, S>(sums, scale, to.at((token + t) * ld + (head.kv * group + g) * d));
             }
         }
     }
@@ -277,9 +281,9 @@ unsafe fn backward_head<E: Element>(spare: &Spare, head: &Head<'_, E>, to: Share
 /// # Safety
 /// As for [`backward_head`]; no other task has the queries of this head.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn backward_block<E: Element>(
+unsafe fn backward_block<E: Element + Stored<E>, S>(
     scratch: &mut Scratch,
-    head: &Head<'_, E>,
+    head: &Head<'_, E, S>,
     g: usize,
     first_query: usize,
     start: usize,
@@ -369,10 +373,10 @@ unsafe fn backward_block<E: Element>(
     // SAFETY: `m` rows of queries and of gradients; the panels have `count` steps.
     unsafe {
         // grad_v += pᵀ · grad_out
-        pack_along::<E>(m, d, go, d, count, panels);
+        pack_along::<E, E>(m, d, go, d, count, panels);
         columns_times::<E>(n, d, count, &used, weight_panels, panels, value_grad.as_mut_ptr());
         // grad_k += d_scoreᵀ · q
-        pack_along::<E>(m, d, q, d, count, panels);
+        pack_along::<E, E>(m, d, q, d, count, panels);
         columns_times::<E>(n, d, count, &used, score_grad_panels, panels, key_grad.as_mut_ptr());
     }
 }

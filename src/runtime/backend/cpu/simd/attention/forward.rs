@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::element::{Element, first};
+use super::super::element::{Element, Stored, first};
 use super::super::micro::{ROWS, Write};
 use super::super::pack::steps;
 use super::super::{PANEL, Shared, Step, Workspace, room};
-use super::{KEYS, Panels, Sight, across, along, depth, gather, key_heads, pack_across, pack_along};
+use super::{KEYS, Panels, Sight, across, along, depth, key_heads, pack_across, pack_along};
 use super::{sight, space, tile_times, visible};
 use crate::runtime::backend::AttentionShape;
 
@@ -32,13 +32,13 @@ struct Scratch {
 
 /// Attention of every token over the tokens from `attend_from` to itself; see
 /// [`Backend::attention`](crate::runtime::backend::Backend::attention). The head dimension must be
-/// even for bf16.
-pub(crate) fn forward<E: Element>(
+/// even where pairs of bf16 are multiplied.
+pub(crate) fn forward<E: Element, S: Stored<E>>(
     work: &mut Workspace,
     shape: &AttentionShape,
-    qkv: &[E],
+    qkv: &[S],
     attend_from: &[u32],
-    out: &mut [E],
+    out: &mut [S],
     log_sum: &mut [f32],
 ) {
     let (d, ld) = (shape.head_dim, shape.qkv_width());
@@ -58,8 +58,8 @@ pub(crate) fn forward<E: Element>(
         let (at_k, at_v) = head(i);
         // SAFETY: the head's columns of the row's tokens are within `qkv`.
         unsafe {
-            pack_across(shape, qkv.as_ptr().add(at_k), ld, k);
-            pack_along(shape.context, d, qkv.as_ptr().add(at_v), ld, depth::<E>(shape), v);
+            pack_across::<E, S>(shape, qkv.as_ptr().add(at_k), ld, k);
+            pack_along::<E, S>(shape.context, d, qkv.as_ptr().add(at_v), ld, depth::<E>(shape), v);
         }
     });
     let (keys, values) = (&*keys, &*values);
@@ -78,7 +78,7 @@ pub(crate) fn forward<E: Element>(
             // SAFETY: tasks write different tokens or heads; all offsets are within the asserted
             // lengths.
             unsafe {
-                forward_block::<E>(
+                forward_block::<E, S>(
                     scratch,
                     shape,
                     queries,
@@ -111,15 +111,15 @@ struct Sum {
 /// Pointers are to the block's first query; the features are there.
 #[allow(clippy::too_many_arguments)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn forward_block<E: Element>(
+unsafe fn forward_block<E: Element, S: Stored<E>>(
     scratch: &mut Scratch,
     shape: &AttentionShape,
     queries: Range<usize>,
-    q: *const E,
+    q: *const S,
     keys: &[Step],
     values: &[Step],
     attend_from: &[u32],
-    out: *mut E,
+    out: *mut S,
     log_sum: *mut f32,
 ) {
     let (d, m) = (shape.head_dim, queries.len());
@@ -131,7 +131,7 @@ unsafe fn forward_block<E: Element>(
     let rows = space::<f32>(&mut scratch.rows, QUERIES * d);
     // SAFETY: `m` queries lie at `q`; there is room for QUERIES in both.
     unsafe {
-        gather(m, d, q, shape.qkv_width(), gathered);
+        S::gather(m, d, q, shape.qkv_width(), gathered);
         rows.write_bytes(0, m * d);
     }
     let nothing = Sum { reference: f32::NEG_INFINITY, limit: f32::NEG_INFINITY, parts: _mm512_setzero_ps() };
@@ -183,7 +183,7 @@ unsafe fn forward_block<E: Element>(
         let total = _mm512_reduce_add_ps(sum.parts);
         // SAFETY: the row's values of the head; one sum for each query of the block.
         unsafe {
-            super::narrow(
+            super::narrow::<E, S>(
                 std::slice::from_raw_parts(rows.add(i * d), d),
                 1.0 / total,
                 out.add(i * shape.out_width()),

@@ -16,9 +16,9 @@ use std::ops::Range;
 pub(crate) use backward::backward;
 pub(crate) use forward::forward;
 
-use super::element::{Element, first};
+use super::element::{Element, Stored, first};
 use super::micro::{Tile, Write};
-use super::pack::{self, panels, steps};
+use super::pack::{self, PackAs, panels, steps};
 use super::{PANEL, Step, room};
 use crate::runtime::backend::AttentionShape;
 
@@ -49,12 +49,17 @@ fn depth<E: Element>(shape: &AttentionShape) -> usize {
 ///
 /// # Safety
 /// `from` holds `context` rows of `ld` values; the features are there.
-unsafe fn pack_across<E: Element>(shape: &AttentionShape, from: *const E, ld: usize, to: &mut [Step]) {
+unsafe fn pack_across<E: Element, S: PackAs<E>>(
+    shape: &AttentionShape,
+    from: *const S,
+    ld: usize,
+    to: &mut [Step],
+) {
     let per = steps::<E>(shape.head_dim);
     for (p, panel) in to.chunks_mut(per).enumerate() {
         let n = (shape.context - p * PANEL).min(PANEL);
         // SAFETY: the panel's rows are below `context`.
-        unsafe { pack::columns::<E, E>(from.add(p * PANEL * ld), ld, shape.head_dim, n, panel) };
+        unsafe { pack::columns::<E, S>(from.add(p * PANEL * ld), ld, shape.head_dim, n, panel) };
     }
 }
 
@@ -62,10 +67,10 @@ unsafe fn pack_across<E: Element>(shape: &AttentionShape, from: *const E, ld: us
 ///
 /// # Safety
 /// As for `pack_across`.
-unsafe fn pack_along<E: Element>(
+unsafe fn pack_along<E: Element, S: PackAs<E>>(
     tokens: usize,
     head_dim: usize,
-    from: *const E,
+    from: *const S,
     ld: usize,
     depth: usize,
     to: &mut [Step],
@@ -73,7 +78,7 @@ unsafe fn pack_along<E: Element>(
     for (p, panel) in to.chunks_mut(depth).enumerate().take(panels(head_dim)) {
         let n = (head_dim - p * PANEL).min(PANEL);
         // SAFETY: the panel's columns are within the head.
-        unsafe { pack::rows::<E, E>(from.add(p * PANEL), ld, tokens, n, panel) };
+        unsafe { pack::rows::<E, S>(from.add(p * PANEL), ld, tokens, n, panel) };
         panel[steps::<E>(tokens)..].fill(Step([0; PANEL]));
     }
 }
@@ -82,30 +87,6 @@ unsafe fn pack_along<E: Element>(
 /// long to load.
 fn space<T>(buffer: &mut Vec<Step>, values: usize) -> *mut T {
     room(buffer, (values * size_of::<T>()).div_ceil(size_of::<Step>())).as_mut_ptr().cast()
-}
-
-/// `count` rows of `d` values, `ld` apart, one after the other. In place, rows a power of two apart
-/// would fall into a few sets of the first-level cache.
-///
-/// # Safety
-/// `from` holds the rows, `to` has room for them; the features are there.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn gather<E: Element>(count: usize, d: usize, from: *const E, ld: usize, to: *mut E) {
-    let lines = d * size_of::<E>() / 64;
-    for i in 0..count {
-        // SAFETY: by the caller.
-        unsafe {
-            let (from, to) = (from.add(i * ld), to.add(i * d));
-            for line in 0..lines {
-                let at = line * 64 / size_of::<E>();
-                _mm512_storeu_si512(to.add(at).cast(), _mm512_loadu_si512(from.add(at).cast()));
-            }
-            let at = lines * 64 / size_of::<E>();
-            if at < d {
-                std::ptr::copy_nonoverlapping(from.add(at), to.add(at), d - at);
-            }
-        }
-    }
 }
 
 /// Some steps of each panel of a packed operand.
@@ -181,19 +162,19 @@ fn sight(attend_from: &[u32], queries: &Range<usize>, start: usize, n: usize) ->
     }
 }
 
-/// Round `from`, times `factor`, to elements.
+/// Round `from`, times `factor`, to what is stored.
 ///
 /// # Safety
 /// `to` has room for them; the features are there.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn narrow<E: Element>(from: &[f32], factor: f32, to: *mut E) {
+unsafe fn narrow<E: Element, S: Stored<E>>(from: &[f32], factor: f32, to: *mut S) {
     let factor = _mm512_set1_ps(factor);
     for c in (0..from.len()).step_by(16) {
         let mask = first(from.len() - c);
         // SAFETY: by the caller.
         unsafe {
             let value = _mm512_maskz_loadu_ps(mask, from.as_ptr().add(c));
-            E::store(to.add(c), _mm512_mul_ps(value, factor), mask);
+            S::store(to.add(c), _mm512_mul_ps(value, factor), mask);
         }
     }
 }

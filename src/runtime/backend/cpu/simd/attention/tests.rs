@@ -57,7 +57,7 @@ fn plain(s: &AttentionShape, qkv: &[f32], from: &[u32], grad: &[f32]) -> (Vec<f6
     (out, logs, grads)
 }
 
-fn distance<E: Element>(got: &[E], want: &[f64], wide: fn(E) -> f32) -> f64 {
+fn distance<S: Copy>(got: &[S], want: &[f64], wide: fn(S) -> f32) -> f64 {
     let (mut off, mut norm) = (0.0, 0.0);
     for (g, w) in got.iter().zip(want) {
         let g = f64::from(wide(*g));
@@ -84,7 +84,7 @@ fn documents(rows: usize, context: usize, many: bool) -> Vec<u32> {
     from
 }
 
-fn check<E: Element>(narrow: fn(f32) -> E, wide: fn(E) -> f32, tolerance: f64) {
+fn check<E: Element + Stored<E>, S: Stored<E>>(narrow: fn(f32) -> S, wide: fn(S) -> f32, tolerance: f64) {
     let mut work = Workspace::default();
     for (context, heads, kv_heads, head_dim, rows) in [
         (1, 1, 1, 32, 2),
@@ -109,11 +109,11 @@ fn check<E: Element>(narrow: fn(f32) -> E, wide: fn(E) -> f32, tolerance: f64) {
             let grad = values(shape.tokens() * shape.out_width(), 6);
             let from = documents(rows, context, many);
             let (want, want_logs, want_grads) = plain(&shape, &qkv, &from, &grad);
-            let qkv: Vec<E> = qkv.iter().map(|v| narrow(*v)).collect();
-            let grad: Vec<E> = grad.iter().map(|v| narrow(*v)).collect();
+            let qkv: Vec<S> = qkv.iter().map(|v| narrow(*v)).collect();
+            let grad: Vec<S> = grad.iter().map(|v| narrow(*v)).collect();
             let mut out = vec![narrow(f32::NAN); shape.tokens() * shape.out_width()];
             let mut logs = vec![f32::NAN; shape.rows * heads * context];
-            forward(&mut work, &shape, &qkv, &from, &mut out, &mut logs);
+            forward::<E, S>(&mut work, &shape, &qkv, &from, &mut out, &mut logs);
             let name = format!("{shape:?} many {many}");
             let off = distance(&out, &want, wide);
             assert!(off < tolerance, "out {off:e}: {name}");
@@ -121,7 +121,7 @@ fn check<E: Element>(narrow: fn(f32) -> E, wide: fn(E) -> f32, tolerance: f64) {
                 assert!((f64::from(*l) - w).abs() < 1e-4, "log {l} for {w}: {name}");
             }
             let mut grads = vec![narrow(f32::NAN); shape.tokens() * shape.qkv_width()];
-            backward(&mut work, &shape, &qkv, &out, &logs, &from, &grad, &mut grads);
+            backward::<E, S>(&mut work, &shape, &qkv, &out, &logs, &from, &grad, &mut grads);
             let off = distance(&grads, &want_grads, wide);
             assert!(off < 2.0 * tolerance, "grads {off:e}: {name}");
         }
@@ -131,7 +131,7 @@ fn check<E: Element>(narrow: fn(f32) -> E, wide: fn(E) -> f32, tolerance: f64) {
 #[test]
 fn equals_the_definition_f32() {
     if super::super::has_f32() {
-        check::<f32>(|v| v, |v| v, 1e-5);
+        check::<f32, f32>(|v| v, |v| v, 1e-5);
     } else {
         eprintln!("skipped: no AVX-512 here");
     }
@@ -140,16 +140,25 @@ fn equals_the_definition_f32() {
 #[test]
 fn equals_the_definition_bf16() {
     if super::super::has_bf16() {
-        check::<bf16>(bf16::from_f32, bf16::to_f32, 5e-3);
+        check::<bf16, bf16>(bf16::from_f32, bf16::to_f32, 5e-3);
     } else {
         eprintln!("skipped: no AVX512-BF16 here");
     }
 }
 
 #[test]
+fn equals_the_definition_bf16_widened() {
+    if super::super::has_f32() {
+        check::<f32, bf16>(bf16::from_f32, bf16::to_f32, 5e-3);
+    } else {
+        eprintln!("skipped: no AVX-512 here");
+    }
+}
+
+#[test]
 fn a_future_token_leaves_the_past_as_it_was() {
-    if !super::super::has_bf16() {
-        eprintln!("skipped: no AVX512-BF16 here");
+    if !super::super::has_f32() {
+        eprintln!("skipped: no AVX-512 here");
         return;
     }
     let shape = AttentionShape { rows: 1, context: 200, heads: 2, kv_heads: 1, head_dim: 32, scale: 0.2 };
@@ -158,7 +167,7 @@ fn a_future_token_leaves_the_past_as_it_was() {
     let from = vec![0; 200];
     let run = |qkv: &[bf16]| {
         let mut out = vec![bf16::NAN; shape.tokens() * shape.out_width()];
-        forward(&mut Workspace::default(), &shape, qkv, &from, &mut out, &mut vec![0.0; 400]);
+        forward::<f32, bf16>(&mut Workspace::default(), &shape, qkv, &from, &mut out, &mut vec![0.0; 400]);
         out
     };
     let before = run(&qkv);
