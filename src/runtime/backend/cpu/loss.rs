@@ -13,11 +13,17 @@ use crate::runtime::batch::IGNORE;
 /// Logits held at once, about. Fixed, because the chunks decide the order in which gradients are summed.
 const LOGITS: usize = 3 << 23;
 
+/// 2⁻¹⁰⁰: gradients of logits below it are 0. Nothing would come of them but denormals, which take some
+/// processors a hundred times as long.
+const LEAST: f32 = f32::from_bits((127 - 100) << 23);
+
 vectorised! {
-    /// `values ← values · factor`, rounded.
+    /// `values ← values · factor`, rounded, for values that are not negative; 0 for products below [`LEAST`].
     fn scale<E: Element>(values: &mut [E], factor: f32) {
+        let least = LEAST / factor.abs();
         for value in values {
-            *value = E::of(value.get() * factor);
+            let old = value.get();
+            *value = E::of(if old < least { 0.0 } else { old } * factor);
         }
     }
 
@@ -169,5 +175,26 @@ impl Softmax {
         }
         let softmax = exp::<false>(of_target - self.largest) * self.factor;
         values[target as usize] = E::of(softmax - shape.gradient_scale as f32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_of_logits_never_become_denormal() {
+        let shape = LossShape { tokens: 4, width: 8, vocab: 600, gradient_scale: 0.25, z_loss: 0.0 };
+        let pool = Pool::new(Some(1)).unwrap();
+        // Logits of 0, −0.25, −0.5, …: their exponentials go through the whole range of an f32.
+        let x = vec![0.5; shape.tokens * shape.width];
+        let w: Vec<f32> = (0..shape.vocab).flat_map(|v| [-(v as f32) / 16.0; 8]).collect();
+        let (mut nll, mut dx, mut dw) = (vec![0.0; 4], vec![0.0; x.len()], vec![0.0; w.len()]);
+        let gradients = Gradients { x: &mut dx, w: &mut dw, accumulate: false };
+        let (products, chunk) = (Products::default(), Chunk::default());
+        loss::<f32>(&pool, &products, &chunk, shape, &x, &w, &[0, 1, 2, 3], &mut nll, Some(gradients));
+        assert!(dw.iter().all(|g| !g.is_subnormal()));
+        let of_token = |v: usize| dw[v * shape.width];
+        assert!(of_token(200) > 0.0 && of_token(599) == 0.0);
     }
 }

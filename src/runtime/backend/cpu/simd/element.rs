@@ -38,8 +38,8 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     unsafe fn step(first: __m512i, second: __m512i) -> __m512i;
     /// Sixteen steps from `count ≤ 16·GROUP` consecutive f32, rounded.
     unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i;
-    /// 2^x for x ≤ 100, as exactly as the type can tell.
-    unsafe fn exp2(x: __m512) -> __m512;
+    /// 2^x for x ≤ 100, as exactly as the type can tell; 0 outside `mask`.
+    unsafe fn exp2(x: __m512, mask: __mmask16) -> __m512;
     /// `micro::row` of this type.
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const Self, lda: usize, b: *const u8, c: Tile);
     /// `micro::slice` of this type.
@@ -231,8 +231,8 @@ impl Element for f32 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn exp2(x: __m512) -> __m512 {
-        exp2::<7>(x)
+    unsafe fn exp2(x: __m512, mask: __mmask16) -> __m512 {
+        exp2::<7>(x, mask)
     }
 
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const f32, lda: usize, b: *const u8, c: Tile) {
@@ -312,8 +312,8 @@ impl Element for bf16 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn exp2(x: __m512) -> __m512 {
-        exp2::<4>(x)
+    unsafe fn exp2(x: __m512, mask: __mmask16) -> __m512 {
+        exp2::<4>(x, mask)
     }
 
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const bf16, lda: usize, b: *const u8, c: Tile) {

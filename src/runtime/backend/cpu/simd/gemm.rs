@@ -33,9 +33,9 @@ pub(super) const PACKED_STEPS: usize = 1 << 16;
 /// Steps of a transposed product between two visits of the accumulators in memory: a slice of A then
 /// takes 28 KiB of the first-level cache.
 const BLOCK_STEPS: usize = 512;
-/// Slices of A that one task of a transposed product packs at most: a panel of B, 64 KiB of the
+/// Slices of A that one task of a transposed product packs at most, 224 KiB: a panel of B, 64 KiB of the
 /// second-level cache, passes all of them.
-const SLICES: usize = 4;
+const SLICES: usize = 8;
 
 pub(super) fn weights(w: &[f32]) -> *const Weight {
     w.as_ptr().cast()

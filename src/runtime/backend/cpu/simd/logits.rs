@@ -118,8 +118,9 @@ unsafe fn finish<E: Element, S: Stored<E>>(logits: &[f32], to: *mut S) -> Part {
             let values = _mm512_maskz_loadu_ps(mask, logits.as_ptr().add(at));
             let below = _mm512_sub_ps(values, _mm512_set1_ps(largest));
             // In full, whatever the format: the sum is the loss.
-            let exponentials = exp2::<7>(_mm512_mul_ps(below, _mm512_set1_ps(std::f32::consts::LOG2_E)));
-            sum = _mm512_mask_add_ps(sum, mask, sum, exponentials);
+            let powers = _mm512_mul_ps(below, _mm512_set1_ps(std::f32::consts::LOG2_E));
+            let exponentials = exp2::<7>(powers, mask);
+            sum = _mm512_add_ps(sum, exponentials);
             S::store(to.add(at), exponentials, mask);
         }
     }

@@ -422,10 +422,9 @@ unsafe fn score_gradients<E: Element, const WHOLE: bool>(
             // SAFETY: sixteen values of row `i`.
             let (s, dp) = unsafe { (_mm512_load_ps(scores.add(at)), _mm512_load_ps(weight_grads.add(at))) };
             // SAFETY: the features are there.
-            let p = unsafe { E::exp2(_mm512_fmsub_ps(s, log_scale, log)) };
-            let p = _mm512_maskz_mov_ps(mask, p);
-            let ds = _mm512_mul_ps(p, _mm512_sub_ps(dp, delta));
-            (p, _mm512_maskz_mov_ps(mask, ds))
+            let p = unsafe { E::exp2(_mm512_fmsub_ps(s, log_scale, log), mask) };
+            // Masked because ∞ · 0 would not be 0.
+            (p, _mm512_maskz_mul_ps(mask, p, _mm512_sub_ps(dp, delta)))
         };
         for c in (0..PANEL).step_by(16) {
             let ((p_low, ds_low), (p_high, ds_high)) = (both(i, c), both(i + 1, c));

@@ -233,10 +233,7 @@ unsafe fn weigh<E: Element, const WHOLE: bool>(
             let reference = if sum.reference == f32::NEG_INFINITY { 0.0 } else { sum.reference };
             let minus = _mm512_set1_ps(reference);
             for c in (0..n).step_by(PANEL) {
-                let weight = |c: usize| {
-                    let p = E::exp2(_mm512_fmsub_ps(scores_of(c), factor, minus));
-                    _mm512_maskz_mov_ps(mask(c), p)
-                };
+                let weight = |c: usize| E::exp2(_mm512_fmsub_ps(scores_of(c), factor, minus), mask(c));
                 let (low, high) = (weight(c), weight(c + 16));
                 sum.parts = _mm512_add_ps(sum.parts, _mm512_add_ps(low, high));
                 E::store_two(weights.add(c), low, high);
