@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::exp::exp2;
-use super::micro::{self, Tile, Write};
+use super::micro::{self, Panel, Tile, Write};
 use super::pack::PackAs;
 use super::{PANEL, Step};
 
@@ -41,11 +41,11 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// 2^x for x ≤ 100, as exactly as the type can tell; 0 outside `mask`.
     unsafe fn exp2(x: __m512, mask: __mmask16) -> __m512;
     /// `micro::row` of this type.
-    unsafe fn row_kernel(rows: usize, steps: usize, a: *const Self, lda: usize, b: *const u8, c: Tile);
+    unsafe fn row_kernel(rows: usize, steps: usize, a: *const Self, lda: usize, b: Panel, c: Tile);
     /// `micro::slice` of this type.
-    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile);
+    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile);
     /// `micro::column` of this type.
-    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile);
+    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile);
 }
 
 /// What narrow values are stored as, for kernels that multiply `E`: `E` itself, or bf16 for a processor
@@ -235,17 +235,17 @@ impl Element for f32 {
         exp2::<7>(x, mask)
     }
 
-    unsafe fn row_kernel(rows: usize, steps: usize, a: *const f32, lda: usize, b: *const u8, c: Tile) {
+    unsafe fn row_kernel(rows: usize, steps: usize, a: *const f32, lda: usize, b: Panel, c: Tile) {
         // SAFETY: by the caller.
         unsafe { micro::single::row(rows, steps, a.cast(), lda * size_of::<f32>(), b, c) }
     }
 
-    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile) {
+    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile) {
         // SAFETY: by the caller.
         unsafe { micro::single::slice(rows, steps, a, b, c) }
     }
 
-    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile) {
+    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile) {
         // SAFETY: by the caller.
         unsafe { micro::single::column(rows, steps, a, b, c) }
     }
@@ -316,17 +316,17 @@ impl Element for bf16 {
         exp2::<4>(x, mask)
     }
 
-    unsafe fn row_kernel(rows: usize, steps: usize, a: *const bf16, lda: usize, b: *const u8, c: Tile) {
+    unsafe fn row_kernel(rows: usize, steps: usize, a: *const bf16, lda: usize, b: Panel, c: Tile) {
         // SAFETY: by the caller.
         unsafe { micro::pairs::row(rows, steps, a.cast(), lda * size_of::<bf16>(), b, c) }
     }
 
-    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile) {
+    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile) {
         // SAFETY: by the caller.
         unsafe { micro::pairs::slice(rows, steps, a, b, c) }
     }
 
-    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: *const u8, c: Tile) {
+    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile) {
         // SAFETY: by the caller.
         unsafe { micro::pairs::column(rows, steps, a, b, c) }
     }

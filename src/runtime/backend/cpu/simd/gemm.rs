@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use super::element::{Element, Stored};
-use super::micro::{ROWS, Tile, Write};
+use super::micro::{Panel, ROWS, Tile, Write};
 use super::pack::{self, SliceStep, Weight, panels, steps};
 use super::{PANEL, Shared, Step, Workspace, room};
 use crate::runtime::backend::cpu::linear::Shape;
@@ -127,7 +127,13 @@ pub(crate) fn linear_weight_grad<E: Element, S: Stored<E>>(
                 pack::slices::<E, S>(from, stride, tokens, m, count, &mut a);
             }
             let write = if start > 0 || accumulate { Write::Add } else { Write::Set };
-            for pb in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(panels(inputs)) {
+            let of_group = group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(panels(inputs));
+            for pb in of_group.clone() {
+                let next = if pb + 1 < of_group.end {
+                    Some((pb + 1) * depth + start)
+                } else {
+                    (start + count < depth).then_some(of_group.start * depth + start + count)
+                };
                 let n = (inputs - pb * PANEL).min(PANEL);
                 for (slice, i) in (0..m).step_by(ROWS).enumerate() {
                     // SAFETY: each task writes its own rows and columns of `grad_w`; the panels
@@ -136,7 +142,8 @@ pub(crate) fn linear_weight_grad<E: Element, S: Stored<E>>(
                         let at = to.at((first + i) * inputs + pb * PANEL);
                         let c = Tile { to: at.cast(), stride: inputs, columns: n, write };
                         let a = a[slice * count].as_ptr().cast();
-                        let b = b[pb * depth + start].0.as_ptr().cast();
+                        let next = next.filter(|_| slice == 0).map(|next| &b[next]);
+                        let b = Panel::before(&b[pb * depth + start], next);
                         E::slice_kernel((m - i).min(ROWS), count, a, b, c);
                     }
                 }
@@ -301,7 +308,8 @@ unsafe fn blocks_of_product<E: Element, S: Stored<E>>(
             let scratch = rows_of_threads.of_this_thread();
             S::rows(a.at(rows.start * lda), lda, rows.len(), depth * E::GROUP, scratch)
         };
-        for p in group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(all) {
+        let of_group = group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(all);
+        for p in of_group.clone() {
             let columns = (out.columns - p * PANEL).min(PANEL);
             for i in rows.clone().step_by(ROWS) {
                 // SAFETY: each task writes its own rows and columns of the block; the rest is the
@@ -309,7 +317,8 @@ unsafe fn blocks_of_product<E: Element, S: Stored<E>>(
                 unsafe {
                     let to = out.to.at((i * out.stride + p * PANEL) * out.size);
                     let c = Tile { to, stride: out.stride, columns, write: out.write };
-                    let b = b[p * depth].0.as_ptr().cast();
+                    let next = (i == rows.start && p + 1 < of_group.end).then(|| &b[(p + 1) * depth]);
+                    let b = Panel::before(&b[p * depth], next);
                     let a = a.add((i - rows.start) * lda);
                     E::row_kernel((rows.end - i).min(ROWS), depth, a, lda, b, c);
                 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::element::{Element, Stored, first};
 use super::exp::exp2;
 use super::gemm::{BLOCK_ROWS, PACKED_STEPS, RowsOfThreads, blocks_of, weights};
-use super::micro::{ROWS, Tile, Write};
+use super::micro::{Panel, ROWS, Tile, Write};
 use super::pack::{self, Weight, panels, steps};
 use super::{PANEL, Shared, Workspace, room};
 use crate::runtime::backend::cpu::linear::{BLOCK, Exponentials, Part, Shape};
@@ -76,7 +76,9 @@ pub(crate) fn exponentials<E: Element, S: Stored<E>>(
                             columns: PANEL,
                             write: Write::Set,
                         };
-                        let b = b[(block * BLOCK_PANELS + p) * depth].0.as_ptr().cast();
+                        let at = (block * BLOCK_PANELS + p) * depth;
+                        let next = (i == first && p + 1 < panels(columns)).then(|| &b[at + depth]);
+                        let b = Panel::before(&b[at], next);
                         E::row_kernel(count, depth, x.add((i - first) * lda), lda, b, c);
                     }
                 }

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::PANEL;
 use super::element::{first, round_by_arithmetic};
+use super::{PANEL, Step};
 
 /// Where a tile of C goes.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,29 @@ pub(crate) enum Write {
     Add,
     /// `c = tile` in bf16.
     Rounded,
+}
+
+/// A packed panel of B.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panel {
+    /// Its first step.
+    from: *const u8,
+    /// The panel that comes next, to be brought into the second-level cache meanwhile; or null. Otherwise
+    /// the first tile to use it would wait for the third-level cache, line by line.
+    next: *const u8,
+}
+
+impl Panel {
+    /// With no other to come.
+    pub(super) fn alone(from: *const Step) -> Self {
+        Self { from: from.cast(), next: std::ptr::null() }
+    }
+
+    /// With the one that comes next.
+    pub(super) fn before(from: *const Step, next: Option<&Step>) -> Self {
+        let next = next.map_or(std::ptr::null(), std::ptr::from_ref);
+        Self { from: from.cast(), next: next.cast() }
+    }
 }
 
 /// Rows of the largest row tile: 14 · 2 accumulators, two registers of B, one broadcast of A, which
@@ -65,7 +88,7 @@ macro_rules! kernels {
                 steps: usize,
                 a: *const u8,
                 lda: usize,
-                b: *const u8,
+                b: Panel,
                 c: Tile,
             ) {
                 // SAFETY: by the caller.
@@ -80,7 +103,7 @@ macro_rules! kernels {
                 rows: usize,
                 steps: usize,
                 a: *const u8,
-                b: *const u8,
+                b: Panel,
                 c: Tile,
             ) {
                 // SAFETY: by the caller.
@@ -95,7 +118,7 @@ macro_rules! kernels {
                 rows: usize,
                 steps: usize,
                 a: *const u8,
-                b: *const u8,
+                b: Panel,
                 c: Tile,
             ) {
                 // SAFETY: by the caller.
@@ -107,7 +130,7 @@ macro_rules! kernels {
                 steps: usize,
                 a: *const u8,
                 lda: usize,
-                b: *const u8,
+                b: Panel,
                 c: Tile,
             ) {
                 if c.write == Write::Add {
@@ -119,8 +142,13 @@ macro_rules! kernels {
                     }
                 }
                 let mut sum = [[_mm512_setzero_ps(); 2]; R];
-                let (mut a, mut b) = (a, b);
+                // Without another, a line that is there already.
+                let (mut next, stride) = if b.next.is_null() { (b.from, 0) } else { (b.next, 128) };
+                let (mut a, mut b) = (a, b.from);
                 for _ in 0..steps {
+                    _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(64).cast());
+                    next = next.wrapping_add(stride);
                     // SAFETY: the caller vouches for `steps` steps of A and of B.
                     unsafe {
                         let low = _mm512_load_si512(b.cast());

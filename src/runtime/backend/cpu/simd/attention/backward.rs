@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::super::element::{Element, Stored, first};
-use super::super::micro::{COLUMNS, ROWS, Tile, Write};
+use super::super::micro::{COLUMNS, Panel, ROWS, Tile, Write};
 use super::super::pack::{panels, steps};
 use super::super::{PANEL, Shared, Step, Workspace, room};
 use super::{KEYS, Panels, Sight, across, along, depth, key_heads, narrow, pack_across};
@@ -345,7 +345,7 @@ unsafe fn backward_block<E: Element + Stored<E>, S>(
                 let panel = |of: &'_ [Step]| of[first_key / PANEL * key_steps..].as_ptr();
                 let product = |a: *const E, b: *const Step, to: *mut f32| {
                     let c = Tile { to: to.cast(), stride: PANEL, columns: PANEL, write: Write::Set };
-                    E::row_kernel(these.len(), key_steps, a.add(tile * d), d, b.cast(), c);
+                    E::row_kernel(these.len(), key_steps, a.add(tile * d), d, Panel::alone(b), c);
                 };
                 product(q, panel(head.keys), scores);
                 product(go, panel(head.values), weight_grads);
@@ -464,7 +464,8 @@ unsafe fn columns_times<E: Element>(
                     let at = to.add((pa * PANEL + i) * n + pb * PANEL);
                     let c = Tile { to: at.cast(), stride: n, columns, write: Write::Add };
                     let a = a[pa * count + from].0.as_ptr().add(i).cast();
-                    E::column_kernel(rows, until - from, a, b[pb * count + from].0.as_ptr().cast(), c);
+                    let b = Panel::alone(&b[pb * count + from]);
+                    E::column_kernel(rows, until - from, a, b, c);
                 }
             }
         }

@@ -17,7 +17,7 @@ pub(crate) use backward::backward;
 pub(crate) use forward::forward;
 
 use super::element::{Element, Stored, first};
-use super::micro::{Tile, Write};
+use super::micro::{Panel, Tile, Write};
 use super::pack::{self, PackAs, panels, steps};
 use super::{PANEL, Step, room};
 use crate::runtime::backend::AttentionShape;
@@ -102,9 +102,9 @@ struct Panels<'a> {
 }
 
 impl Panels<'_> {
-    /// The first step of panel `p`.
-    fn of(&self, p: usize) -> *const u8 {
-        self.steps[p * self.depth + self.from].0.as_ptr().cast()
+    /// The steps of panel `p`.
+    fn of(&self, p: usize) -> Panel {
+        Panel::alone(&self.steps[p * self.depth + self.from])
     }
 }
 
