@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::exp::exp2;
+use super::exp::{FULL, SHORT, exp2};
 use super::micro::{self, Panel, Tile, Write};
 use super::pack::PackAs;
 use super::{PANEL, Step};
@@ -232,7 +232,7 @@ impl Element for f32 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn exp2(x: __m512, mask: __mmask16) -> __m512 {
-        exp2::<7>(x, mask)
+        exp2(&FULL, x, mask)
     }
 
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const f32, lda: usize, b: Panel, c: Tile) {
@@ -313,7 +313,7 @@ impl Element for bf16 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn exp2(x: __m512, mask: __mmask16) -> __m512 {
-        exp2::<4>(x, mask)
+        exp2(&SHORT, x, mask)
     }
 
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const bf16, lda: usize, b: Panel, c: Tile) {

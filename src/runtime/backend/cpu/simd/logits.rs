@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use rayon::prelude::*;
 
 use super::element::{Element, Stored, first};
-use super::exp::exp2;
+use super::exp::{FULL, exp2};
 use super::gemm::{BLOCK_ROWS, PACKED_STEPS, RowsOfThreads, blocks_of, weights};
 use super::micro::{Panel, ROWS, Tile, Write};
 use super::pack::{self, Weight, panels, steps};
@@ -121,7 +121,7 @@ unsafe fn finish<E: Element, S: Stored<E>>(logits: &[f32], to: *mut S) -> Part {
             let below = _mm512_sub_ps(values, _mm512_set1_ps(largest));
             // In full, whatever the format: the sum is the loss.
             let powers = _mm512_mul_ps(below, _mm512_set1_ps(std::f32::consts::LOG2_E));
-            let exponentials = exp2::<7>(powers, mask);
+            let exponentials = exp2(&FULL, powers, mask);
             sum = _mm512_add_ps(sum, exponentials);
             S::store(to.add(at), exponentials, mask);
         }
