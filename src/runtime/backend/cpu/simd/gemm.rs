@@ -21,8 +21,11 @@ pub(crate) enum Out<'a, S> {
     Add(&'a mut [f32]),
 }
 
-/// Rows of A that stay in the second-level cache while the panels of B pass: 16 row tiles.
-pub(super) const BLOCK_ROWS: usize = 16 * ROWS;
+/// Row tiles of A, of so many steps, that stay in the second-level cache while the panels of B pass: 16, or
+/// as many as lie in a MiB.
+fn tiles_at_once(depth: usize) -> usize {
+    ((1 << 20) / (4 * ROWS * depth.max(1))).clamp(4, 16)
+}
 /// Panels of B one task goes through.
 const BLOCK_PANELS: usize = 32;
 /// Longest sum of a product in one go, in steps: beyond it a panel of B (256 KiB here) would not stay
@@ -198,7 +201,7 @@ fn product<E: Element, S: Stored<E>>(
     // A sum in parts is rounded once, at its end.
     let in_parts = depth > longest && matches!(first_write, Write::Rounded);
     let at_once = (PACKED_STEPS / longest.max(1)).max(1);
-    let rows = RowsOfThreads::new::<E, S>(&mut work.a, longest * E::GROUP);
+    let blocks_of_rows = Blocks::new::<E, S>(&mut work.a, longest);
     for from in (0..panels(n)).step_by(at_once) {
         let block = from..(from + at_once).min(panels(n));
         let first_column = from * PANEL;
@@ -222,7 +225,7 @@ fn product<E: Element, S: Stored<E>>(
             unsafe {
                 let a = Shared(a.as_ptr().cast_mut().add(start * E::GROUP));
                 let out = Block { to: c, size, stride: row, columns, write };
-                blocks_of_product::<E, S>((a, lda), m, b, count, &rows, out);
+                blocks_of_product::<E, S>((a, lda), m, b, count, &blocks_of_rows, out);
             }
         }
         if in_parts {
@@ -255,23 +258,27 @@ struct Block {
     write: Write,
 }
 
-/// Room for each thread's rows of A where they have to be copied (see [`Stored::rows`]).
-pub(super) struct RowsOfThreads<'a> {
+/// How A is cut into blocks of rows, and room for each thread's block where it has to be copied (see
+/// [`Stored::rows`]).
+pub(super) struct Blocks<'a> {
+    /// Row tiles of a block at most.
+    pub(super) tiles: usize,
     steps: Shared<Step>,
     /// Steps of one thread.
     each: usize,
     lives: PhantomData<&'a mut [Step]>,
 }
 
-impl<'a> RowsOfThreads<'a> {
-    /// For blocks of [`BLOCK_ROWS`] rows of `values`.
-    pub(super) fn new<E: Element, S: Stored<E>>(buffer: &'a mut Vec<Step>, values: usize) -> Self {
-        let each = S::room(BLOCK_ROWS, values);
+impl<'a> Blocks<'a> {
+    /// Of `depth` steps or less.
+    pub(super) fn new<E: Element, S: Stored<E>>(buffer: &'a mut Vec<Step>, depth: usize) -> Self {
+        let tiles = tiles_at_once(depth);
+        let each = S::room(tiles * ROWS, depth * E::GROUP);
         let steps = Shared::new(room(buffer, rayon::current_num_threads() * each));
-        Self { steps, each, lives: PhantomData }
+        Self { tiles, steps, each, lives: PhantomData }
     }
 
-    /// Room of the thread that asks.
+    /// Room of the thread that asks, for one block.
     ///
     /// # Safety
     /// Within a task of the pool this was made in, which has asked once and waits for no other task.
@@ -293,19 +300,19 @@ unsafe fn blocks_of_product<E: Element, S: Stored<E>>(
     m: usize,
     b: &[Step],
     depth: usize,
-    rows_of_threads: &RowsOfThreads<'_>,
+    blocks_of_rows: &Blocks<'_>,
     out: Block,
 ) {
     let all = panels(out.columns);
     let groups = all.div_ceil(BLOCK_PANELS);
     let tiles = m.div_ceil(ROWS);
-    let blocks = blocks_of(tiles, BLOCK_ROWS / ROWS);
+    let blocks = blocks_of(tiles, blocks_of_rows.tiles);
     (0..blocks * groups).into_par_iter().for_each(|task| {
         let (block, group) = (task / groups, task % groups);
         let rows = block * tiles / blocks * ROWS..((block + 1) * tiles / blocks * ROWS).min(m);
         // SAFETY: once for each task, which waits for none; A's rows are the caller's promise.
         let (a, lda) = unsafe {
-            let scratch = rows_of_threads.of_this_thread();
+            let scratch = blocks_of_rows.of_this_thread();
             S::rows(a.at(rows.start * lda), lda, rows.len(), depth * E::GROUP, scratch)
         };
         let of_group = group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(all);

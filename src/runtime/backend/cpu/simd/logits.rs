@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::element::{Element, Stored, first};
 use super::exp::{FULL, exp2};
-use super::gemm::{BLOCK_ROWS, PACKED_STEPS, RowsOfThreads, blocks_of, weights};
+use super::gemm::{Blocks, PACKED_STEPS, blocks_of, weights};
 use super::micro::{Panel, ROWS, Tile, Write};
 use super::pack::{self, Weight, panels, steps};
 use super::{PANEL, Shared, Workspace, room};
@@ -38,8 +38,8 @@ pub(crate) fn exponentials<E: Element, S: Stored<E>>(
     let (parts, of_target) = (Shared::new(parts), Shared::new(of_target));
     let at_once = (PACKED_STEPS / depth.max(1) / BLOCK_PANELS).max(1) * BLOCK_PANELS;
     let tiles = rows.div_ceil(ROWS);
-    let row_blocks = blocks_of(tiles, BLOCK_ROWS / ROWS);
-    let rows_of_threads = RowsOfThreads::new::<E, S>(&mut work.a, inputs);
+    let blocks_of_rows = Blocks::new::<E, S>(&mut work.a, depth);
+    let row_blocks = blocks_of(tiles, blocks_of_rows.tiles);
     for from in (0..panels(outputs)).step_by(at_once) {
         let count = (panels(outputs) - from).min(at_once);
         let b = room(&mut work.b, count * depth);
@@ -59,7 +59,7 @@ pub(crate) fn exponentials<E: Element, S: Stored<E>>(
             let (first, last) = (tile_rows(row_block), tile_rows(row_block + 1));
             // SAFETY: once for each task, which waits for none; the rows are rows of `x`.
             let (x, lda) = unsafe {
-                let scratch = rows_of_threads.of_this_thread();
+                let scratch = blocks_of_rows.of_this_thread();
                 S::rows(x.at(first * inputs), inputs, last - first, inputs, scratch)
             };
             let column = (from + block * BLOCK_PANELS) * PANEL;
