@@ -14,7 +14,11 @@ namespace {
 constexpr int THREADS = 256, WARPS = 8;
 
 struct Softmax {
-  float largest, sum, log_z;
+  float largest, sum;
+  __device__ __forceinline__ float log_sum() const { return log2_fast(sum) * LN2; }
+  __device__ __forceinline__ float log_z() const { return largest + log_sum(); }
+  // Not log Z less the logit: where both are large, their difference is what counts.
+  __device__ __forceinline__ float nll(float logit) const { return largest - logit + log_sum(); }
 };
 // Of one row, the same bits in every thread of the block. Parts are summed in an order that their number alone decides.
 __device__ __forceinline__ Softmax row_softmax(const Part* __restrict__ parts, int count, float* scratch) {
@@ -23,8 +27,7 @@ __device__ __forceinline__ Softmax row_softmax(const Part* __restrict__ parts, i
   const float largest = block_max<WARPS>(m, scratch);
   // The second time they are in the cache.
   for (int i = threadIdx.x; i < count; i += THREADS) s += parts[i].sum * beside(parts[i].largest, largest);
-  const float sum = block_sum<WARPS>(s, scratch);
-  return Softmax{largest, sum, largest + log2_fast(sum) * LN2};
+  return Softmax{largest, block_sum<WARPS>(s, scratch)};
 }
 
 }  // namespace
@@ -40,7 +43,7 @@ KERNEL(cross_entropy_forward, 256, 4)
     return;
   }
   const Softmax softmax = row_softmax(parts + row * parts_of(vocab), parts_of(vocab), scratch);
-  if (threadIdx.x == 0) nll[row] = softmax.log_z - of_target[row];
+  if (threadIdx.x == 0) nll[row] = softmax.nll(of_target[row]);
 }
 
 KERNEL(cross_entropy_backward, 256, 4)
@@ -60,8 +63,8 @@ KERNEL(cross_entropy_backward, 256, 4)
   }
   const Part* of_row = parts + row * parts_of(vocab);
   const Softmax softmax = row_softmax(of_row, parts_of(vocab), scratch);
-  const float logit = of_target[row], factor = scale * (1.0f + 2.0f * z_loss * softmax.log_z) / softmax.sum;
-  if (threadIdx.x == 0) nll[row] = softmax.log_z - logit;
+  const float logit = of_target[row], factor = scale * (1.0f + 2.0f * z_loss * softmax.log_z()) / softmax.sum;
+  if (threadIdx.x == 0) nll[row] = softmax.nll(logit);
   for (int i0 = first; i0 < end; i0 += AT_ONCE * STEP) {
     Quad v[AT_ONCE];
     float largest[AT_ONCE];

@@ -9,7 +9,8 @@
 // wgmma reads, so the three products of a linear layer need no transposed copy. M, N and K are free (TMA fills with
 // zeros); leading dimensions are multiples of 8, and C, `add` and `activated` are 16-byte aligned. The four lanes of a row
 // exchange their sums, so that C is written 16 bytes at a time; what is added to the sums is brought into L2 while they
-// are made.
+// are made. Logits become exponentials in the registers of their sums: what is kept of a part of a row needs only those four
+// lanes.
 #include "dev/epilogue.cuh"
 #include "dev/hopper.cuh"
 #include "dev/tiles.cuh"
