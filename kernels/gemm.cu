@@ -10,7 +10,7 @@
 //
 // Leading dimensions are multiples of 8 and bases 16-byte aligned; M, N and K are free. Sums are f32, in a fixed
 // order. bf16 results are rounded once; f32 results may add a matrix (the residual stream, or C itself); RoPE and
-// SwiGLU can be applied to the sums before they are stored.
+// SwiGLU can be applied to the sums before they are stored, and logits leave as exponentials.
 #include "dev/async.cuh"
 #include "dev/epilogue.cuh"
 #include "dev/mma.cuh"
@@ -132,17 +132,54 @@ __device__ __forceinline__ void gemm(const u16* __restrict__ A, long long lda, c
   }
   copy_async_wait<0>();
 
+  if constexpr (OUTPUT == EXPONENTIALS) {
+    // The columns of a part are shared by two warps, which exchange what they find where the tiles were.
+    static_assert(BN == PART, "a tile is a part");
+    float *peaks = (float*)shared, *sums = peaks + 2 * BM;
+    const int half = warp >> 2;
+    __syncthreads();
 #pragma unroll
-  for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++)
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const int row = m0 + wm + i * 16 + h * 8 + (lane >> 2);
-      if (row >= M) continue;
-      store_row<OUTPUT, 8, PAIR, HEAD>(
-          C, ldc, epilogue, row, N,
-          [&](int j) { return n0 + wn + j * 8 + (SPLIT && OUTPUT != GATED && j > 3 ? 32 : 0) + (lane & 3) * 2; },
-          [&](int j, int c) { return acc[i][j][h * 2 + c]; });
-    }
+      for (int h = 0; h < 2; h++) {
+        const int r = wm + i * 16 + h * 8 + (lane >> 2);
+        auto value = [&](int j, int c) -> float& { return acc[i][j][h * 2 + c]; };
+        if (n0 + BN > N) mask_columns<8>(n0 + wn, N, lane, value);
+        if (m0 + r < M) keep_target<8>(epilogue.of_target + m0 + r, epilogue.targets[m0 + r], n0 + wn, lane, value);
+        const float peak = row_largest<8>(value);
+        if ((lane & 3) == 0) peaks[half * BM + r] = peak;
+      }
+#ifndef BUG_EXPONENTIALS_BARRIER
+    __syncthreads();
+#endif
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        const int r = wm + i * 16 + h * 8 + (lane >> 2);
+        auto value = [&](int j, int c) -> float& { return acc[i][j][h * 2 + c]; };
+        const float sum = row_exponentials<8>(fmaxf(peaks[r], peaks[BM + r]), value);
+        if ((lane & 3) == 0) sums[half * BM + r] = sum;
+        store_exponentials<8>((u16*)C + (m0 + r) * ldc, m0 + r < M && C, n0 + wn, N, lane, value);
+      }
+    __syncthreads();
+    const int r = threadIdx.x;
+    if (r < BM && m0 + r < M)
+      store_part(epilogue.parts + (long long)(m0 + r) * parts_of(N) + tile_column, fmaxf(peaks[r], peaks[BM + r]),
+                 sums[r] + sums[BM + r]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        const int row = m0 + wm + i * 16 + h * 8 + (lane >> 2);
+        if (row >= M) continue;
+        store_row<OUTPUT, 8, PAIR, HEAD>(
+            C, ldc, epilogue, row, N,
+            [&](int j) { return n0 + wn + j * 8 + (SPLIT && OUTPUT != GATED && j > 3 ? 32 : 0) + (lane & 3) * 2; },
+            [&](int j, int c) { return acc[i][j][h * 2 + c]; });
+      }
+  }
 }
 
 }  // namespace
@@ -186,4 +223,12 @@ KERNEL(gemm_nt_rope_128, 256, 2) ROTATED_KERNEL(128)
 KERNEL(gemm_nt_swiglu, 256, 2)
 (const u16* A, long long lda, const u16* B, long long ldb, u16* C, long long ldc, u16* activated, int M, int N, int K) {
   gemm<true, true, GATED>(A, lda, B, ldb, C, ldc, gating(activated), M, N, K);
+}
+
+// Logits A · Bᵀ as exponentials, C[M, N to the next multiple of 8] in bf16 or null, with parts [M, ⌈N/128⌉] and, of rows with
+// a target, its logit.
+KERNEL(gemm_nt_exponentials, 256, 2)
+(const u16* A, long long lda, const u16* B, long long ldb, u16* C, long long ldc, const u32* targets, Part* parts,
+ float* of_target, int M, int N, int K) {
+  gemm<true, true, EXPONENTIALS>(A, lda, B, ldb, C, ldc, exponentials_of(targets, parts, of_target), M, N, K);
 }

@@ -9,7 +9,8 @@
 // wgmma reads, so the three products of a linear layer need no transposed copy. M, N and K are free (TMA fills with
 // zeros); leading dimensions are multiples of 8, and C, `add` and `activated` are 16-byte aligned. The four lanes of a row
 // exchange their sums, so that C is written 16 bytes at a time; what is added to the sums is brought into L2 while they
-// are made.
+// are made. Logits become exponentials in the registers of their sums: what is kept of a part of a row needs only those four
+// lanes.
 #include "dev/epilogue.cuh"
 #include "dev/hopper.cuh"
 #include "dev/tiles.cuh"
@@ -119,6 +120,14 @@ __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* ma
   for (int tile = blockIdx.x; tile < rows * columns; tile += gridDim.x) {
     int row, column;
     tile_of<16>(tile, rows, columns, row, column);
+    const int r = row * BM + first + warp * 16 + (lane >> 2), n0 = column * TILE_N;
+    // Here already, so that nobody waits for them when the sums are made.
+    [[maybe_unused]] u32 targets[2] = {IGNORE, IGNORE};
+    if constexpr (OUTPUT == EXPONENTIALS) {
+#pragma unroll
+      for (int h = 0; h < 2; h++)
+        if (r + h * 8 < M) targets[h] = epilogue.targets[r + h * 8];
+    }
     float acc[COLUMNS / 2];
     [[maybe_unused]] int before = 0;
     for (int k = 0; k < steps; k++, next()) {
@@ -145,17 +154,18 @@ __device__ __forceinline__ void gemm(const TensorMap* map_a, const TensorMap* ma
     if (steps > 0 && leader) mbarrier_arrive(&empty[before]);
 #endif
 
-    const int r = row * BM + first + warp * 16 + (lane >> 2), n0 = column * TILE_N;
-    if (n0 + TILE_N <= N) {
+    if constexpr (OUTPUT == EXPONENTIALS) {
+      make_exponentials<COLUMNS>((u16*)C, ldc, epilogue, acc, targets, r, M, N, n0, lane);
+    } else if (n0 + TILE_N <= N) {
       store_whole<OUTPUT, COLUMNS, HEAD>(C, ldc, epilogue, acc, r, M, N, n0, lane);
-      continue;
-    }
+    } else {
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      if (r + h * 8 >= M) continue;
-      store_row<OUTPUT, COLUMNS / 8, PAIR, HEAD>(
-          C, ldc, epilogue, r + h * 8, N, [&](int j) { return n0 + j * 8 + (lane & 3) * 2; },
-          [&](int j, int c) { return acc[j * 4 + h * 2 + c]; });
+      for (int h = 0; h < 2; h++) {
+        if (r + h * 8 >= M) continue;
+        store_row<OUTPUT, COLUMNS / 8, PAIR, HEAD>(
+            C, ldc, epilogue, r + h * 8, N, [&](int j) { return n0 + j * 8 + (lane & 3) * 2; },
+            [&](int j, int c) { return acc[j * 4 + h * 2 + c]; });
+      }
     }
   }
 }
@@ -197,7 +207,7 @@ KERNEL(gemm_sm90_tn_f32_256, 384, 1) F32_PARAMETERS {
   gemm<false, false, ADDED, 256, 4>(&map_a, &map_b, C, ldc, adding(add), M, N, K);
 }
 
-// As gemm_nt_rope_* and gemm_nt_swiglu in gemm.cu.
+// As gemm_nt_rope_*, gemm_nt_swiglu and gemm_nt_exponentials in gemm.cu.
 #define ROTATED_KERNEL(head, columns, stages)                                                                         \
   (const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, u16* C, long long ldc,          \
    const u32* positions, const float* cos_table, const float* sin_table, int rotated, int M, int N, int K) {         \
@@ -216,3 +226,11 @@ KERNEL(gemm_sm90_nt_rope_128_256, 384, 1) ROTATED_KERNEL(128, 256, 4)
   }
 KERNEL(gemm_sm90_nt_swiglu_128, 384, 1) GATED_KERNEL(128, 6)
 KERNEL(gemm_sm90_nt_swiglu_256, 384, 1) GATED_KERNEL(256, 4)
+
+#define EXPONENTIALS_KERNEL(columns, stages)                                                                          \
+  (const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, u16* C, long long ldc,          \
+   const u32* targets, Part* parts, float* of_target, int M, int N, int K) {                                         \
+    gemm<true, true, EXPONENTIALS, columns, stages>(&map_a, &map_b, C, ldc, exponentials_of(targets, parts, of_target), M, N, K); \
+  }
+KERNEL(gemm_sm90_nt_exponentials_128, 384, 1) EXPONENTIALS_KERNEL(128, 6)
+KERNEL(gemm_sm90_nt_exponentials_256, 384, 1) EXPONENTIALS_KERNEL(256, 4)

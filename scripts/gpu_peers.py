@@ -104,7 +104,6 @@ def attention_seconds(shape, forward, device, repeats):
 def peer(row, device, repeats):
     """Seconds PyTorch takes for the operation of a row, by what did it; empty when it has no counterpart."""
     import torch
-    import torch.nn.functional as F
 
     def random(*shape, dtype=torch.bfloat16):
         return torch.randn(*shape, device=device, dtype=dtype)
@@ -127,11 +126,6 @@ def peer(row, device, repeats):
         x = torch.nn.Parameter(random(*sizes(), dtype=torch.float32))
         x.grad = torch.randn_like(x)
         return {"fused AdamW": seconds(torch.optim.AdamW([x], fused=True).step, device, repeats)}
-    if row["op"] == "cross_entropy_forward":
-        rows, vocab = sizes()
-        logits, targets = random(rows, vocab, dtype=torch.float32), torch.ones(rows, device=device, dtype=torch.long)
-        with torch.no_grad():
-            return {"cross_entropy": seconds(lambda: F.cross_entropy(logits, targets), device, repeats)}
     return {}
 
 

@@ -28,6 +28,7 @@ EXPECTED = {
     # Stores of 16 bytes; what is added is fetched ahead.
     "gemm_sm90_nt_f32": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bSTG\.E\.128", r"\bLDG\.E\.128", r"\bUBLKPF\.L2"],
     "gemm_sm90_tn_f32": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bSTG\.E\.128", r"\bLDG\.E\.128", r"\bUBLKPF\.L2"],
+    "gemm_sm90_nt_exponentials": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bSTG\.E\.128", r"\bMUFU\.EX2"],
     "gemm_sm90": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bSTG\.E\.128"],
     "attention_forward_sm90": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2", r"\bSTG\.E\.128"],
     "attention_backward_fused_sm90_begin": [r"\bLDG\.E\.128"],
@@ -35,9 +36,11 @@ EXPECTED = {
     "attention_backward_fused_sm90": [r"\bUBLKRED", r"\bUBLKCP", HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2", r"\bSTG\.E\.128"],
     "attention_backward_sm90": [HGMMA, r"\bUTMALDG\.2D", r"\bUSETMAXREG", r"\bSYNCS", r"\bMUFU\.EX2", r"\bSTG\.E\.128"],
     "wrapper_sm90_wgmma": [HGMMA, r"\bUTMALDG\.2D"],
+    "gemm_nt_exponentials": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bSTG\.E\.(ENL2\.)?128", r"\bMUFU\.EX2"],
     "gemm_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128"],
     "attention_forward_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bMUFU\.EX2"],
     "attention_backward_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bMUFU\.EX2"],
+    "cross_entropy_backward": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
     "swiglu": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
 }
 # Never: local memory (spills), f64 arithmetic outside the reductions.

@@ -1,5 +1,6 @@
 // What becomes of the sums of a product before they are stored.
 #pragma once
+#include "dev/parts.cuh"
 #include "dev/quads.cuh"
 
 /// Of a product C[M, N]:
@@ -7,7 +8,9 @@
 ///   ADDED    f32, plus `add` unless it is null
 ///   ROTATED  bf16 after RoPE of the first `rotated` columns, heads of HEAD values, halves as in rope.cu
 ///   GATED    the product has 2·N columns, gates then ups: they are stored in bf16, and silu(gate) · up beside them
-enum Output { ROUNDED, ADDED, ROTATED, GATED };
+///   EXPONENTIALS  logits: e^(logit − largest of its part) in bf16, 0 in the columns from N to the next multiple of 8;
+///            the part, and the f32 logit of the row's target. With C null, of these the last two alone
+enum Output { ROUNDED, ADDED, ROTATED, GATED, EXPONENTIALS };
 
 struct Epilogue {
   const float* add = nullptr;
@@ -16,6 +19,12 @@ struct Epilogue {
   const float* sin_table = nullptr;
   int rotated = 0;
   u16* activated = nullptr;
+  /// [M]; IGNORE is none.
+  const u32* targets = nullptr;
+  /// [M, parts_of(N)].
+  Part* parts = nullptr;
+  /// [M], written where there is a target.
+  float* of_target = nullptr;
 };
 __device__ __forceinline__ Epilogue adding(const float* add) {
   Epilogue e;
@@ -30,6 +39,12 @@ __device__ __forceinline__ Epilogue rotating(const u32* positions, const float* 
 __device__ __forceinline__ Epilogue gating(u16* activated) {
   Epilogue e;
   e.activated = activated;
+  return e;
+}
+
+__device__ __forceinline__ Epilogue exponentials_of(const u32* targets, Part* parts, float* of_target) {
+  Epilogue e;
+  e.targets = targets, e.parts = parts, e.of_target = of_target;
   return e;
 }
 
@@ -191,5 +206,99 @@ __device__ __forceinline__ void store_whole(void* C, long long ldc, const Epilog
   } else {
 #pragma unroll
     for (int h = 0; h < 2; h++) store_whole_row<OUTPUT, COLUMNS, HEAD>(C, ldc, e, acc, row + h * 8, h, M, N, n0, lane);
+  }
+}
+
+// Exponentials of logits. Of a row, each of the four lanes that share it has two columns of every eight, from
+// (lane & 3) · 2: BLOCKS blocks from column n0, `value(j, i)` a reference to the logit of block j. Every lane calls these.
+
+/// Columns beyond the last count for nothing.
+template <int BLOCKS, class Value>
+__device__ __forceinline__ void mask_columns(int n0, int N, int lane, Value value) {
+#pragma unroll
+  for (int j = 0; j < BLOCKS; j++)
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+      if (n0 + j * 8 + (lane & 3) * 2 + i >= N) value(j, i) = minus_infinity();
+}
+/// Keeps the logit of the target, where the lane has it.
+template <int BLOCKS, class Value>
+__device__ __forceinline__ void keep_target(float* of_target, u32 target, int n0, int lane, Value value) {
+  // IGNORE is far from every column.
+  const u32 hit = target - (u32)n0;
+  if (hit >= BLOCKS * 8 || (hit >> 1 & 3) != (u32)(lane & 3)) return;
+  float logit = 0.0f;
+#pragma unroll
+  for (int j = 0; j < BLOCKS; j++)
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+      if (hit == (u32)(j * 8 + (lane & 3) * 2 + i)) logit = value(j, i);
+  *of_target = logit;
+}
+/// The largest of the row's columns, in each of its lanes.
+template <int BLOCKS, class Value>
+__device__ __forceinline__ float row_largest(Value value) {
+  float m[4] = {minus_infinity(), minus_infinity(), minus_infinity(), minus_infinity()};
+#pragma unroll
+  for (int j = 0; j < BLOCKS; j++)
+#pragma unroll
+    for (int i = 0; i < 2; i++) m[(j & 1) * 2 + i] = fmaxf(m[(j & 1) * 2 + i], value(j, i));
+  float largest = fmaxf(fmaxf(m[0], m[1]), fmaxf(m[2], m[3]));
+#ifndef BUG_EXPONENTIALS_QUAD
+  largest = fmaxf(largest, __shfl_xor_sync(WARP_ALL, largest, 1));
+  largest = fmaxf(largest, __shfl_xor_sync(WARP_ALL, largest, 2));
+#endif
+  return largest;
+}
+/// Makes exponentials beside `largest` of the logits, and returns their sum over the row's lanes.
+template <int BLOCKS, class Value>
+__device__ __forceinline__ float row_exponentials(float largest, Value value) {
+  // Where nothing is above minus infinity, the difference would be undefined.
+  const float base = largest == minus_infinity() ? 0.0f : largest;
+  float s[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+  for (int j = 0; j < BLOCKS; j++)
+#pragma unroll
+    for (int i = 0; i < 2; i++) s[(j & 1) * 2 + i] += value(j, i) = beside(value(j, i), base);
+  float sum = (s[0] + s[1]) + (s[2] + s[3]);
+  sum += __shfl_xor_sync(WARP_ALL, sum, 1);
+  return sum + __shfl_xor_sync(WARP_ALL, sum, 2);
+}
+/// Stores the row from column n0 on, rounded, 16 bytes at a time, where it is `inside`.
+template <int BLOCKS, class Value>
+__device__ __forceinline__ void store_exponentials(u16* row, bool inside, int n0, int N, int lane, Value value) {
+#pragma unroll
+  for (int j = 0; j < BLOCKS; j += 4) {
+    u32 a[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) a[i] = pack_bf16(value(j + i, 0), value(j + i, 1));
+    const Quad q = whole_block(a[0], a[1], a[2], a[3], lane);
+    const int column = n0 + (j + (lane & 3)) * 8;
+    if (inside && column < N) store_vector(row + column, q);
+  }
+}
+
+/// Two rows of a warp's tile of wgmma accumulators, as in `store_whole`; the tile may reach beyond column N. `targets` are
+/// those of the lane's two rows.
+template <int COLUMNS>
+__device__ __forceinline__ void make_exponentials(u16* C, long long ldc, const Epilogue& e, float (&acc)[COLUMNS / 2],
+                                                  const u32 (&targets)[2], int row, int M, int N, int n0, int lane) {
+  static_assert(COLUMNS % PART == 0, "a tile has whole parts");
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const int r = row + h * 8;
+    const bool inside = r < M;
+    auto all = [&](int j, int i) -> float& { return acc[j * 4 + h * 2 + i]; };
+    if (n0 + COLUMNS > N) mask_columns<COLUMNS / 8>(n0, N, lane, all);
+    // No row that is not there has a target.
+    keep_target<COLUMNS / 8>(e.of_target + r, targets[h], n0, lane, all);
+#pragma unroll
+    for (int p = 0; p < COLUMNS / PART; p++) {
+      const int first = n0 + p * PART;
+      auto value = [&](int j, int i) -> float& { return acc[(p * PART / 8 + j) * 4 + h * 2 + i]; };
+      const float largest = row_largest<PART / 8>(value), sum = row_exponentials<PART / 8>(largest, value);
+      if (inside && first < N && (lane & 3) == 0) store_part(e.parts + (long long)r * parts_of(N) + first / PART, largest, sum);
+      store_exponentials<PART / 8>(C + (long long)r * ldc, inside && C, first, N, lane, value);
+    }
   }
 }

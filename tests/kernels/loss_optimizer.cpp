@@ -7,21 +7,43 @@ const uint32_t IGNORE = 0xffffffffu;
 
 unsigned blocks(size_t items, size_t per) { return (unsigned)((items + per - 1) / per); }
 
+// A block of logits as the product of the head leaves it: exponentials, parts, logits of targets.
+struct Logits {
+  std::vector<uint16_t> values;
+  std::vector<float> parts, of_target;
+  Logits(const std::vector<float>& x, int rows, int vocab, long long ld, const std::vector<uint32_t>& target)
+      : values((size_t)rows * ld, 0), of_target(rows, NAN) {
+    for (int t = 0; t < rows; t++) {
+      const float* row = &x[(size_t)t * vocab];
+      for (int first = 0; first < vocab; first += 128) {
+        const int end = std::min(vocab, first + 128);
+        float peak = -INFINITY, sum = 0;
+        for (int i = first; i < end; i++) peak = fmaxf(peak, row[i]);
+        for (int i = first; i < end; i++) {
+          const float e = expf(row[i] - peak);
+          values[(size_t)t * ld + i] = host::to_bf16(e);
+          sum += e;
+        }
+        parts.push_back(peak);
+        parts.push_back(sum);
+      }
+      if (target[t] != IGNORE) of_target[t] = row[target[t]];
+    }
+  }
+};
+
 void cross_entropy(Check& c, int rows, int vocab, double spread) {
   c.begin("cross_entropy %dx%d spread %g", rows, vocab, spread);
   Random r(c.seed * 5 + vocab);
   long long ld = (vocab + 7) / 8 * 8;
-  F32 x = random_f32(r, (size_t)rows * ld, spread);
-  // Padding is never read.
-  for (size_t i = 0; i < x.bits.size(); i++)
-    if ((long long)(i % ld) >= vocab) x.bits[i] = NAN;
+  F32 x = random_f32(r, (size_t)rows * vocab, spread);
   std::vector<uint32_t> target(rows);
   for (uint32_t& t : target) t = r.below(5) ? (uint32_t)r.below(vocab) : IGNORE;
   target[0] = 0;
   double scale = 0.125, z_loss = 1e-2;
   std::vector<double> nll(rows), grad((size_t)rows * vocab);
   for (int t = 0; t < rows; t++) {
-    const double* row = &x.value[(size_t)t * ld];
+    const double* row = &x.value[(size_t)t * vocab];
     if (target[t] == IGNORE) continue;
     double peak = row[0], sum = 0;
     for (int i = 0; i < vocab; i++) peak = row[i] > peak ? row[i] : peak;
@@ -32,36 +54,47 @@ void cross_entropy(Check& c, int rows, int vocab, double spread) {
       grad[(size_t)t * vocab + i] =
           scale * ((1 + 2 * z_loss * log_z) * exp(row[i] - log_z) - (target[t] == (uint32_t)i ? 1 : 0));
   }
-  Buffer<float> logits(c.device, x.bits), out(c.device, rows), again(c.device, rows);
+  const Logits logits(x.bits, rows, vocab, ld, target);
+  Buffer<uint16_t> values(c.device, logits.values);
+  Buffer<float> parts(c.device, logits.parts), of_target(c.device, logits.of_target), out(c.device, rows), again(c.device, rows);
   Buffer<uint32_t> dt(c.device, target);
   LaunchSpec spec = {"cross_entropy_forward", {(unsigned)rows, 1, 1}, {256, 1, 1}, 0};
-  c.device.run(spec, logits.ptr(), dt.ptr(), out.ptr(), vocab, ld);
+  c.device.run(spec, parts.ptr(), of_target.ptr(), dt.ptr(), out.ptr(), vocab);
   c.close("nll", widen(out.get()), nll, 1e-5);
   spec.kernel = "cross_entropy_backward";
-  c.device.run(spec, logits.ptr(), dt.ptr(), again.ptr(), vocab, ld, (float)scale, (float)z_loss);
+  c.device.run(spec, values.ptr(), parts.ptr(), of_target.ptr(), dt.ptr(), again.ptr(), vocab, ld, (float)scale, (float)z_loss);
   c.same_bits("nll of both", out.get(), again.get());
-  std::vector<float> memory = logits.get();
-  const uint16_t* half = (const uint16_t*)memory.data();
+  std::vector<uint16_t> memory = values.get();
   std::vector<double> got((size_t)rows * vocab);
   bool padding = true;
   for (int t = 0; t < rows; t++) {
-    for (int i = 0; i < vocab; i++) got[(size_t)t * vocab + i] = host::from_bf16(half[(size_t)t * 2 * ld + i]);
-    for (int i = vocab; i < ld; i++) padding &= half[(size_t)t * 2 * ld + i] == 0;
+    for (int i = 0; i < vocab; i++) got[(size_t)t * vocab + i] = host::from_bf16(memory[(size_t)t * ld + i]);
+    for (int i = vocab; i < ld; i++) padding &= memory[(size_t)t * ld + i] == 0;
   }
   c.close("gradient", got, grad, 3e-3);
   c.expect(padding, "the gradient of padding is not 0");
 }
 
-// An infinite or undefined logit must come out as a loss that is not finite.
+// An infinite or undefined logit must come out as a loss that is not finite, and an ignored row must not show it.
 void poisoned_logits(Check& c) {
   for (float bad : {NAN, INFINITY}) {
     c.begin("cross_entropy with %g", bad);
-    std::vector<float> x(64, 0.5f);
-    x[40] = bad;
-    Buffer<float> logits(c.device, x), out(c.device, 1);
-    Buffer<uint32_t> target(c.device, std::vector<uint32_t>{3});
-    c.device.run({"cross_entropy_forward", {1, 1, 1}, {256, 1, 1}, 0}, logits.ptr(), target.ptr(), out.ptr(), 64, 64ll);
-    c.expect(!std::isfinite(out.get()[0]), "the loss hides it");
+    std::vector<float> x(2 * 300, 0.5f);
+    x[40] = x[300 + 299] = bad;
+    const std::vector<uint32_t> target = {3, IGNORE};
+    const Logits logits(x, 2, 300, 304, target);
+    Buffer<uint16_t> values(c.device, logits.values);
+    Buffer<float> parts(c.device, logits.parts), of_target(c.device, logits.of_target), out(c.device, 2), again(c.device, 2);
+    Buffer<uint32_t> dt(c.device, target);
+    c.device.run({"cross_entropy_forward", {2, 1, 1}, {256, 1, 1}, 0}, parts.ptr(), of_target.ptr(), dt.ptr(), out.ptr(), 300);
+    c.device.run({"cross_entropy_backward", {2, 1, 1}, {256, 1, 1}, 0}, values.ptr(), parts.ptr(), of_target.ptr(), dt.ptr(), again.ptr(),
+                 300, 304ll, 1.0f, 0.0f);
+    c.expect(!std::isfinite(out.get()[0]) && !std::isfinite(again.get()[0]), "the loss hides it");
+    c.expect(out.get()[1] == 0 && again.get()[1] == 0, "an ignored row has a loss");
+    bool zero = true;
+    const std::vector<uint16_t> gradient = values.get();
+    for (int i = 0; i < 304; i++) zero &= gradient[304 + i] == 0;
+    c.expect(zero, "an ignored row has a gradient");
   }
 }
 
@@ -140,8 +173,10 @@ FAMILY(cross_entropy) {
   cross_entropy(c, 5, 1, 1);
   cross_entropy(c, 3, 513, 5);
   cross_entropy(c, 4, 2050, 30);
+  cross_entropy(c, 3, 300, 1e4);
   // Several steps of a block.
   cross_entropy(c, 2, 9003, 3);
+  cross_entropy(c, 2, 20001, 3);
   poisoned_logits(c);
 }
 

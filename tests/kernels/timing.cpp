@@ -12,6 +12,7 @@ namespace {
 const char* const PROFILED[][2] = {
     {"gemm_sm90_nt_bf16_256", "8192x8192x8192"},   {"gemm_sm90_nt_bf16_256", "8192x2048x8192"},
     {"gemm_sm90_nn_bf16_256", "8192x2048x8192"},   {"gemm_sm90_tn_f32_256", "8192x2048x8192"},
+    {"gemm_sm90_nt_exponentials_256", "4096x128256x2048"},
     {"attention_forward_sm90_128", "4x4096"},      {"attention_forward_sm90_128", "1x16384"},
     {"attention_backward_fused_sm90_128", "4x4096"}, {"attention_backward_fused_sm90_64", "4x4096 h32/8"},
     {"attention_backward_sm90_kv_64", "4x4096 h32/8"}, {"attention_backward_sm90_q_64", "4x4096 h32/8"},
@@ -329,21 +330,87 @@ void bandwidth(Timer& t, long tokens, long width) {
   }
 }
 
+// The product of the head, which leaves its logits as exponentials: beside a plain product of the same shape.
+void exponentials(Timer& t, long m, long n, long k) {
+  // Logits of a few units each: with larger ones a part would have one exponential that is not 0.
+  Values a(t.device, (size_t)m * k);
+  std::vector<uint16_t> weights = Values::random((size_t)n * k, 1);
+  const double small = 1 / sqrt((double)k);
+  for (uint16_t& w : weights) w = host::to_bf16((float)(host::from_bf16(w) * small));
+  Buffer<uint16_t> b(t.device, weights), c(t.device, (size_t)m * n);
+  const int parts = (int)((n + 127) / 128), M = (int)m, N = (int)n, K = (int)k;
+  const long long ldk = k, ldn = n;
+  Random r(7);
+  std::vector<uint32_t> target((size_t)m);
+  for (uint32_t& at : target) at = (uint32_t)r.below(N);
+  Buffer<uint32_t> targets(t.device, target);
+  Buffer<float> part(t.device, (size_t)2 * m * parts), of_target(t.device, (size_t)m);
+  const std::string shape = text("%ldx%ldx%ld", m, n, k);
+  const double flops = 2.0 * m * n * k;
+  // Some parts in f64: largest, sum, every exponential, and the logit of the row's target. One is the last of the last row.
+  auto error = [&] {
+    double worst = 0;
+    auto keep = [&](double got, double want) {
+      if (!(fabs(got - want) <= worst)) worst = fabs(got - want);
+    };
+    auto logit = [&](size_t i, size_t j) {
+      double x = 0;
+      for (size_t p = 0; p < (size_t)k; p++) x += a[i * k + p] * host::from_bf16(weights[j * k + p]);
+      return x;
+    };
+    for (int s = 0; s < 12; s++) {
+      const size_t i = s ? (size_t)r.below(M) : (size_t)m - 1, p = s ? (size_t)r.below(parts) : (size_t)parts - 1, from = p * 128,
+                   to = std::min((size_t)n, from + 128);
+      std::vector<double> x;
+      for (size_t j = from; j < to; j++) x.push_back(logit(i, j));
+      const double largest = *std::max_element(x.begin(), x.end());
+      float got[2], of;
+      std::vector<uint16_t> values(to - from);
+      t.device.download(got, part.ptr() + 2 * (i * parts + p), sizeof got);
+      t.device.download(&of, of_target.ptr() + i, 4);
+      t.device.download(values.data(), c.ptr() + i * n + from, values.size() * 2);
+      double sum = 0;
+      for (size_t j = 0; j < x.size(); j++) sum += exp(x[j] - largest), keep(host::from_bf16(values[j]), exp(x[j] - largest));
+      keep(got[0], largest), keep(got[1] / sum, 1), keep(of, logit(i, target[i]));
+    }
+    return worst;
+  };
+  auto timed = [&](const char* kernel, double seconds) {
+    if (!std::isnan(seconds) && !t.profile) t.row(kernel, shape, seconds, "flops", flops, error(), 5e-3);
+    // The next kernel's are looked at.
+    const std::vector<unsigned char> nan(2 * (size_t)m * parts * 4, 0xff);
+    t.device.upload(part.ptr(), nan.data(), nan.size());
+  };
+  if (t.device.has_hopper()) {
+    MapBytes ma = t.device.map_2d(a.on.ptr(), k, m, k * 2, 64, 128), mb = t.device.map_2d(b.ptr(), k, n, k * 2, 64, 256);
+    LaunchSpec spec = {"gemm_sm90_nt_exponentials_256", {(unsigned)t.device.multiprocessors(), 1, 1}, {384, 1, 1}, 196672};
+    timed(spec.kernel, t.run(shape, spec, ma, mb, c.ptr(), ldn, targets.ptr(), part.ptr(), of_target.ptr(), M, N, K));
+    spec.kernel = "gemm_sm90_nt_bf16_256";
+    t.row(spec.kernel, shape, t.run(shape, spec, ma, mb, c.ptr(), ldn, M, N, K), "flops", flops);
+  }
+  const unsigned tiles = (unsigned)((m + 127) / 128 * parts);
+  const LaunchSpec spec = {"gemm_nt_exponentials", {tiles, 1, 1}, {256, 1, 1}, 61440};
+  timed(spec.kernel, t.run(shape, spec, a.on.ptr(), ldk, b.ptr(), ldk, c.ptr(), ldn, targets.ptr(), part.ptr(), of_target.ptr(), M, N, K));
+}
+
 void cross_entropy(Timer& t, long tokens, long vocab) {
-  const size_t n = (size_t)tokens * vocab;
+  const size_t n = (size_t)tokens * vocab, parts = (size_t)(vocab + 127) / 128;
   const std::string shape = text("%ldx%ld", tokens, vocab, 0);
-  std::vector<float> some(n);
-  Random r(3);
-  std::vector<float> block(std::min<size_t>(n, 1 << 16));
-  for (float& v : block) v = (float)r.normal();
-  for (size_t i = 0; i < n; i++) some[i] = block[i % block.size()];
-  Buffer<float> logits(t.device, some), nll(t.device, (size_t)tokens);
+  Values values(t.device, n);
+  // Of such a size that a gradient in their place is as large, however often it is made.
+  std::vector<float> pairs(2 * tokens * parts, 0.0f);
+  for (size_t i = 1; i < pairs.size(); i += 2) pairs[i] = 1.0f / (float)parts;
+  Buffer<float> part(t.device, pairs), of_target(t.device, std::vector<float>((size_t)tokens, 0.0f)), nll(t.device, (size_t)tokens);
   Buffer<uint32_t> targets(t.device, std::vector<uint32_t>((size_t)tokens, 1));
   const int v = (int)vocab;
+  // What a row has besides: parts, target and its logit, and the loss.
+  const double beside = (double)tokens * (8.0 * parts + 12);
   LaunchSpec spec = {"cross_entropy_forward", {(unsigned)tokens, 1, 1}, {256, 1, 1}, 0};
-  t.row(spec.kernel, shape, t.run(shape, spec, logits.ptr(), targets.ptr(), nll.ptr(), v, (long long)vocab), "bytes", 4.0 * n);
+  t.row(spec.kernel, shape, t.run(shape, spec, part.ptr(), of_target.ptr(), targets.ptr(), nll.ptr(), v), "bytes", beside);
   spec.kernel = "cross_entropy_backward";
-  t.row(spec.kernel, shape, t.run(shape, spec, logits.ptr(), targets.ptr(), nll.ptr(), v, (long long)vocab, 1e-3f, 0.0f), "bytes", 6.0 * n);
+  t.row(spec.kernel, shape,
+        t.run(shape, spec, values.on.ptr(), part.ptr(), of_target.ptr(), targets.ptr(), nll.ptr(), v, (long long)vocab, 1.0f, 0.0f), "bytes",
+        4.0 * n + beside);
 }
 
 }  // namespace
@@ -363,6 +430,9 @@ void time_kernels(Device& device, const char* path, bool profile, const std::vec
   auto attention = [&](const Heads& heads) {
     if (of("attention")) ::attention(t, heads);
   };
+  auto head = [&](long tokens, long vocab, long width) {
+    if (of("gemm")) exponentials(t, tokens, vocab, width);
+  };
   auto rows = [&](long tokens, long width, long at_once, long vocab) {
     if (!of("rows")) return;
     bandwidth(t, tokens, width);
@@ -374,6 +444,7 @@ void time_kernels(Device& device, const char* path, bool profile, const std::vec
     attention({4, 4096, 16, 16, 128});
     attention({4, 4096, 32, 8, 64});
     rows(16384, 2048, 2048, 128256);
+    head(4096, 128256, 2048);
     // A 1B model at 8192 tokens: down, gate and up, qkv, output.
     gemm(8192, 2048, 8192);
     if (!profile) gemm(8192, 16384, 2048);
@@ -388,6 +459,7 @@ void time_kernels(Device& device, const char* path, bool profile, const std::vec
   } else {
     gemm(128, 128, 64);
     attention({1, 128, 2, 1, 64});
+    head(128, 264, 64);
     rows(16, 64, 2, 1000);
   }
   fclose(out);

@@ -32,7 +32,7 @@ pub struct Cuda {
 
 #[derive(Debug, Default)]
 pub(super) struct ScratchSpace {
-    /// Logits of a block of rows, then their gradient.
+    /// Exponentials of the logits of a block of rows, then their gradient; parts and logits of targets.
     pub(super) logits: Scratch,
     /// Δ of the attention backward pass.
     pub(super) delta: Scratch,

@@ -1,9 +1,10 @@
-//! The loss: logits a block of rows at a time, never all of them.
+//! The loss: logits a block of rows at a time, never all of them, and never as themselves: the product
+//! that makes them leaves exponentials in bf16.
 
 use super::backend::Cuda;
 use super::device::{Argument, DeviceFailure};
 use super::memory::{Index, Narrow, Wide};
-use super::product::{Order, Output, Product};
+use super::product::{Order, Output, PART, PART_BYTES, Product};
 use crate::runtime::backend::LossShape;
 use Argument::{Float, Int, Long, Pointer};
 
@@ -15,40 +16,67 @@ const LOGIT_ROWS: usize = 4096;
 /// Rows of logits that exist at once, and values per row.
 fn block(vocab: usize, tokens: usize) -> (usize, usize) {
     let stride = vocab.next_multiple_of(8);
-    let rows = (LOGITS / (stride * 4)).clamp(128, LOGIT_ROWS) / 128 * 128;
+    let rows = (LOGITS / (stride * 2)).clamp(128, LOGIT_ROWS) / 128 * 128;
     (rows.min(tokens.max(1)), stride)
 }
 
-/// Bytes of a block of logits.
+/// Bytes of the parts of a block of logits.
+fn parts_bytes(vocab: usize, rows: usize) -> usize {
+    rows * vocab.div_ceil(PART) * PART_BYTES
+}
+
+/// Bytes of a block of logits and of what is kept beside it: parts, and the logit of each row's target.
 pub(super) fn scratch(vocab: usize, tokens: usize) -> usize {
     let (rows, stride) = block(vocab, tokens);
-    rows * stride * 4
+    rows * stride * 2 + parts_bytes(vocab, rows) + rows * 4
+}
+
+/// A block of logits on the device.
+struct Logits {
+    /// `[rows, stride]` in bf16: exponentials, then their gradient. 0 where they are not kept.
+    values: u64,
+    /// `[rows, vocab / PART]` rounded up, each a largest logit and a sum in f32.
+    parts: u64,
+    /// `[rows]` in f32.
+    of_target: u64,
+    /// `[rows]`.
+    targets: u64,
 }
 
 impl Cuda {
+    /// What of `rows` rows from `first` on the loss is made of; the exponentials where they are `kept`.
     fn logits(
         &self,
         shape: LossShape,
-        first: usize,
-        rows: usize,
+        (first, rows): (usize, usize),
         x: &Narrow,
         w: u64,
-    ) -> Result<u64, DeviceFailure> {
-        let (_, stride) = block(shape.vocab, shape.tokens);
+        targets: &Index,
+        kept: bool,
+    ) -> Result<Logits, DeviceFailure> {
+        let (block, stride) = block(shape.vocab, shape.tokens);
         let bytes = scratch(shape.vocab, shape.tokens);
-        let logits = self.scratch.borrow_mut().logits.at_least(&self.device, bytes)?;
+        let at = self.scratch.borrow_mut().logits.at_least(&self.device, bytes)?;
+        let parts = at + (block * stride * 2) as u64;
+        let logits = Logits {
+            values: if kept { at } else { 0 },
+            parts,
+            of_target: parts + parts_bytes(shape.vocab, block) as u64,
+            targets: targets.0.at() + (first * 4) as u64,
+        };
+        let Logits { values, parts, of_target, targets } = logits;
         self.product(Product {
             order: Order::Nt,
             a: x.0.at() + (first * shape.width * 2) as u64,
             lda: shape.width,
             b: w,
             ldb: shape.width,
-            c: logits,
+            c: values,
             ldc: stride,
             m: rows,
             n: shape.vocab,
             k: shape.width,
-            output: Output::F32 { add: 0 },
+            output: Output::Exponentials { targets, parts, of_target },
         })?;
         Ok(logits)
     }
@@ -61,17 +89,17 @@ impl Cuda {
         targets: &Index,
         nll: &mut Wide,
     ) -> Result<(), DeviceFailure> {
-        let (block, stride) = block(shape.vocab, shape.tokens);
+        let (block, _) = block(shape.vocab, shape.tokens);
         let (w, nll) = (self.operand(w)?, nll.change());
         for first in (0..shape.tokens).step_by(block) {
             let rows = block.min(shape.tokens - first);
-            let logits = self.logits(shape, first, rows, x, w)?;
+            let logits = self.logits(shape, (first, rows), x, w, targets, false)?;
             let mut arguments = [
-                Pointer(logits),
-                Pointer(targets.0.at() + (first * 4) as u64),
+                Pointer(logits.parts),
+                Pointer(logits.of_target),
+                Pointer(logits.targets),
                 Pointer(nll + (first * 4) as u64),
                 Int(shape.vocab as i32),
-                Long(stride as i64),
             ];
             self.launch("cross_entropy_forward", [rows, 1, 1], 256, 0, &mut arguments)?;
         }
@@ -94,10 +122,12 @@ impl Cuda {
         let (w, nll, grad_w) = (self.operand(w)?, nll.change(), grad_w.change());
         for first in (0..shape.tokens).step_by(block) {
             let rows = block.min(shape.tokens - first);
-            let logits = self.logits(shape, first, rows, x, w)?;
+            let logits = self.logits(shape, (first, rows), x, w, targets, true)?;
             let mut arguments = [
-                Pointer(logits),
-                Pointer(targets.0.at() + (first * 4) as u64),
+                Pointer(logits.values),
+                Pointer(logits.parts),
+                Pointer(logits.of_target),
+                Pointer(logits.targets),
                 Pointer(nll + (first * 4) as u64),
                 Int(shape.vocab as i32),
                 Long(stride as i64),
@@ -105,11 +135,11 @@ impl Cuda {
                 Float(shape.z_loss as f32),
             ];
             self.launch("cross_entropy_backward", [rows, 1, 1], 256, 0, &mut arguments)?;
-            // The gradient lies in the front half of each row, in bf16.
+            // The gradient lies where the exponentials were.
             self.product(Product {
                 order: Order::Nn,
-                a: logits,
-                lda: 2 * stride,
+                a: logits.values,
+                lda: stride,
                 b: w,
                 ldb: shape.width,
                 c: grad_x.0.at() + (first * shape.width * 2) as u64,
@@ -121,8 +151,8 @@ impl Cuda {
             })?;
             self.product(Product {
                 order: Order::Tn,
-                a: logits,
-                lda: 2 * stride,
+                a: logits.values,
+                lda: stride,
                 b: x.0.at() + (first * shape.width * 2) as u64,
                 ldb: shape.width,
                 c: grad_w,

@@ -14,6 +14,11 @@ pub(super) enum Order {
     Tn,
 }
 
+/// Columns of logits that share a largest one; `kernels/dev/parts.cuh` has the same number.
+pub(super) const PART: usize = 128;
+/// Bytes of a part: its largest logit and the sum of its exponentials, in f32.
+pub(super) const PART_BYTES: usize = 8;
+
 /// Where the product goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Output {
@@ -25,6 +30,9 @@ pub(super) enum Output {
     Rotated { rotation: Rotation, turned: usize },
     /// The product has `2 · n` columns, gates then ups; silu(gate) · up goes to this address.
     Gated { activated: u64 },
+    /// Logits, as e^(logit − largest of its part) rounded to bf16, or not stored where C is 0. Beside them
+    /// go the parts, `[m, n / PART]` rounded up, and of each row of `targets` that has one its logit, in f32.
+    Exponentials { targets: u64, parts: u64, of_target: u64 },
 }
 
 /// RoPE of the rows of a product: addresses of the positions and the tables, and the width of a head.
@@ -83,6 +91,8 @@ impl Product {
             Output::Bf16 | Output::Rotated { .. } => 0,
             Output::F32 { add } => add,
             Output::Gated { activated } => activated,
+            // Parts and logits of targets are written one by one.
+            Output::Exponentials { .. } => 0,
         };
         if !(self.a | self.b | self.c | others).is_multiple_of(16) {
             return Err(DeviceFailure {
@@ -105,6 +115,9 @@ impl Product {
                 Int(turned as i32),
             ]),
             Output::Gated { activated } => tail.push(Pointer(activated)),
+            Output::Exponentials { targets, parts, of_target } => {
+                tail.extend([Pointer(targets), Pointer(parts), Pointer(of_target)]);
+            }
         }
         tail.extend([Int(self.m as i32), Int(self.n as i32), Int(self.k as i32)]);
         tail
@@ -129,6 +142,7 @@ impl Product {
             (Order::Nn, Output::Bf16) => ("gemm_nn_bf16", 56_832),
             (Order::Tn, Output::F32 { .. }) => ("gemm_tn_f32", 52_224),
             (Order::Nt, Output::Gated { .. }) => ("gemm_nt_swiglu", 61_440),
+            (Order::Nt, Output::Exponentials { .. }) => ("gemm_nt_exponentials", 61_440),
             (Order::Nt, Output::Rotated { rotation, .. }) => match rotation.head_dim {
                 32 => ("gemm_nt_rope_32", 61_440),
                 64 => ("gemm_nt_rope_64", 61_440),
@@ -159,6 +173,8 @@ impl Product {
             (Order::Tn, Output::F32 { .. }, true) => "gemm_sm90_tn_f32_256",
             (Order::Nt, Output::Gated { .. }, false) => "gemm_sm90_nt_swiglu_128",
             (Order::Nt, Output::Gated { .. }, true) => "gemm_sm90_nt_swiglu_256",
+            (Order::Nt, Output::Exponentials { .. }, false) => "gemm_sm90_nt_exponentials_128",
+            (Order::Nt, Output::Exponentials { .. }, true) => "gemm_sm90_nt_exponentials_256",
             (Order::Nt, Output::Rotated { rotation, .. }, wide) => match (rotation.head_dim, wide) {
                 (64, false) => "gemm_sm90_nt_rope_64_128",
                 (64, true) => "gemm_sm90_nt_rope_64_256",
@@ -188,7 +204,14 @@ impl Product {
 
 #[cfg(test)]
 mod tests {
-    use super::wide;
+    use super::{PART, wide};
+    use crate::runtime::backend::cuda::sources::HEADERS;
+
+    #[test]
+    fn parts_are_as_wide_as_the_kernels_make_them() {
+        let header = HEADERS.iter().find(|h| h.file == "dev/parts.cuh").unwrap();
+        assert!(header.text.contains(&format!("constexpr int PART = {PART};")));
+    }
 
     #[test]
     fn tiles_are_narrow_where_wide_ones_leave_a_turn_half_empty() {

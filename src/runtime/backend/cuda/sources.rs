@@ -59,6 +59,7 @@ pub const HEADERS: &[Source] = embed![
     "dev/epilogue.cuh",
     "dev/hopper.cuh",
     "dev/mma.cuh",
+    "dev/parts.cuh",
     "dev/philox.cuh",
     "dev/quads.cuh",
     "dev/tiles.cuh",
