@@ -1,7 +1,7 @@
 """midc beside PyTorch, in turns on the same machine; prints a table and the ratios.
 
 usage: compare_torch.py MIDC [--geometries A,B,C,quickstart] [--rounds N] [--steps N] [--clock wall|cpu]
-                        [--modes f32,bf16,compile,tuned-bf16,tuned-compile] [--memory MIB]
+                        [--modes f32,bf16,compile,compile-f32,tuned-bf16,…] [--memory MIB]
 
 Each round runs every contestant once, so that whatever else the machine does touches all of them. A
 figure is the median over rounds of each run's median step; the range over rounds stands beside it.
@@ -9,7 +9,8 @@ figure is the median over rounds of each run's median step; the range over round
 over the number of threads instead of the wall: for machines that are not quiet. Needs torch and
 transformers in the Python that runs it.
 
-The modes of PyTorch are as installed, except `tuned-*`: there the allocator keeps freed memory (PyTorch
+The modes of PyTorch are as installed (`compile` is in bf16; where the processor has no product of bf16, f32
+and `compile-f32` are the ones to beat), except `tuned-*`: there the allocator keeps freed memory (PyTorch
 otherwise pays for page faults in every step) and MKL takes its AVX-512 path on processors not made by
 Intel, by a preloaded function of one line (needs gcc; without it only the allocator is tuned).
 """

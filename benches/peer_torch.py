@@ -1,6 +1,6 @@
 """One geometry of `midc bench train` in PyTorch and transformers; prints one JSON line.
 
-usage: peer_torch.py --geometry A|B|C|D|quickstart --mode f32|bf16|compile [--steps N] [--warmup N]
+usage: peer_torch.py --geometry A|B|C|D|quickstart --mode f32|bf16|compile|compile-f32 [--steps N] [--warmup N]
 
 A step is forward, cross-entropy, backward, fused AdamW and zero_grad on fresh random tokens.
 """
@@ -21,7 +21,7 @@ GEOMETRIES = {
 }
 parser = argparse.ArgumentParser()
 parser.add_argument("--geometry", default="A", choices=GEOMETRIES)
-parser.add_argument("--mode", default="f32", choices=["f32", "bf16", "compile"])
+parser.add_argument("--mode", default="f32", choices=["f32", "bf16", "compile", "compile-f32"])
 parser.add_argument("--steps", type=int, default=5)
 parser.add_argument("--warmup", type=int, default=2)
 parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -41,7 +41,7 @@ config = transformers.LlamaConfig(
     tie_word_embeddings=True, use_cache=False, attn_implementation="sdpa")
 torch.manual_seed(0)
 model = transformers.LlamaForCausalLM(config).train()
-run = torch.compile(model) if args.mode == "compile" else model
+run = torch.compile(model) if args.mode.startswith("compile") else model
 optimizer = torch.optim.AdamW(
     model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
@@ -55,7 +55,7 @@ def peak_mib():
 def step():
     ids = torch.randint(0, config.vocab_size, (rows, context))
     wall, cpu = time.perf_counter(), time.process_time()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.mode != "f32"):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not args.mode.endswith("f32")):
         loss = run(input_ids=ids, labels=ids).loss
     loss.backward()
     optimizer.step()
