@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::buffer::Plain;
 use super::element::Element;
 use super::pointwise;
 use super::pool::Pool;
@@ -48,6 +49,9 @@ pub(super) struct Part {
     /// Sum of `e^(logit − largest)`.
     pub(super) sum: f32,
 }
+
+// SAFETY: numbers.
+unsafe impl Plain for Part {}
 
 /// What the output layer makes of the logits of `rows` tokens.
 pub(super) struct Exponentials<'a, E> {
