@@ -125,11 +125,12 @@ impl<B: Backend> Bench<'_, B> {
         let shape = format!("{rows} × {context}, {heads}/{kv_heads} × {head_dim}");
         // Two products over the causal half; five in the backward pass.
         let flop = 2.0 * (tokens * context * heads * head_dim) as f64;
-        b.attention(s, &qkv, &from, &mut out, &mut log);
+        let mut scratch = b.narrow(B::attention_scratch(s, true))?;
+        b.attention(s, &qkv, &from, &mut out, &mut log, &mut scratch);
         let (o, l) = (&mut out, &mut log);
-        self.arithmetic("attention", &shape, flop, || b.attention(s, &qkv, &from, o, l));
+        self.arithmetic("attention", &shape, flop, || b.attention(s, &qkv, &from, o, l, &mut scratch));
         self.arithmetic("attention backward", &shape, 2.5 * flop, || {
-            b.attention_backward(s, &qkv, &out, &log, &from, &grad_out, &mut grad);
+            b.attention_backward(s, &qkv, &out, &log, &from, &grad_out, &mut grad, &mut scratch);
         });
         Ok(())
     }
@@ -140,12 +141,13 @@ impl<B: Backend> Bench<'_, B> {
         let targets = b.index(tokens)?;
         let (mut nll, mut dx) = (b.wide(tokens)?, b.narrow(tokens * width)?);
         let mut dw = b.wide(vocab * width)?;
+        let mut scratch = b.narrow(B::loss_scratch(tokens, vocab))?;
         let s = LossShape { tokens, width, vocab, gradient_scale: 1.0 / tokens as f64, z_loss: 0.0 };
         let shape = format!("{tokens} × {width} → {vocab}");
         let flop = 2.0 * (tokens * width * vocab) as f64;
-        self.arithmetic("loss", &shape, flop, || b.loss(s, &x, &w, &targets, &mut nll));
+        self.arithmetic("loss", &shape, flop, || b.loss(s, &x, &w, &targets, &mut nll, &mut scratch));
         self.arithmetic("loss with gradients", &shape, 3.0 * flop, || {
-            b.loss_backward(s, &x, &w, &targets, &mut nll, &mut dx, false, &mut dw);
+            b.loss_backward(s, &x, &w, &targets, &mut nll, &mut dx, false, &mut dw, &mut scratch);
         });
         Ok(())
     }

@@ -184,13 +184,6 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     let threads = engine::threads(args.threads);
     let device = args.device.choose()?;
     let kind = EngineKind::on(device, args.precision.into())?;
-    let peak = match kind {
-        EngineKind::Cuda(ordinal) => measure::peak(&cuda::open(ordinal, 2 << 30)?, args.clock, threads)?,
-        EngineKind::CpuBf16 => measure::peak(&Cpu::<half::bf16>::new(args.threads)?, args.clock, threads)?,
-        EngineKind::CpuF32 | EngineKind::Reference => {
-            measure::peak(&Cpu::<f32>::new(args.threads)?, args.clock, threads)?
-        }
-    };
     let options = EngineOptions { threads: args.threads, memory: args.memory.map(|mib| mib << 20) };
     let weights = init_weights(&architecture, 0)?;
     let mut engine = engine::engine(kind, &architecture, &weights, options)?;
@@ -225,7 +218,16 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     let step = median(&seconds);
     let tokens_per_second = (rows * context) as f64 / step;
     let gflops = architecture.train_flops_per_token(context as u64) * (rows * context) as f64 / step * 1e-9;
-    let (rss, memory) = (measure::peak_rss_mib(), engine.memory());
+    let (rss, memory, description) = (measure::peak_rss_mib(), engine.memory(), engine.describe());
+    drop(engine);
+    // Only now: what it leaves with the allocator would count as memory of training.
+    let peak = match kind {
+        EngineKind::Cuda(ordinal) => measure::peak(&cuda::open(ordinal, 2 << 30)?, args.clock, threads)?,
+        EngineKind::CpuBf16 => measure::peak(&Cpu::<half::bf16>::new(args.threads)?, args.clock, threads)?,
+        EngineKind::CpuF32 | EngineKind::Reference => {
+            measure::peak(&Cpu::<f32>::new(args.threads)?, args.clock, threads)?
+        }
+    };
     if args.format == Format::Json {
         let value = json!({
             "tokens_per_second": tokens_per_second,
@@ -240,7 +242,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
             "feed_forwards_recomputed": memory.feed_forwards_recomputed,
             "layers_recomputed": memory.layers_recomputed,
             "rows_at_once": memory.rows_at_once,
-            "engine": engine.describe(),
+            "engine": description,
         });
         lines::output(&format!("{value}\n"))?;
         return Ok(ExitCode::SUCCESS);
@@ -249,7 +251,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
         "{} · {rows} × {context} tokens\n\
          {tokens_per_second:.0} tokens/s, {step:.3} s per step (median of {})\n\
          {gflops:.0} GFLOP/s, {:.0}% of the {peak:.0} of a large product\n",
-        engine.describe(),
+        description,
         seconds.len(),
         100.0 * gflops / peak
     );

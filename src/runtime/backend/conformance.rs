@@ -272,10 +272,11 @@ impl Case for Attention {
         let qkv = h.narrow(&random(1, t * wide));
         let from = h.index(&self.attend_from());
         let (mut out, mut log_sum) = (h.unset_narrow(t * narrow), h.unset_wide(t * self.heads));
-        b.attention(shape, &qkv, &from, &mut out, &mut log_sum);
+        let mut scratch = h.unset_narrow(B::attention_scratch(shape, true));
+        b.attention(shape, &qkv, &from, &mut out, &mut log_sum, &mut scratch);
         let grad_out = h.narrow(&random(2, t * narrow));
         let mut grad = h.unset_narrow(t * wide);
-        b.attention_backward(shape, &qkv, &out, &log_sum, &from, &grad_out, &mut grad);
+        b.attention_backward(shape, &qkv, &out, &log_sum, &from, &grad_out, &mut grad, &mut scratch);
         let half = self.head_dim / 2;
         let position = h.index(&random_ids(3, t, 50));
         let (cos, sin) = (h.wide(&random(4, 50 * half)), h.wide(&random(5, 50 * half)));
@@ -291,6 +292,7 @@ impl Case for Attention {
             &cos,
             &sin,
             &mut turned,
+            &mut scratch,
         );
         vec![
             ("out", h.read_narrow(&out, t * narrow)),
@@ -353,7 +355,8 @@ fn attention_with_large_scores() {
             let qkv = h.narrow(&random(1, t * 12));
             let from = h.index(&self.0.attend_from());
             let (mut out, mut log_sum) = (h.unset_narrow(t * 4), h.unset_wide(t));
-            b.attention(shape, &qkv, &from, &mut out, &mut log_sum);
+            let mut scratch = h.unset_narrow(B::attention_scratch(shape, false));
+            b.attention(shape, &qkv, &from, &mut out, &mut log_sum, &mut scratch);
             vec![("out", h.read_narrow(&out, t * 4)), ("log sum", h.read(&log_sum, t))]
         }
     }
@@ -535,11 +538,12 @@ impl Case for Loss {
         targets.iter_mut().step_by(5).skip(1).for_each(|target| *target = IGNORE);
         let targets = h.index(&targets);
         let (mut alone, mut nll) = (h.unset_wide(t), h.unset_wide(t));
-        b.loss(shape, &x, &w, &targets, &mut alone);
+        let mut scratch = h.unset_narrow(B::loss_scratch(t, v));
+        b.loss(shape, &x, &w, &targets, &mut alone, &mut scratch);
         let (mut dx, mut dw) = (h.unset_narrow(t * d), h.unset_wide(v * d));
-        b.loss_backward(shape, &x, &w, &targets, &mut nll, &mut dx, false, &mut dw);
+        b.loss_backward(shape, &x, &w, &targets, &mut nll, &mut dx, false, &mut dw, &mut scratch);
         let once = h.read(&dw, v * d);
-        b.loss_backward(shape, &x, &w, &targets, &mut nll, &mut dx, true, &mut dw);
+        b.loss_backward(shape, &x, &w, &targets, &mut nll, &mut dx, true, &mut dw, &mut scratch);
         vec![
             ("nll alone", h.read(&alone, t)),
             ("nll", h.read(&nll, t)),
@@ -615,7 +619,8 @@ fn a_later_token_changes_nothing_before_it() {
         let run = |values: &[f32]| {
             let (mut out, mut log_sum) = (h.unset_narrow(300 * out_width), h.unset_wide(600));
             let from = h.index(&[0; 300]);
-            b.attention(shape, &h.narrow(values), &from, &mut out, &mut log_sum);
+            let mut scratch = h.unset_narrow(B::attention_scratch(shape, false));
+            b.attention(shape, &h.narrow(values), &from, &mut out, &mut log_sum, &mut scratch);
             h.read_narrow(&out, 300 * out_width)
         };
         let mut values = random(1, 300 * width);
@@ -642,7 +647,8 @@ fn a_packed_row_equals_its_documents_alone() {
         let run = |values: &[f32], from: &[u32]| {
             let n = from.len();
             let (mut out, mut log_sum) = (h.unset_narrow(n * out_width), h.unset_wide(n * 2));
-            b.attention(shape(n), &h.narrow(values), &h.index(from), &mut out, &mut log_sum);
+            let mut scratch = h.unset_narrow(B::attention_scratch(shape(n), false));
+            b.attention(shape(n), &h.narrow(values), &h.index(from), &mut out, &mut log_sum, &mut scratch);
             h.read_narrow(&out, n * out_width)
         };
         let starts: Vec<usize> = lengths

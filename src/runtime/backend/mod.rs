@@ -124,6 +124,8 @@ pub struct Load {
     pub head_dim: usize,
     /// Values of the widest norm.
     pub widest_norm: usize,
+    /// Values of the widest row that a linear layer reads.
+    pub widest_input: usize,
     /// Rows of the output matrix.
     pub vocab: usize,
 }
@@ -132,7 +134,8 @@ pub struct Load {
 ///
 /// Matrices are row-major. `Wide` values carry weights, gradients of weights, the residual stream and
 /// statistics; `Narrow` values go between the operations of a layer and may have fewer bits. A buffer
-/// may be longer than an operation needs; the operation uses its front.
+/// may be longer than an operation needs; the operation uses its front. What `scratch` holds before and
+/// after is arbitrary.
 ///
 /// Operations return at once and may fail later: the first failure is reported by
 /// [`finish`](Backend::finish).
@@ -196,8 +199,17 @@ pub trait Backend: Send {
     fn zero(&self, len: usize, buffer: &mut Self::Wide);
     /// Wait for everything asked for so far; the first failure of any of it.
     fn finish(&self) -> Result<(), EngineError>;
-    /// Scratch memory in bytes.
+    /// Scratch memory of the backend's own in bytes.
     fn scratch_bytes(&self) -> u64;
+    /// Narrow values of scratch that [`attention`](Backend::attention) is to be given and, if asked, its
+    /// backward pass.
+    fn attention_scratch(_shape: AttentionShape, _backward: bool) -> usize {
+        0
+    }
+    /// Narrow values of scratch that [`loss`](Backend::loss) and its backward pass are to be given.
+    fn loss_scratch(_tokens: usize, _vocab: usize) -> usize {
+        0
+    }
     /// What will be held beside the buffers of weights and activations, where it counts.
     fn overhead_bytes(_load: Load) -> u64 {
         0
@@ -403,6 +415,7 @@ pub trait Backend: Send {
         attend_from: &Self::Index,
         out: &mut Self::Narrow,
         log_sum: &mut Self::Wide,
+        scratch: &mut Self::Narrow,
     );
     /// Backward of [`attention`](Backend::attention).
     #[allow(clippy::too_many_arguments)]
@@ -415,6 +428,7 @@ pub trait Backend: Send {
         attend_from: &Self::Index,
         grad_out: &Self::Narrow,
         grad_qkv: &mut Self::Narrow,
+        scratch: &mut Self::Narrow,
     );
 
     /// [`attention_backward`](Backend::attention_backward), then [`rope`](Backend::rope) backwards.
@@ -431,8 +445,9 @@ pub trait Backend: Send {
         cos: &Self::Wide,
         sin: &Self::Wide,
         grad_qkv: &mut Self::Narrow,
+        scratch: &mut Self::Narrow,
     ) {
-        self.attention_backward(shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
+        self.attention_backward(shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv, scratch);
         self.rope(shape, positions, cos, sin, true, grad_qkv);
     }
 
@@ -458,6 +473,7 @@ pub trait Backend: Send {
         w: &Self::Wide,
         targets: &Self::Index,
         nll: &mut Self::Wide,
+        scratch: &mut Self::Narrow,
     );
     /// [`loss`](Backend::loss) with the gradients of `gradient_scale · Σ (nll + z_loss · log²Z)`:
     /// writes that of x; writes that of w, or adds it when `accumulate`.
@@ -472,6 +488,7 @@ pub trait Backend: Send {
         grad_x: &mut Self::Narrow,
         accumulate: bool,
         grad_w: &mut Self::Wide,
+        scratch: &mut Self::Narrow,
     );
 
     /// What follows until [`end`](Backend::end) is likely to be asked for again, value for value.

@@ -396,6 +396,7 @@ impl<R: Real> Backend for Reference<R> {
         attend_from: &Vec<u32>,
         out: &mut Vec<R>,
         log_sum: &mut Vec<R>,
+        _scratch: &mut Vec<R>,
     ) {
         let view = Heads { shape, qkv };
         for row in 0..shape.rows {
@@ -429,6 +430,7 @@ impl<R: Real> Backend for Reference<R> {
         attend_from: &Vec<u32>,
         grad_out: &Vec<R>,
         grad_qkv: &mut Vec<R>,
+        _scratch: &mut Vec<R>,
     ) {
         let view = Heads { shape, qkv };
         grad_qkv[..shape.tokens() * shape.qkv_width()].fill(R::zero());
@@ -485,7 +487,15 @@ impl<R: Real> Backend for Reference<R> {
         }
     }
 
-    fn loss(&self, shape: LossShape, x: &Vec<R>, w: &Vec<R>, targets: &Vec<u32>, nll: &mut Vec<R>) {
+    fn loss(
+        &self,
+        shape: LossShape,
+        x: &Vec<R>,
+        w: &Vec<R>,
+        targets: &Vec<u32>,
+        nll: &mut Vec<R>,
+        _scratch: &mut Vec<R>,
+    ) {
         for t in 0..shape.tokens {
             nll[t] = R::zero();
             if targets[t] != IGNORE {
@@ -505,12 +515,13 @@ impl<R: Real> Backend for Reference<R> {
         grad_x: &mut Vec<R>,
         accumulate: bool,
         grad_w: &mut Vec<R>,
+        scratch: &mut Vec<R>,
     ) {
         let width = shape.width;
         if !accumulate {
             self.zero(shape.vocab * width, grad_w);
         }
-        self.loss(shape, x, w, targets, nll);
+        self.loss(shape, x, w, targets, nll, scratch);
         for t in 0..shape.tokens {
             grad_x[t * width..][..width].fill(R::zero());
             if targets[t] == IGNORE {

@@ -47,7 +47,7 @@ impl<B: Backend> Pass<'_, B> {
         self.leave(&p.feed_forward_norm, entry, &saved.rstd, stream, g, grad_weight);
     }
 
-    /// As [`feed_forward_backward`](Self::feed_forward_backward).
+    /// As [`feed_forward_backward`](Self::feed_forward_backward); `packed`, what attention takes, is scratch too.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn attention_backward(
         &self,
@@ -56,6 +56,7 @@ impl<B: Backend> Pass<'_, B> {
         kept: Option<&B::Narrow>,
         saved: &mut SavedAttention<B>,
         hidden: &mut B::Narrow,
+        packed: &mut B::Narrow,
         stream: &mut B::Wide,
         g: &mut Gradients<B>,
         grads: &mut LayerParameters<B::Wide>,
@@ -84,6 +85,7 @@ impl<B: Backend> Pass<'_, B> {
             self.cos,
             self.sin,
             &mut g.qkv,
+            packed,
         );
         if let (Some((raw, rstd)), Some(weights), Some(norms), Some(grad_weights)) =
             (&saved.raw, &p.qk_norm, self.qk_norms(), &mut grads.qk_norm)

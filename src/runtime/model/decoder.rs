@@ -16,7 +16,7 @@ use crate::runtime::model::memory;
 use crate::runtime::model::parameters::{self, Parameters, Slot};
 use crate::runtime::model::rope_table::RopeTable;
 use crate::runtime::model::tensor::StateDict;
-use crate::runtime::model::workspace::{Again, Rows, Schedule, Widths, Workspace, schedule};
+use crate::runtime::model::workspace::{Again, Rows, Schedule, Scratch, Widths, Workspace, schedule};
 use crate::runtime::optim::adamw;
 
 /// A decoder on one backend.
@@ -126,11 +126,18 @@ impl<B: Backend> Decoder<B> {
         training: bool,
         at_most: usize,
     ) -> Result<Schedule, EngineError> {
-        let schedule = self.schedule_for(batch, training, at_most)?;
-        let tokens = schedule.rows * batch.context;
+        let mut rows = Rows { count: batch.rows(), context: batch.context, at_most };
+        if !training {
+            // A measurement may bring thousands of rows, and nothing is gained by more at once.
+            rows.at_most = at_most.min((LOSS_TOKENS / rows.context).max(1));
+        }
+        let schedule = self.schedule_for(rows, training)?;
+        let tokens = schedule.rows * rows.context;
+        let scratch = Scratch::of::<B>(&self.widths, rows, schedule, training);
         let enough = self.workspace.as_ref().is_some_and(|w| {
             w.tokens >= tokens
                 && w.positions >= rope.positions()
+                && w.scratch.holds(scratch)
                 && (!training
                     || (w.gradients.is_some()
                         && w.again == schedule.again
@@ -142,21 +149,15 @@ impl<B: Backend> Decoder<B> {
             self.workspace = None;
             let (slots, widths) = (&self.slots, &self.widths);
             self.workspace =
-                Some(Workspace::new(&self.backend, widths, slots, tokens, positions, schedule, training)?);
+                Some(Workspace::new(&self.backend, widths, slots, rows, positions, schedule, training)?);
         }
         self.schedule = schedule;
         Ok(schedule)
     }
 
-    fn schedule_for(&self, batch: &Batch, training: bool, at_most: usize) -> Result<Schedule, EngineError> {
+    fn schedule_for(&self, rows: Rows, training: bool) -> Result<Schedule, EngineError> {
         let parameters = self.parameter_bytes(if training { 4 } else { 1 });
-        let context = batch.context;
-        let mut rows = Rows { count: batch.rows(), context, at_most };
-        if !training {
-            // A measurement may bring thousands of rows, and nothing is gained by more at once.
-            rows.at_most = at_most.min((LOSS_TOKENS / context).max(1));
-        }
-        let load = memory::load(&self.architecture, 0, context)?;
+        let load = memory::load(&self.architecture, 0, rows.context)?;
         let held = |tokens| parameters + B::overhead_bytes(Load { tokens, ..load });
         schedule::<B>(&self.widths, &self.slots, rows, training, held, self.budget)
     }
@@ -221,13 +222,14 @@ impl<B: Backend> Decoder<B> {
         let (tokens, layers, again) = (pass.tokens(), weights.layers.len(), ws.again);
         let entries = ws.entries.len();
         let (stream, hidden, activated) = (&mut ws.stream, &mut ws.hidden, &mut ws.activated);
+        let (packed, logits) = (&mut ws.packed, &mut ws.logits);
 
         b.embed(tokens, widths.hidden, &weights.embedding, &ws.ids, stream);
         for layer in 0..layers {
             let (p, first, second) = (&weights.layers[layer], 2 * layer % entries, (2 * layer + 1) % entries);
             let saved = &mut ws.attention[Again::place(layer, again.layers)];
             let input = ws.inputs.get_mut(2 * layer).and_then(Option::as_mut).unwrap_or(hidden);
-            pass.attention(p, stream, &mut ws.entries[first], saved, input);
+            pass.attention(p, stream, &mut ws.entries[first], saved, input, packed);
             let saved = &mut ws.feed_forward[Again::place(layer, again.feed_forwards)];
             let input = ws.inputs.get_mut(2 * layer + 1).and_then(Option::as_mut).unwrap_or(hidden);
             pass.feed_forward(p, stream, &mut ws.entries[second], saved, input, activated);
@@ -244,7 +246,7 @@ impl<B: Backend> Decoder<B> {
         let (Purpose::Gradients { z_loss, .. }, Some(g), Some(grads)) =
             (purpose, &mut ws.gradients, &mut ws.weight_gradients)
         else {
-            b.loss(shape, hidden, weights.output(), &ws.targets, &mut ws.nll);
+            b.loss(shape, hidden, weights.output(), &ws.targets, &mut ws.nll, logits);
             return;
         };
 
@@ -256,8 +258,9 @@ impl<B: Backend> Decoder<B> {
                 b.zero(self.slots.embedding.len, &mut grads.embedding);
             }
         }
-        let (nll, grad_w) = (&mut ws.nll, grads.output_mut());
-        b.loss_backward(shape, hidden, weights.output(), &ws.targets, nll, &mut g.hidden, accumulate, grad_w);
+        let (output, nll, grad_w) = (weights.output(), &mut ws.nll, grads.output_mut());
+        let grad_x = &mut g.hidden;
+        b.loss_backward(shape, hidden, output, &ws.targets, nll, grad_x, accumulate, grad_w, logits);
         // From here on the stream's gradient takes its place.
         b.zero(tokens * widths.hidden, stream);
         let (weight, rstd, copy) = (&weights.norm, &ws.final_rstd, &mut g.stream_narrow);
@@ -293,9 +296,20 @@ impl<B: Backend> Decoder<B> {
                 accumulate,
             );
             if layer + 1 < again.layers {
-                pass.attention_again(p, first, attention, hidden);
+                pass.attention_again(p, first, attention, hidden, packed);
             }
-            pass.attention_backward(p, first, first_input, attention, hidden, stream, g, grads, accumulate);
+            pass.attention_backward(
+                p,
+                first,
+                first_input,
+                attention,
+                hidden,
+                packed,
+                stream,
+                g,
+                grads,
+                accumulate,
+            );
         }
         b.embed_backward(tokens, widths.hidden, stream, &ws.ids, &mut grads.embedding);
     }

@@ -45,7 +45,7 @@ impl<B: Backend> Pass<'_, B> {
     }
 
     /// The attention block, added to `stream`; `entry` keeps what it read of it. `hidden`
-    /// (`[tokens, hidden]`) is scratch.
+    /// (`[tokens, hidden]`) and `packed` (what attention takes) are scratch.
     pub(crate) fn attention(
         &self,
         p: &LayerParameters<B::Wide>,
@@ -53,10 +53,11 @@ impl<B: Backend> Pass<'_, B> {
         entry: &mut B::Narrow,
         saved: &mut SavedAttention<B>,
         hidden: &mut B::Narrow,
+        packed: &mut B::Narrow,
     ) {
         let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
         let input = self.enter(&p.attention_norm, stream, entry, &mut saved.rstd, hidden);
-        self.attend(p, input, saved);
+        self.attend(p, input, saved, packed);
         match &mut saved.branch {
             None => b.linear_residual(t, w.queries, w.hidden, &saved.attention, &p.out, stream),
             Some(branch) => {
@@ -73,10 +74,11 @@ impl<B: Backend> Pass<'_, B> {
         entry: &B::Narrow,
         saved: &mut SavedAttention<B>,
         hidden: &mut B::Narrow,
+        packed: &mut B::Narrow,
     ) {
         let (b, w, t) = (self.backend, self.widths, self.tokens());
         let input = self.input(&p.attention_norm, entry, &mut saved.rstd, hidden);
-        self.attend(p, input, saved);
+        self.attend(p, input, saved, packed);
         if let Some(branch) = &mut saved.branch {
             b.linear(t, w.queries, w.hidden, &saved.attention, &p.out, branch);
             self.statistics(&p.attention_norm, branch, &mut saved.rstd, hidden);
@@ -170,10 +172,16 @@ impl<B: Backend> Pass<'_, B> {
         self.backend.norm_segments(self.stream_norm(), self.eps, x, weight, y, rstd);
     }
 
-    fn attend(&self, p: &LayerParameters<B::Wide>, input: &B::Narrow, saved: &mut SavedAttention<B>) {
+    fn attend(
+        &self,
+        p: &LayerParameters<B::Wide>,
+        input: &B::Narrow,
+        saved: &mut SavedAttention<B>,
+        packed: &mut B::Narrow,
+    ) {
         self.queries_keys_values(p, input, saved);
         let (attention, log_sum) = (&mut saved.attention, &mut saved.log_sum);
-        self.backend.attention(self.shape, &saved.qkv, self.attend_from, attention, log_sum);
+        self.backend.attention(self.shape, &saved.qkv, self.attend_from, attention, log_sum, packed);
     }
 
     fn queries_keys_values(

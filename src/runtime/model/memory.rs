@@ -4,7 +4,7 @@ use crate::plan::Architecture;
 use crate::runtime::backend::{Backend, Load};
 use crate::runtime::engine::EngineError;
 use crate::runtime::model::parameters;
-use crate::runtime::model::workspace::{Rows, Widths, schedule, training_bytes};
+use crate::runtime::model::workspace::{Rows, Scratch, Widths, schedule, training_bytes};
 
 /// What a training step holds at its fullest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub(super) fn load(a: &Architecture, tokens: usize, context: usize) -> Result<Lo
         heads: a.num_attention_heads,
         head_dim: a.head_dim,
         widest_norm: a.hidden_size.max(a.num_attention_heads * a.head_dim),
+        widest_input: a.hidden_size.max(a.num_attention_heads * a.head_dim).max(a.intermediate_size),
         vocab: a.vocab_size,
     })
 }
@@ -64,9 +65,10 @@ pub(in crate::runtime) fn predict<B: Backend>(
     let rows = Rows { count: rows, context, at_most: rows };
     let schedule = schedule::<B>(&widths, &slots, rows, true, held, budget)?;
     let (tokens, again) = (schedule.rows * context, schedule.again);
+    let scratch = Scratch::of::<B>(&widths, rows, schedule, true);
     Ok(TrainingMemory {
         parameters_bytes,
-        activations_bytes: training_bytes::<B>(&widths, &slots, tokens, schedule),
+        activations_bytes: training_bytes::<B>(&widths, &slots, tokens, schedule, scratch),
         backend_bytes: backend(tokens),
         rows_at_once: schedule.rows,
         feed_forwards_recomputed: again.feed_forwards - again.layers,

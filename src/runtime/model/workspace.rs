@@ -22,6 +22,7 @@ pub(crate) struct Widths {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
+    pub(crate) vocab: usize,
     pub(crate) family: Family,
 }
 
@@ -37,6 +38,7 @@ impl Widths {
             heads: a.num_attention_heads,
             kv_heads: a.num_key_value_heads,
             head_dim: a.head_dim,
+            vocab: a.vocab_size,
             family: Family::of(a)?,
         })
     }
@@ -164,7 +166,7 @@ impl<'a, B: Backend> Maker<'a, B> {
         let len = per_token * self.tokens;
         let Some(slab) = self.slab else { return self.backend.wide(len) };
         let at = self.place(len * B::WIDE_BYTES);
-        // SAFETY: what else lies over the slab is over before or begins after; see `Workspace`.
+        // SAFETY: what else lies over the slab is over before or begins after; see `Layout`.
         Ok(unsafe { self.backend.wide_over(slab, at, len) })
     }
 
@@ -213,10 +215,47 @@ impl std::ops::Add for Size {
     }
 }
 
-/// Values per token of what exists once, whatever the layers.
-fn shared_size(w: &Widths, training: bool) -> Size {
-    let size = Size::of(&[w.hidden, 1, 1], &[w.hidden, w.ffn]);
-    if training { size + Size::of(&[], &[w.hidden, w.hidden, w.ffn, w.qkv, w.queries]) } else { size }
+/// Values per token of what exists once, whatever the layers, and holds something while the loss is taken.
+fn lasting_size(w: &Widths, training: bool) -> Size {
+    let size = Size::of(&[1, 1], &[w.hidden]);
+    if training { size + Size::of(&[], &[w.hidden]) } else { size }
+}
+
+/// Of what all blocks hand on from one to the next.
+fn stream_size(w: &Widths, training: bool) -> Size {
+    if training { Size::of(&[w.hidden], &[w.hidden]) } else { Size::of(&[w.hidden], &[]) }
+}
+
+/// Of what is over when a feed-forward block is.
+fn feed_forward_size(w: &Widths, training: bool) -> Size {
+    if training { Size::of(&[], &[w.ffn, w.ffn]) } else { Size::of(&[], &[w.ffn]) }
+}
+
+/// Of what is over when an attention block is, besides the scratch of attention itself.
+fn attention_size(w: &Widths, training: bool) -> Size {
+    if training { Size::of(&[], &[w.qkv, w.queries]) } else { Size::default() }
+}
+
+/// Narrow values of scratch for operations that take some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scratch {
+    attention: usize,
+    loss: usize,
+}
+
+impl Scratch {
+    /// For a batch.
+    pub(crate) fn of<B: Backend>(w: &Widths, rows: Rows, schedule: Schedule, training: bool) -> Self {
+        let loss = |rows_at_once: usize| B::loss_scratch(rows_at_once * rows.context, w.vocab);
+        let attention = B::attention_scratch(w.attention(schedule.rows, rows.context), training);
+        // The last group may have fewer rows, which take more where they are cut into fewer chunks.
+        Scratch { attention, loss: loss(schedule.rows).max(loss(rows.count % schedule.rows)) }
+    }
+
+    /// Whether it is enough for another batch.
+    pub(crate) fn holds(self, other: Self) -> bool {
+        self.attention >= other.attention && self.loss >= other.loss
+    }
 }
 
 /// Bytes of the gradient of a layer's weights in a slab.
@@ -300,14 +339,15 @@ pub(crate) fn schedule<B: Backend>(
         return Ok(Schedule { rows: group, again, overlaid: false });
     }
     let of = |rows| Schedule { rows, again: Again::default(), overlaid: rows >= count };
-    let bytes = |s: Schedule| training_bytes::<B>(w, slots, s.rows * context, s);
+    let bytes = |s: Schedule, scratch| training_bytes::<B>(w, slots, s.rows * context, s, scratch);
     let mut schedule = of(group);
-    while schedule.rows > 1 && bytes(schedule) > B::ACTIVATIONS_AT_ONCE {
+    while schedule.rows > 1 && bytes(schedule, Scratch::default()) > B::ACTIVATIONS_AT_ONCE {
         schedule = of(schedule.rows.div_ceil(2));
     }
     let Some(budget) = budget else { return Ok(schedule) };
     loop {
-        let needed = held(schedule.rows * context) + bytes(schedule);
+        let scratch = Scratch::of::<B>(w, rows, schedule, training);
+        let needed = held(schedule.rows * context) + bytes(schedule, scratch);
         if needed <= budget {
             return Ok(schedule);
         }
@@ -330,9 +370,8 @@ fn keeps_inputs<B: Backend>(w: &Widths) -> bool {
     B::KEEPS_INPUTS && w.family.norm_place == NormPlace::Before
 }
 
-/// Bytes of the slab that holds what `layer` keeps for the backward pass; behind the last layer, what the
-/// norm there read.
-fn kept_bytes<B: Backend>(w: &Widths, layers: usize, layer: usize, tokens: usize, again: Again) -> u64 {
+/// What `layer` keeps for the backward pass; behind the last layer, what the norm there read.
+fn kept_size<B: Backend>(w: &Widths, layers: usize, layer: usize, again: Again) -> Size {
     let entry = Size::of(&[], &[w.hidden]);
     let mut size = entry;
     if layer < layers {
@@ -345,38 +384,71 @@ fn kept_bytes<B: Backend>(w: &Widths, layers: usize, layer: usize, tokens: usize
             size = size + SavedFeedForward::<B>::size(w) + input;
         }
     }
-    size.bytes_in_slab::<B>(tokens)
+    size
 }
 
-/// Where things lie in the memory of a training step, in bytes from its front.
+/// Where things lie in the memory of a step, in bytes from its front. Things that are over lie where others
+/// begin:
+///
+/// ```text
+/// forward   kept by layer 0 │ … │ kept by the last, and by the norm behind │ ·········· │ stream │ a block's
+/// loss      kept by layer 0 │ … │ kept by the last, and by the norm behind │ logits ······················
+/// backward  kept by layer 0 │ … │ ← gradients of the layers that are done               │ stream │ a block's
+/// ```
+///
+/// Between the norm behind the last layer, which reads the stream, and its backward pass, which begins the
+/// stream's gradient there, only the loss runs: it finds all that layers kept, and beyond that nothing is in
+/// use. Of the two blocks of a layer one runs at a time, and neither leaves anything in its scratch.
 struct Layout {
     /// What each layer keeps for the backward pass, in the order of layers; behind the last layer, what the
-    /// norm there read.
+    /// norm there read. Nothing without training.
     kept: Vec<usize>,
-    /// The gradients of each layer's weights, where the schedule is overlaid: from the end down, so that
+    /// The gradients of each layer's weights, where the schedule is overlaid: from their end down, so that
     /// those of a layer begin no earlier than what the layers behind it kept.
     gradients: Vec<usize>,
+    /// Logits.
+    loss: usize,
+    /// The stream and what else one block hands to the next.
+    stream: usize,
+    /// Scratch of the block that runs.
+    block: usize,
     bytes: usize,
 }
 
 impl Layout {
-    fn of<B: Backend>(w: &Widths, slots: &Parameters<Slot>, tokens: usize, schedule: Schedule) -> Self {
+    fn of<B: Backend>(
+        w: &Widths,
+        slots: &Parameters<Slot>,
+        tokens: usize,
+        schedule: Schedule,
+        scratch: Scratch,
+        training: bool,
+    ) -> Self {
         let layers = slots.layers.len();
-        let (mut kept, mut bytes) = (Vec::with_capacity(layers + 1), 0);
-        for layer in 0..=layers {
-            kept.push(bytes);
-            let size = kept_bytes::<B>(w, layers, layer, tokens, schedule.again) as usize;
-            bytes += size.next_multiple_of(B::SLAB_ALIGNMENT);
+        let in_slab =
+            |size: Size| (size.bytes_in_slab::<B>(tokens) as usize).next_multiple_of(B::SLAB_ALIGNMENT);
+        let (mut kept, mut end) = (Vec::with_capacity(layers + 1), 0);
+        if training {
+            for layer in 0..=layers {
+                kept.push(end);
+                end += in_slab(kept_size::<B>(w, layers, layer, schedule.again));
+            }
         }
-        if !schedule.overlaid {
-            return Layout { kept, gradients: Vec::new(), bytes };
+        let loss = end;
+        let mut gradients = Vec::new();
+        if schedule.overlaid {
+            let gradient = layer_gradient_bytes::<B>(slots) as usize;
+            for (behind, at) in kept.iter().skip(1).rev().enumerate() {
+                end = end.max(at + (behind + 1) * gradient);
+            }
+            gradients = (0..layers).map(|layer| end - (layers - layer) * gradient).collect();
         }
-        let gradient = layer_gradient_bytes::<B>(slots) as usize;
-        for (behind, at) in kept[1..].iter().rev().enumerate() {
-            bytes = bytes.max(at + (behind + 1) * gradient);
-        }
-        let gradients = (0..layers).map(|layer| bytes - (layers - layer) * gradient).collect();
-        Layout { kept, gradients, bytes }
+        let stream = end;
+        let block = stream + in_slab(stream_size(w, training));
+        let attention = in_slab(attention_size(w, training)) + scratch.attention * B::NARROW_BYTES;
+        let end = block + in_slab(feed_forward_size(w, training)).max(attention);
+        let bytes = end.max(loss + scratch.loss * B::NARROW_BYTES);
+        Layout { kept, gradients, loss, stream, block, bytes }
     }
 }
 
@@ -386,9 +458,10 @@ pub(crate) fn training_bytes<B: Backend>(
     slots: &Parameters<Slot>,
     tokens: usize,
     schedule: Schedule,
+    scratch: Scratch,
 ) -> u64 {
     let again = schedule.again;
-    let mut bytes = Layout::of::<B>(w, slots, tokens, schedule).bytes as u64;
+    let mut bytes = Layout::of::<B>(w, slots, tokens, schedule, scratch, true).bytes as u64;
     if schedule.overlaid {
         let values: usize = slots.layers.iter().flat_map(LayerParameters::iter).map(|s| s.len).sum();
         bytes -= (values * B::WIDE_BYTES) as u64;
@@ -399,7 +472,7 @@ pub(crate) fn training_bytes<B: Backend>(
     if again.feed_forwards > 0 {
         bytes += SavedFeedForward::<B>::size(w).bytes::<B>(tokens);
     }
-    bytes + shared_size(w, true).bytes::<B>(tokens)
+    bytes + lasting_size(w, true).bytes::<B>(tokens)
 }
 
 /// Scratch of the backward pass.
@@ -418,9 +491,9 @@ pub(crate) struct Gradients<B: Backend> {
 
 /// All buffers of a step.
 ///
-/// What layers keep for their backward pass lies in one slab. Where the schedule is overlaid, the gradients of
-/// a layer's weights lie there too, over what layers behind it kept: the backward pass is through with that
-/// when it comes to write them, and the update with the gradients before the next forward pass writes there.
+/// Most lie in one slab, some over others; see [`Layout`]. Where the schedule is overlaid, the gradients of a
+/// layer's weights lie over what layers behind it kept: the backward pass is through with that when it comes
+/// to write them, and the update with the gradients before the next forward pass writes there.
 pub(crate) struct Workspace<B: Backend> {
     /// Tokens the buffers hold.
     pub(crate) tokens: usize,
@@ -446,6 +519,10 @@ pub(crate) struct Workspace<B: Backend> {
     pub(crate) final_rstd: B::Wide,
     /// `[tokens]`.
     pub(crate) nll: B::Wide,
+    /// Scratch of attention and of the loss.
+    pub(crate) packed: B::Narrow,
+    pub(crate) logits: B::Narrow,
+    pub(crate) scratch: Scratch,
     /// Of the weights.
     pub(crate) weight_gradients: Option<Parameters<B::Wide>>,
     pub(crate) gradients: Option<Gradients<B>>,
@@ -461,27 +538,33 @@ pub(crate) struct Workspace<B: Backend> {
 }
 
 impl<B: Backend> Workspace<B> {
-    /// Buffers for a schedule of `tokens` tokens at once and RoPE tables of `positions`.
+    /// Buffers for a batch and RoPE tables of `positions`.
     pub(crate) fn new(
         backend: &B,
         w: &Widths,
         slots: &Parameters<Slot>,
-        tokens: usize,
+        rows: Rows,
         positions: usize,
         schedule: Schedule,
         training: bool,
     ) -> Result<Self, EngineError> {
-        let layers = slots.layers.len();
+        let (layers, tokens) = (slots.layers.len(), schedule.rows * rows.context);
         let again = schedule.again;
+        let scratch = Scratch::of::<B>(w, rows, schedule, training);
+        let layout = Layout::of::<B>(w, slots, tokens, schedule, scratch, training);
+        let slab = backend.slab(layout.bytes)?;
+        let within = |at| Maker { backend, tokens, slab: Some(&slab), at };
         let own = || Maker { backend, tokens, slab: None, at: 0 };
         let mut maker = own();
         let bytes = if training {
-            training_bytes::<B>(w, slots, tokens, schedule)
+            training_bytes::<B>(w, slots, tokens, schedule, scratch)
         } else {
             let entry = Size::of(&[], &[w.hidden]);
-            (entry + SavedAttention::<B>::size(w) + SavedFeedForward::<B>::size(w) + shared_size(w, false))
-                .bytes::<B>(tokens)
+            let saved = SavedAttention::<B>::size(w) + SavedFeedForward::<B>::size(w);
+            layout.bytes as u64 + (entry + saved + lasting_size(w, false)).bytes::<B>(tokens)
         };
+        let [mut of_stream, mut of_feed_forward, mut of_attention] =
+            [layout.stream, layout.block, layout.block].map(within);
         let (mut entries, mut inputs) = (Vec::new(), Vec::new());
         let (mut attention, mut feed_forward) = (Vec::new(), Vec::new());
         if again.layers > 0 {
@@ -492,10 +575,8 @@ impl<B: Backend> Workspace<B> {
         }
         let (mut weight_gradients, mut gradients) = (None, None);
         if training {
-            let layout = Layout::of::<B>(w, slots, tokens, schedule);
-            let slab = backend.slab(layout.bytes)?;
             for (layer, at) in layout.kept.iter().enumerate() {
-                let mut maker = Maker { slab: Some(&slab), at: *at, ..own() };
+                let mut maker = within(*at);
                 entries.push(maker.narrow(w.hidden)?);
                 if layer < layers {
                     entries.push(maker.narrow(w.hidden)?);
@@ -515,18 +596,18 @@ impl<B: Backend> Workspace<B> {
                 |slot| backend.wide(slot.len),
                 |layer, slots| {
                     let mut maker = match layout.gradients.get(layer) {
-                        Some(at) => Maker { tokens: 1, slab: Some(&slab), at: *at, ..own() },
+                        Some(at) => Maker { tokens: 1, ..within(*at) },
                         None => Maker { tokens: 1, ..own() },
                     };
                     slots.try_map(|slot| maker.wide(slot.len))
                 },
             )?);
             gradients = Some(Gradients {
-                stream_narrow: maker.narrow(w.hidden)?,
+                stream_narrow: of_stream.narrow(w.hidden)?,
                 hidden: maker.narrow(w.hidden)?,
-                activated: maker.narrow(w.ffn)?,
-                qkv: maker.narrow(w.qkv)?,
-                attention: maker.narrow(w.queries)?,
+                activated: of_feed_forward.narrow(w.ffn)?,
+                qkv: of_attention.narrow(w.qkv)?,
+                attention: of_attention.narrow(w.queries)?,
             });
         } else {
             entries.push(maker.narrow(w.hidden)?);
@@ -537,15 +618,18 @@ impl<B: Backend> Workspace<B> {
             positions,
             again,
             overlaid: schedule.overlaid,
-            stream: maker.wide(w.hidden)?,
+            stream: of_stream.wide(w.hidden)?,
             entries,
             inputs,
             attention,
             feed_forward,
             hidden: maker.narrow(w.hidden)?,
-            activated: maker.narrow(w.ffn)?,
+            activated: of_feed_forward.narrow(w.ffn)?,
             final_rstd: maker.wide(1)?,
             nll: maker.wide(1)?,
+            packed: Maker { tokens: 1, ..of_attention }.narrow(scratch.attention)?,
+            logits: Maker { tokens: 1, ..within(layout.loss) }.narrow(scratch.loss)?,
+            scratch,
             weight_gradients,
             gradients,
             ids: index()?,
@@ -612,7 +696,7 @@ mod tests {
             again: Again { layers, feed_forwards },
             overlaid: rows == 4,
         };
-        let bytes = |s: Schedule| 1000 + training_bytes::<B>(&w, &slots, s.rows * 128, s);
+        let bytes = |s: Schedule| 1000 + training_bytes::<B>(&w, &slots, s.rows * 128, s, Scratch::default());
         assert_eq!(run(None).unwrap(), of_rows(4, 0, 0));
         let all = bytes(of_rows(4, 0, 0));
         assert_eq!(run(Some(all)).unwrap(), of_rows(4, 0, 0));
@@ -660,11 +744,47 @@ mod tests {
         let narrow = schedule::<B>(&w, &slots, rows, true, |_| 0, None).unwrap();
         assert_eq!(narrow, Schedule { rows: 2, again: Again::default(), overlaid: true });
         let beside = Schedule { overlaid: false, ..narrow };
-        let [over, beside] = [narrow, beside].map(|s| training_bytes::<B>(&w, &slots, 2048, s));
+        let [over, beside] =
+            [narrow, beside].map(|s| training_bytes::<B>(&w, &slots, 2048, s, Scratch::default()));
         let gradients: usize = slots.layers.iter().flat_map(LayerParameters::iter).map(|s| 4 * s.len).sum();
         // All finds room but most of the last layer's.
         let saved = (beside - over) as f64 / gradients as f64;
         assert!((0.97..0.98).contains(&saved), "{saved}");
+    }
+
+    /// The logits of SmolLM2-135M take 48 MiB, most of them where nothing else is at the time.
+    #[test]
+    fn logits_lie_over_what_is_not_in_use() {
+        type B = Cpu<half::bf16>;
+        let (w, slots) = of(&smollm2());
+        let rows = Rows { count: 2, context: 1024, at_most: 2 };
+        let schedule = schedule::<B>(&w, &slots, rows, true, |_| 0, None).unwrap();
+        let scratch = Scratch::of::<B>(&w, rows, schedule, true);
+        let mib =
+            |scratch| training_bytes::<B>(&w, &slots, 2048, schedule, scratch) as f64 / f64::from(1 << 20);
+        let logits = (scratch.loss * B::NARROW_BYTES) as f64 / f64::from(1 << 20);
+        let more = mib(scratch) - mib(Scratch::default());
+        assert!((48.0..50.0).contains(&logits) && (18.0..20.0).contains(&more), "{logits} {more}");
+
+        let layout = Layout::of::<B>(&w, &slots, 2048, schedule, scratch, true);
+        let last = kept_size::<B>(&w, 30, 30, schedule.again).bytes::<B>(2048) as usize;
+        assert!(layout.loss >= layout.kept[30] + last);
+        let first_gradients = layout.gradients[29] + layer_gradient_bytes::<B>(&slots) as usize;
+        assert!(layout.gradients[29] >= layout.kept[30] && layout.stream >= first_gradients);
+    }
+
+    /// 700 tokens are one chunk of the loss, twice as many are three.
+    #[test]
+    fn the_last_rows_of_a_batch_may_need_most_room_for_logits() {
+        type B = Cpu<half::bf16>;
+        let (w, slots) = of(&smollm2());
+        let of = |count| {
+            let rows = Rows { count, context: 700, at_most: 2 };
+            let schedule = schedule::<B>(&w, &slots, rows, true, |_| 0, None).unwrap();
+            assert_eq!(schedule.rows, 2);
+            Scratch::of::<B>(&w, rows, schedule, true)
+        };
+        assert!(of(3).holds(of(2)) && !of(2).holds(of(3)));
     }
 
     /// What is said to be needed is what the buffers take.
@@ -672,15 +792,18 @@ mod tests {
     fn slabs_hold_their_buffers() {
         type B = Cpu<half::bf16>;
         let backend = B::new(Some(1)).unwrap();
+        let rows = Rows { count: 1, context: 33, at_most: 1 };
         for model_type in ["llama", "qwen3", "olmo2"] {
             let a = Architecture { model_type: model_type.into(), ..architecture() };
             let (w, slots) = of(&a);
+            let schedule = schedule::<B>(&w, &slots, rows, false, |_| 0, None).unwrap();
+            Workspace::new(&backend, &w, &slots, rows, 33, schedule, false).unwrap();
             for (layers, feed_forwards) in [(0, 0), (0, 3), (2, 5), (8, 8)] {
                 for overlaid in [false, true] {
                     let again = Again { layers, feed_forwards };
                     let schedule = Schedule { rows: 1, again, overlaid };
                     // A buffer that does not fit its slab panics.
-                    let made = Workspace::new(&backend, &w, &slots, 33, 33, schedule, true).unwrap();
+                    let made = Workspace::new(&backend, &w, &slots, rows, 33, schedule, true).unwrap();
                     assert_eq!(made.entries.len(), 17);
                 }
             }

@@ -134,9 +134,56 @@ impl<T> DerefMut for Buffer<T> {
     }
 }
 
+/// A buffer of scratch that is cut up, line by line, into what an operation wants to lay there.
+pub(super) struct Pieces<'a>(&'a mut [Line]);
+
+impl<'a> Pieces<'a> {
+    /// Of the lines that are whole within `scratch`.
+    pub(super) fn of<T: Plain>(scratch: &'a mut [T]) -> Self {
+        // SAFETY: any bytes are a line, and whatever is written there are values again (`Plain`).
+        Pieces(unsafe { scratch.align_to_mut() }.1)
+    }
+
+    /// Bytes that [`take`](Self::take) takes for so many values.
+    pub(super) fn bytes<T>(len: usize) -> usize {
+        (len * size_of::<T>()).next_multiple_of(size_of::<Line>())
+    }
+
+    /// The next `len` values, of arbitrary content.
+    ///
+    /// # Panics
+    /// When there is no room left for them.
+    pub(super) fn take<T: Plain>(&mut self, len: usize) -> &'a mut [T] {
+        const { assert!(align_of::<T>() <= align_of::<Line>()) };
+        let lines = std::mem::take(&mut self.0);
+        let (front, rest) = lines.split_at_mut(Self::bytes::<T>(len) / size_of::<Line>());
+        self.0 = rest;
+        // SAFETY: the lines are this call's alone, aligned, and hold as many values; any bits are values.
+        unsafe { std::slice::from_raw_parts_mut(front.as_mut_ptr().cast(), len) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_lie_one_after_another() {
+        let mut buffer = Buffer::<half::bf16>::new(200).unwrap();
+        let mut pieces = Pieces::of(&mut buffer);
+        let (a, b) = (pieces.take::<f32>(3), pieces.take::<u32>(32));
+        a.fill(1.0);
+        b.fill(7);
+        assert_eq!((a.len(), b.len(), Pieces::bytes::<u32>(33)), (3, 32, 192));
+        assert_eq!((buffer[1].to_f32(), buffer[32].to_bits(), buffer[94].to_bits()), (1.0, 7, 7));
+    }
+
+    #[test]
+    #[should_panic]
+    fn a_piece_beyond_the_end_is_refused() {
+        let mut buffer = Buffer::<u32>::new(32).unwrap();
+        Pieces::of(&mut buffer).take::<f32>(33);
+    }
 
     #[test]
     fn buffers_over_a_slab_share_its_bytes() {

@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::buffer::Plain;
 #[cfg(target_arch = "x86_64")]
 use super::element::kernel;
 use super::element::{Arithmetic, Element};
@@ -50,6 +51,9 @@ pub(super) struct Part {
     /// Sum of `e^(logit − largest)`.
     pub(super) sum: f32,
 }
+
+// SAFETY: numbers.
+unsafe impl Plain for Part {}
 
 /// What the output layer makes of the logits of `rows` tokens.
 pub(super) struct Exponentials<'a, E> {

@@ -1,7 +1,6 @@
 //! The output layer and cross-entropy together: logits exist for a few tokens at a time.
 
-use std::sync::{Mutex, PoisonError};
-
+use super::buffer::Pieces;
 use super::element::Element;
 use super::exp::exp;
 use super::linear::{BLOCK, Exponentials, Part, Products, Shape};
@@ -37,29 +36,6 @@ vectorised! {
     }
 }
 
-/// Scratch of the loss.
-#[derive(Default)]
-pub(super) struct Chunk<E>(Mutex<Scratch<E>>);
-
-#[derive(Default)]
-struct Scratch<E> {
-    /// Exponentials of logits, and in their place the gradient of the logits.
-    values: Vec<E>,
-    /// Of each row, for each block of columns.
-    parts: Vec<Part>,
-    /// Logit of each row's target.
-    of_target: Vec<f32>,
-}
-
-impl<E> Chunk<E> {
-    pub(super) fn bytes(&self) -> u64 {
-        let scratch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let values = size_of::<E>() * scratch.values.capacity();
-        let parts = size_of::<Part>() * scratch.parts.capacity();
-        (values + parts + size_of::<f32>() * scratch.of_target.capacity()) as u64
-    }
-}
-
 /// Where the gradients go.
 pub(super) struct Gradients<'a, E> {
     pub(super) x: &'a mut [E],
@@ -80,10 +56,12 @@ fn stride<E>(vocab: usize) -> usize {
     line * (vocab.div_ceil(line) | 1)
 }
 
-/// Bytes of a [`Chunk`].
-pub(super) fn chunk_bytes<E>(tokens: usize, vocab: usize) -> u64 {
-    let of_row = stride::<E>(vocab) * size_of::<E>() + vocab.div_ceil(BLOCK) * size_of::<Part>();
-    (rows_at_once(tokens, vocab) * of_row) as u64
+/// Bytes of scratch.
+pub(super) fn scratch<E>(tokens: usize, vocab: usize) -> usize {
+    let rows = rows_at_once(tokens, vocab);
+    Pieces::bytes::<E>(rows * stride::<E>(vocab))
+        + Pieces::bytes::<Part>(rows * vocab.div_ceil(BLOCK))
+        + Pieces::bytes::<f32>(rows)
 }
 
 /// Losses of all tokens and, where asked, gradients.
@@ -91,7 +69,7 @@ pub(super) fn chunk_bytes<E>(tokens: usize, vocab: usize) -> u64 {
 pub(super) fn loss<E: Element>(
     pool: &Pool,
     products: &Products,
-    chunk: &Chunk<E>,
+    mut scratch: Pieces<'_>,
     shape: LossShape,
     x: &[E],
     w: &[f32],
@@ -101,13 +79,11 @@ pub(super) fn loss<E: Element>(
 ) {
     let LossShape { tokens, width, vocab, .. } = shape;
     let (rows, stride, blocks) = (rows_at_once(tokens, vocab), stride::<E>(vocab), vocab.div_ceil(BLOCK));
-    let mut scratch = chunk.0.lock().unwrap_or_else(PoisonError::into_inner);
-    if scratch.of_target.len() < rows || scratch.values.len() < rows * stride {
-        scratch.values.resize(rows * stride, E::default());
-        scratch.parts.resize(rows * blocks, Part::default());
-        scratch.of_target.resize(rows, 0.0);
-    }
-    let Scratch { values, parts, of_target } = &mut *scratch;
+    // Exponentials of logits, and in their place the gradient of the logits; of each row, for each block
+    // of columns; logit of each row's target.
+    let values = scratch.take::<E>(rows * stride);
+    let parts = scratch.take::<Part>(rows * blocks);
+    let of_target = scratch.take::<f32>(rows);
     let w = &w[..vocab * width];
     for start in (0..tokens).step_by(rows) {
         let n = rows.min(tokens - start);
@@ -181,6 +157,7 @@ impl Softmax {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::backend::cpu::buffer::Buffer;
 
     #[test]
     fn gradients_of_logits_never_become_denormal() {
@@ -191,8 +168,9 @@ mod tests {
         let w: Vec<f32> = (0..shape.vocab).flat_map(|v| [-(v as f32) / 16.0; 8]).collect();
         let (mut nll, mut dx, mut dw) = (vec![0.0; 4], vec![0.0; x.len()], vec![0.0; w.len()]);
         let gradients = Gradients { x: &mut dx, w: &mut dw, accumulate: false };
-        let (products, chunk) = (Products::default(), Chunk::default());
-        loss::<f32>(&pool, &products, &chunk, shape, &x, &w, &[0, 1, 2, 3], &mut nll, Some(gradients));
+        let mut room = Buffer::<f32>::new(scratch::<f32>(shape.tokens, shape.vocab) / 4).unwrap();
+        let (products, room) = (Products::default(), Pieces::of(&mut room));
+        loss::<f32>(&pool, &products, room, shape, &x, &w, &[0, 1, 2, 3], &mut nll, Some(gradients));
         assert!(dw.iter().all(|g| !g.is_subnormal()));
         let of_token = |v: usize| dw[v * shape.width];
         assert!(of_token(200) > 0.0 && of_token(599) == 0.0);

@@ -20,11 +20,12 @@ mod simd;
 mod softmax;
 mod vectorise;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::{AdamW, AttentionShape, Backend, Load, LossShape, NormShape};
 use crate::runtime::engine::EngineError;
-use buffer::{Buffer, Slab};
+use buffer::{Buffer, Pieces, Slab};
 use element::Arithmetic;
 pub(crate) use element::Element;
 #[cfg(target_arch = "x86_64")]
@@ -38,9 +39,7 @@ use pool::Pool;
 pub(crate) struct Cpu<E> {
     pool: Pool,
     products: linear::Products,
-    #[cfg(target_arch = "x86_64")]
-    attention: Mutex<simd::Workspace>,
-    chunk: loss::Chunk<E>,
+    narrow: PhantomData<E>,
 }
 
 impl<E: Element> Cpu<E> {
@@ -49,13 +48,8 @@ impl<E: Element> Cpu<E> {
     /// # Errors
     /// When the threads cannot be started.
     pub(crate) fn new(threads: Option<usize>) -> Result<Self, EngineError> {
-        Ok(Cpu {
-            pool: Pool::new(threads)?,
-            products: linear::Products::default(),
-            #[cfg(target_arch = "x86_64")]
-            attention: Mutex::default(),
-            chunk: loss::Chunk::default(),
-        })
+        let (pool, products) = (Pool::new(threads)?, linear::Products::default());
+        Ok(Cpu { pool, products, narrow: PhantomData })
     }
 }
 
@@ -134,20 +128,37 @@ impl<E: Element> Backend for Cpu<E> {
     }
 
     fn scratch_bytes(&self) -> u64 {
-        self.pool.scratch_bytes() + self.products.bytes() + self.chunk.bytes()
+        self.pool.scratch_bytes() + self.products.bytes()
     }
 
-    /// Logits, packed operands of products and of attention, and the program itself: what resident memory
-    /// shows beyond the buffers, within a few MiB.
+    /// Packed operands of products and the program itself: what resident memory shows beyond the buffers,
+    /// within a few MiB.
     fn overhead_bytes(load: Load) -> u64 {
-        const PROGRAM_AND_PANELS: u64 = 24 << 20;
-        let heads = load.tokens * load.heads * load.head_dim;
-        // Keys, values, keys again, queries and output gradients as elements, sums of the queries'
-        // gradients in f32.
-        let attention = heads * (5 * size_of::<E>() + size_of::<f32>());
-        let operand = load.tokens * load.widest_norm * size_of::<E>();
-        let packed = (attention + operand) as u64;
-        PROGRAM_AND_PANELS + packed + loss::chunk_bytes::<E>(load.tokens, load.vocab)
+        const PROGRAM: usize = 20 << 20;
+        // Of a weight, a part at a time; of what a layer read, for the gradient of its weight, all of it.
+        let value = if E::arithmetic(2) == Some(Arithmetic::Own) { size_of::<E>() } else { size_of::<f32>() };
+        let packed = (8 << 20).max(load.tokens * load.widest_input * value);
+        (PROGRAM + packed) as u64
+    }
+
+    /// Packed keys, values and queries.
+    fn attention_scratch(shape: AttentionShape, backward: bool) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(arithmetic) = E::arithmetic(shape.head_dim) {
+            let bytes = match arithmetic {
+                // Tests run like other processors, too.
+                Arithmetic::Own if !cfg!(test) => simd::attention::scratch::<E>(&shape, backward),
+                _ => simd::attention::scratch::<f32>(&shape, backward),
+            };
+            return bytes / size_of::<E>();
+        }
+        let _ = (shape, backward);
+        0
+    }
+
+    /// Logits of a chunk of the tokens.
+    fn loss_scratch(tokens: usize, vocab: usize) -> usize {
+        loss::scratch::<E>(tokens, vocab) / size_of::<E>()
     }
 
     fn narrow_copy(&self, len: usize, from: &Buffer<f32>, to: &mut Buffer<E>) {
@@ -339,11 +350,11 @@ impl<E: Element> Backend for Cpu<E> {
         attend_from: &Buffer<u32>,
         out: &mut Buffer<E>,
         log_sum: &mut Buffer<f32>,
+        scratch: &mut Buffer<E>,
     ) {
         #[cfg(target_arch = "x86_64")]
         if let Some(arithmetic) = self.products.like.arithmetic::<E>(shape.head_dim) {
-            let mut guard = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
-            let work = &mut *guard;
+            let work = Pieces::of(scratch);
             return self.pool.run(|| {
                 kernel!(
                     arithmetic,
@@ -352,6 +363,7 @@ impl<E: Element> Backend for Cpu<E> {
                 );
             });
         }
+        let _ = scratch;
         attention::forward(&self.pool, shape, qkv, attend_from, out, log_sum);
     }
 
@@ -364,11 +376,11 @@ impl<E: Element> Backend for Cpu<E> {
         attend_from: &Buffer<u32>,
         grad_out: &Buffer<E>,
         grad_qkv: &mut Buffer<E>,
+        scratch: &mut Buffer<E>,
     ) {
         #[cfg(target_arch = "x86_64")]
         if let Some(arithmetic) = self.products.like.arithmetic::<E>(shape.head_dim) {
-            let mut guard = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
-            let work = &mut *guard;
+            let work = Pieces::of(scratch);
             return self.pool.run(|| {
                 kernel!(
                     arithmetic,
@@ -386,6 +398,7 @@ impl<E: Element> Backend for Cpu<E> {
                 );
             });
         }
+        let _ = scratch;
         attention::backward(&self.pool, shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
     }
 
@@ -412,8 +425,9 @@ impl<E: Element> Backend for Cpu<E> {
         w: &Buffer<f32>,
         targets: &Buffer<u32>,
         nll: &mut Buffer<f32>,
+        scratch: &mut Buffer<E>,
     ) {
-        loss::loss(&self.pool, &self.products, &self.chunk, shape, x, w, targets, nll, None);
+        loss::loss(&self.pool, &self.products, Pieces::of(scratch), shape, x, w, targets, nll, None);
     }
 
     fn loss_backward(
@@ -426,9 +440,11 @@ impl<E: Element> Backend for Cpu<E> {
         grad_x: &mut Buffer<E>,
         accumulate: bool,
         grad_w: &mut Buffer<f32>,
+        scratch: &mut Buffer<E>,
     ) {
-        let gradients = loss::Gradients { x: grad_x, w: grad_w, accumulate };
-        loss::loss(&self.pool, &self.products, &self.chunk, shape, x, w, targets, nll, Some(gradients));
+        let (scratch, gradients) =
+            (Pieces::of(scratch), loss::Gradients { x: grad_x, w: grad_w, accumulate });
+        loss::loss(&self.pool, &self.products, scratch, shape, x, w, targets, nll, Some(gradients));
     }
 
     fn squared_norm(&self, len: usize, buffer: &Buffer<f32>) -> f64 {

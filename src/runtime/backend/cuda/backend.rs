@@ -188,7 +188,7 @@ impl Backend for Cuda {
     }
 
     fn overhead_bytes(load: Load) -> u64 {
-        let Load { operands, tokens, positions, heads, head_dim, widest_norm, vocab } = load;
+        let Load { operands, tokens, positions, heads, head_dim, widest_norm, vocab, .. } = load;
         let norms = (NORM_SHARES.min(tokens) * widest_norm).max(NORM_SHARES * head_dim);
         let shares = (norms * 4).max(NORM_SUMS_BYTES);
         let inputs = 4 * 4 * tokens + 2 * 4 * positions * head_dim / 2;
@@ -556,6 +556,7 @@ impl Backend for Cuda {
         attend_from: &Index,
         out: &mut Narrow,
         log_sum: &mut Wide,
+        _scratch: &mut Narrow,
     ) {
         self.attempt(|| self.attend(shape, qkv, attend_from, out, log_sum));
     }
@@ -569,6 +570,7 @@ impl Backend for Cuda {
         attend_from: &Index,
         grad_out: &Narrow,
         grad_qkv: &mut Narrow,
+        _scratch: &mut Narrow,
     ) {
         self.attempt(|| {
             self.attend_backward(shape, qkv, out, log_sum, attend_from, grad_out, [0; 3], grad_qkv)
@@ -587,9 +589,10 @@ impl Backend for Cuda {
         cos: &Wide,
         sin: &Wide,
         grad_qkv: &mut Narrow,
+        scratch: &mut Narrow,
     ) {
         if !self.hopper(shape) {
-            self.attention_backward(shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
+            self.attention_backward(shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv, scratch);
             return self.rope(shape, positions, cos, sin, true, grad_qkv);
         }
         let rope = [positions.0.at(), cos.at(), sin.at()];
@@ -628,7 +631,15 @@ impl Backend for Cuda {
         });
     }
 
-    fn loss(&self, shape: LossShape, x: &Narrow, w: &Wide, targets: &Index, nll: &mut Wide) {
+    fn loss(
+        &self,
+        shape: LossShape,
+        x: &Narrow,
+        w: &Wide,
+        targets: &Index,
+        nll: &mut Wide,
+        _scratch: &mut Narrow,
+    ) {
         self.attempt(|| self.nll(shape, x, w, targets, nll));
     }
 
@@ -642,6 +653,7 @@ impl Backend for Cuda {
         grad_x: &mut Narrow,
         accumulate: bool,
         grad_w: &mut Wide,
+        _scratch: &mut Narrow,
     ) {
         self.attempt(|| self.nll_backward(shape, x, w, targets, nll, grad_x, accumulate, grad_w));
     }

@@ -103,7 +103,7 @@ pub(crate) fn linear_weight_grad<E: Element, S: Stored<E>>(
     let Shape { rows, inputs, outputs, stride } = shape;
     assert!(grad_y.len() >= shape.extent() && x.len() >= rows * inputs && grad_w.len() >= outputs * inputs);
     let depth = steps::<E>(rows);
-    let b = room(&mut work.b, panels(inputs) * depth);
+    let b = room(&mut work.panels, panels(inputs) * depth);
     b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| {
         let n = (inputs - p * PANEL).min(PANEL);
         // SAFETY: as in `linear`.
@@ -201,17 +201,17 @@ fn product<E: Element, S: Stored<E>>(
     // A sum in parts is rounded once, at its end.
     let in_parts = depth > longest && matches!(first_write, Write::Rounded);
     let at_once = (PACKED_STEPS / longest.max(1)).max(1);
-    let blocks_of_rows = Blocks::new::<E, S>(&mut work.a, longest);
+    let blocks_of_rows = Blocks::new::<E, S>(&mut work.rows, longest);
     for from in (0..panels(n)).step_by(at_once) {
         let block = from..(from + at_once).min(panels(n));
         let first_column = from * PANEL;
         let columns = (n - first_column).min(block.len() * PANEL);
         // SAFETY: the block's first column is a column of `out`.
         let block_out = unsafe { Shared(to.at(first_column * size)) };
-        let sums = room(&mut work.c, if in_parts { (m * columns).div_ceil(PANEL) } else { 0 });
+        let sums = room(&mut work.sums, if in_parts { (m * columns).div_ceil(PANEL) } else { 0 });
         for start in (0..depth).step_by(LONGEST_SUM) {
             let count = (depth - start).min(LONGEST_SUM);
-            let b = room(&mut work.b, block.len() * count);
+            let b = room(&mut work.panels, block.len() * count);
             b.par_chunks_mut(count)
                 .enumerate()
                 .for_each(|(p, panel)| pack(from + p, start * E::GROUP, panel));

@@ -38,11 +38,11 @@ pub(crate) fn exponentials<E: Element, S: Stored<E>>(
     let (parts, of_target) = (Shared::new(parts), Shared::new(of_target));
     let at_once = (PACKED_STEPS / depth.max(1) / BLOCK_PANELS).max(1) * BLOCK_PANELS;
     let tiles = rows.div_ceil(ROWS);
-    let blocks_of_rows = Blocks::new::<E, S>(&mut work.a, depth);
+    let blocks_of_rows = Blocks::new::<E, S>(&mut work.rows, depth);
     let row_blocks = blocks_of(tiles, blocks_of_rows.tiles);
     for from in (0..panels(outputs)).step_by(at_once) {
         let count = (panels(outputs) - from).min(at_once);
-        let b = room(&mut work.b, count * depth);
+        let b = room(&mut work.panels, count * depth);
         b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| {
             let column = (from + p) * PANEL;
             // SAFETY: the features are the caller's promise; the rows of `w` are within it.

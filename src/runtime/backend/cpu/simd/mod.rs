@@ -21,6 +21,8 @@ mod pack;
 
 pub(crate) use element::{Element, Stored};
 
+use super::buffer::Plain;
+
 /// Whether this processor runs the f32 kernels.
 pub(crate) fn has_f32() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
@@ -42,20 +44,24 @@ const PANEL: usize = 32;
 #[repr(C, align(64))]
 pub(crate) struct Step([u32; PANEL]);
 
+// SAFETY: numbers without padding.
+unsafe impl Plain for Step {}
+
 /// Packed operands, kept between calls so that the steady state allocates nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
-    a: Vec<Step>,
-    b: Vec<Step>,
-    c: Vec<Step>,
-    d: Vec<Step>,
-    e: Vec<Step>,
+    /// Rows of A, where they have to be copied.
+    rows: Vec<Step>,
+    /// Panels of B.
+    panels: Vec<Step>,
+    /// Sums in f32, where they are made in parts and rounded at the end.
+    sums: Vec<Step>,
 }
 
 impl Workspace {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> u64 {
-        let buffers = [&self.a, &self.b, &self.c, &self.d, &self.e];
+        let buffers = [&self.rows, &self.panels, &self.sums];
         buffers.iter().map(|steps| (steps.capacity() * size_of::<Step>()) as u64).sum()
     }
 }

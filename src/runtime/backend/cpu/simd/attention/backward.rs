@@ -8,10 +8,11 @@ use rayon::prelude::*;
 use super::super::element::{Element, Stored, first};
 use super::super::micro::{COLUMNS, Panel, ROWS, Tile, Write};
 use super::super::pack::{panels, steps};
-use super::super::{PANEL, Shared, Step, Workspace, room};
+use super::super::{PANEL, Shared, Step, room};
 use super::{KEYS, Panels, Sight, across, along, depth, key_heads, narrow, pack_across};
 use super::{pack_along, sight, space, tile_times, visible};
 use crate::runtime::backend::AttentionShape;
+use crate::runtime::backend::cpu::buffer::Pieces;
 
 /// Queries of a block: whole tiles.
 const QUERIES: usize = 8 * ROWS;
@@ -22,6 +23,12 @@ const MANY: usize = 64;
 /// of a query head go at most: sums of the gradients of keys and values exist once for each.
 const QUERIES_OF_PART: usize = 512;
 const PARTS: usize = 4;
+
+/// Steps that the queries of a key head take in f32, and as elements.
+pub(super) fn of_queries<E: Element>(shape: &AttentionShape) -> [usize; 2] {
+    let values = shape.heads / shape.kv_heads * shape.context * shape.head_dim;
+    [values.div_ceil(PANEL), (values * size_of::<E>()).div_ceil(size_of::<Step>())]
+}
 
 /// Scratch of one task.
 #[derive(Default)]
@@ -46,7 +53,7 @@ struct Scratch {
 /// Where such tasks are few, the queries of a block are shared among tasks of their own.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn backward<E: Element + Stored<E>, S: Stored<E>>(
-    work: &mut Workspace,
+    mut work: Pieces<'_>,
     shape: &AttentionShape,
     qkv: &[S],
     out: &[S],
@@ -62,16 +69,14 @@ pub(crate) fn backward<E: Element + Stored<E>, S: Stored<E>>(
     assert!(out.len().min(grad_out.len()) >= shape.tokens() * shape.out_width());
     assert!(log_sum.len() >= shape.rows * shape.heads * shape.context);
     let (across, along) = (across::<E>(shape), along::<E>(shape));
-    let keys = room(&mut work.a, key_heads(shape) * across);
-    let values = room(&mut work.b, key_heads(shape) * across);
-    let keys_along = room(&mut work.c, key_heads(shape) * along);
+    let keys = work.take::<Step>(key_heads(shape) * across);
+    let values = work.take::<Step>(key_heads(shape) * across);
+    let keys_along = work.take::<Step>(key_heads(shape) * along);
     // f32 sums of the query gradients: [rows, heads, context, head_dim].
     let group = shape.heads / shape.kv_heads;
-    let query_values = group * shape.context * d;
-    let query_steps = query_values.div_ceil(PANEL);
-    let query_grads = room(&mut work.d, key_heads(shape) * query_steps);
-    let gathered_steps = (query_values * size_of::<E>()).div_ceil(size_of::<Step>());
-    let gathered = room(&mut work.e, key_heads(shape) * 2 * gathered_steps);
+    let [query_steps, gathered_steps] = of_queries::<E>(shape);
+    let query_grads = work.take::<Step>(key_heads(shape) * query_steps);
+    let gathered = work.take::<Step>(key_heads(shape) * 2 * gathered_steps);
     let (qkv, out, grad_out) = (Shared::of(qkv), Shared::of(out), Shared::of(grad_out));
     let to = Shared::new(grad_qkv);
     let spare = Spare::default();

@@ -8,10 +8,11 @@ use rayon::prelude::*;
 use super::super::element::{Element, Stored, first};
 use super::super::micro::{ROWS, Write};
 use super::super::pack::steps;
-use super::super::{PANEL, Shared, Step, Workspace, room};
+use super::super::{PANEL, Shared, Step};
 use super::{KEYS, Panels, Sight, across, along, depth, key_heads, pack_across, pack_along};
 use super::{sight, space, tile_times, visible};
 use crate::runtime::backend::AttentionShape;
+use crate::runtime::backend::cpu::buffer::Pieces;
 
 /// Queries of a block, which go through the keys together: whole tiles.
 const QUERIES: usize = 8 * ROWS;
@@ -34,7 +35,7 @@ struct Scratch {
 /// [`Backend::attention`](crate::runtime::backend::Backend::attention). The head dimension must be
 /// even where pairs of bf16 are multiplied.
 pub(crate) fn forward<E: Element, S: Stored<E>>(
-    work: &mut Workspace,
+    mut work: Pieces<'_>,
     shape: &AttentionShape,
     qkv: &[S],
     attend_from: &[u32],
@@ -47,8 +48,8 @@ pub(crate) fn forward<E: Element, S: Stored<E>>(
     assert!(out.len() >= shape.tokens() * shape.out_width());
     assert!(log_sum.len() >= shape.rows * shape.heads * shape.context);
     let (across, along) = (across::<E>(shape), along::<E>(shape));
-    let keys = room(&mut work.a, key_heads(shape) * across);
-    let values = room(&mut work.b, key_heads(shape) * along);
+    let keys = work.take::<Step>(key_heads(shape) * across);
+    let values = work.take::<Step>(key_heads(shape) * along);
     let head = |i: usize| {
         let (row, kv) = (i / shape.kv_heads, i % shape.kv_heads);
         let token = row * shape.context * ld;

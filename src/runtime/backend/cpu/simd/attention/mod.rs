@@ -45,6 +45,18 @@ fn depth<E: Element>(shape: &AttentionShape) -> usize {
     steps::<E>(shape.context.next_multiple_of(KEYS))
 }
 
+/// Bytes of scratch that [`forward`] takes and, if asked, [`backward`].
+pub(crate) fn scratch<E: Element>(shape: &AttentionShape, with_backward: bool) -> usize {
+    let (across, along) = (across::<E>(shape), along::<E>(shape));
+    let steps = if with_backward {
+        let [sums, gathered] = backward::of_queries::<E>(shape);
+        2 * across + along + sums + 2 * gathered
+    } else {
+        across + along
+    };
+    key_heads(shape) * steps * size_of::<Step>()
+}
+
 /// Pack columns `offset..offset + head_dim` of a row's tokens as panels over the tokens.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 use half::bf16;
 
-use super::super::Workspace;
 use super::*;
+use crate::runtime::backend::cpu::buffer::{Buffer, Pieces};
 
 fn values(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
@@ -85,7 +85,6 @@ fn documents(rows: usize, context: usize, many: bool) -> Vec<u32> {
 }
 
 fn check<E: Element + Stored<E>, S: Stored<E>>(narrow: fn(f32) -> S, wide: fn(S) -> f32, tolerance: f64) {
-    let mut work = Workspace::default();
     for (context, heads, kv_heads, head_dim, rows) in [
         (1, 1, 1, 32, 2),
         (13, 2, 1, 32, 1),
@@ -113,7 +112,8 @@ fn check<E: Element + Stored<E>, S: Stored<E>>(narrow: fn(f32) -> S, wide: fn(S)
             let grad: Vec<S> = grad.iter().map(|v| narrow(*v)).collect();
             let mut out = vec![narrow(f32::NAN); shape.tokens() * shape.out_width()];
             let mut logs = vec![f32::NAN; shape.rows * heads * context];
-            forward::<E, S>(&mut work, &shape, &qkv, &from, &mut out, &mut logs);
+            let mut scratch = Buffer::<u32>::new(super::scratch::<E>(&shape, true) / 4).unwrap();
+            forward::<E, S>(Pieces::of(&mut scratch), &shape, &qkv, &from, &mut out, &mut logs);
             let name = format!("{shape:?} many {many}");
             let off = distance(&out, &want, wide);
             assert!(off < tolerance, "out {off:e}: {name}");
@@ -121,7 +121,8 @@ fn check<E: Element + Stored<E>, S: Stored<E>>(narrow: fn(f32) -> S, wide: fn(S)
                 assert!((f64::from(*l) - w).abs() < 1e-4, "log {l} for {w}: {name}");
             }
             let mut grads = vec![narrow(f32::NAN); shape.tokens() * shape.qkv_width()];
-            backward::<E, S>(&mut work, &shape, &qkv, &out, &logs, &from, &grad, &mut grads);
+            let work = Pieces::of(&mut scratch);
+            backward::<E, S>(work, &shape, &qkv, &out, &logs, &from, &grad, &mut grads);
             let off = distance(&grads, &want_grads, wide);
             assert!(off < 2.0 * tolerance, "grads {off:e}: {name}");
         }
@@ -167,7 +168,8 @@ fn a_future_token_leaves_the_past_as_it_was() {
     let from = vec![0; 200];
     let run = |qkv: &[bf16]| {
         let mut out = vec![bf16::NAN; shape.tokens() * shape.out_width()];
-        forward::<f32, bf16>(&mut Workspace::default(), &shape, qkv, &from, &mut out, &mut vec![0.0; 400]);
+        let mut scratch = Buffer::<u32>::new(scratch::<f32>(&shape, false) / 4).unwrap();
+        forward::<f32, bf16>(Pieces::of(&mut scratch), &shape, qkv, &from, &mut out, &mut vec![0.0; 400]);
         out
     };
     let before = run(&qkv);
