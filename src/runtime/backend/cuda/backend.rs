@@ -32,8 +32,6 @@ pub struct Cuda {
 
 #[derive(Debug, Default)]
 pub(super) struct ScratchSpace {
-    /// Exponentials of the logits of a block of rows, then their gradient; parts and logits of targets.
-    pub(super) logits: Scratch,
     /// Δ of the attention backward pass.
     pub(super) delta: Scratch,
     /// Shares of sums.
@@ -184,18 +182,22 @@ impl Backend for Cuda {
 
     fn scratch_bytes(&self) -> u64 {
         let scratch = self.scratch.borrow();
-        scratch.logits.bytes() + scratch.delta.bytes() + scratch.shares.bytes()
+        scratch.delta.bytes() + scratch.shares.bytes()
     }
 
     fn overhead_bytes(load: Load) -> u64 {
-        let Load { operands, tokens, positions, heads, head_dim, widest_norm, vocab, .. } = load;
+        let Load { operands, tokens, positions, heads, head_dim, widest_norm, .. } = load;
         let norms = (NORM_SHARES.min(tokens) * widest_norm).max(NORM_SHARES * head_dim);
         let shares = (norms * 4).max(NORM_SUMS_BYTES);
         let inputs = 4 * 4 * tokens + 2 * 4 * positions * head_dim / 2;
         // Every piece of the arena ends at a multiple of 256 bytes.
         let rounding = 1 << 20;
         let backward = attention::scratch(tokens.div_ceil(positions.max(1)), positions, heads, head_dim);
-        (2 * operands + loss::scratch(vocab, tokens) + backward + shares + inputs + rounding) as u64
+        (2 * operands + backward + shares + inputs + rounding) as u64
+    }
+
+    fn loss_scratch(tokens: usize, vocab: usize) -> usize {
+        loss::scratch(vocab, tokens).div_ceil(2)
     }
 
     fn narrow_copy(&self, len: usize, from: &Wide, to: &mut Narrow) {
@@ -638,9 +640,9 @@ impl Backend for Cuda {
         w: &Wide,
         targets: &Index,
         nll: &mut Wide,
-        _scratch: &mut Narrow,
+        scratch: &mut Narrow,
     ) {
-        self.attempt(|| self.nll(shape, x, w, targets, nll));
+        self.attempt(|| self.nll(shape, x, w, targets, nll, scratch));
     }
 
     fn loss_backward(
@@ -653,9 +655,9 @@ impl Backend for Cuda {
         grad_x: &mut Narrow,
         accumulate: bool,
         grad_w: &mut Wide,
-        _scratch: &mut Narrow,
+        scratch: &mut Narrow,
     ) {
-        self.attempt(|| self.nll_backward(shape, x, w, targets, nll, grad_x, accumulate, grad_w));
+        self.attempt(|| self.nll_backward(shape, x, w, targets, nll, grad_x, accumulate, grad_w, scratch));
     }
 
     fn begin(&self) {

@@ -45,6 +45,7 @@ struct Logits {
 
 impl Cuda {
     /// What of `rows` rows from `first` on the loss is made of; the exponentials where they are `kept`.
+    #[allow(clippy::too_many_arguments)]
     fn logits(
         &self,
         shape: LossShape,
@@ -52,11 +53,12 @@ impl Cuda {
         x: &Narrow,
         w: u64,
         targets: &Index,
+        room: &Narrow,
         kept: bool,
     ) -> Result<Logits, DeviceFailure> {
         let (block, stride) = block(shape.vocab, shape.tokens);
-        let bytes = scratch(shape.vocab, shape.tokens);
-        let at = self.scratch.borrow_mut().logits.at_least(&self.device, bytes)?;
+        debug_assert!(room.0.bytes() >= scratch(shape.vocab, shape.tokens));
+        let at = room.0.at();
         let parts = at + (block * stride * 2) as u64;
         let logits = Logits {
             values: if kept { at } else { 0 },
@@ -88,12 +90,13 @@ impl Cuda {
         w: &Wide,
         targets: &Index,
         nll: &mut Wide,
+        scratch: &Narrow,
     ) -> Result<(), DeviceFailure> {
         let (block, _) = block(shape.vocab, shape.tokens);
         let (w, nll) = (self.operand(w)?, nll.change());
         for first in (0..shape.tokens).step_by(block) {
             let rows = block.min(shape.tokens - first);
-            let logits = self.logits(shape, (first, rows), x, w, targets, false)?;
+            let logits = self.logits(shape, (first, rows), x, w, targets, scratch, false)?;
             let mut arguments = [
                 Pointer(logits.parts),
                 Pointer(logits.of_target),
@@ -117,12 +120,13 @@ impl Cuda {
         grad_x: &mut Narrow,
         accumulate: bool,
         grad_w: &mut Wide,
+        scratch: &Narrow,
     ) -> Result<(), DeviceFailure> {
         let (block, stride) = block(shape.vocab, shape.tokens);
         let (w, nll, grad_w) = (self.operand(w)?, nll.change(), grad_w.change());
         for first in (0..shape.tokens).step_by(block) {
             let rows = block.min(shape.tokens - first);
-            let logits = self.logits(shape, (first, rows), x, w, targets, true)?;
+            let logits = self.logits(shape, (first, rows), x, w, targets, scratch, true)?;
             let mut arguments = [
                 Pointer(logits.values),
                 Pointer(logits.parts),
