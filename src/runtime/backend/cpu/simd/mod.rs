@@ -4,7 +4,9 @@
 //! Everything rests on one micro-kernel (`micro`): a tile of up to 14 rows by 32 columns that
 //! multiplies broadcast *steps* of A by *steps* of a packed panel of B. A step is four bytes of A
 //! (one f32, or two consecutive bf16) and 128 bytes of B (32 columns of the same), so f32 and bf16
-//! share all blocking, packing and attention code and differ in one instruction.
+//! share all blocking, packing and attention code and differ in one instruction. What is multiplied
+//! (`Element`) and what is stored (`Stored`) are two types: a processor that multiplies f32 alone widens
+//! bf16 as it packs.
 //!
 //! Each output value is summed by one task in one order: results do not depend on the number of
 //! threads.
