@@ -227,3 +227,34 @@ fn transpose(m: &mut [__m512i; 16]) {
         m[12 + c] = _mm512_shuffle_i32x4::<0xdd>(t[4 + c], t[12 + c]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rows to a step; the last of an odd number is beside zeros. Needs no product of bf16.
+    #[test]
+    fn slices_of_pairs() {
+        if !super::super::has_f32() {
+            eprintln!("skipped: no AVX-512 here");
+            return;
+        }
+        let (k, ld, columns, depth) = (5, 20, ROWS + 3, 4);
+        let values: Vec<bf16> = (0..k * ld).map(|i| bf16::from_bits(i as u16 + 1)).collect();
+        let mut to = vec![[7u32; ROWS]; 2 * depth];
+        // SAFETY: the features are there; five rows of `columns` lie at the start, and there is room.
+        unsafe { slices::<bf16, bf16>(values.as_ptr(), ld, k, columns, depth, &mut to) };
+        for step in 0..3 {
+            for column in 0..2 * ROWS {
+                let bits = |row: usize| {
+                    let inside = row < k && column < columns;
+                    if inside { u32::from(values[row * ld + column].to_bits()) } else { 0 }
+                };
+                let got = to[column / ROWS * depth + step][column % ROWS];
+                assert_eq!(got, bits(2 * step) | bits(2 * step + 1) << 16, "{step} {column}");
+            }
+        }
+        // Steps between the slices are left alone.
+        assert_eq!(to[3], [7; ROWS]);
+    }
+}
