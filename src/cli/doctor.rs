@@ -6,6 +6,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use super::lines;
+use crate::runtime::backend::cpu::multiplies_bf16;
 use crate::runtime::backend::cuda::probe::{CudaReport, probe};
 
 /// Say what this machine can run
@@ -76,7 +77,7 @@ impl Cpu {
     fn path(&self) -> &'static str {
         let has = |f| self.features.contains(&f);
         match () {
-            () if has("avx512bf16") => "AVX-512 with bf16 dot products: f32 and bf16",
+            () if multiplies_bf16() => "AVX-512 with bf16 dot products: f32 and bf16",
             () if has("avx512f") => "AVX-512: f32; bf16 is as fast and takes less memory",
             () if has("avx2") => "AVX2: f32; bf16 takes less memory",
             () => "portable: f32; bf16 takes less memory",

@@ -23,8 +23,8 @@ impl<E> Kernels for E {}
 pub(crate) enum Arithmetic {
     /// Values as they are stored.
     Own,
-    /// Values widened to f32 on their way: a processor without AVX512-BF16, or a sum of an odd number of
-    /// bf16, whose pairs must not be torn.
+    /// Values widened to f32 on their way: a processor without AVX512-BF16 or with a slow one, or a sum of
+    /// an odd number of bf16, whose pairs must not be torn.
     Wide,
 }
 
@@ -114,7 +114,7 @@ impl Element for bf16 {
 
     fn arithmetic(k: usize) -> Option<Arithmetic> {
         #[cfg(target_arch = "x86_64")]
-        return if simd::has_bf16() && k.is_multiple_of(2) {
+        return if simd::prefers_bf16() && k.is_multiple_of(2) {
             Some(Arithmetic::Own)
         } else {
             simd::has_f32().then_some(Arithmetic::Wide)

@@ -80,6 +80,9 @@ pub(crate) enum Like {
     /// The one at hand.
     #[default]
     This,
+    /// One with AVX-512 and a product of bf16, which is modelled where there is none.
+    #[cfg(test)]
+    WithBf16,
     /// One with AVX-512, but no product of bf16.
     #[cfg(test)]
     WithoutBf16,
@@ -93,6 +96,10 @@ impl Like {
     pub(crate) fn arithmetic<E: Element>(self, k: usize) -> Option<Arithmetic> {
         match self {
             Like::This => E::arithmetic(k),
+            #[cfg(test)]
+            Like::WithBf16 if k.is_multiple_of(2) => E::arithmetic(k).map(|_| Arithmetic::Own),
+            #[cfg(test)]
+            Like::WithBf16 => E::arithmetic(k),
             #[cfg(test)]
             Like::WithoutBf16 if size_of::<E>() == 2 => E::arithmetic(k).map(|_| Arithmetic::Wide),
             #[cfg(test)]

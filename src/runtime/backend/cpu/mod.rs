@@ -35,6 +35,11 @@ pub(crate) use linear::Like;
 use linear::Shape;
 use pool::Pool;
 
+/// Whether this processor multiplies bf16 as it is stored.
+pub(crate) fn multiplies_bf16() -> bool {
+    <half::bf16 as Element>::arithmetic(2) == Some(Arithmetic::Own)
+}
+
 /// A pool of threads and its scratch memory; `E` is the format of narrow values.
 pub(crate) struct Cpu<E> {
     pool: Pool,

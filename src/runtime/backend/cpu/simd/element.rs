@@ -6,6 +6,8 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::exp::{FULL, SHORT, exp2};
+#[cfg(test)]
+use super::has_bf16;
 use super::micro::{self, Panel, Tile, Write};
 use super::pack::PackAs;
 use super::{PANEL, Step};
@@ -13,8 +15,8 @@ use super::{PANEL, Step};
 /// What the kernels multiply: f32, or pairs of bf16.
 ///
 /// # Safety
-/// The unsafe methods need the processor features of `has_f32` (kernels of bf16: `has_bf16`) and
-/// pointers valid for the elements the mask or count names.
+/// The unsafe methods need the processor features of `has_f32` (of bf16: `has_bf16`, which tests go
+/// without) and pointers valid for the elements the mask or count names.
 pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Consecutive values of the summed dimension in one step.
     const GROUP: usize;
@@ -106,6 +108,10 @@ pub(super) fn first32(count: usize) -> __mmask32 {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn round(value: __m512) -> __m256i {
+    #[cfg(test)]
+    if !has_bf16() {
+        return round_by_arithmetic(value);
+    }
     let rounded: __m256i;
     // SAFETY: reads one register and writes one, nothing else; the caller vouches for the feature.
     unsafe {
@@ -139,6 +145,11 @@ pub(super) fn round_by_arithmetic(value: __m512) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn round_two(low: __m512, high: __m512) -> __m512i {
+    #[cfg(test)]
+    if !has_bf16() {
+        let (low, high) = (round_by_arithmetic(low), round_by_arithmetic(high));
+        return _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    }
     let rounded: __m512i;
     // SAFETY: as for `round`.
     unsafe {
@@ -317,16 +328,31 @@ impl Element for bf16 {
     }
 
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const bf16, lda: usize, b: Panel, c: Tile) {
+        #[cfg(test)]
+        if !has_bf16() {
+            // SAFETY: by the caller.
+            return unsafe { micro::modelled::row(rows, steps, a.cast(), lda * size_of::<bf16>(), b, c) };
+        }
         // SAFETY: by the caller.
         unsafe { micro::pairs::row(rows, steps, a.cast(), lda * size_of::<bf16>(), b, c) }
     }
 
     unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile) {
+        #[cfg(test)]
+        if !has_bf16() {
+            // SAFETY: by the caller.
+            return unsafe { micro::modelled::slice(rows, steps, a, b, c) };
+        }
         // SAFETY: by the caller.
         unsafe { micro::pairs::slice(rows, steps, a, b, c) }
     }
 
     unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile) {
+        #[cfg(test)]
+        if !has_bf16() {
+            // SAFETY: by the caller.
+            return unsafe { micro::modelled::column(rows, steps, a, b, c) };
+        }
         // SAFETY: by the caller.
         unsafe { micro::pairs::column(rows, steps, a, b, c) }
     }
@@ -436,7 +462,7 @@ impl Stored<bf16> for bf16 {
     }
 }
 
-/// For processors that have no product of bf16: values are widened on their way to the kernels, which
+/// For processors that have no product of bf16 or a slow one: values are widened on their way to the kernels, which
 /// need not round weights then.
 impl Stored<f32> for bf16 {
     const WRITE: Write = Write::Rounded;

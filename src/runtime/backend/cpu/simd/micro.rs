@@ -207,6 +207,9 @@ macro_rules! kernels {
 
 kernels!(single, "avx512f,avx512bw,avx512vl,avx512dq", fma_single, store_rounded_by_arithmetic);
 kernels!(pairs, "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16", fma_pairs, store_rounded);
+// So that tests of what surrounds the instruction run where it is missing.
+#[cfg(test)]
+kernels!(modelled, "avx512f,avx512bw,avx512vl,avx512dq", fma_modelled, store_rounded_by_arithmetic);
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
@@ -221,6 +224,16 @@ fn fma_pairs(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
     let (a, b) =
         unsafe { (std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b)) };
     _mm512_dpbf16_ps(sum, a, b)
+}
+
+/// [`fma_pairs`] by two products of f32. The instruction adds the products of the upper halves first, too.
+#[cfg(test)]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn fma_modelled(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
+    let upper = |x| _mm512_and_si512(x, _mm512_set1_epi32(0xffff_0000u32.cast_signed()));
+    let lower = |x| _mm512_slli_epi32::<16>(x);
+    fma_single(fma_single(sum, upper(a), upper(b)), lower(a), lower(b))
 }
 
 #[inline]
