@@ -1,6 +1,7 @@
 //! The three products of a linear layer, on packed panels.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
@@ -119,7 +120,7 @@ pub(crate) fn linear_weight_grad<E: Element, S: Stored<E>>(
         let first = block * tiles / blocks * ROWS;
         let m = ((block + 1) * tiles / blocks * ROWS).min(outputs) - first;
         // A's slices are packed where they are used, and lie in the cache then.
-        let mut a: [SliceStep; SLICES * BLOCK_STEPS] = [[0; ROWS]; SLICES * BLOCK_STEPS];
+        let mut a = [const { MaybeUninit::<SliceStep>::uninit() }; SLICES * BLOCK_STEPS];
         for start in (0..depth).step_by(BLOCK_STEPS) {
             let count = (depth - start).min(BLOCK_STEPS);
             let token = start * E::GROUP;
@@ -140,7 +141,7 @@ pub(crate) fn linear_weight_grad<E: Element, S: Stored<E>>(
                 let n = (inputs - pb * PANEL).min(PANEL);
                 for (slice, i) in (0..m).step_by(ROWS).enumerate() {
                     // SAFETY: each task writes its own rows and columns of `grad_w`; the panels
-                    // have `count` steps from `start` on, the slices as many.
+                    // have `count` steps from `start` on, the slices as many, just written.
                     unsafe {
                         let at = to.at((first + i) * inputs + pb * PANEL);
                         let c = Tile { to: at.cast(), stride: inputs, columns: n, write };

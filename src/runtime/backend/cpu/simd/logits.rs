@@ -104,9 +104,11 @@ pub(crate) fn exponentials<E: Element, S: Stored<E>>(
 /// Needs the features of the format; `to` has room for as many.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn finish<E: Element, S: Stored<E>>(logits: &[f32], to: *mut S) -> Part {
+    // No closures here and no adapters over them: they are not compiled for these features, and would be
+    // called for each vector.
     let mut lanes = _mm512_set1_ps(f32::NEG_INFINITY);
-    let each = || (0..logits.len()).step_by(16).map(|at| (at, first(logits.len() - at)));
-    for (at, mask) in each() {
+    for at in (0..logits.len()).step_by(16) {
+        let mask = first(logits.len() - at);
         // SAFETY: masked lanes are not read.
         let values = unsafe { _mm512_maskz_loadu_ps(mask, logits.as_ptr().add(at)) };
         // The second is taken where one is NaN: the exponentials show it.
@@ -114,7 +116,8 @@ unsafe fn finish<E: Element, S: Stored<E>>(logits: &[f32], to: *mut S) -> Part {
     }
     let largest = _mm512_reduce_max_ps(lanes);
     let mut sum = _mm512_setzero_ps();
-    for (at, mask) in each() {
+    for at in (0..logits.len()).step_by(16) {
+        let mask = first(logits.len() - at);
         // SAFETY: masked lanes are neither read nor written.
         unsafe {
             let values = _mm512_maskz_loadu_ps(mask, logits.as_ptr().add(at));

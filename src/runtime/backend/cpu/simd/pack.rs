@@ -4,6 +4,7 @@
 //! matrix are zero. The same panels serve as A of a transposed product.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use half::bf16;
 
@@ -138,7 +139,7 @@ pub(super) type SliceStep = [u32; ROWS];
 /// product, as few cache lines of it as there are values.
 ///
 /// # Safety
-/// As for [`rows`]; `to` has room for the slices.
+/// As for [`rows`]; `to` has room for the slices, of which these steps are written.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) unsafe fn slices<E: Element, S: PackAs<E>>(
     from: *const S,
@@ -146,7 +147,7 @@ pub(super) unsafe fn slices<E: Element, S: PackAs<E>>(
     k: usize,
     columns: usize,
     depth: usize,
-    to: &mut [SliceStep],
+    to: &mut [MaybeUninit<SliceStep>],
 ) {
     let all = first(ROWS);
     for p in 0..steps::<E>(k) {
@@ -241,9 +242,11 @@ mod tests {
         }
         let (k, ld, columns, depth) = (5, 20, ROWS + 3, 4);
         let values: Vec<bf16> = (0..k * ld).map(|i| bf16::from_bits(i as u16 + 1)).collect();
-        let mut to = vec![[7u32; ROWS]; 2 * depth];
+        let mut to = vec![MaybeUninit::new([7u32; ROWS]); 2 * depth];
         // SAFETY: the features are there; five rows of `columns` lie at the start, and there is room.
         unsafe { slices::<bf16, bf16>(values.as_ptr(), ld, k, columns, depth, &mut to) };
+        // SAFETY: all of them were initialised above.
+        let to: Vec<SliceStep> = to.into_iter().map(|step| unsafe { step.assume_init() }).collect();
         for step in 0..3 {
             for column in 0..2 * ROWS {
                 let bits = |row: usize| {
