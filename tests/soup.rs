@@ -75,12 +75,14 @@ fn ingredients_must_be_one_whole_model() {
     let stretched = write(&at("stretched"), &config(8, 1e6), 1.0, Dtype::F32);
     let damaged = write(&at("damaged"), &config(8, 1e4), 1.0, Dtype::F32);
     std::fs::write(damaged.join("config.json"), "{}").unwrap();
+    let diverged = write(&at("diverged"), &config(8, 1e4), f32::NAN, Dtype::F32);
     let other_tokenizer = write(&at("tokenizer"), &config(8, 1e4), 1.0, Dtype::F32);
     std::fs::write(other_tokenizer.join("tokenizer.json"), "{}").unwrap();
     for (other, expected) in [
         (wide, "`hidden_size` is 8 in the one and 16 in the other"),
         (stretched, "RoPE is"),
         (damaged, "damaged` is damaged: `config.json` has 2 bytes"),
+        (diverged, "diverged` cannot be averaged: 128 values of `model.embed_tokens.weight` are not finite"),
         (other_tokenizer, "their `tokenizer.json` differ"),
         (at("nowhere"), "there is no such file or directory"),
     ] {

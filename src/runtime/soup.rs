@@ -79,6 +79,20 @@ pub enum SoupError {
         /// In what.
         difference: String,
     },
+    /// An ingredient with weights that are no numbers: so would the average be.
+    #[error("`{}` cannot be averaged: {count} values of `{tensor}` are not finite", path.display())]
+    #[diagnostic(
+        code(midc::soup::not_finite),
+        help("its training diverged, or it was damaged before its checksums were taken: leave it out")
+    )]
+    NotFinite {
+        /// The ingredient.
+        path: PathBuf,
+        /// The first such tensor.
+        tensor: String,
+        /// How many of its values.
+        count: usize,
+    },
     /// An ingredient.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -156,7 +170,7 @@ impl Ingredient {
 /// weights, whatever `model.safetensors` rounds them to.
 ///
 /// # Errors
-/// Ingredients that are no checkpoints, damaged, or of different models; numbers that make no average;
+/// Ingredients that are no checkpoints, damaged, not finite or of different models; numbers that make no average;
 /// an output that is there already; a failure of the machine. Nothing is left under `out` then.
 pub fn soup(ingredients: &[PathBuf], recipe: &Recipe, dtype: Dtype, out: &Path) -> Result<(), SoupError> {
     check(recipe, ingredients.len())?;
@@ -185,12 +199,25 @@ pub(in crate::runtime) fn average_into(
         }
     }
     let tensors = super::model::layout(&first.config.architecture).map_err(LoadError::from)?;
+    let mut not_finite = None;
     let make = |name: &str| {
-        let states = opened.iter().map(|i| i.weights.tensor(name).map(|t| t.data).map_err(io::Error::other));
+        let states = opened.iter().map(|ingredient| {
+            let state = ingredient.weights.tensor(name).map_err(io::Error::other)?.data;
+            let count = state.par_iter().filter(|value| !value.is_finite()).count();
+            if count > 0 {
+                let (path, tensor) = (ingredient.path.clone(), name.to_owned());
+                not_finite = Some(SoupError::NotFinite { path, tensor, count });
+                return Err(io::Error::other("values that are not finite"));
+            }
+            Ok(state)
+        });
         average(states, recipe, opened.len())
     };
-    checkpoint::write_each(&first.config, &first.tokenizer, dtype, trainer, &tensors, make, out)?;
-    Ok(())
+    let written = checkpoint::write_each(&first.config, &first.tokenizer, dtype, trainer, &tensors, make, out);
+    match not_finite {
+        Some(error) => Err(error),
+        None => Ok(written?),
+    }
 }
 
 fn check(recipe: &Recipe, ingredients: usize) -> Result<(), SoupError> {
