@@ -213,7 +213,8 @@ pub(in crate::runtime) fn average_into(
         });
         average(states, recipe, opened.len())
     };
-    let written = checkpoint::write_each(&first.config, &first.tokenizer, dtype, trainer, &tensors, make, out);
+    let written =
+        checkpoint::write_each(&first.config, &first.tokenizer, dtype, trainer, &tensors, make, out);
     match not_finite {
         Some(error) => Err(error),
         None => Ok(written?),

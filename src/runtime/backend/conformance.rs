@@ -113,7 +113,7 @@ fn check(case: &impl Case) {
 /// On the CPU with narrow values of one format: with and without the kernels of this processor, and
 /// whatever the number of threads.
 fn format<E: Element>(case: &impl Case, expected: &Outputs, tolerance: f64) {
-    for like in [Like::This, Like::WithBf16, Like::WithoutBf16, Like::Portable] {
+    for like in [Like::This, Like::WithBf16, Like::WithoutBf16, Like::WithoutAvx512, Like::Portable] {
         let [single, several] = [1, 3].map(|threads| Cpu::<E>::like(like, Some(threads)).unwrap());
         let name = format!("{like:?} {}", single.describe());
         let one = case.run(&single);

@@ -6,11 +6,16 @@ use super::buffer::Plain;
 #[cfg(target_arch = "x86_64")]
 use super::simd;
 
-/// What the AVX-512 kernels ask of a format.
+/// What the kernels ask of a format.
 #[cfg(target_arch = "x86_64")]
-pub(crate) trait Kernels: simd::Element + simd::Stored<Self> + simd::Stored<f32> {}
+pub(crate) trait Kernels:
+    simd::Element + simd::Stored<Self> + simd::Stored<f32> + simd::Stored<simd::Avx2>
+{
+}
 #[cfg(target_arch = "x86_64")]
-impl<E: simd::Element + simd::Stored<E> + simd::Stored<f32>> Kernels for E {}
+impl Kernels for f32 {}
+#[cfg(target_arch = "x86_64")]
+impl Kernels for bf16 {}
 
 /// Elsewhere there are none.
 #[cfg(not(target_arch = "x86_64"))]
@@ -18,14 +23,26 @@ pub(crate) trait Kernels {}
 #[cfg(not(target_arch = "x86_64"))]
 impl<E> Kernels for E {}
 
-/// What the AVX-512 kernels multiply for a format.
+/// What the kernels multiply for a format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arithmetic {
-    /// Values as they are stored.
+    /// Values as they are stored, with AVX-512.
     Own,
-    /// Values widened to f32 on their way: a processor without AVX512-BF16 or with a slow one, or a sum of
+    /// Values widened to f32 on their way, with AVX-512: a processor without AVX512-BF16 or with a slow one, or a sum of
     /// an odd number of bf16, whose pairs must not be torn.
     Wide,
+    /// f32 with AVX2, whatever the format.
+    Avx2,
+}
+
+impl Arithmetic {
+    /// For processors without AVX-512.
+    pub(crate) fn without_avx512() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        return simd::has_avx2().then_some(Arithmetic::Avx2);
+        #[cfg(not(target_arch = "x86_64"))]
+        None
+    }
 }
 
 /// Call a function of the kernels, generic over what is multiplied and what is stored.
@@ -35,6 +52,7 @@ macro_rules! kernel {
         match $arithmetic {
             Arithmetic::Own => $($function)::+::<$stored, $stored>($($argument),*),
             Arithmetic::Wide => $($function)::+::<f32, $stored>($($argument),*),
+            Arithmetic::Avx2 => $($function)::+::<simd::Avx2, $stored>($($argument),*),
         }
     };
 }
@@ -54,7 +72,7 @@ pub(crate) trait Element: Default + Send + Sync + Plain + Kernels + 'static {
     fn as_f32(values: &[Self]) -> Option<&[f32]>;
     /// The same slice, where the format is f32 already.
     fn as_f32_mut(values: &mut [Self]) -> Option<&mut [f32]>;
-    /// By what the AVX-512 kernels sum over `k` values of the format, if this processor has them.
+    /// By what the kernels sum over `k` values of the format, if this processor runs any.
     fn arithmetic(k: usize) -> Option<Arithmetic>;
 }
 
@@ -81,9 +99,10 @@ impl Element for f32 {
 
     fn arithmetic(_k: usize) -> Option<Arithmetic> {
         #[cfg(target_arch = "x86_64")]
-        return simd::has_f32().then_some(Arithmetic::Own);
-        #[cfg(not(target_arch = "x86_64"))]
-        None
+        if simd::has_f32() {
+            return Some(Arithmetic::Own);
+        }
+        Arithmetic::without_avx512()
     }
 }
 
@@ -114,16 +133,13 @@ impl Element for bf16 {
 
     fn arithmetic(k: usize) -> Option<Arithmetic> {
         #[cfg(target_arch = "x86_64")]
-        return if simd::prefers_bf16() && k.is_multiple_of(2) {
-            Some(Arithmetic::Own)
-        } else {
-            simd::has_f32().then_some(Arithmetic::Wide)
-        };
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let _ = k;
-            None
+        if simd::prefers_bf16() && k.is_multiple_of(2) {
+            return Some(Arithmetic::Own);
+        } else if simd::has_f32() {
+            return Some(Arithmetic::Wide);
         }
+        let _ = k;
+        Arithmetic::without_avx512()
     }
 }
 

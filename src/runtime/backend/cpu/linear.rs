@@ -1,5 +1,5 @@
-//! The three products of a linear layer: by the AVX-512 kernels where the processor has them, else by the
-//! portable f32 product, which other formats reach through f32 copies.
+//! The three products of a linear layer: by the kernels for AVX-512 or AVX2 where the processor has them,
+//! else by the portable f32 product, which other formats reach through f32 copies.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,9 +11,12 @@ use super::pointwise;
 use super::pool::Pool;
 use super::product::{View, product};
 #[cfg(target_arch = "x86_64")]
-use super::simd::gemm::{self, Out};
-#[cfg(target_arch = "x86_64")]
 use super::simd::logits;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{
+    self,
+    gemm::{self, Out},
+};
 use super::softmax::{exponentials, largest};
 
 /// Dimensions of a layer and the tokens that go through it.
@@ -45,7 +48,7 @@ pub(super) const BLOCK: usize = 256;
 
 /// A block of a row of logits.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// The largest logit.
     pub(super) largest: f32,
     /// Sum of `e^(logit − largest)`.
@@ -86,7 +89,10 @@ pub(crate) enum Like {
     /// One with AVX-512, but no product of bf16.
     #[cfg(test)]
     WithoutBf16,
-    /// One without AVX-512.
+    /// One with AVX2, but no AVX-512.
+    #[cfg(test)]
+    WithoutAvx512,
+    /// One with neither.
     #[cfg(test)]
     Portable,
 }
@@ -97,13 +103,16 @@ impl Like {
         match self {
             Like::This => E::arithmetic(k),
             #[cfg(test)]
-            Like::WithBf16 if k.is_multiple_of(2) => E::arithmetic(k).map(|_| Arithmetic::Own),
+            Like::WithBf16 if k.is_multiple_of(2) => f32::arithmetic(k),
             #[cfg(test)]
-            Like::WithBf16 => E::arithmetic(k),
+            Like::WithoutBf16 if size_of::<E>() == 2 => match f32::arithmetic(k) {
+                Some(Arithmetic::Own) => Some(Arithmetic::Wide),
+                other => other,
+            },
             #[cfg(test)]
-            Like::WithoutBf16 if size_of::<E>() == 2 => E::arithmetic(k).map(|_| Arithmetic::Wide),
+            Like::WithBf16 | Like::WithoutBf16 => E::arithmetic(k),
             #[cfg(test)]
-            Like::WithoutBf16 => E::arithmetic(k),
+            Like::WithoutAvx512 => Arithmetic::without_avx512(),
             #[cfg(test)]
             Like::Portable => None,
         }

@@ -1,68 +1,95 @@
-//! The two element types of the kernels, what they are stored as, and how sixteen of them move through a
-//! register.
+//! What the kernels ask of the values they multiply and of those in memory, whatever instructions they
+//! are made of.
 
-use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
-use half::bf16;
+use super::Step;
+use super::attention::{Scores, Sum};
+use super::pack::SliceStep;
+use super::tile::{Panel, Tile, Write};
+use crate::runtime::backend::cpu::linear::Part;
 
-use super::exp::{FULL, SHORT, exp2};
-#[cfg(test)]
-use super::has_bf16;
-use super::micro::{self, Panel, Tile, Write};
-use super::pack::PackAs;
-use super::{PANEL, Step};
-
-/// What the kernels multiply: f32, or pairs of bf16.
+/// What is multiplied, and by which instructions: f32 or pairs of bf16 with AVX-512, which go by the names
+/// of the types, or f32 with AVX2 ([`Avx2`](super::Avx2)).
 ///
 /// # Safety
-/// The unsafe methods need the processor features of `has_f32` (of bf16: `has_bf16`, which tests go
-/// without) and pointers valid for the elements the mask or count names.
+/// The unsafe methods need the processor features of the type and pointers valid for what the shapes name.
 pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Consecutive values of the summed dimension in one step.
     const GROUP: usize;
+    /// Rows of a whole tile, [`tile::ROWS`](super::tile::ROWS) at most.
+    const ROWS: usize;
 
-    /// Round two times sixteen f32 and store them one after the other.
-    unsafe fn store_two(to: *mut Self, low: __m512, high: __m512);
-    /// Round sixteen columns of two consecutive rows, the first of even number, and store them as steps of
-    /// a panel.
-    unsafe fn store_steps(panel: *mut u32, first: __m512, second: __m512);
-    /// The same, and also as rows, `stride` apart.
-    unsafe fn store_steps_and_rows(
-        panel: *mut u32,
-        rows: *mut Self,
-        stride: usize,
-        first: __m512,
-        second: __m512,
-    );
-    /// Sixteen f32 rounded, one to a lane.
-    unsafe fn lanes_of(value: __m512) -> __m512i;
-    /// One step of sixteen columns from the lanes of `GROUP` consecutive rows.
-    unsafe fn step(first: __m512i, second: __m512i) -> __m512i;
-    /// Sixteen steps from `count ≤ 16·GROUP` consecutive f32, rounded.
-    unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i;
-    /// 2^x for x ≤ 100, as exactly as the type can tell; 0 outside `mask`.
-    unsafe fn exp2(x: __m512, mask: __mmask16) -> __m512;
-    /// `micro::row` of this type.
+    /// `c (+)= a · b` for up to [`ROWS`](Self::ROWS) rows of A, `lda` values apart, each of `steps` steps.
     unsafe fn row_kernel(rows: usize, steps: usize, a: *const Self, lda: usize, b: Panel, c: Tile);
-    /// `micro::slice` of this type.
+    /// `c (+)= aᵀ · b` for up to [`ROWS`](Self::ROWS) columns of A packed as a slice.
     unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile);
-    /// `micro::column` of this type.
+    /// `c (+)= aᵀ · b` for up to [`COLUMNS`](super::tile::COLUMNS) columns of a packed panel of A, from the one
+    /// `a` points to.
     unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile);
+
+    /// [`Stored::pack_rows`] of values that need no conversion.
+    unsafe fn pack_rows(from: *const Self, ld: usize, k: usize, columns: usize, to: &mut [Step]);
+    /// [`Stored::pack_rows`] of weights, rounded to what is multiplied.
+    unsafe fn pack_weight_rows(from: *const f32, ld: usize, k: usize, columns: usize, to: &mut [Step]);
+    /// [`Stored::pack_columns`] of weights, rounded to what is multiplied.
+    unsafe fn pack_weight_columns(from: *const f32, ld: usize, k: usize, columns: usize, to: &mut [Step]);
+
+    /// Weights of a tile's scores over `n` keys, added to its `sums`; one row of `rows`, `d` values, for each.
+    /// Scores and weights are rows of [`KEYS`](super::attention::KEYS), weights zero from `n` to the end of a
+    /// panel. `WHOLE` when every query sees all keys of a whole block, otherwise `seen_by` says which.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn weigh<const WHOLE: bool>(
+        n: usize,
+        log_scale: f32,
+        scores: *const f32,
+        sums: &mut [Sum],
+        seen_by: impl Fn(usize) -> u128,
+        d: usize,
+        rows: *mut f32,
+        weights: *mut Self,
+    );
+    /// Weights p and gradients d_score = p (dp − delta) of a tile of scores over one panel of keys, both
+    /// rounded: two rows at a time into the steps of `weights` and `score_grads`, the second as `rows`,
+    /// [`KEYS`](super::attention::KEYS) apart, too.
+    ///
+    /// Scores and weight gradients are a row of a panel's width for each of the logs, in aligned memory; there
+    /// are rows and steps for an even number of them.
+    unsafe fn score_gradients<const WHOLE: bool>(
+        of: &Scores<'_, impl Fn(usize) -> u128>,
+        scores: *const f32,
+        weight_grads: *const f32,
+        weights: *mut u32,
+        score_grads: *mut u32,
+        rows: *mut Self,
+    );
 }
 
-/// What narrow values are stored as, for kernels that multiply `E`: `E` itself, or bf16 for a processor
-/// that multiplies f32 alone.
+/// What narrow values are stored as, for kernels that multiply `E`: `E` itself, or bf16 for kernels that
+/// multiply f32.
 ///
 /// # Safety
 /// As for [`Element`].
-pub(crate) trait Stored<E: Element>: PackAs<E> {
+pub(crate) trait Stored<E: Element>: Copy + Send + Sync {
     /// How a tile is written as stored values.
     const WRITE: Write;
 
-    /// Sixteen values as f32; lanes outside `mask` are 0 and not read.
-    unsafe fn load(from: *const Self, mask: __mmask16) -> __m512;
-    /// Round sixteen f32 and store the lanes of `mask`.
-    unsafe fn store(to: *mut Self, value: __m512, mask: __mmask16);
+    /// Pack one panel of B = `from`, a row-major `[k, ld]` matrix, of its `columns ≤ 32` columns from the
+    /// pointer on.
+    unsafe fn pack_rows(from: *const Self, ld: usize, k: usize, columns: usize, to: &mut [Step]);
+    /// Pack one panel of B = `from`ᵀ, `from` being `columns ≤ 32` rows, `ld` apart, of `k` values.
+    unsafe fn pack_columns(from: *const Self, ld: usize, k: usize, columns: usize, to: &mut [Step]);
+    /// Pack `columns` columns of `from`, row-major `[k, ld]`, as slices of [`Element::ROWS`], each of them `steps::<E>(k)` steps
+    /// with the columns side by side, `depth` steps from slice to slice: A of a transposed product, as few
+    /// cache lines of it as there are values.
+    unsafe fn pack_slices(
+        from: *const Self,
+        ld: usize,
+        k: usize,
+        columns: usize,
+        depth: usize,
+        to: &mut [MaybeUninit<SliceStep>],
+    );
     /// `rows` rows of `values`, `ld` apart, as the row kernel reads them, and how far apart it finds them:
     /// where they lie, or copied to `scratch`.
     unsafe fn rows(
@@ -77,456 +104,10 @@ pub(crate) trait Stored<E: Element>: PackAs<E> {
     /// `count` rows of `d` values, `ld` apart, one after the other. In place, rows a power of two apart
     /// would fall into a few sets of the first-level cache.
     unsafe fn gather(count: usize, d: usize, from: *const Self, ld: usize, to: *mut E);
-
-    /// Round sixteen values at most.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn round_from(from: &[f32], to: &mut [Self]) {
-        debug_assert!(from.len() == to.len() && to.len() <= 16);
-        let mask = first(to.len());
-        // SAFETY: by the caller; the mask names the values of both.
-        unsafe { Self::store(to.as_mut_ptr(), _mm512_maskz_loadu_ps(mask, from.as_ptr()), mask) }
-    }
-}
-
-/// The first `count` of sixteen lanes.
-pub(super) fn first(count: usize) -> __mmask16 {
-    if count >= 16 { !0 } else { (1u16 << count) - 1 }
-}
-
-/// The first `count` of 32 lanes.
-pub(super) fn first32(count: usize) -> __mmask32 {
-    if count >= 32 { !0 } else { (1u32 << count) - 1 }
-}
-
-/// Round sixteen f32 to bf16: to nearest, ties to even; NaN stays NaN, denormals become 0.
-///
-/// Written as the instruction itself because the intrinsic would not be inlined into functions that
-/// serve f32 too and so cannot require AVX512-BF16.
-///
-/// # Safety
-/// Needs `has_bf16`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn round(value: __m512) -> __m256i {
-    #[cfg(test)]
-    if !has_bf16() {
-        return round_by_arithmetic(value);
-    }
-    let rounded: __m256i;
-    // SAFETY: reads one register and writes one, nothing else; the caller vouches for the feature.
-    unsafe {
-        std::arch::asm!(
-            "vcvtneps2bf16 {0}, {1}",
-            out(ymm_reg) rounded,
-            in(zmm_reg) value,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    rounded
-}
-
-/// As [`round`] on any processor; denormals are kept.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) fn round_by_arithmetic(value: __m512) -> __m256i {
-    let bits = _mm512_castps_si512(value);
-    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-    let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    // Rounding could carry a NaN's payload over into an infinity.
-    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
-    let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
-    _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded))
-}
-
-/// As [`round`] for two times sixteen.
-///
-/// # Safety
-/// Needs `has_bf16`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn round_two(low: __m512, high: __m512) -> __m512i {
-    #[cfg(test)]
-    if !has_bf16() {
-        let (low, high) = (round_by_arithmetic(low), round_by_arithmetic(high));
-        return _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-    }
-    let rounded: __m512i;
-    // SAFETY: as for `round`.
-    unsafe {
-        std::arch::asm!(
-            "vcvtne2ps2bf16 {0}, {1}, {2}",
-            out(zmm_reg) rounded,
-            in(zmm_reg) high,
-            in(zmm_reg) low,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    rounded
-}
-
-/// Words 0, 16, 1, 17, … of the 32.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn interleave(words: __m512i) -> __m512i {
-    const ORDER: [u16; 32] = {
-        let mut order = [0; 32];
-        let mut i = 0;
-        while i < 32 {
-            order[i] = (i / 2 + i % 2 * 16) as u16;
-            i += 1;
-        }
-        order
-    };
-    // SAFETY: 64 bytes of a constant.
-    _mm512_permutexvar_epi16(unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) }, words)
-}
-
-impl Element for f32 {
-    const GROUP: usize = 1;
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store_two(to: *mut f32, low: __m512, high: __m512) {
-        // SAFETY: by the caller.
-        unsafe {
-            _mm512_storeu_ps(to, low);
-            _mm512_storeu_ps(to.add(16), high);
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store_steps(panel: *mut u32, first: __m512, second: __m512) {
-        // SAFETY: by the caller; a row is a step.
-        unsafe {
-            _mm512_storeu_ps(panel.cast(), first);
-            _mm512_storeu_ps(panel.add(PANEL).cast(), second);
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store_steps_and_rows(
-        panel: *mut u32,
-        rows: *mut f32,
-        stride: usize,
-        first: __m512,
-        second: __m512,
-    ) {
-        // SAFETY: by the caller.
-        unsafe {
-            f32::store_steps(panel, first, second);
-            _mm512_storeu_ps(rows, first);
-            _mm512_storeu_ps(rows.add(stride), second);
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn lanes_of(value: __m512) -> __m512i {
-        _mm512_castps_si512(value)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn step(first: __m512i, _second: __m512i) -> __m512i {
-        first
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i {
-        // SAFETY: by the caller.
-        _mm512_castps_si512(unsafe { _mm512_maskz_loadu_ps(first(count), from) })
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn exp2(x: __m512, mask: __mmask16) -> __m512 {
-        exp2(&FULL, x, mask)
-    }
-
-    unsafe fn row_kernel(rows: usize, steps: usize, a: *const f32, lda: usize, b: Panel, c: Tile) {
-        // SAFETY: by the caller.
-        unsafe { micro::single::row(rows, steps, a.cast(), lda * size_of::<f32>(), b, c) }
-    }
-
-    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile) {
-        // SAFETY: by the caller.
-        unsafe { micro::single::slice(rows, steps, a, b, c) }
-    }
-
-    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile) {
-        // SAFETY: by the caller.
-        unsafe { micro::single::column(rows, steps, a, b, c) }
-    }
-}
-
-impl Element for bf16 {
-    const GROUP: usize = 2;
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store_two(to: *mut bf16, low: __m512, high: __m512) {
-        // SAFETY: by the caller.
-        unsafe { _mm512_storeu_si512(to.cast(), round_two(low, high)) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store_steps(panel: *mut u32, first: __m512, second: __m512) {
-        // SAFETY: by the caller.
-        unsafe { _mm512_storeu_si512(panel.cast(), interleave(round_two(first, second))) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store_steps_and_rows(
-        panel: *mut u32,
-        rows: *mut bf16,
-        stride: usize,
-        first: __m512,
-        second: __m512,
-    ) {
-        // SAFETY: by the caller.
-        unsafe {
-            let both = round_two(first, second);
-            _mm512_storeu_si512(panel.cast(), interleave(both));
-            _mm256_storeu_si256(rows.cast(), _mm512_castsi512_si256(both));
-            _mm256_storeu_si256(rows.add(stride).cast(), _mm512_extracti64x4_epi64::<1>(both));
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn lanes_of(value: __m512) -> __m512i {
-        // SAFETY: the caller vouches for `has_bf16`.
-        _mm512_cvtepu16_epi32(unsafe { round(value) })
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn step(first: __m512i, second: __m512i) -> __m512i {
-        _mm512_or_si512(first, _mm512_slli_epi32::<16>(second))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i {
-        // SAFETY: by the caller; a masked load does not touch what the mask leaves out.
-        unsafe {
-            let low = _mm512_maskz_loadu_ps(first(count), from);
-            let high = _mm512_maskz_loadu_ps(first(count.saturating_sub(16)), from.wrapping_add(16));
-            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(round(low)), round(high))
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn exp2(x: __m512, mask: __mmask16) -> __m512 {
-        exp2(&SHORT, x, mask)
-    }
-
-    unsafe fn row_kernel(rows: usize, steps: usize, a: *const bf16, lda: usize, b: Panel, c: Tile) {
-        #[cfg(test)]
-        if !has_bf16() {
-            // SAFETY: by the caller.
-            return unsafe { micro::modelled::row(rows, steps, a.cast(), lda * size_of::<bf16>(), b, c) };
-        }
-        // SAFETY: by the caller.
-        unsafe { micro::pairs::row(rows, steps, a.cast(), lda * size_of::<bf16>(), b, c) }
-    }
-
-    unsafe fn slice_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile) {
-        #[cfg(test)]
-        if !has_bf16() {
-            // SAFETY: by the caller.
-            return unsafe { micro::modelled::slice(rows, steps, a, b, c) };
-        }
-        // SAFETY: by the caller.
-        unsafe { micro::pairs::slice(rows, steps, a, b, c) }
-    }
-
-    unsafe fn column_kernel(rows: usize, steps: usize, a: *const u8, b: Panel, c: Tile) {
-        #[cfg(test)]
-        if !has_bf16() {
-            // SAFETY: by the caller.
-            return unsafe { micro::modelled::column(rows, steps, a, b, c) };
-        }
-        // SAFETY: by the caller.
-        unsafe { micro::pairs::column(rows, steps, a, b, c) }
-    }
-}
-
-/// As [`Stored::gather`] where nothing is converted.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn copy_rows<T: Copy>(count: usize, d: usize, from: *const T, ld: usize, to: *mut T) {
-    let lines = d * size_of::<T>() / 64;
-    for i in 0..count {
-        // SAFETY: by the caller.
-        unsafe {
-            let (from, to) = (from.add(i * ld), to.add(i * d));
-            for line in 0..lines {
-                let at = line * 64 / size_of::<T>();
-                _mm512_storeu_si512(to.add(at).cast(), _mm512_loadu_si512(from.add(at).cast()));
-            }
-            let at = lines * 64 / size_of::<T>();
-            if at < d {
-                std::ptr::copy_nonoverlapping(from.add(at), to.add(at), d - at);
-            }
-        }
-    }
-}
-
-impl Stored<f32> for f32 {
-    const WRITE: Write = Write::Set;
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn load(from: *const f32, mask: __mmask16) -> __m512 {
-        // SAFETY: by the caller.
-        unsafe { _mm512_maskz_loadu_ps(mask, from) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store(to: *mut f32, value: __m512, mask: __mmask16) {
-        // SAFETY: by the caller.
-        unsafe { _mm512_mask_storeu_ps(to, mask, value) }
-    }
-
-    #[inline]
-    unsafe fn rows(
-        from: *const f32,
-        ld: usize,
-        _rows: usize,
-        _values: usize,
-        _scratch: &mut [Step],
-    ) -> (*const f32, usize) {
-        (from, ld)
-    }
-
-    fn room(_rows: usize, _values: usize) -> usize {
-        0
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn gather(count: usize, d: usize, from: *const f32, ld: usize, to: *mut f32) {
-        // SAFETY: by the caller.
-        unsafe { copy_rows(count, d, from, ld, to) }
-    }
-}
-
-impl Stored<bf16> for bf16 {
-    const WRITE: Write = Write::Rounded;
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn load(from: *const bf16, mask: __mmask16) -> __m512 {
-        // SAFETY: by the caller.
-        let lanes = unsafe { <bf16 as PackAs<bf16>>::lanes(from, mask) };
-        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(lanes))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store(to: *mut bf16, value: __m512, mask: __mmask16) {
-        // SAFETY: by the caller.
-        unsafe {
-            _mm256_mask_storeu_epi16(to.cast(), mask, round(value));
-        }
-    }
-
-    #[inline]
-    unsafe fn rows(
-        from: *const bf16,
-        ld: usize,
-        _rows: usize,
-        _values: usize,
-        _scratch: &mut [Step],
-    ) -> (*const bf16, usize) {
-        (from, ld)
-    }
-
-    fn room(_rows: usize, _values: usize) -> usize {
-        0
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn gather(count: usize, d: usize, from: *const bf16, ld: usize, to: *mut bf16) {
-        // SAFETY: by the caller.
-        unsafe { copy_rows(count, d, from, ld, to) }
-    }
-}
-
-/// For processors that have no product of bf16 or a slow one: values are widened on their way to the kernels, which
-/// need not round weights then.
-impl Stored<f32> for bf16 {
-    const WRITE: Write = Write::Rounded;
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn load(from: *const bf16, mask: __mmask16) -> __m512 {
-        // SAFETY: by the caller.
-        unsafe { <bf16 as Stored<bf16>>::load(from, mask) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn store(to: *mut bf16, value: __m512, mask: __mmask16) {
-        // SAFETY: by the caller.
-        unsafe { _mm256_mask_storeu_epi16(to.cast(), mask, round_by_arithmetic(value)) }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn rows(
-        from: *const bf16,
-        ld: usize,
-        rows: usize,
-        values: usize,
-        scratch: &mut [Step],
-    ) -> (*const f32, usize) {
-        assert!(scratch.len() >= <bf16 as Stored<f32>>::room(rows, values));
-        let (to, stride) = (scratch.as_mut_ptr().cast::<f32>(), odd_lines(values));
-        for i in 0..rows {
-            // SAFETY: by the caller; there is room for as many rows.
-            unsafe { widen(values, from.add(i * ld), to.add(i * stride)) }
-        }
-        (to, stride)
-    }
-
-    fn room(rows: usize, values: usize) -> usize {
-        (rows * odd_lines(values)).div_ceil(PANEL)
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn gather(count: usize, d: usize, from: *const bf16, ld: usize, to: *mut f32) {
-        for i in 0..count {
-            // SAFETY: by the caller.
-            unsafe { widen(d, from.add(i * ld), to.add(i * d)) }
-        }
-    }
-}
-
-/// f32 from one row of so many to the next, an odd number of cache lines: rows a power of two apart would
-/// fall into a few sets of the first-level cache.
-fn odd_lines(values: usize) -> usize {
-    16 * (values.div_ceil(16) | 1)
-}
-
-/// `count` values as f32.
-///
-/// # Safety
-/// Needs `has_f32`; both hold as many.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn widen(count: usize, from: *const bf16, to: *mut f32) {
-    for at in (0..count).step_by(16) {
-        let mask = first(count - at);
-        // SAFETY: by the caller; masked lanes are not touched.
-        unsafe { _mm512_mask_storeu_ps(to.add(at), mask, <bf16 as Stored<f32>>::load(from.add(at), mask)) }
-    }
+    /// `to = from · factor`, rounded.
+    unsafe fn round(from: &[f32], factor: f32, to: *mut Self);
+    /// Sum of the products of `d` values.
+    unsafe fn dot(d: usize, a: *const Self, b: *const E) -> f32;
+    /// `to = e^(logits − largest)`, rounded.
+    unsafe fn exponentials(logits: &[f32], to: *mut Self) -> Part;
 }

@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::element::{Element, Stored};
-use super::micro::{Panel, ROWS, Tile, Write};
-use super::pack::{self, SliceStep, Weight, panels, steps};
+use super::pack::{SliceStep, panels, steps};
+use super::tile::{Panel, Tile, Write};
 use super::{PANEL, Shared, Step, Workspace, room};
 use crate::runtime::backend::cpu::linear::Shape;
 
@@ -24,8 +24,8 @@ pub(crate) enum Out<'a, S> {
 
 /// Row tiles of A, of so many steps, that stay in the second-level cache while the panels of B pass: 16, or
 /// as many as lie in a MiB.
-fn tiles_at_once(depth: usize) -> usize {
-    ((1 << 20) / (4 * ROWS * depth.max(1))).clamp(4, 16)
+fn tiles_at_once<E: Element>(depth: usize) -> usize {
+    ((1 << 20) / (4 * E::ROWS * depth.max(1))).clamp(4, 16)
 }
 /// Panels of B one task goes through.
 const BLOCK_PANELS: usize = 32;
@@ -40,10 +40,6 @@ const BLOCK_STEPS: usize = 512;
 /// Slices of A that one task of a transposed product packs at most, 224 KiB: a panel of B, 64 KiB of the
 /// second-level cache, passes all of them.
 const SLICES: usize = 8;
-
-pub(super) fn weights(w: &[f32]) -> *const Weight {
-    w.as_ptr().cast()
-}
 
 /// `out = x · wᵀ`: x is `[rows, inputs]`, w is `[outputs, inputs]`.
 ///
@@ -63,8 +59,8 @@ pub(crate) fn linear<E: Element, S: Stored<E>>(
         // SAFETY: the features are the caller's promise (`Backend` construction checks them); the
         // panel's rows of `w` are within it by the assertion.
         unsafe {
-            let from = weights(w).add(p * PANEL * inputs + start);
-            pack::columns::<E, Weight>(from, inputs, count, n, panel)
+            let from = w.as_ptr().add(p * PANEL * inputs + start);
+            E::pack_weight_columns(from, inputs, count, n, panel)
         }
     });
 }
@@ -86,8 +82,8 @@ pub(crate) fn linear_input_grad<E: Element, S: Stored<E>>(
         let count = (outputs - start).min(panel.len() * E::GROUP);
         // SAFETY: as in `linear`.
         unsafe {
-            let from = weights(w).add(start * inputs + p * PANEL);
-            pack::rows::<E, Weight>(from, inputs, count, n, panel)
+            let from = w.as_ptr().add(start * inputs + p * PANEL);
+            E::pack_weight_rows(from, inputs, count, n, panel)
         }
     });
 }
@@ -108,17 +104,17 @@ pub(crate) fn linear_weight_grad<E: Element, S: Stored<E>>(
     b.par_chunks_mut(depth).enumerate().for_each(|(p, panel)| {
         let n = (inputs - p * PANEL).min(PANEL);
         // SAFETY: as in `linear`.
-        unsafe { pack::rows::<E, S>(x.as_ptr().add(p * PANEL), inputs, rows, n, panel) }
+        unsafe { S::pack_rows(x.as_ptr().add(p * PANEL), inputs, rows, n, panel) }
     });
     let b = &*b;
     let groups = panels(inputs).div_ceil(BLOCK_PANELS);
-    let tiles = outputs.div_ceil(ROWS);
+    let tiles = outputs.div_ceil(E::ROWS);
     let blocks = blocks_of(tiles, SLICES);
     let to = Shared::new(grad_w);
     (0..blocks * groups).into_par_iter().for_each(|task| {
         let (block, group) = (task / groups, task % groups);
-        let first = block * tiles / blocks * ROWS;
-        let m = ((block + 1) * tiles / blocks * ROWS).min(outputs) - first;
+        let first = block * tiles / blocks * E::ROWS;
+        let m = ((block + 1) * tiles / blocks * E::ROWS).min(outputs) - first;
         // A's slices are packed where they are used, and lie in the cache then.
         let mut a = [const { MaybeUninit::<SliceStep>::uninit() }; SLICES * BLOCK_STEPS];
         for start in (0..depth).step_by(BLOCK_STEPS) {
@@ -128,7 +124,7 @@ pub(crate) fn linear_weight_grad<E: Element, S: Stored<E>>(
             // SAFETY: as in `linear`; `m` columns take no more than SLICES slices.
             unsafe {
                 let from = grad_y.as_ptr().add(token * stride + first);
-                pack::slices::<E, S>(from, stride, tokens, m, count, &mut a);
+                S::pack_slices(from, stride, tokens, m, count, &mut a);
             }
             let write = if start > 0 || accumulate { Write::Add } else { Write::Set };
             let of_group = group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(panels(inputs));
@@ -139,7 +135,7 @@ pub(crate) fn linear_weight_grad<E: Element, S: Stored<E>>(
                     (start + count < depth).then_some(of_group.start * depth + start + count)
                 };
                 let n = (inputs - pb * PANEL).min(PANEL);
-                for (slice, i) in (0..m).step_by(ROWS).enumerate() {
+                for (slice, i) in (0..m).step_by(E::ROWS).enumerate() {
                     // SAFETY: each task writes its own rows and columns of `grad_w`; the panels
                     // have `count` steps from `start` on, the slices as many, just written.
                     unsafe {
@@ -148,7 +144,7 @@ pub(crate) fn linear_weight_grad<E: Element, S: Stored<E>>(
                         let a = a[slice * count].as_ptr().cast();
                         let next = next.filter(|_| slice == 0).map(|next| &b[next]);
                         let b = Panel::before(&b[pb * depth + start], next);
-                        E::slice_kernel((m - i).min(ROWS), count, a, b, c);
+                        E::slice_kernel((m - i).min(E::ROWS), count, a, b, c);
                     }
                 }
             }
@@ -237,10 +233,7 @@ fn product<E: Element, S: Stored<E>>(
                 // features are there.
                 unsafe {
                     let to = block_out.at(row * stride * size).cast::<S>();
-                    let to = std::slice::from_raw_parts_mut(to, columns);
-                    for (c, to) in to.chunks_mut(16).enumerate() {
-                        S::round_from(&sums[row * columns + 16 * c..][..to.len()], to);
-                    }
+                    S::round(&sums[row * columns..][..columns], 1.0, to);
                 }
             });
         }
@@ -273,8 +266,8 @@ pub(super) struct Blocks<'a> {
 impl<'a> Blocks<'a> {
     /// Of `depth` steps or less.
     pub(super) fn new<E: Element, S: Stored<E>>(buffer: &'a mut Vec<Step>, depth: usize) -> Self {
-        let tiles = tiles_at_once(depth);
-        let each = S::room(tiles * ROWS, depth * E::GROUP);
+        let tiles = tiles_at_once::<E>(depth);
+        let each = S::room(tiles * E::ROWS, depth * E::GROUP);
         let steps = Shared::new(room(buffer, rayon::current_num_threads() * each));
         Self { tiles, steps, each, lives: PhantomData }
     }
@@ -306,11 +299,11 @@ unsafe fn blocks_of_product<E: Element, S: Stored<E>>(
 ) {
     let all = panels(out.columns);
     let groups = all.div_ceil(BLOCK_PANELS);
-    let tiles = m.div_ceil(ROWS);
+    let tiles = m.div_ceil(E::ROWS);
     let blocks = blocks_of(tiles, blocks_of_rows.tiles);
     (0..blocks * groups).into_par_iter().for_each(|task| {
         let (block, group) = (task / groups, task % groups);
-        let rows = block * tiles / blocks * ROWS..((block + 1) * tiles / blocks * ROWS).min(m);
+        let rows = block * tiles / blocks * E::ROWS..((block + 1) * tiles / blocks * E::ROWS).min(m);
         // SAFETY: once for each task, which waits for none; A's rows are the caller's promise.
         let (a, lda) = unsafe {
             let scratch = blocks_of_rows.of_this_thread();
@@ -319,7 +312,7 @@ unsafe fn blocks_of_product<E: Element, S: Stored<E>>(
         let of_group = group * BLOCK_PANELS..((group + 1) * BLOCK_PANELS).min(all);
         for p in of_group.clone() {
             let columns = (out.columns - p * PANEL).min(PANEL);
-            for i in rows.clone().step_by(ROWS) {
+            for i in rows.clone().step_by(E::ROWS) {
                 // SAFETY: each task writes its own rows and columns of the block; the rest is the
                 // caller's promise.
                 unsafe {
@@ -328,7 +321,7 @@ unsafe fn blocks_of_product<E: Element, S: Stored<E>>(
                     let next = (i == rows.start && p + 1 < of_group.end).then(|| &b[(p + 1) * depth]);
                     let b = Panel::before(&b[p * depth], next);
                     let a = a.add((i - rows.start) * lda);
-                    E::row_kernel((rows.end - i).min(ROWS), depth, a, lda, b, c);
+                    E::row_kernel((rows.end - i).min(E::ROWS), depth, a, lda, b, c);
                 }
             }
         }
@@ -339,6 +332,7 @@ unsafe fn blocks_of_product<E: Element, S: Stored<E>>(
 mod tests {
     use half::bf16;
 
+    use super::super::Avx2;
     use super::*;
 
     /// Values a bf16 holds exactly, so that both types compute the same sums up to f32 rounding.
@@ -420,29 +414,19 @@ mod tests {
     }
 
     #[test]
-    fn products_equal_plain_loops_f32() {
+    fn products_equal_plain_loops() {
         if super::super::has_f32() {
             check::<f32, f32>(|v| v, |v| v, 1e-5);
-        } else {
-            eprintln!("skipped: no AVX-512 here");
-        }
-    }
-
-    #[test]
-    fn products_equal_plain_loops_bf16() {
-        if super::super::has_f32() {
             check::<bf16, bf16>(bf16::from_f32, bf16::to_f32, 4e-3);
-        } else {
-            eprintln!("skipped: no AVX-512 here");
-        }
-    }
-
-    #[test]
-    fn products_equal_plain_loops_bf16_widened() {
-        if super::super::has_f32() {
             check::<f32, bf16>(bf16::from_f32, bf16::to_f32, 4e-3);
         } else {
             eprintln!("skipped: no AVX-512 here");
+        }
+        if super::super::has_avx2() {
+            check::<Avx2, f32>(|v| v, |v| v, 1e-5);
+            check::<Avx2, bf16>(bf16::from_f32, bf16::to_f32, 4e-3);
+        } else {
+            eprintln!("skipped: no AVX2 here");
         }
     }
 }

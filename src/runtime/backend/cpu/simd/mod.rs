@@ -1,10 +1,11 @@
-//! AVX-512 kernels of the CPU backend, in f32 and in bf16 with f32 sums: plain functions over
+//! Kernels of the CPU backend for AVX-512 and AVX2, in f32 and in bf16 with f32 sums: plain functions over
 //! slices, parallel over the caller's rayon pool. They know no decoder and no backend trait.
 //!
-//! Everything rests on one micro-kernel (`micro`): a tile of up to 14 rows by 32 columns that
-//! multiplies broadcast *steps* of A by *steps* of a packed panel of B. A step is four bytes of A
-//! (one f32, or two consecutive bf16) and 128 bytes of B (32 columns of the same), so f32 and bf16
-//! share all blocking, packing and attention code and differ in one instruction. What is multiplied
+//! Everything rests on one micro-kernel: a tile of up to 14 rows by 32 columns that multiplies broadcast
+//! *steps* of A by *steps* of a packed panel of B. A step is four bytes of A (one f32, or two
+//! consecutive bf16) and 128 bytes of B (32 columns of the same), so f32 and bf16 share all blocking
+//! and attention code and differ in one instruction; `avx512` and `avx2` hold what instructions there
+//! are for it. What is multiplied
 //! (`Element`) and what is stored (`Stored`) are two types: a processor that multiplies f32 alone, or
 //! faster, widens bf16 as it packs.
 //!
@@ -14,25 +15,33 @@
 #![cfg(target_arch = "x86_64")]
 
 pub(crate) mod attention;
+mod avx2;
+mod avx512;
 mod element;
-mod exp;
 pub(crate) mod gemm;
 pub(crate) mod logits;
-mod micro;
 mod pack;
+mod powers;
+mod tile;
 
+pub(crate) use avx2::Avx2;
 pub(crate) use element::{Element, Stored};
 
 use std::sync::OnceLock;
 
 use super::buffer::Plain;
 
-/// Whether this processor runs the f32 kernels.
+/// Whether this processor runs the f32 kernels for AVX-512.
 pub(crate) fn has_f32() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
         && std::arch::is_x86_feature_detected!("avx512bw")
         && std::arch::is_x86_feature_detected!("avx512vl")
         && std::arch::is_x86_feature_detected!("avx512dq")
+}
+
+/// Whether this processor runs the kernels for AVX2.
+pub(crate) fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
 }
 
 /// Whether this processor runs the kernels that multiply bf16.

@@ -1,21 +1,22 @@
 //! The backward pass: one task for each row and key head, and parts of it where these are few.
 
-use std::arch::x86_64::*;
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::super::element::{Element, Stored, first};
-use super::super::micro::{COLUMNS, Panel, ROWS, Tile, Write};
+use super::super::element::{Element, Stored};
 use super::super::pack::{panels, steps};
+use super::super::tile::{COLUMNS, Panel, Tile, Write};
 use super::super::{PANEL, Shared, Step, room};
-use super::{KEYS, Panels, Sight, across, along, depth, key_heads, narrow, pack_across};
+use super::{KEYS, Panels, Sight, across, along, depth, key_heads, pack_across};
 use super::{pack_along, sight, space, tile_times, visible};
 use crate::runtime::backend::AttentionShape;
 use crate::runtime::backend::cpu::buffer::Pieces;
 
 /// Queries of a block: whole tiles.
-const QUERIES: usize = 8 * ROWS;
+const fn queries_at_once<E: Element>() -> usize {
+    8 * E::ROWS
+}
 
 /// Key heads from which on one task for each keeps any processor busy.
 const MANY: usize = 64;
@@ -52,7 +53,7 @@ struct Scratch {
 /// a block stays in scratch while all queries that see it pass, that of the queries is summed in f32.
 /// Where such tasks are few, the queries of a block are shared among tasks of their own.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn backward<E: Element + Stored<E>, S: Stored<E>>(
+pub(crate) fn backward<E: Element, S: Stored<E>>(
     mut work: Pieces<'_>,
     shape: &AttentionShape,
     qkv: &[S],
@@ -99,7 +100,9 @@ pub(crate) fn backward<E: Element + Stored<E>, S: Stored<E>>(
                 let at_v = qkv.at(token * ld + (shape.heads + shape.kv_heads + kv) * d);
                 pack_across::<E, S>(shape, at_k, ld, k);
                 pack_across::<E, S>(shape, at_v, ld, v);
-                pack_along::<E, S>(shape.context, d, at_k, ld, depth::<E>(shape), k_along);
+                pack_along::<E>(shape.context, d, depth::<E>(shape), k_along, |column, n, panel| {
+                    S::pack_rows(at_k.add(column), ld, shape.context, n, panel);
+                });
                 let mut head = Head::<E, S> {
                     shape,
                     row,
@@ -157,7 +160,7 @@ struct Head<'a, E, S> {
     query_grads: Shared<f32>,
 }
 
-impl<E: Element + Stored<E>, S: Stored<E>> Head<'_, E, S> {
+impl<E: Element, S: Stored<E>> Head<'_, E, S> {
     /// Bring together the queries and the gradients of their outputs.
     ///
     /// # Safety
@@ -181,23 +184,14 @@ impl<E: Element + Stored<E>, S: Stored<E>> Head<'_, E, S> {
     ///
     /// # Safety
     /// Pointers and lengths as asserted by [`backward`]; the features are there.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn sum_deltas(&mut self) {
         let (d, context, width) = (self.shape.head_dim, self.shape.context, self.shape.out_width());
         let group = self.shape.heads / self.shape.kv_heads;
         for (i, delta) in self.deltas.iter_mut().enumerate() {
             let (g, t) = (i / context, i % context);
             let offset = (self.row * context + t) * width + (self.kv * group + g) * d;
-            let mut sum = _mm512_setzero_ps();
-            for c in (0..d).step_by(16) {
-                let mask = first(d - c);
-                // SAFETY: the head's values of the token.
-                unsafe {
-                    let (o, go) = (self.out.at(offset + c), self.output_grads.at(i * d + c));
-                    sum = _mm512_fmadd_ps(S::load(o, mask), E::load(go, mask), sum);
-                }
-            }
-            *delta = _mm512_reduce_add_ps(sum);
+            // SAFETY: the head's values of the token.
+            *delta = unsafe { S::dot(d, self.out.at(offset), self.output_grads.at(i * d)) };
         }
     }
 }
@@ -206,21 +200,18 @@ impl<E: Element + Stored<E>, S: Stored<E>> Head<'_, E, S> {
 ///
 /// # Safety
 /// Pointers and lengths as asserted by [`backward`]; the features are there.
-unsafe fn backward_head<E: Element + Stored<E>, S: Stored<E>>(
-    spare: &Spare,
-    head: &Head<'_, E, S>,
-    to: Shared<S>,
-) {
+unsafe fn backward_head<E: Element, S: Stored<E>>(spare: &Spare, head: &Head<'_, E, S>, to: Shared<S>) {
     let shape = head.shape;
     let (d, ld, context) = (shape.head_dim, shape.qkv_width(), shape.context);
     let (token, group) = (head.row * context, shape.heads / shape.kv_heads);
     // That of the scores, which their gradients are without.
     let scale = shape.scale as f32;
+    let at_once = queries_at_once::<E>();
     // By the shape alone, because the parts decide the order in which gradients are summed.
     let (heads_of_part, queries_of_part) = if key_heads(shape) >= MANY {
         (group, context)
     } else {
-        (1, context.div_ceil(PARTS).max(QUERIES_OF_PART).next_multiple_of(QUERIES))
+        (1, context.div_ceil(PARTS).max(QUERIES_OF_PART).next_multiple_of(at_once))
     };
     let parts_of_head = context.div_ceil(queries_of_part);
     let values = KEYS * d;
@@ -231,7 +222,7 @@ unsafe fn backward_head<E: Element + Stored<E>, S: Stored<E>>(
         let last = head.attend_from.partition_point(|from| (*from as usize) < start + block);
         let queries = |part: usize| {
             let first = part % parts_of_head * queries_of_part;
-            first.max(start / QUERIES * QUERIES)..(first + queries_of_part).min(last)
+            first.max(start / at_once * at_once)..(first + queries_of_part).min(last)
         };
         sums.par_chunks_mut(2 * values).enumerate().with_max_len(1).for_each(|(part, sums)| {
             // The first takes the others' sums, whether it has any itself or not.
@@ -243,7 +234,7 @@ unsafe fn backward_head<E: Element + Stored<E>, S: Stored<E>>(
             spare.with(|scratch| {
                 let (key_grad, value_grad) = sums.split_at_mut(values);
                 for g in first_head..first_head + heads_of_part {
-                    for first_query in queries(part).step_by(QUERIES) {
+                    for first_query in queries(part).step_by(at_once) {
                         // SAFETY: by the caller; parts have different queries or heads.
                         unsafe {
                             backward_block(scratch, head, g, first_query, start, key_grad, value_grad);
@@ -263,8 +254,8 @@ unsafe fn backward_head<E: Element + Stored<E>, S: Stored<E>>(
             let at = (token + start + t) * ld + (shape.heads + head.kv) * d;
             // SAFETY: the key and value columns of the token.
             unsafe {
-                narrow::<E, S>(k, scale, to.at(at));
-                narrow::<E, S>(v, 1.0, to.at(at + shape.kv_heads * d));
+                S::round(k, scale, to.at(at));
+                S::round(v, 1.0, to.at(at + shape.kv_heads * d));
             }
         }
     }
@@ -273,7 +264,7 @@ unsafe fn backward_head<E: Element + Stored<E>, S: Stored<E>>(
             // SAFETY: the query columns of the token; the sums are `group · context · d` values.
             unsafe {
                 let sums = std::slice::from_raw_parts(head.query_grads.at((g * context + t) * d), d);
-                narrow::<E, S>(sums, scale, to.at((token + t) * ld + (head.kv * group + g) * d));
+                S::round(sums, scale, to.at((token + t) * ld + (head.kv * group + g) * d));
             }
         }
     }
@@ -285,8 +276,7 @@ unsafe fn backward_head<E: Element + Stored<E>, S: Stored<E>>(
 ///
 /// # Safety
 /// As for [`backward_head`]; no other task has the queries of this head.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn backward_block<E: Element + Stored<E>, S>(
+unsafe fn backward_block<E: Element, S>(
     scratch: &mut Scratch,
     head: &Head<'_, E, S>,
     g: usize,
@@ -299,12 +289,12 @@ unsafe fn backward_block<E: Element + Stored<E>, S>(
     let (d, context, group) = (shape.head_dim, shape.context, shape.heads / shape.kv_heads);
     let key_steps = steps::<E>(d);
     let h = head.kv * group + g;
-    let m = (context - first_query).min(QUERIES);
+    let m = (context - first_query).min(queries_at_once::<E>());
     let n = (first_query + m - start).min((context - start).min(KEYS));
     let count = steps::<E>(m.next_multiple_of(2));
-    let scores = space::<f32>(&mut scratch.scores, ROWS * PANEL);
-    let weight_grads = space::<f32>(&mut scratch.weight_grads, ROWS * PANEL);
-    let rows = space::<E>(&mut scratch.score_grads, ROWS * KEYS);
+    let scores = space::<f32>(&mut scratch.scores, E::ROWS * PANEL);
+    let weight_grads = space::<f32>(&mut scratch.weight_grads, E::ROWS * PANEL);
+    let rows = space::<E>(&mut scratch.score_grads, E::ROWS * KEYS);
     let weight_panels = room(&mut scratch.weight_panels, panels(KEYS) * count);
     let score_grad_panels = room(&mut scratch.score_grad_panels, panels(KEYS) * count);
     // The steps of each panel in which its keys are seen.
@@ -318,8 +308,8 @@ unsafe fn backward_block<E: Element + Stored<E>, S>(
         let at = (g * context + first_query) * d;
         (head.queries.at(at), head.output_grads.at(at))
     };
-    for tile in (0..m).step_by(ROWS) {
-        let these = first_query + tile..first_query + (tile + ROWS).min(m);
+    for tile in (0..m).step_by(E::ROWS) {
+        let these = first_query + tile..first_query + (tile + E::ROWS).min(m);
         let seen = panels(these.end.saturating_sub(start).min(n));
         if seen == 0 {
             continue;
@@ -330,7 +320,7 @@ unsafe fn backward_block<E: Element + Stored<E>, S>(
             let keys = (start + n - first_key).min(PANEL);
             let sight = sight(head.attend_from, &these, first_key, keys);
             used[p] = (used[p].0.min(at), until);
-            let tile_of = Rows {
+            let tile_of = Scores {
                 log_scale,
                 logs: &logs[these.clone()],
                 deltas: &deltas[these.clone()],
@@ -340,7 +330,7 @@ unsafe fn backward_block<E: Element + Stored<E>, S>(
                 },
             };
             // SAFETY: the tile lies within the block and the panel within the packed ones; a tile of scores
-            // is ROWS × PANEL, one of rows ROWS × KEYS, the panels have `count` steps.
+            // is E::ROWS × PANEL, one of rows E::ROWS × KEYS, the panels have `count` steps.
             unsafe {
                 let (weights, score_grads) = (
                     weight_panels[p * count + at].0.as_mut_ptr(),
@@ -355,9 +345,9 @@ unsafe fn backward_block<E: Element + Stored<E>, S>(
                 product(q, panel(head.keys), scores);
                 product(go, panel(head.values), weight_grads);
                 if sight == Sight::All && keys == PANEL {
-                    score_gradients::<E, true>(&tile_of, scores, weight_grads, weights, score_grads, rows);
+                    E::score_gradients::<true>(&tile_of, scores, weight_grads, weights, score_grads, rows);
                 } else {
-                    score_gradients::<E, false>(&tile_of, scores, weight_grads, weights, score_grads, rows);
+                    E::score_gradients::<false>(&tile_of, scores, weight_grads, weights, score_grads, rows);
                 }
             }
         }
@@ -378,69 +368,21 @@ unsafe fn backward_block<E: Element + Stored<E>, S>(
     // SAFETY: `m` rows of queries and of gradients; the panels have `count` steps.
     unsafe {
         // grad_v += pᵀ · grad_out
-        pack_along::<E, E>(m, d, go, d, count, panels);
+        pack_along::<E>(m, d, count, panels, |column, n, panel| E::pack_rows(go.add(column), d, m, n, panel));
         columns_times::<E>(n, d, count, &used, weight_panels, panels, value_grad.as_mut_ptr());
         // grad_k += d_scoreᵀ · q
-        pack_along::<E, E>(m, d, q, d, count, panels);
+        pack_along::<E>(m, d, count, panels, |column, n, panel| E::pack_rows(q.add(column), d, m, n, panel));
         columns_times::<E>(n, d, count, &used, score_grad_panels, panels, key_grad.as_mut_ptr());
     }
 }
 
 /// What the gradients of a tile's scores depend on beside them.
-struct Rows<'a, V> {
-    log_scale: f32,
-    logs: &'a [f32],
-    deltas: &'a [f32],
+pub(crate) struct Scores<'a, V> {
+    pub(in super::super) log_scale: f32,
+    pub(in super::super) logs: &'a [f32],
+    pub(in super::super) deltas: &'a [f32],
     /// The keys of the panel that a row sees, one bit for each.
-    seen_by: V,
-}
-
-/// Weights p and gradients d_score = p (dp − delta) of a tile of scores over one panel of keys, both
-/// rounded: two rows at a time into the steps of `weights` and `score_grads`, the second as `rows`,
-/// KEYS apart, too.
-///
-/// # Safety
-/// Scores and weight gradients are a row of PANEL for each of the logs, in aligned memory; there are rows
-/// and steps for an even number of them; the features are there.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn score_gradients<E: Element, const WHOLE: bool>(
-    of: &Rows<'_, impl Fn(usize) -> u128>,
-    scores: *const f32,
-    weight_grads: *const f32,
-    weights: *mut u32,
-    score_grads: *mut u32,
-    rows: *mut E,
-) {
-    let log_scale = _mm512_set1_ps(of.log_scale);
-    let zero = _mm512_setzero_ps();
-    for i in (0..of.logs.len()).step_by(2) {
-        let both = |i: usize, c: usize| {
-            if i == of.logs.len() {
-                // The last of an odd number is beside a row of zeros.
-                return (zero, zero);
-            }
-            let log = _mm512_set1_ps(of.logs[i] * std::f32::consts::LOG2_E);
-            let delta = _mm512_set1_ps(of.deltas[i]);
-            let mask = if WHOLE { !0 } else { ((of.seen_by)(i) >> c) as __mmask16 };
-            let at = i * PANEL + c;
-            // SAFETY: sixteen values of row `i`.
-            let (s, dp) = unsafe { (_mm512_load_ps(scores.add(at)), _mm512_load_ps(weight_grads.add(at))) };
-            // SAFETY: the features are there.
-            let p = unsafe { E::exp2(_mm512_fmsub_ps(s, log_scale, log), mask) };
-            // Masked because ∞ · 0 would not be 0.
-            (p, _mm512_maskz_mul_ps(mask, p, _mm512_sub_ps(dp, delta)))
-        };
-        for c in (0..PANEL).step_by(16) {
-            let ((p_low, ds_low), (p_high, ds_high)) = (both(i, c), both(i + 1, c));
-            // SAFETY: by the caller.
-            unsafe {
-                let step = i / E::GROUP * PANEL + c;
-                E::store_steps(weights.add(step), p_low, p_high);
-                E::store_steps_and_rows(score_grads.add(step), rows.add(i * KEYS + c), KEYS, ds_low, ds_high);
-            }
-        }
-    }
+    pub(in super::super) seen_by: V,
 }
 
 /// `c += aᵀ · b` over the steps of each panel of A that are used: A is panels of `m` columns, B panels of

@@ -1,21 +1,21 @@
 //! The forward pass: one task for each block of queries of a head.
 
-use std::arch::x86_64::*;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::element::{Element, Stored, first};
-use super::super::micro::{ROWS, Write};
+use super::super::element::{Element, Stored};
 use super::super::pack::steps;
+use super::super::tile::{ROWS, Write};
 use super::super::{PANEL, Shared, Step};
 use super::{KEYS, Panels, Sight, across, along, depth, key_heads, pack_across, pack_along};
 use super::{sight, space, tile_times, visible};
 use crate::runtime::backend::AttentionShape;
 use crate::runtime::backend::cpu::buffer::Pieces;
+use crate::runtime::backend::cpu::vectorise::sum_lanes;
 
-/// Queries of a block, which go through the keys together: whole tiles.
-const QUERIES: usize = 8 * ROWS;
+/// Tiles of queries that go through the keys together.
+const TILES: usize = 8;
 
 /// By how many powers of two a score may pass the one that its row's weights are relative to. The sums
 /// of a row are scaled down only beyond it (FlashAttention-4 does the same), which after a row's first
@@ -60,11 +60,14 @@ pub(crate) fn forward<E: Element, S: Stored<E>>(
         // SAFETY: the head's columns of the row's tokens are within `qkv`.
         unsafe {
             pack_across::<E, S>(shape, qkv.as_ptr().add(at_k), ld, k);
-            pack_along::<E, S>(shape.context, d, qkv.as_ptr().add(at_v), ld, depth::<E>(shape), v);
+            pack_along::<E>(shape.context, d, depth::<E>(shape), v, |column, n, panel| {
+                S::pack_rows(qkv.as_ptr().add(at_v + column), ld, shape.context, n, panel);
+            });
         }
     });
     let (keys, values) = (&*keys, &*values);
-    let blocks = shape.context.div_ceil(QUERIES);
+    let at_once = TILES * E::ROWS;
+    let blocks = shape.context.div_ceil(at_once);
     let (out, log_sum) = (Shared::new(out), Shared::new(log_sum));
     // Later blocks see more keys: they go first, so that no long task is left for the end.
     (0..shape.rows * shape.heads * blocks).into_par_iter().with_max_len(1).for_each_init(
@@ -74,7 +77,7 @@ pub(crate) fn forward<E: Element, S: Stored<E>>(
                 (task % (shape.rows * shape.heads), blocks - 1 - task / (shape.rows * shape.heads));
             let (row, h) = (row_head / shape.heads, row_head % shape.heads);
             let kv = row * shape.kv_heads + h / (shape.heads / shape.kv_heads);
-            let queries = block * QUERIES..((block + 1) * QUERIES).min(shape.context);
+            let queries = block * at_once..((block + 1) * at_once).min(shape.context);
             let token = row * shape.context + queries.start;
             // SAFETY: tasks write different tokens or heads; all offsets are within the asserted
             // lengths.
@@ -88,7 +91,7 @@ pub(crate) fn forward<E: Element, S: Stored<E>>(
                     &values[kv * along..(kv + 1) * along],
                     &attend_from[row * shape.context..(row + 1) * shape.context],
                     out.at(token * shape.out_width() + h * d),
-                    log_sum.at(row_head * shape.context + block * QUERIES),
+                    log_sum.at(row_head * shape.context + block * at_once),
                 );
             }
         },
@@ -97,13 +100,38 @@ pub(crate) fn forward<E: Element, S: Stored<E>>(
 
 /// What a row of weights is relative to, and their sum.
 #[derive(Clone, Copy)]
-struct Sum {
+#[repr(C, align(64))]
+pub(crate) struct Sum {
+    /// The sum, in sixteen parts.
+    pub(in super::super) parts: [f32; 16],
+    /// The score, before scaling, past which there is to be another reference.
+    pub(in super::super) limit: f32,
     /// In powers of two; −∞ before the first key.
     reference: f32,
-    /// The score, before scaling, past which there is to be another reference.
-    limit: f32,
-    /// The sum, in sixteen parts.
-    parts: __m512,
+}
+
+impl Sum {
+    /// Of nothing.
+    const NONE: Self = Self { parts: [0.0; 16], limit: f32::NEG_INFINITY, reference: f32::NEG_INFINITY };
+
+    /// What weights are to be relative to, in powers of two.
+    pub(in super::super) fn reference(&self) -> f32 {
+        // A query whose keys so far are all masked: nothing is added.
+        if self.reference == f32::NEG_INFINITY { 0.0 } else { self.reference }
+    }
+
+    /// Let the sum, and the `row` of values that goes with it, be relative to the score `top`.
+    #[cold]
+    #[inline(never)]
+    pub(in super::super) fn refer(&mut self, top: f32, log_scale: f32, row: &mut [f32]) {
+        let reference = top * log_scale;
+        if self.reference != f32::NEG_INFINITY {
+            let rescale = (self.reference - reference).exp2();
+            self.parts.iter_mut().chain(row).for_each(|x| *x *= rescale);
+        }
+        self.reference = reference;
+        self.limit = (reference + SLACK) / log_scale;
+    }
 }
 
 /// One block of queries of one head.
@@ -111,7 +139,6 @@ struct Sum {
 /// # Safety
 /// Pointers are to the block's first query; the features are there.
 #[allow(clippy::too_many_arguments)]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn forward_block<E: Element, S: Stored<E>>(
     scratch: &mut Scratch,
     shape: &AttentionShape,
@@ -126,21 +153,20 @@ unsafe fn forward_block<E: Element, S: Stored<E>>(
     let (d, m) = (shape.head_dim, queries.len());
     let key_steps = steps::<E>(d);
     let log_scale = (shape.scale * std::f64::consts::LOG2_E) as f32;
-    let gathered = space::<E>(&mut scratch.queries, QUERIES * d);
-    let scores = space::<f32>(&mut scratch.scores, ROWS * KEYS);
-    let weights = space::<E>(&mut scratch.weights, ROWS * KEYS);
-    let rows = space::<f32>(&mut scratch.rows, QUERIES * d);
-    // SAFETY: `m` queries lie at `q`; there is room for QUERIES in both.
+    let gathered = space::<E>(&mut scratch.queries, m * d);
+    let scores = space::<f32>(&mut scratch.scores, E::ROWS * KEYS);
+    let weights = space::<E>(&mut scratch.weights, E::ROWS * KEYS);
+    let rows = space::<f32>(&mut scratch.rows, m * d);
+    // SAFETY: `m` queries lie at `q`; there is room for them in both.
     unsafe {
         S::gather(m, d, q, shape.qkv_width(), gathered);
         rows.write_bytes(0, m * d);
     }
-    let nothing = Sum { reference: f32::NEG_INFINITY, limit: f32::NEG_INFINITY, parts: _mm512_setzero_ps() };
-    let mut sums = [nothing; QUERIES];
+    let mut sums = [Sum::NONE; TILES * ROWS];
     let begin = attend_from[queries.start] as usize / KEYS * KEYS;
     for start in (begin..queries.end).step_by(KEYS) {
-        for tile in (0..m).step_by(ROWS) {
-            let count = (m - tile).min(ROWS);
+        for tile in (0..m).step_by(E::ROWS) {
+            let count = (m - tile).min(E::ROWS);
             let these = queries.start + tile..queries.start + tile + count;
             let n = these.end.saturating_sub(start).min(KEYS);
             let seen = sight(attend_from, &these, start, n);
@@ -152,7 +178,7 @@ unsafe fn forward_block<E: Element, S: Stored<E>>(
                 visible(attend_from[query] as usize, query + 1, start, n)
             };
             let sums = &mut sums[tile..tile + count];
-            // SAFETY: the tile lies within the block, a tile of scores and weights is ROWS × KEYS,
+            // SAFETY: the tile lies within the block, a tile of scores and weights is E::ROWS × KEYS,
             // panels from `start` on are packed; weights are zero from `n` to the end of a panel.
             unsafe {
                 let rows = rows.add(tile * d);
@@ -165,9 +191,9 @@ unsafe fn forward_block<E: Element, S: Stored<E>>(
                 tile_times::<E>(count, gathered.add(tile * d), d, b, n, scores, KEYS, Write::Set);
                 // Whole vectors and no masks where all is seen.
                 if seen == Sight::All && n == KEYS {
-                    weigh::<E, true>(n, log_scale, scores, sums, seen_by, d, rows, weights);
+                    E::weigh::<true>(n, log_scale, scores, sums, seen_by, d, rows, weights);
                 } else {
-                    weigh::<E, false>(n, log_scale, scores, sums, seen_by, d, rows, weights);
+                    E::weigh::<false>(n, log_scale, scores, sums, seen_by, d, rows, weights);
                 }
                 let count_steps = steps::<E>(n.next_multiple_of(PANEL));
                 let b = Panels {
@@ -181,87 +207,12 @@ unsafe fn forward_block<E: Element, S: Stored<E>>(
         }
     }
     for (i, sum) in sums.iter().enumerate().take(m) {
-        let total = _mm512_reduce_add_ps(sum.parts);
+        let total = sum_lanes(sum.parts);
         // SAFETY: the row's values of the head; one sum for each query of the block.
         unsafe {
-            super::narrow::<E, S>(
-                std::slice::from_raw_parts(rows.add(i * d), d),
-                1.0 / total,
-                out.add(i * shape.out_width()),
-            );
+            let row = std::slice::from_raw_parts(rows.add(i * d), d);
+            S::round(row, 1.0 / total, out.add(i * shape.out_width()));
             *log_sum.add(i) = (sum.reference + total.log2()) * std::f32::consts::LN_2;
         }
     }
-}
-
-/// Weights of a tile's scores over `n` keys, added to its `sums`; one row of `rows` values `d` for each.
-///
-/// # Safety
-/// Scores and weights hold `sums.len()` rows of KEYS; the features are there.
-#[allow(clippy::too_many_arguments)]
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn weigh<E: Element, const WHOLE: bool>(
-    n: usize,
-    log_scale: f32,
-    scores: *const f32,
-    sums: &mut [Sum],
-    seen_by: impl Fn(usize) -> u128,
-    d: usize,
-    rows: *mut f32,
-    weights: *mut E,
-) {
-    let n = if WHOLE { KEYS } else { n.next_multiple_of(PANEL) };
-    let factor = _mm512_set1_ps(log_scale);
-    for (i, sum) in sums.iter_mut().enumerate() {
-        // SAFETY: row `i` of the tile.
-        unsafe {
-            let (scores, weights) = (scores.add(i * KEYS), weights.add(i * KEYS));
-            let seen = if WHOLE { !0 } else { seen_by(i) };
-            let scores_of = |c: usize| _mm512_load_ps(scores.add(c));
-            let mask = |c: usize| (seen >> c) as __mmask16;
-            let none = _mm512_set1_ps(f32::NEG_INFINITY);
-            let (mut low, mut high) = (none, none);
-            for c in (0..n).step_by(PANEL) {
-                low = _mm512_mask_max_ps(low, mask(c), low, scores_of(c));
-                high = _mm512_mask_max_ps(high, mask(c + 16), high, scores_of(c + 16));
-            }
-            let top = _mm512_max_ps(low, high);
-            if _mm512_cmp_ps_mask::<_CMP_GT_OQ>(top, _mm512_set1_ps(sum.limit)) != 0 {
-                refer(sum, _mm512_reduce_max_ps(top) * log_scale, log_scale, d, rows.add(i * d));
-            }
-            // A query whose keys so far are all masked: nothing is added.
-            let reference = if sum.reference == f32::NEG_INFINITY { 0.0 } else { sum.reference };
-            let minus = _mm512_set1_ps(reference);
-            for c in (0..n).step_by(PANEL) {
-                let weight = |c: usize| E::exp2(_mm512_fmsub_ps(scores_of(c), factor, minus), mask(c));
-                let (low, high) = (weight(c), weight(c + 16));
-                sum.parts = _mm512_add_ps(sum.parts, _mm512_add_ps(low, high));
-                E::store_two(weights.add(c), low, high);
-            }
-        }
-    }
-}
-
-/// Let a row's sums be relative to `top`.
-///
-/// # Safety
-/// `row` holds `d` values; the features are there.
-#[cold]
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn refer(sum: &mut Sum, top: f32, log_scale: f32, d: usize, row: *mut f32) {
-    let rescale = if sum.reference == f32::NEG_INFINITY { 0.0 } else { (sum.reference - top).exp2() };
-    let factor = _mm512_set1_ps(rescale);
-    sum.parts = _mm512_mul_ps(sum.parts, factor);
-    for c in (0..d).step_by(16) {
-        let mask = first(d - c);
-        // SAFETY: by the caller; masked lanes are not touched.
-        unsafe {
-            let old = _mm512_maskz_loadu_ps(mask, row.add(c));
-            _mm512_mask_storeu_ps(row.add(c), mask, _mm512_mul_ps(old, factor));
-        }
-    }
-    sum.reference = top;
-    sum.limit = (top + SLACK) / log_scale;
 }

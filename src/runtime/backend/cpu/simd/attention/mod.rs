@@ -10,20 +10,22 @@ mod forward;
 #[cfg(test)]
 mod tests;
 
-use std::arch::x86_64::*;
 use std::ops::Range;
 
 pub(crate) use backward::backward;
 pub(crate) use forward::forward;
 
-use super::element::{Element, Stored, first};
-use super::micro::{Panel, Tile, Write};
-use super::pack::{self, PackAs, panels, steps};
+pub(crate) use backward::Scores;
+pub(crate) use forward::Sum;
+
+use super::element::{Element, Stored};
+use super::pack::{panels, steps};
+use super::tile::{Panel, Tile, Write};
 use super::{PANEL, Step, room};
 use crate::runtime::backend::AttentionShape;
 
 /// Keys of a block.
-const KEYS: usize = 128;
+pub(super) const KEYS: usize = 128;
 
 /// One row's tokens and one key head, for packing.
 fn key_heads(shape: &AttentionShape) -> usize {
@@ -61,7 +63,7 @@ pub(crate) fn scratch<E: Element>(shape: &AttentionShape, with_backward: bool) -
 ///
 /// # Safety
 /// `from` holds `context` rows of `ld` values; the features are there.
-unsafe fn pack_across<E: Element, S: PackAs<E>>(
+unsafe fn pack_across<E: Element, S: Stored<E>>(
     shape: &AttentionShape,
     from: *const S,
     ld: usize,
@@ -71,26 +73,20 @@ unsafe fn pack_across<E: Element, S: PackAs<E>>(
     for (p, panel) in to.chunks_mut(per).enumerate() {
         let n = (shape.context - p * PANEL).min(PANEL);
         // SAFETY: the panel's rows are below `context`.
-        unsafe { pack::columns::<E, S>(from.add(p * PANEL * ld), ld, shape.head_dim, n, panel) };
+        unsafe { S::pack_columns(from.add(p * PANEL * ld), ld, shape.head_dim, n, panel) };
     }
 }
 
-/// Pack the same as panels over the head dimension.
-///
-/// # Safety
-/// As for `pack_across`.
-unsafe fn pack_along<E: Element, S: PackAs<E>>(
+/// Pack the same as panels over the head dimension: `pack` packs columns from one on.
+fn pack_along<E: Element>(
     tokens: usize,
     head_dim: usize,
-    from: *const S,
-    ld: usize,
     depth: usize,
     to: &mut [Step],
+    pack: impl Fn(usize, usize, &mut [Step]),
 ) {
     for (p, panel) in to.chunks_mut(depth).enumerate().take(panels(head_dim)) {
-        let n = (head_dim - p * PANEL).min(PANEL);
-        // SAFETY: the panel's columns are within the head.
-        unsafe { pack::rows::<E, S>(from.add(p * PANEL), ld, tokens, n, panel) };
+        pack(p * PANEL, (head_dim - p * PANEL).min(PANEL), panel);
         panel[steps::<E>(tokens)..].fill(Step([0; PANEL]));
     }
 }
@@ -171,22 +167,5 @@ fn sight(attend_from: &[u32], queries: &Range<usize>, start: usize, n: usize) ->
         Sight::All
     } else {
         Sight::Some
-    }
-}
-
-/// Round `from`, times `factor`, to what is stored.
-///
-/// # Safety
-/// `to` has room for them; the features are there.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn narrow<E: Element, S: Stored<E>>(from: &[f32], factor: f32, to: *mut S) {
-    let factor = _mm512_set1_ps(factor);
-    for c in (0..from.len()).step_by(16) {
-        let mask = first(from.len() - c);
-        // SAFETY: by the caller.
-        unsafe {
-            let value = _mm512_maskz_loadu_ps(mask, from.as_ptr().add(c));
-            S::store(to.add(c), _mm512_mul_ps(value, factor), mask);
-        }
     }
 }

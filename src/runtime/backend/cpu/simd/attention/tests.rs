@@ -1,5 +1,6 @@
 use half::bf16;
 
+use super::super::Avx2;
 use super::*;
 use crate::runtime::backend::cpu::buffer::{Buffer, Pieces};
 
@@ -84,7 +85,7 @@ fn documents(rows: usize, context: usize, many: bool) -> Vec<u32> {
     from
 }
 
-fn check<E: Element + Stored<E>, S: Stored<E>>(narrow: fn(f32) -> S, wide: fn(S) -> f32, tolerance: f64) {
+fn check<E: Element, S: Stored<E>>(narrow: fn(f32) -> S, wide: fn(S) -> f32, tolerance: f64) {
     for (context, heads, kv_heads, head_dim, rows) in [
         (1, 1, 1, 32, 2),
         (13, 2, 1, 32, 1),
@@ -130,29 +131,23 @@ fn check<E: Element + Stored<E>, S: Stored<E>>(narrow: fn(f32) -> S, wide: fn(S)
 }
 
 #[test]
-fn equals_the_definition_f32() {
+fn equals_the_definition() {
     if super::super::has_f32() {
         check::<f32, f32>(|v| v, |v| v, 1e-5);
-    } else {
-        eprintln!("skipped: no AVX-512 here");
-    }
-}
-
-#[test]
-fn equals_the_definition_bf16() {
-    if super::super::has_f32() {
         check::<bf16, bf16>(bf16::from_f32, bf16::to_f32, 5e-3);
-    } else {
-        eprintln!("skipped: no AVX-512 here");
-    }
-}
-
-#[test]
-fn equals_the_definition_bf16_widened() {
-    if super::super::has_f32() {
         check::<f32, bf16>(bf16::from_f32, bf16::to_f32, 5e-3);
     } else {
         eprintln!("skipped: no AVX-512 here");
+    }
+}
+
+#[test]
+fn equals_the_definition_with_avx2() {
+    if super::super::has_avx2() {
+        check::<Avx2, f32>(|v| v, |v| v, 1e-5);
+        check::<Avx2, bf16>(bf16::from_f32, bf16::to_f32, 5e-3);
+    } else {
+        eprintln!("skipped: no AVX2 here");
     }
 }
 

@@ -2,22 +2,7 @@
 
 use std::arch::x86_64::*;
 
-/// Where 2^x is 0. Smaller ones weigh nothing in any sum, and what is multiplied with them would be
-/// denormal, which takes some processors a hundred times as long.
-const LEAST: f32 = -100.0;
-
-/// Polynomials for 2^f, |f| ≤ 1/2, with the least relative error of their degree among those that are 1 at
-/// 0: 2.0e-9 and, for what is rounded to bf16, 2.9e-6.
-pub(super) const FULL: [f32; 7] = [
-    1.0,
-    std::f32::consts::LN_2,
-    0.240_226_48,
-    0.055_503_324,
-    0.009_618_438,
-    0.001_339_887_4,
-    1.535_336_2e-4,
-];
-pub(super) const SHORT: [f32; 5] = [1.0, 0.693_124_2, 0.240_240_99, 0.055_906_425, 0.009_582_853];
+use super::super::powers::LEAST;
 
 /// 2^x for x ≤ 100 by a polynomial for the fraction; 0 below −100 and in lanes outside `mask`.
 ///
@@ -39,11 +24,12 @@ pub(super) fn exp2<const TERMS: usize>(polynomial: &[f32; TERMS], x: __m512, mas
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::powers::{FULL, SHORT};
     use super::*;
 
     #[test]
     fn powers_of_two() {
-        if !super::super::has_f32() {
+        if !super::super::super::has_f32() {
             eprintln!("skipped: no AVX-512 here");
             return;
         }
