@@ -79,7 +79,7 @@ impl Cpu {
         match () {
             () if multiplies_bf16() => "AVX-512 with bf16 dot products: f32 and bf16",
             () if has("avx512f") => "AVX-512: f32; bf16 is as fast and takes less memory",
-            () if has("avx2") => "AVX2: f32; bf16 takes less memory",
+            () if has("avx2") => "AVX2: f32; bf16 is as fast and takes less memory",
             () => "portable: f32; bf16 takes less memory",
         }
     }

@@ -206,20 +206,24 @@ fn range(bits: u128) -> (usize, usize) {
     (bits.trailing_zeros() as usize, 128 - bits.leading_zeros() as usize)
 }
 
-/// The largest; −∞ of none. NaN is passed over.
-#[inline(always)]
+/// The largest; −∞ of none. NaN is passed over: the exponentials show it.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
 fn largest(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for chunk in chunks {
-        for i in 0..LANES {
-            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
-        }
+    let (chunks, rest) = x.as_chunks::<8>();
+    let mut lanes = [_mm256_set1_ps(f32::NEG_INFINITY); 2];
+    for (i, chunk) in chunks.iter().enumerate() {
+        // SAFETY: eight values. The second is taken where one is NaN.
+        lanes[i % 2] = unsafe { _mm256_max_ps(_mm256_loadu_ps(chunk.as_ptr()), lanes[i % 2]) };
     }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane = if *x > *lane { *x } else { *lane };
+    let eight = _mm256_max_ps(lanes[0], lanes[1]);
+    let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    let mut largest = _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+    for x in rest {
+        largest = if *x > largest { *x } else { largest };
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    largest
 }
 
 impl Element for Avx2 {
