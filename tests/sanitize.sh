@@ -6,8 +6,8 @@
 #
 # The sanitizer's runtime comes with the stable toolchain; the flag that links it is not stable, hence
 # RUSTC_BOOTSTRAP. Only this package is instrumented: the dependencies are those of the release build, and
-# what they allocate is watched as well. AVX-512 intrinsics are instrumented like any access; inline
-# assembly is not used.
+# what they allocate is watched as well. Intrinsics are instrumented like any access; inline assembly (two
+# conversions to bf16) touches registers alone.
 set -euo pipefail
 
 # As cargo's wrapper of the compiler for this package.

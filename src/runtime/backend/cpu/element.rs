@@ -28,8 +28,8 @@ impl<E> Kernels for E {}
 pub(crate) enum Arithmetic {
     /// Values as they are stored, with AVX-512.
     Own,
-    /// Values widened to f32 on their way, with AVX-512: a processor without AVX512-BF16 or with a slow one, or a sum of
-    /// an odd number of bf16, whose pairs must not be torn.
+    /// Values widened to f32 on their way, with AVX-512: a processor without AVX512-BF16 or with a slow one,
+    /// or a sum of an odd number of bf16, whose pairs must not be torn.
     Wide,
     /// f32 with AVX2, whatever the format.
     Avx2,

@@ -107,7 +107,7 @@ impl Operands {
                 }
                 // SAFETY: the caller vouches for `steps` steps of A and of B.
                 unsafe {
-                    let a = triples.map(|a| a.add(step * NEXT));
+                    let a = triples.map(|a| a.wrapping_add(step * NEXT));
                     multiply_add(&mut sum, a, lda, b.add(step * size_of::<Step>()));
                 }
             }
