@@ -8,7 +8,7 @@ use half::bf16;
 
 use super::attention::{KEYS, Scores, Sum};
 use super::element::{Element, Stored};
-use super::pack::{AHEAD, SliceStep};
+use super::pack::{AHEAD, SliceStep, odd_lines};
 use super::powers::{FULL, LEAST};
 use super::tile::{Panel, Tile, Write};
 use super::{PANEL, Step};
@@ -342,11 +342,6 @@ impl Element for Avx2 {
             *row = *steps;
         }
     }
-}
-
-/// Values from one row of so many to the next, where they are copied: an odd number of cache lines.
-fn odd_lines(values: usize) -> usize {
-    16 * (values.div_ceil(16) | 1)
 }
 
 impl<S: Value> Stored<Avx2> for S {

@@ -23,3 +23,9 @@ pub(super) type SliceStep = [u32; ROWS];
 /// How many rows ahead of the one that is packed the processor is told of: they lie too far apart for it to
 /// see them coming.
 pub(super) const AHEAD: usize = 16;
+
+/// f32 from one row of so many to the next, an odd number of cache lines: rows a power of two apart would
+/// fall into a few sets of the first-level cache.
+pub(super) fn odd_lines(values: usize) -> usize {
+    16 * (values.div_ceil(16) | 1)
+}

@@ -7,6 +7,7 @@ use half::bf16;
 
 #[cfg(test)]
 use super::super::has_bf16;
+use super::super::pack::odd_lines;
 use super::super::powers::{FULL, SHORT};
 use super::super::tile::{Panel, Tile, Write};
 use super::super::{PANEL, Step};
@@ -469,12 +470,6 @@ impl Register<f32> for bf16 {
             unsafe { widen(d, from.add(i * ld), to.add(i * d)) }
         }
     }
-}
-
-/// f32 from one row of so many to the next, an odd number of cache lines: rows a power of two apart would
-/// fall into a few sets of the first-level cache.
-fn odd_lines(values: usize) -> usize {
-    16 * (values.div_ceil(16) | 1)
 }
 
 /// `count` values as f32.
