@@ -5,9 +5,8 @@
 //! *steps* of A by *steps* of a packed panel of B. A step is four bytes of A (one f32, or two
 //! consecutive bf16) and 128 bytes of B (32 columns of the same), so f32 and bf16 share all blocking
 //! and attention code and differ in one instruction; `avx512` and `avx2` hold what instructions there
-//! are for it. What is multiplied
-//! (`Element`) and what is stored (`Stored`) are two types: a processor that multiplies f32 alone, or
-//! faster, widens bf16 as it packs.
+//! are for it. What is multiplied (`Element`) and what is stored (`Stored`) are two types: a processor
+//! that multiplies f32 alone, or faster, widens bf16 as it packs.
 //!
 //! Each output value is summed by one task in one order: results do not depend on the number of
 //! threads.
