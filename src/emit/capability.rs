@@ -212,6 +212,32 @@ pub const TABLE: &[Capability] = &[
         megatron_bridge: No("leave `z_loss` out"),
     },
     Capability {
+        feature: "embedding without weight decay",
+        uses: |plan| {
+            stages(plan, "optimizer", |s| {
+                let o = &s.optimizer;
+                (!o.decay_embeddings && o.weight_decay > 0.0).then(|| "`decay_embeddings: no`".to_owned())
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: Yes,
+        megatron_bridge: No("leave `decay_embeddings` out: Megatron spares norms and biases only"),
+    },
+    Capability {
+        feature: "weight decay of norms",
+        uses: |plan| {
+            stages(plan, "optimizer", |s| {
+                let o = &s.optimizer;
+                (o.decay_norms && o.weight_decay > 0.0).then(|| "`decay_norms: yes`".to_owned())
+            })
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: Yes,
+        megatron_bridge: No("leave `decay_norms` out: Megatron spares norms and biases"),
+    },
+    Capability {
         feature: "GGUF checkpoint",
         uses: |plan| {
             let is_gguf = |path: &String| path.to_ascii_lowercase().ends_with(".gguf");
@@ -460,7 +486,7 @@ pub const TABLE: &[Capability] = &[
         },
         transformers: Yes,
         olmo_core: Yes,
-        torchtitan: OnlyIf("you set it: the launch leaves the engine's own, which is bf16"),
+        torchtitan: Yes,
         megatron_bridge: OnlyIf("you set it: the launch leaves the engine's own, which is bf16"),
     },
     Capability {

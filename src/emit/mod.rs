@@ -61,7 +61,8 @@ impl Engine {
                 "checked with ai2-olmo-core 3.0.0 by training on two CPU processes; GPUs are not checked"
             }
             Self::Torchtitan => {
-                "written from the settings of torchtitan 0.3.0 and never run: read the files before you use them"
+                "checked with torchtitan 0.3.0 by training on one CPU process in place of a GPU, without its \
+                 FlexAttention; GPUs are not checked"
             }
             Self::MegatronBridge => {
                 "written from the settings of Megatron-Bridge and never run: read the files before you use them"

@@ -119,6 +119,8 @@ fn description(plan: &Plan, stage: &StagePlan) -> Value {
             "betas": optimizer.betas,
             "eps": optimizer.eps,
             "weight_decay": optimizer.weight_decay,
+            "decay_embeddings": optimizer.decay_embeddings,
+            "decay_norms": optimizer.decay_norms,
             "clip": optimizer.clip,
             "z_loss": optimizer.z_loss,
         },

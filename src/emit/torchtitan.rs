@@ -1,11 +1,11 @@
-//! Launches for torchtitan 0.3.0, written from its settings and never run: one Python module with a
-//! configuration per stage. torchtitan takes its data from an own loader, so the module reads the rows
-//! that midc exported; learning rates are a table.
+//! Launches for torchtitan 0.3.0: one Python module with a configuration per stage, and another with what
+//! torchtitan has no settings for. It reads the rows that midc exported; learning rates are a table. Trained on
+//! one CPU process that passes for an accelerator, with another attention (`tests/emit_torchtitan.py`).
 
 use std::fmt::Write as _;
 
 use super::{File, stage};
-use crate::plan::{Plan, RopePlan, StagePlan, file_name};
+use crate::plan::{OptimizerPlan, Plan, Precision, RopePlan, StagePlan, State, file_name};
 use crate::rope::RopeScaling;
 
 const SUPPORT: &str = include_str!("torchtitan_rows.py");
@@ -22,17 +22,18 @@ pub(super) fn files(plan: &Plan, base: &str) -> Vec<File> {
 
 fn module(plan: &Plan) -> String {
     let mut out = String::from(
-        "\"\"\"Stages for torchtitan 0.3.0. Written from its settings and never run: read before use.\n\n\
+        "\"\"\"Stages for torchtitan 0.3.0.\n\n\
          FLAVOR names the model of the registry; the checkpoint's shape must be that.\n\"\"\"\n\n\
          import os\n\n\
-         from midc_rows import RowLoader, TableSchedulers, stretched\n\
-         from torchtitan.components.checkpoint import CheckpointManager\n\
-         from torchtitan.components.optimizer import default_adamw\n\
+         from midc_rows import NoTokenizer, RowLoader, StageCheckpoints, TableSchedulers, adamw, stretched\n\
+         from torchtitan.components.loss import ChunkedLossWrapper, CrossEntropyLoss\n\
          from torchtitan.config import TrainingConfig\n\
+         from torchtitan.models.common.config_utils import decoder_vocab_size\n\
          from torchtitan.models.llama3 import model_registry\n\
          from torchtitan.trainer import Trainer\n\n\
          FLAVOR = os.environ[\"FLAVOR\"]\n\
-         BASE = os.environ.get(\"BASE\", \".\")\n\
+         LOCAL_BATCH = int(os.environ.get(\"LOCAL_BATCH\", \"1\"))\n\
+         BASE = os.path.abspath(os.environ.get(\"BASE\", \".\"))\n\
          HERE = os.path.dirname(os.path.abspath(__file__))\n",
     );
     for stage in &plan.stages {
@@ -52,48 +53,86 @@ fn write_stage(plan: &Plan, stage: &StagePlan, out: &mut String) {
     let optimizer = &stage.optimizer;
     let (initial, from_hf) = initial(plan, stage);
     let rope = stage.rope.as_ref().map_or("None".to_owned(), rope);
+    let model_only = from_hf == "True" || stage.state == State::WeightsOnly;
     let _ = write!(
         out,
         "\n\ndef {function}():\n    \
+         model = stretched(model_registry(FLAVOR), {rope}, {context})\n    \
          return Trainer.Config(\n        \
-         model_spec=stretched(model_registry(FLAVOR), {rope}, {context}),\n        \
-         dataloader=RowLoader.Config(folder=os.path.join(HERE, \"rows\", \"{name}\"), context={context}),\n        \
-         optimizer=default_adamw(lr={peak:e}, betas=({b1}, {b2}), eps={eps:e}, weight_decay={decay}),\n        \
-         lr_scheduler=TableSchedulers.Config(path=os.path.join(HERE, \"stages\", \"{name}.json\")),\n        \
-         training=TrainingConfig(\n            \
-         num_tokens_per_train_step={batch},\n            \
-         max_context_length={context},\n            \
-         steps={steps},\n            \
-         max_norm={clip},\n        \
+         model_spec=model,\n        \
+         hf_assets_path={assets},\n        \
+         tokenizer=NoTokenizer.Config(),\n        \
+         loss=ChunkedLossWrapper.Config(\n            \
+         loss_fn=CrossEntropyLoss.Config(global_vocab_size=decoder_vocab_size(model)),\n        \
          ),\n        \
-         checkpoint=CheckpointManager.Config(\n            \
+         dataloader=RowLoader.Config(folder=os.path.join(HERE, \"rows\", \"{name}\")),\n        \
+         optimizer=adamw(\n            \
+         lr={peak:e},\n            \
+         betas=({b1}, {b2}),\n            \
+         eps={eps:e},\n            \
+         weight_decay={decay},\n            \
+         spared=[{spared}],\n        \
+         ),\n        \
+         lr_scheduler=TableSchedulers.Config(\n            \
+         path=os.path.join(HERE, \"stages\", \"{name}.json\"),\n            \
+         peak={peak:e},\n        \
+         ),\n        \
+         training=TrainingConfig(\n            \
+         local_batch_size=LOCAL_BATCH,\n            \
+         global_batch_size={rows},\n            \
+         seq_len={context},\n            \
+         steps={steps},\n            \
+         max_norm={clip},\n            \
+         mixed_precision_param=\"{precision}\",\n        \
+         ),\n        \
+         dump_folder=os.path.join(HERE, \"out\", \"{name}\"),\n        \
+         checkpoint=StageCheckpoints.Config(\n            \
          enable=True,\n            \
-         folder=os.path.join(HERE, \"out\", \"{name}\"),\n            \
+         folder=\"checkpoints\",\n            \
          interval={interval},\n            \
          initial_load_path={initial},\n            \
          initial_load_in_hf={from_hf},\n            \
          initial_load_model_only={model_only},\n            \
-         exclude_from_loading=[\"dataloader\", \"lr_scheduler\"],\n            \
          keep_latest_k=0,\n            \
          last_save_model_only=False,\n        \
          ),\n    )\n",
         function = function(stage),
+        assets = assets(plan, stage),
         context = phase.context,
         peak = stage.lr.peak,
         b1 = optimizer.betas[0],
         b2 = optimizer.betas[1],
         eps = optimizer.eps,
         decay = optimizer.weight_decay,
-        batch = phase.sequences * phase.context,
+        spared = spared(optimizer),
+        rows = phase.sequences,
         steps = stage.steps,
         clip = optimizer.clip.map_or("float(\"inf\")".to_owned(), |c| c.to_string()),
-        interval = stage.save_every.unwrap_or(stage.steps),
-        model_only = if from_hf == "True" || stage.state == crate::plan::State::WeightsOnly {
-            "True"
-        } else {
-            "False"
+        precision = match stage.precision {
+            Some(Precision::F32) => "float32",
+            Some(Precision::Bf16) | None => "bfloat16",
         },
+        interval = stage.save_every.unwrap_or(stage.steps),
+        model_only = if model_only { "True" } else { "False" },
     );
+}
+
+/// The checkpoint that the stage comes from in the end, which lists its files, as a Python expression.
+fn assets(plan: &Plan, stage: &StagePlan) -> String {
+    let path = plan.lineage(stage).and_then(|(model, _)| model.checkpoint.as_ref());
+    path.map_or("HERE".to_owned(), |path| format!("os.path.join(BASE, {path:?})"))
+}
+
+/// Parts of the names of parameters without weight decay, as Python strings.
+fn spared(optimizer: &OptimizerPlan) -> String {
+    let mut names = Vec::new();
+    if !optimizer.decay_norms {
+        names.push("\"norm\"");
+    }
+    if !optimizer.decay_embeddings {
+        names.push("\"tok_embeddings\"");
+    }
+    names.join(", ")
 }
 
 /// Where the weights come from, as a Python expression, and whether that is a Hugging Face directory.
@@ -106,7 +145,8 @@ fn initial(plan: &Plan, stage: &StagePlan) -> (String, &'static str) {
         },
         Some(Origin::Stage(before, step)) => {
             let folder = file_name(&before.name);
-            (format!("os.path.join(HERE, \"out\", \"{folder}\", \"step-{step}\")"), "False")
+            let path = format!("os.path.join(HERE, \"out\", \"{folder}\", \"checkpoints\", \"step-{step}\")");
+            (path, "False")
         }
         _ => ("None".to_owned(), "False"),
     }
@@ -138,22 +178,23 @@ fn rope(rope: &RopePlan) -> String {
 fn run_sh(plan: &Plan, base: &str) -> File {
     let mut text = format!(
         "#!/usr/bin/env bash\n\
-         # Runs `{}` stage by stage with torchtitan. Never run: read before use.\n\
-         #   FLAVOR=8B NPROC=8 ./run.sh\n\
+         # Runs `{}` stage by stage with torchtitan: a stage that has ended is over at once, one that was interrupted\n\
+         # goes on. LOCAL_BATCH rows at once on each GPU; arguments are torchtitan's.\n\
+         #   FLAVOR=8B NPROC=8 LOCAL_BATCH=2 ./run.sh --compile.enable\n\
          set -euo pipefail\n\
          export BASE=${{BASE:-{}}}\n\
          cd \"$(dirname \"$0\")\"\n\
          : \"${{NPROC:=1}}\" \"${{NNODES:=1}}\" \"${{NODE_RANK:=0}}\" \"${{MASTER_ADDR:=127.0.0.1}}\" \"${{MASTER_PORT:=29500}}\"\n\
          export PYTHONPATH=$PWD${{PYTHONPATH:+:$PYTHONPATH}}\n\
          stage() {{\n    \
-         torchrun --nnodes \"$NNODES\" --nproc-per-node \"$NPROC\" --node-rank \"$NODE_RANK\" \\\n        \
+         \"${{PYTHON:-python}}\" -m torch.distributed.run --nnodes \"$NNODES\" --nproc-per-node \"$NPROC\" --node-rank \"$NODE_RANK\" \\\n        \
          --master-addr \"$MASTER_ADDR\" --master-port \"$MASTER_PORT\" \\\n        \
-         -m torchtitan.train --module midc_stages --config \"$1\"\n}}\n\n",
+         -m torchtitan.train --module midc_stages --config \"$@\"\n}}\n\n",
         plan.curriculum,
         stage::quoted(base),
     );
     for stage in &plan.stages {
-        let _ = writeln!(text, "stage {}", function(stage));
+        let _ = writeln!(text, "stage {} \"$@\"", function(stage));
     }
     File::program("run.sh", text)
 }

@@ -433,11 +433,13 @@ fn resolved(curriculum: &Curriculum, stage: &Stage, field: &str) -> Option<Strin
         "attention" => format!("`{}`", stage.attention),
         "packing" => format!("`{}`", stage.packing),
         "optimizer" => format!(
-            "betas {} and {}, eps {}, weight decay {}",
+            "betas {} and {}, eps {}, weight decay {} of matrices{}{}",
             show::number(stage.optimizer.betas[0]),
             show::number(stage.optimizer.betas[1]),
             show::number(stage.optimizer.eps),
-            show::number(stage.optimizer.weight_decay)
+            show::number(stage.optimizer.weight_decay),
+            if stage.optimizer.decay_embeddings { "" } else { " but the embedding" },
+            if stage.optimizer.decay_norms { " and norms" } else { "" }
         ),
         "save_every" => format!("every {} steps", numbers::grouped(stage.save_every?)),
         _ => return None,

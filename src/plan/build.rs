@@ -139,6 +139,8 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
             betas: s.optimizer.betas,
             eps: s.optimizer.eps,
             weight_decay: s.optimizer.weight_decay,
+            decay_embeddings: s.optimizer.decay_embeddings,
+            decay_norms: s.optimizer.decay_norms,
             clip: s.optimizer.clip,
             z_loss: s.optimizer.z_loss,
         },

@@ -312,6 +312,10 @@ pub enum Precision {
     F32,
 }
 
+fn decays() -> bool {
+    true
+}
+
 /// AdamW constants (Loshchilov & Hutter, arXiv:1711.05101).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OptimizerPlan {
@@ -319,8 +323,14 @@ pub struct OptimizerPlan {
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay; not applied to norms.
+    /// Decoupled weight decay of matrices.
     pub weight_decay: f64,
+    /// Whether the embedding decays, too, which may be the output matrix as well; absent where it does.
+    #[serde(skip_serializing_if = "Clone::clone", default = "decays")]
+    pub decay_embeddings: bool,
+    /// Whether the weights of norms decay, too; absent where they do not.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub decay_norms: bool,
     /// Largest global gradient norm.
     pub clip: Option<f64>,
     /// Weight of log²Z in the loss.

@@ -25,9 +25,12 @@ pub struct Hyper {
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay. Applied to every matrix, embeddings included (PyTorch's default
-    /// grouping); never to the weight of a norm.
+    /// Decoupled weight decay of matrices.
     pub weight_decay: f64,
+    /// Whether the embedding decays, too, even where it is the output matrix as well.
+    pub decay_embeddings: bool,
+    /// Whether the weights of norms decay, too.
+    pub decay_norms: bool,
     /// Largest global gradient norm.
     pub clip: Option<f64>,
     /// Weight of the mean of log²Z in the objective; not part of the reported loss.

@@ -290,7 +290,19 @@ pub const FUNCTIONS: &[Function] = &[
         &[
             or("betas", Ty::Numbers, "[0.9, 0.95]", "Decay rates of the moments."),
             or("eps", Ty::Number, "1e-8", "Added to the root of the second moment."),
-            or("weight_decay", Ty::Number, "0.1", "Decoupled weight decay; not applied to norms."),
+            or("weight_decay", Ty::Number, "0.1", "Decoupled weight decay of matrices."),
+            or(
+                "decay_embeddings",
+                Ty::Word(YES_NO),
+                "yes",
+                "Whether the embedding decays, too. OLMo 2 leaves it out: as it shrinks, gradients grow (arXiv:2501.00656, section 3.4.2).",
+            ),
+            or(
+                "decay_norms",
+                Ty::Word(YES_NO),
+                "no",
+                "Whether the weights of norms decay, too, as in OLMo 2.",
+            ),
             may("clip", Ty::Number, "The largest global gradient norm."),
             may("z_loss", Ty::Number, "The weight of log²Z in the loss."),
         ],

@@ -277,8 +277,12 @@ pub struct Optimizer {
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay.
+    /// Decoupled weight decay of matrices.
     pub weight_decay: f64,
+    /// Whether the embedding decays, too.
+    pub decay_embeddings: bool,
+    /// Whether the weights of norms decay, too.
+    pub decay_norms: bool,
     /// Largest gradient norm.
     pub clip: Option<f64>,
     /// Weight of log²Z.

@@ -106,6 +106,8 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
             betas: [0.9, 0.95],
             eps: 1e-8,
             weight_decay: 0.1,
+            decay_embeddings: true,
+            decay_norms: false,
             clip: Some(1.0),
             z_loss: None,
             optimizer_step: step,

@@ -246,6 +246,13 @@ def exported(stage, root):
     return set(lasting_steps(stage)) <= set(midc_stage.done_steps(stage, root))
 
 
+def group_overrides(constants):
+    """The same groups whatever decays, for a stage that decays otherwise than the one before."""
+    groups = {"embeddings.weight": "decay_embeddings", "*norm*": "decay_norms"}
+    decay = constants["weight_decay"]
+    return [OptimGroupOverride(params=[p], opts={"weight_decay": decay if constants[key] else 0.0}) for p, key in groups.items()]
+
+
 def train(stage, root, options):
     base, micro_rows = options.base, options.micro_rows
     if exported(stage, root):
@@ -272,7 +279,7 @@ def train(stage, root, options):
             betas=tuple(constants["betas"]),
             eps=constants["eps"],
             weight_decay=constants["weight_decay"],
-            group_overrides=[OptimGroupOverride(params=["*norm*"], opts={"weight_decay": 0.0})],
+            group_overrides=group_overrides(constants),
             fused=False,
         ),
         scheduler=scheduler_of(stage),
@@ -281,6 +288,7 @@ def train(stage, root, options):
         dp_config=TransformerDataParallelConfig(name=DataParallelType.fsdp, param_dtype=DType.bfloat16 if bf16 else None),
     ).build(model_of(keys, stage).build(init_device="meta"))
     check_rope(module.model, keys, stage)
+    decays = [group["weight_decay"] for group in module.optim.param_groups]
 
     tokenizer = TokenizerConfig(vocab_size=keys["vocab_size"], eos_token_id=rows["eos"], pad_token_id=rows["eos"])
     source = ConcatAndChunkInstanceSource.Config(
@@ -328,9 +336,8 @@ def train(stage, root, options):
             trainer.load_checkpoint(before, load_trainer_state=False, load_optim_state=True)
         elif weights:
             load_hugging_face(module.model, weights)
-    for group in module.optim.param_groups:
+    for group, decay in zip(module.optim.param_groups, decays):
         # A loaded state brings the constants of the stage it was written in.
-        decay = 0.0 if group["weight_decay"] == 0.0 else constants["weight_decay"]
         group.update(betas=tuple(constants["betas"]), eps=constants["eps"], weight_decay=decay)
     trainer.fit()
     if trainer.global_step < stage["steps"]:

@@ -84,19 +84,26 @@ def distribute(model, parallel, device, bf16):
     return model
 
 
+def decays_of(constants):
+    """Weight decay of matrices, of the embedding and of norms."""
+    decay = constants["weight_decay"]
+    return decay, decay if constants["decay_embeddings"] else 0.0, decay if constants["decay_norms"] else 0.0
+
+
 def optimizer_of(model, constants):
-    """AdamW; weight decay on every matrix and on no norm."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": constants["weight_decay"]},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    """AdamW. Its groups are the same whatever decays, for a stage that decays otherwise than the one before."""
+    embedding = getattr(model, "module", model).get_input_embeddings().weight
+    parts = [], [], []
+    for p in model.parameters():
+        if p.requires_grad:
+            parts[1 if p is embedding else 0 if p.ndim >= 2 else 2].append(p)
+    groups = [{"params": part, "weight_decay": decay} for part, decay in zip(parts, decays_of(constants))]
     return torch.optim.AdamW(groups, lr=0.0, betas=tuple(constants["betas"]), eps=constants["eps"])
 
 
 def restore_constants(optimizer, constants):
     """A loaded state brings the constants of the stage it was written in."""
-    for group, decay in zip(optimizer.param_groups, (constants["weight_decay"], 0.0)):
+    for group, decay in zip(optimizer.param_groups, decays_of(constants)):
         group.update(betas=tuple(constants["betas"]), eps=constants["eps"], weight_decay=decay)
 
 

@@ -215,11 +215,13 @@ fn optimizer_text(s: &StagePlan) -> String {
     let o = &s.optimizer;
     let optional = |v: Option<f64>| v.map_or("none".to_owned(), show::number);
     format!(
-        "adamw(betas: [{}, {}], eps: {}, weight_decay: {}), clip {}, z_loss {}",
+        "adamw(betas: [{}, {}], eps: {}, weight_decay: {}{}{}), clip {}, z_loss {}",
         o.betas[0],
         o.betas[1],
         show::number(o.eps),
         show::number(o.weight_decay),
+        if o.decay_embeddings { "" } else { ", decay_embeddings: no" },
+        if o.decay_norms { ", decay_norms: yes" } else { "" },
         optional(o.clip),
         optional(o.z_loss)
     )

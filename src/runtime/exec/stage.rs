@@ -243,6 +243,8 @@ impl Run<'_> {
             betas: optimizer.betas,
             eps: optimizer.eps,
             weight_decay: optimizer.weight_decay,
+            decay_embeddings: optimizer.decay_embeddings,
+            decay_norms: optimizer.decay_norms,
             clip: optimizer.clip,
             z_loss: optimizer.z_loss,
             optimizer_step: work.trainer.optimizer_steps + 1,

@@ -13,7 +13,7 @@ use crate::runtime::engine::{
 };
 use crate::runtime::model::forward::Pass;
 use crate::runtime::model::memory;
-use crate::runtime::model::parameters::{self, Parameters, Slot};
+use crate::runtime::model::parameters::{self, Parameters, Role, Slot};
 use crate::runtime::model::rope_table::RopeTable;
 use crate::runtime::model::tensor::StateDict;
 use crate::runtime::model::workspace::{Again, Rows, Schedule, Scratch, Widths, Workspace, schedule};
@@ -274,7 +274,7 @@ impl<B: Backend> Decoder<B> {
             if !accumulate {
                 // Only now: until the layer behind was through, its activations may have been there.
                 for (slot, grad) in self.slots.layers[layer].iter().zip(grads.iter_mut()) {
-                    if !slot.decay {
+                    if slot.role == Role::Norm {
                         b.zero(slot.len, grad);
                     }
                 }
@@ -336,7 +336,7 @@ impl<B: Backend> Decoder<B> {
         };
         let buffers = self.weights.iter_mut().zip(first.iter_mut().zip(second.iter_mut()));
         for ((slot, grad), (weight, (m, v))) in self.slots.iter().zip(grads.iter()).zip(buffers) {
-            let constants = adamw::constants(hyper, slot.decay, scale);
+            let constants = adamw::constants(hyper, slot.role, scale);
             self.backend.adamw(slot.len, constants, grad, weight, m, v);
         }
         self.backend.finish()

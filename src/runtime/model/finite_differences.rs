@@ -218,6 +218,8 @@ fn a_step_with_a_broken_loss_changes_nothing() {
         betas: [0.9, 0.95],
         eps: 1e-8,
         weight_decay: 0.1,
+        decay_embeddings: true,
+        decay_norms: false,
         clip: Some(1.0),
         z_loss: None,
         optimizer_step: 1,

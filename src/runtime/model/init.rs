@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::plan::Architecture;
 use crate::runtime::engine::EngineError;
-use crate::runtime::model::parameters::slots;
+use crate::runtime::model::parameters::{Role, slots};
 use crate::runtime::model::tensor::{StateDict, Tensor};
 use crate::runtime::random::{normal_pair, philox};
 
@@ -19,7 +19,7 @@ pub fn init_weights(architecture: &Architecture, seed: u64) -> Result<StateDict,
     let mut state = StateDict::new();
     for slot in slots(architecture)?.iter() {
         for piece in &slot.pieces {
-            let data = if slot.decay {
+            let data = if slot.role != Role::Norm {
                 normal(seed, &piece.name, piece.len(), architecture.initializer_range)
             } else {
                 vec![1.0; piece.len()]

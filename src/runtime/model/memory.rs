@@ -3,7 +3,7 @@
 use crate::plan::Architecture;
 use crate::runtime::backend::{Backend, Load};
 use crate::runtime::engine::EngineError;
-use crate::runtime::model::parameters;
+use crate::runtime::model::parameters::{self, Role};
 use crate::runtime::model::workspace::{Rows, Scratch, Widths, schedule, training_bytes};
 
 /// What a training step holds at its fullest.
@@ -34,7 +34,7 @@ impl TrainingMemory {
 pub(super) fn load(a: &Architecture, tokens: usize, context: usize) -> Result<Load, EngineError> {
     let slots = parameters::slots(a)?;
     Ok(Load {
-        operands: slots.iter().filter(|s| s.decay).map(|s| s.len).sum(),
+        operands: slots.iter().filter(|s| s.role != Role::Norm).map(|s| s.len).sum(),
         tokens,
         positions: context,
         heads: a.num_attention_heads,

@@ -28,3 +28,5 @@ pub use gguf::GgufError;
 pub use layout::layout;
 pub use load::{LoadError, Loaded, TokenizerSource, load, load_config};
 pub use safetensors::SafetensorsError;
+
+pub(in crate::runtime) use parameters::Role;

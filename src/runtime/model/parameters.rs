@@ -210,19 +210,30 @@ impl Piece {
     }
 }
 
+/// What a weight is to the optimizer and to a fresh model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A matrix of a linear layer.
+    Matrix,
+    /// The table of embeddings, the output matrix as well where they are tied.
+    Embedding,
+    /// The weight of a norm.
+    Norm,
+}
+
 /// What one buffer holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     /// Number of values.
     pub(crate) len: usize,
-    /// Whether weight decay applies: to matrices, not to norms.
-    pub(crate) decay: bool,
+    /// What is in it.
+    pub(crate) role: Role,
     /// The tensors in it, end to end.
     pub(crate) pieces: Vec<Piece>,
 }
 
-fn slot(decay: bool, tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Slot {
-    let mut slot = Slot { len: 0, decay, pieces: Vec::new() };
+fn slot(role: Role, tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Slot {
+    let mut slot = Slot { len: 0, role, pieces: Vec::new() };
     for (name, shape) in tensors {
         let piece = Piece { name, shape, at: slot.len };
         slot.len += piece.len();
@@ -236,7 +247,7 @@ pub(crate) fn slots(a: &Architecture) -> Result<Parameters<Slot>, EngineError> {
     let family = Family::of(a)?;
     let (d, ffn) = (a.hidden_size, a.intermediate_size);
     let (q, kv) = (a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim);
-    let norm = |name: String, width: usize| slot(false, [(name, vec![width])]);
+    let norm = |name: String, width: usize| slot(Role::Norm, [(name, vec![width])]);
     let layers = (0..a.num_hidden_layers)
         .map(|i| {
             let named = |part: &str| format!("model.layers.{i}.{part}.weight");
@@ -252,16 +263,16 @@ pub(crate) fn slots(a: &Architecture) -> Result<Parameters<Slot>, EngineError> {
             };
             LayerParameters {
                 qkv: slot(
-                    true,
+                    Role::Matrix,
                     [
                         matrix("self_attn.q_proj", q, d),
                         matrix("self_attn.k_proj", kv, d),
                         matrix("self_attn.v_proj", kv, d),
                     ],
                 ),
-                out: slot(true, [matrix("self_attn.o_proj", d, q)]),
-                gate_up: slot(true, [matrix("mlp.gate_proj", ffn, d), matrix("mlp.up_proj", ffn, d)]),
-                down: slot(true, [matrix("mlp.down_proj", d, ffn)]),
+                out: slot(Role::Matrix, [matrix("self_attn.o_proj", d, q)]),
+                gate_up: slot(Role::Matrix, [matrix("mlp.gate_proj", ffn, d), matrix("mlp.up_proj", ffn, d)]),
+                down: slot(Role::Matrix, [matrix("mlp.down_proj", d, ffn)]),
                 attention_norm: norm(named(first), d),
                 feed_forward_norm: norm(named(second), d),
                 qk_norm: qk_widths
@@ -269,12 +280,12 @@ pub(crate) fn slots(a: &Architecture) -> Result<Parameters<Slot>, EngineError> {
             }
         })
         .collect();
-    let table = |name: &str| slot(true, [(name.to_string(), vec![a.vocab_size, d])]);
+    let table = |role, name: &str| slot(role, [(name.to_string(), vec![a.vocab_size, d])]);
     Ok(Parameters {
-        embedding: table("model.embed_tokens.weight"),
+        embedding: table(Role::Embedding, "model.embed_tokens.weight"),
         layers,
         norm: norm("model.norm.weight".into(), d),
-        head: (!a.tie_word_embeddings).then(|| table("lm_head.weight")),
+        head: (!a.tie_word_embeddings).then(|| table(Role::Matrix, "lm_head.weight")),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use crate::runtime::backend::AdamW;
 use crate::runtime::engine::Hyper;
+use crate::runtime::model::Role;
 
 /// Factor by which gradients are multiplied so that their global norm is at most `clip`: as PyTorch's
 /// `clip_grad_norm_`, with its 1e-6 in the denominator.
@@ -9,14 +10,19 @@ pub fn clip_factor(norm: f64, clip: Option<f64>) -> f64 {
     clip.map_or(1.0, |clip| (clip / (norm + 1e-6)).min(1.0))
 }
 
-/// Constants for one tensor; `decay` says whether weight decay applies to it.
-pub fn constants(hyper: &Hyper, decay: bool, gradient_scale: f64) -> AdamW {
+/// Constants for one tensor.
+pub(crate) fn constants(hyper: &Hyper, role: Role, gradient_scale: f64) -> AdamW {
     let step = hyper.optimizer_step.max(1) as f64;
+    let decays = match role {
+        Role::Matrix => true,
+        Role::Embedding => hyper.decay_embeddings,
+        Role::Norm => hyper.decay_norms,
+    };
     AdamW {
         lr: hyper.lr,
         betas: hyper.betas,
         eps: hyper.eps,
-        weight_decay: if decay { hyper.weight_decay } else { 0.0 },
+        weight_decay: if decays { hyper.weight_decay } else { 0.0 },
         corrections: hyper.betas.map(|beta| 1.0 - beta.powf(step)),
         gradient_scale,
     }
@@ -40,14 +46,20 @@ mod tests {
             betas: [0.9, 0.95],
             eps: 1e-8,
             weight_decay: 0.1,
+            decay_embeddings: true,
+            decay_norms: false,
             clip: None,
             z_loss: None,
             optimizer_step: 1,
             sample_noise: false,
         };
-        let c = constants(&hyper, false, 1.0);
+        let c = constants(&hyper, Role::Norm, 1.0);
         assert!((c.corrections[0] - 0.1).abs() < 1e-12 && (c.corrections[1] - 0.05).abs() < 1e-12);
-        assert_eq!(c.weight_decay, 0.0);
-        assert_eq!(constants(&hyper, true, 1.0).weight_decay, 0.1);
+        let decays = |hyper: &Hyper| {
+            [Role::Matrix, Role::Embedding, Role::Norm].map(|role| constants(hyper, role, 1.0).weight_decay)
+        };
+        assert_eq!(decays(&hyper), [0.1, 0.1, 0.0]);
+        let as_in_olmo_2 = Hyper { decay_embeddings: false, decay_norms: true, ..hyper };
+        assert_eq!(decays(&as_in_olmo_2), [0.1, 0.0, 0.1]);
     }
 }

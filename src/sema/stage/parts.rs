@@ -90,8 +90,15 @@ impl<'p> Checker<'p> {
         ground: Option<Optimizer>,
         inherited: &mut Vec<&'static str>,
     ) -> Option<Optimizer> {
-        let default =
-            Optimizer { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip: Some(1.0), z_loss: None };
+        let default = Optimizer {
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.1,
+            decay_embeddings: true,
+            decay_norms: false,
+            clip: Some(1.0),
+            z_loss: None,
+        };
         let mut optimizer = match self.field(fields, "optimizer", scope) {
             Some(value) => {
                 let call = match &value.kind {
@@ -122,6 +129,12 @@ impl<'p> Checker<'p> {
                 }
                 if let Some(v) = call.arg("weight_decay").cloned() {
                     o.weight_decay = self.non_negative(&v, "weight_decay")?;
+                }
+                if let Some(v) = call.arg("decay_embeddings").cloned() {
+                    o.decay_embeddings = self.yes_no(&v, "decay_embeddings")?;
+                }
+                if let Some(v) = call.arg("decay_norms").cloned() {
+                    o.decay_norms = self.yes_no(&v, "decay_norms")?;
                 }
                 if let Some(v) = call.arg("clip").cloned() {
                     o.clip = Some(self.positive(&v, "clip")?);

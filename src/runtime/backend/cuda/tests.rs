@@ -95,6 +95,8 @@ fn train(engine: &mut dyn Engine, steps: RangeInclusive<u32>) -> Vec<StepReport>
                 betas: [0.9, 0.95],
                 eps: 1e-8,
                 weight_decay: 0.1,
+                decay_embeddings: true,
+                decay_norms: false,
                 clip: Some(1.0),
                 z_loss: Some(1e-4),
                 optimizer_step: u64::from(step),
