@@ -309,6 +309,11 @@ fn settings_of_megatron_give_the_learning_rates_of_the_plan() {
             .filter_map(|line| line.trim().split_once(": "))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
+        // YAML takes a number with an exponent and no point for a string.
+        for key in ["lr", "min_lr", "adam_eps", "start_weight_decay", "end_weight_decay"] {
+            let value = &settings[key];
+            assert!(value.bytes().all(|b| b.is_ascii_digit() || b == b'.'), "{key}: {value}");
+        }
         let csv = midc(dir.path(), &["plan", "run.curriculum", "--csv", "--points", "5000"]);
         let csv = String::from_utf8(csv.stdout).unwrap();
         let mut steps = 0;
@@ -354,6 +359,20 @@ fn what_the_written_engines_would_do_otherwise_is_refused() {
             "has no checkpoint at a step",
         ),
         ("torchtitan", "1e-3 then linear(to: 0)", "abf(theta: 200_000)", half, "has no checkpoint at a step"),
+        (
+            "megatron-bridge",
+            "1e-3 then linear(to: 0)",
+            "abf(theta: 200_000)",
+            "optimizer = adamw(decay_embeddings: no)",
+            "has no embedding without weight decay",
+        ),
+        (
+            "megatron-bridge",
+            "1e-3 then linear(to: 0)",
+            "abf(theta: 200_000)",
+            "optimizer = adamw(decay_norms: yes)",
+            "has no weight decay of norms",
+        ),
     ] {
         let file = MEGATRON.replace("LR", lr).replace("ROPE", rope).replace("MORE", more);
         let dir = workplace(&file);
@@ -383,4 +402,12 @@ fn what_the_written_engines_would_do_otherwise_is_refused() {
     let dir = workplace(&file);
     let (done, text) = emit(dir.path(), "torchtitan", &["-A", "optimizer_reset_without_warmup"]);
     assert!(done, "{text}");
+    let stages = std::fs::read_to_string(dir.path().join("out/midc_stages.py")).unwrap();
+    assert!(stages.contains("spared=[\"norm\"],"), "{stages}");
+    let file = file.replace(half, "optimizer = adamw(decay_embeddings: no, decay_norms: yes)");
+    let dir = workplace(&file);
+    let (done, text) = emit(dir.path(), "torchtitan", &["-A", "optimizer_reset_without_warmup"]);
+    assert!(done, "{text}");
+    let stages = std::fs::read_to_string(dir.path().join("out/midc_stages.py")).unwrap();
+    assert!(stages.contains("spared=[\"tok_embeddings\"],"), "{stages}");
 }

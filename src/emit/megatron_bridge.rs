@@ -1,5 +1,5 @@
-//! Launches for NVIDIA Megatron-Bridge, written from its settings and never run: one file of overrides
-//! per stage. Megatron draws from its own indexed data by weights, so the order of rows is its own.
+//! Launches for NVIDIA Megatron-Bridge 0.6.2, whose settings they were held to, and never run: one file of
+//! overrides per stage. Megatron draws from its own indexed data by weights, so the order of rows is its own.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ pub(super) fn files(plan: &Plan, base: &str) -> Vec<File> {
         .map(|s| File::new(format!("stages/{}.yaml", file_name(&s.name)), overrides(plan, s)))
         .collect();
     files.push(File::new("train.py", include_str!("megatron_bridge_train.py")));
-    files.push(File::new("requirements.txt", "megatron-bridge\n"));
+    files.push(File::new("requirements.txt", "megatron-bridge==0.6.2\n"));
     files.push(run_sh(plan, base));
     files
 }
@@ -69,14 +69,15 @@ pub(super) fn schedule(stage: &StagePlan) -> Option<Vec<(&'static str, String)>>
     Some(out)
 }
 
+/// Without an exponent: YAML takes `1e-5` for a string.
 fn number(value: f64) -> String {
-    format!("{value:e}")
+    value.to_string()
 }
 
 fn overrides(plan: &Plan, stage: &StagePlan) -> String {
     let Some(phase) = stage.phases.first() else { return String::new() };
     let mut out = String::from(
-        "# Overrides for Megatron-Bridge. Written from its settings and never run: read before use.\n",
+        "# Overrides for Megatron-Bridge 0.6.2. Written from its settings and never run: read before use.\n",
     );
     let optimizer = &stage.optimizer;
     let schedule = schedule(stage).unwrap_or_default();
@@ -104,17 +105,19 @@ fn overrides(plan: &Plan, stage: &StagePlan) -> String {
     );
     let _ = writeln!(
         out,
-        "optimizer:\n  adam_beta1: {}\n  adam_beta2: {}\n  adam_eps: {:e}\n  weight_decay: {}\n  clip_grad: {}",
+        "optimizer:\n  adam_beta1: {}\n  adam_beta2: {}\n  adam_eps: {}\n  weight_decay: {}\n  clip_grad: {}",
         optimizer.betas[0],
         optimizer.betas[1],
-        optimizer.eps,
+        number(optimizer.eps),
         optimizer.weight_decay,
         optimizer.clip.unwrap_or(0.0)
     );
     for (key, value) in rates {
         let _ = writeln!(out, "  {key}: {value}");
     }
-    out.push_str("scheduler:\n");
+    // The scheduler sets the weight decay of every step, from its own constants.
+    let decay = optimizer.weight_decay;
+    let _ = writeln!(out, "scheduler:\n  start_weight_decay: {decay}\n  end_weight_decay: {decay}");
     for (key, value) in scheduler {
         let _ = writeln!(out, "  {key}: {value}");
     }
@@ -183,7 +186,7 @@ fn run_sh(plan: &Plan, base: &str) -> File {
         "#!/usr/bin/env bash\n\
          # Runs `{}` stage by stage with Megatron-Bridge. Never run: read before use.\n\
          # HF is the model's Hugging Face directory or name, DATA the directory of SOURCE_text_document.bin and .idx\n\
-         # (Megatron's own tools/preprocess_data.py makes them).\n\
+         # (Megatron's own tools/preprocess_data.py makes them), MICRO_BATCH the rows a GPU takes at once.\n\
          set -euo pipefail\n\
          export BASE=${{BASE:-{}}}\n\
          : \"${{HF:?}}\" \"${{DATA:?}}\"\n\

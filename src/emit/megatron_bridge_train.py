@@ -1,6 +1,6 @@
-"""One stage of a curriculum on Megatron-Bridge: its overrides over the recipe of a Hugging Face model.
+"""One stage of a curriculum on Megatron-Bridge 0.6: its overrides over settings for a Hugging Face model.
 
-Written from Megatron-Bridge's interfaces and never run: read before use.
+Its names were held to the package's; never run: read before use.
 """
 
 import os
@@ -8,7 +8,17 @@ import sys
 
 import yaml
 from megatron.bridge import AutoBridge
-from megatron.bridge.training.config import ConfigContainer
+from megatron.bridge.training.config import (
+    CheckpointConfig,
+    ConfigContainer,
+    DistributedDataParallelConfig,
+    GPTDatasetConfig,
+    LoggerConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
 from megatron.bridge.training.gpt_step import forward_step
 from megatron.bridge.training.pretrain import pretrain
 
@@ -23,12 +33,36 @@ def apply(target, values):
             raise SystemExit(f"Megatron-Bridge has no setting `{key}` in {type(target).__name__}")
 
 
+def configuration(overrides):
+    model = os.environ["HF"]
+    config = ConfigContainer(
+        model=AutoBridge.from_hf_pretrained(model).to_megatron_provider(load_weights=False),
+        train=TrainingConfig(micro_batch_size=int(os.environ.get("MICRO_BATCH", "1"))),
+        optimizer=OptimizerConfig(optimizer="adam", use_distributed_optimizer=True),
+        scheduler=SchedulerConfig(),
+        ddp=DistributedDataParallelConfig(use_distributed_optimizer=True),
+        dataset=GPTDatasetConfig(
+            seq_length=overrides["dataset"]["seq_length"],
+            random_seed=overrides["dataset"]["random_seed"],
+            reset_position_ids=False,
+            reset_attention_mask=False,
+            eod_mask_loss=False,
+            split="1,0,0",
+            dataloader_type="single",
+        ),
+        logger=LoggerConfig(log_interval=1),
+        tokenizer=TokenizerConfig(tokenizer_type="HuggingFaceTokenizer", tokenizer_model=model),
+        checkpoint=CheckpointConfig(ckpt_format="torch_dist"),
+        mixed_precision="bf16_mixed",
+    )
+    apply(config, overrides)
+    return config
+
+
 def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         overrides = yaml.safe_load(os.path.expandvars(file.read()))
-    config = ConfigContainer(model=AutoBridge.from_hf_pretrained(os.environ["HF"]).get_model_config())
-    apply(config, overrides)
-    pretrain(config=config, forward_step_func=forward_step)
+    pretrain(config=configuration(overrides), forward_step_func=forward_step)
 
 
 if __name__ == "__main__":

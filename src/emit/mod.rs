@@ -65,7 +65,7 @@ impl Engine {
                  FlexAttention; GPUs are not checked"
             }
             Self::MegatronBridge => {
-                "written from the settings of Megatron-Bridge and never run: read the files before you use them"
+                "written from the settings of Megatron-Bridge 0.6.2 and never run: read the files before you use them"
             }
         }
     }
