@@ -2,11 +2,12 @@
 
 usage: emit_engines.py MIDC ENGINE PYTHON_OF_ENGINE [WORK]      (see tests/emit_engines.sh)
 
-The curriculum has a mixture that moves, a fan-out of two data orders, YaRN, a learning rate of several
-shapes and a soup, and for transformers attention within documents and dialogues; all start from the same random OLMo 2 weights. Two processes train over gloo. `midc
-verify` must find nothing wrong with the logs and exports, and must find each of several mistakes put in on
-purpose. Losses are those of `midc exec` within 1e-3 at every step, in f32. Then the same under
-`midc exec --engine`, killed and stopped on the way, and under `slurm.sbatch`.
+The curriculum has a mixture that moves, a fan-out of two data orders that decay other weights than the stage before
+them, YaRN, a learning rate of several shapes and a soup, and for transformers attention within documents and
+dialogues; all start from the same random OLMo 2 weights. Two processes train over gloo. `midc verify` must find
+nothing wrong with the logs and exports, and must find each of several mistakes put in on purpose. Losses are those of
+`midc exec` within 1e-3 at every step, in f32. Then the same under `midc exec --engine`, killed and stopped on the way,
+and under `slurm.sbatch`.
 """
 
 import glob
@@ -58,6 +59,7 @@ stage long[order in [11, 12]] {
   rope      = yarn(factor: 2, original: 128)
   lr        = inherit then exp(to: 1e-4, over: 8 steps) then linear(to: 0)
   data_seed = order
+  optimizer = adamw(betas: [0.9, 0.95], eps: 1e-8, weight_decay: 2, decay_embeddings: no, decay_norms: yes)
   precision = f32
 }
 

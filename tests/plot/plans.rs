@@ -72,6 +72,8 @@ pub(crate) fn stage(name: &str, from: &str, tokens: u64, lr: Curve, mix: &[(&str
             betas: [0.9, 0.95],
             eps: 1e-8,
             weight_decay: 0.1,
+            decay_embeddings: true,
+            decay_norms: false,
             clip: Some(1.0),
             z_loss: None,
         },
