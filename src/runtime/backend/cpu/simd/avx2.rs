@@ -8,7 +8,7 @@ use half::bf16;
 
 use super::attention::{KEYS, Scores, Sum};
 use super::element::{Element, Stored};
-use super::pack::{AHEAD, Place, SliceStep, odd_lines};
+use super::pack::{AHEAD, SliceStep, odd_lines};
 use super::powers::{FULL, LEAST};
 use super::tile::{Panel, Tile, Write};
 use super::{PANEL, Step};
@@ -250,28 +250,14 @@ impl Element for Avx2 {
         unsafe { <f32 as Stored<Avx2>>::pack_rows(from.cast(), ld, k, columns, to) }
     }
 
-    unsafe fn pack_weight_rows(
-        w: *const f32,
-        ld: usize,
-        place: Place,
-        k: usize,
-        columns: usize,
-        to: &mut [Step],
-    ) {
+    unsafe fn pack_weight_rows(from: *const f32, ld: usize, k: usize, columns: usize, to: &mut [Step]) {
         // SAFETY: as above.
-        unsafe { <f32 as Stored<Avx2>>::pack_rows(place.of(w, ld), ld, k, columns, to) }
+        unsafe { <f32 as Stored<Avx2>>::pack_rows(from, ld, k, columns, to) }
     }
 
-    unsafe fn pack_weight_columns(
-        w: *const f32,
-        ld: usize,
-        place: Place,
-        k: usize,
-        columns: usize,
-        to: &mut [Step],
-    ) {
+    unsafe fn pack_weight_columns(from: *const f32, ld: usize, k: usize, columns: usize, to: &mut [Step]) {
         // SAFETY: as above.
-        unsafe { <f32 as Stored<Avx2>>::pack_columns(place.of(w, ld), ld, k, columns, to) }
+        unsafe { <f32 as Stored<Avx2>>::pack_columns(from, ld, k, columns, to) }
     }
 
     #[target_feature(enable = "avx2,fma")]

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use super::Step;
 use super::attention::{Scores, Sum};
-use super::pack::{Place, SliceStep};
+use super::pack::SliceStep;
 use super::tile::{Panel, Tile, Write};
 use crate::runtime::backend::cpu::linear::Part;
 
@@ -30,25 +30,10 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
 
     /// [`Stored::pack_rows`] of values that need no conversion.
     unsafe fn pack_rows(from: *const Self, ld: usize, k: usize, columns: usize, to: &mut [Step]);
-    /// [`Stored::pack_rows`] of the weights `w`, rows of `ld` values, from `place` on, rounded to what is
-    /// multiplied: the same value at the same place always alike.
-    unsafe fn pack_weight_rows(
-        w: *const f32,
-        ld: usize,
-        place: Place,
-        k: usize,
-        columns: usize,
-        to: &mut [Step],
-    );
-    /// [`Stored::pack_columns`] of weights, as [`pack_weight_rows`](Element::pack_weight_rows) rounds them.
-    unsafe fn pack_weight_columns(
-        w: *const f32,
-        ld: usize,
-        place: Place,
-        k: usize,
-        columns: usize,
-        to: &mut [Step],
-    );
+    /// [`Stored::pack_rows`] of weights, rounded to what is multiplied.
+    unsafe fn pack_weight_rows(from: *const f32, ld: usize, k: usize, columns: usize, to: &mut [Step]);
+    /// [`Stored::pack_columns`] of weights, rounded to what is multiplied.
+    unsafe fn pack_weight_columns(from: *const f32, ld: usize, k: usize, columns: usize, to: &mut [Step]);
 
     /// Weights of a tile's scores over `n` keys, added to its `sums`; one row of `rows`, `d` values, for each.
     /// Scores and weights are rows of [`KEYS`](super::attention::KEYS), weights zero from `n` to the end of a

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::element::{Element, Stored};
-use super::pack::{Place, SliceStep, panels, steps};
+use super::pack::{SliceStep, panels, steps};
 use super::tile::{Panel, Tile, Write};
 use super::{PANEL, Shared, Step, Workspace, room};
 use crate::runtime::backend::cpu::linear::Shape;
@@ -59,8 +59,8 @@ pub(crate) fn linear<E: Element, S: Stored<E>>(
         // SAFETY: the features are the caller's promise (`Backend` construction checks them); the
         // panel's rows of `w` are within it by the assertion.
         unsafe {
-            let place = Place { row: p * PANEL, column: start };
-            E::pack_weight_columns(w.as_ptr(), inputs, place, count, n, panel)
+            let from = w.as_ptr().add(p * PANEL * inputs + start);
+            E::pack_weight_columns(from, inputs, count, n, panel)
         }
     });
 }
@@ -82,8 +82,8 @@ pub(crate) fn linear_input_grad<E: Element, S: Stored<E>>(
         let count = (outputs - start).min(panel.len() * E::GROUP);
         // SAFETY: as in `linear`.
         unsafe {
-            let place = Place { row: start, column: p * PANEL };
-            E::pack_weight_rows(w.as_ptr(), inputs, place, count, n, panel)
+            let from = w.as_ptr().add(start * inputs + p * PANEL);
+            E::pack_weight_rows(from, inputs, count, n, panel)
         }
     });
 }

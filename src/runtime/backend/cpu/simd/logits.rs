@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::element::{Element, Stored};
 use super::gemm::{Blocks, PACKED_STEPS, blocks_of};
-use super::pack::{Place, panels, steps};
+use super::pack::{panels, steps};
 use super::tile::{Panel, ROWS, Tile, Write};
 use super::{PANEL, Shared, Workspace, room};
 use crate::runtime::backend::cpu::linear::{BLOCK, Exponentials, Shape};
@@ -44,8 +44,8 @@ pub(crate) fn exponentials<E: Element, S: Stored<E>>(
             let column = (from + p) * PANEL;
             // SAFETY: the features are the caller's promise; the rows of `w` are within it.
             unsafe {
-                let (place, n) = (Place { row: column, column: 0 }, (outputs - column).min(PANEL));
-                E::pack_weight_columns(w.as_ptr(), inputs, place, inputs, n, panel);
+                let rows = w.as_ptr().add(column * inputs);
+                E::pack_weight_columns(rows, inputs, inputs, (outputs - column).min(PANEL), panel);
             }
         });
         let b = &*b;

@@ -20,29 +20,6 @@ pub(super) fn panels(n: usize) -> usize {
 /// Steps of a slice of `ROWS` columns, four bytes for each.
 pub(super) type SliceStep = [u32; ROWS];
 
-/// Row and column of a value in the matrix of its layer.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Place {
-    pub(crate) row: usize,
-    pub(crate) column: usize,
-}
-
-impl Place {
-    /// The value here of the matrix `w`, rows of `ld` values.
-    ///
-    /// # Safety
-    /// There is one.
-    pub(super) unsafe fn of(self, w: *const f32, ld: usize) -> *const f32 {
-        // SAFETY: by the caller.
-        unsafe { w.add(self.row * ld + self.column) }
-    }
-
-    /// So many rows further down and columns to the right.
-    pub(super) fn beyond(self, rows: usize, columns: usize) -> Place {
-        Place { row: self.row + rows, column: self.column + columns }
-    }
-}
-
 /// How many rows ahead of the one that is packed the processor is told of: they lie too far apart for it to
 /// see them coming.
 pub(super) const AHEAD: usize = 16;

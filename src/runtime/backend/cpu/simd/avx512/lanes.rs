@@ -7,7 +7,7 @@ use half::bf16;
 
 #[cfg(test)]
 use super::super::has_bf16;
-use super::super::pack::{Place, odd_lines};
+use super::super::pack::odd_lines;
 use super::super::powers::{FULL, SHORT};
 use super::super::tile::{Panel, Tile, Write};
 use super::super::{PANEL, Step};
@@ -38,8 +38,12 @@ pub(crate) trait Lanes: Register<Self> + 'static {
         first: __m512,
         second: __m512,
     );
+    /// Sixteen f32 rounded, one to a lane.
+    unsafe fn lanes_of(value: __m512) -> __m512i;
     /// One step of sixteen columns from the lanes of `GROUP` consecutive rows.
     unsafe fn step(first: __m512i, second: __m512i) -> __m512i;
+    /// Sixteen steps from `count ≤ 16·GROUP` consecutive f32, rounded.
+    unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i;
     /// 2^x for x ≤ 100, as exactly as the type can tell; 0 outside `mask`.
     unsafe fn exp2(x: __m512, mask: __mmask16) -> __m512;
     /// `micro::row` of this type.
@@ -224,8 +228,21 @@ impl Lanes for f32 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn lanes_of(value: __m512) -> __m512i {
+        _mm512_castps_si512(value)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn step(first: __m512i, _second: __m512i) -> __m512i {
         first
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i {
+        // SAFETY: by the caller.
+        _mm512_castps_si512(unsafe { _mm512_maskz_loadu_ps(first(count), from) })
     }
 
     #[inline]
@@ -287,8 +304,26 @@ impl Lanes for bf16 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn lanes_of(value: __m512) -> __m512i {
+        // SAFETY: the caller vouches for `has_bf16`.
+        _mm512_cvtepu16_epi32(unsafe { round(value) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn step(first: __m512i, second: __m512i) -> __m512i {
         _mm512_or_si512(first, _mm512_slli_epi32::<16>(second))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_steps_of(from: *const f32, count: usize) -> __m512i {
+        // SAFETY: by the caller; a masked load does not touch what the mask leaves out.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(first(count), from);
+            let high = _mm512_maskz_loadu_ps(first(count.saturating_sub(16)), from.wrapping_add(16));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(round(low)), round(high))
+        }
     }
 
     #[inline]
@@ -374,7 +409,7 @@ impl Register<bf16> for bf16 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn load(from: *const bf16, mask: __mmask16) -> __m512 {
         // SAFETY: by the caller.
-        let lanes = unsafe { <bf16 as PackAs<bf16>>::lanes(from, Place::default(), mask) };
+        let lanes = unsafe { <bf16 as PackAs<bf16>>::lanes(from, mask) };
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(lanes))
     }
 

@@ -13,7 +13,7 @@ use self::lanes::{Lanes, Register, first};
 use self::pack::Weight;
 use super::attention::{KEYS, Scores, Sum};
 use super::element::{Element, Stored};
-use super::pack::{Place, SliceStep};
+use super::pack::SliceStep;
 use super::powers::FULL;
 use super::tile::{Panel, ROWS, Tile, Write};
 use super::{PANEL, Step};
@@ -40,31 +40,17 @@ impl<E: Lanes> Element for E {
 
     unsafe fn pack_rows(from: *const E, ld: usize, k: usize, columns: usize, to: &mut [Step]) {
         // SAFETY: as above.
-        unsafe { pack::rows::<E, E>(from, ld, Place::default(), k, columns, to) }
+        unsafe { pack::rows::<E, E>(from, ld, k, columns, to) }
     }
 
-    unsafe fn pack_weight_rows(
-        w: *const f32,
-        ld: usize,
-        place: Place,
-        k: usize,
-        columns: usize,
-        to: &mut [Step],
-    ) {
+    unsafe fn pack_weight_rows(from: *const f32, ld: usize, k: usize, columns: usize, to: &mut [Step]) {
         // SAFETY: as above.
-        unsafe { pack::rows::<E, Weight>(place.of(w, ld).cast(), ld, place, k, columns, to) }
+        unsafe { pack::rows::<E, Weight>(from.cast(), ld, k, columns, to) }
     }
 
-    unsafe fn pack_weight_columns(
-        w: *const f32,
-        ld: usize,
-        place: Place,
-        k: usize,
-        columns: usize,
-        to: &mut [Step],
-    ) {
+    unsafe fn pack_weight_columns(from: *const f32, ld: usize, k: usize, columns: usize, to: &mut [Step]) {
         // SAFETY: as above.
-        unsafe { pack::columns::<E, Weight>(place.of(w, ld).cast(), ld, place, k, columns, to) }
+        unsafe { pack::columns::<E, Weight>(from.cast(), ld, k, columns, to) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
@@ -162,12 +148,12 @@ impl<E: Lanes, S: Register<E>> Stored<E> for S {
 
     unsafe fn pack_rows(from: *const S, ld: usize, k: usize, columns: usize, to: &mut [Step]) {
         // SAFETY: by the caller, here and below.
-        unsafe { pack::rows::<E, S>(from, ld, Place::default(), k, columns, to) }
+        unsafe { pack::rows::<E, S>(from, ld, k, columns, to) }
     }
 
     unsafe fn pack_columns(from: *const S, ld: usize, k: usize, columns: usize, to: &mut [Step]) {
         // SAFETY: as above.
-        unsafe { pack::columns::<E, S>(from, ld, Place::default(), k, columns, to) }
+        unsafe { pack::columns::<E, S>(from, ld, k, columns, to) }
     }
 
     unsafe fn pack_slices(
