@@ -19,10 +19,7 @@ import sys
 import tempfile
 import time
 
-from emit_engines import processes_of
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-results = {"passed": 0, "failed": 0}
+from emit_engines import ROOT, check, processes_of, results
 
 CURRICULUM = """
 model base {
@@ -172,11 +169,6 @@ sys.meta_path.insert(0, Hook())
 '''
 
 
-def check(name, holds, detail=""):
-    results["passed" if holds else "failed"] += 1
-    print(f"{'ok    ' if holds else 'FAILED'} torchtitan: {name} {detail}", flush=True)
-
-
 def start(launch, work, python, log):
     environment = {
         **os.environ,
@@ -238,7 +230,7 @@ def main():
                 ours.setdefault(record["stage"], []).append(record)
 
         code, text = train(launch, work, python)
-        check("two stages train", code == 0)
+        check("torchtitan: two stages train", code == 0)
         if code != 0:
             print(text[-8000:])
             return 1
@@ -247,7 +239,7 @@ def main():
             same = [r["step"] + 1 for r in records] == [step for step, _ in theirs]
             worst = max(abs(r["loss"] - loss) for r, (_, loss) in zip(records, theirs))
             ends = f"{records[0]['loss']:.3f} to {records[-1]['loss']:.3f}"
-            check(f"losses of `{name}` are those of midc exec", same and worst < 1e-3, f"worst {worst:.1e} over {len(theirs)} steps, {ends}")
+            check(f"torchtitan: losses of `{name}` are those of midc exec", same and worst < 1e-3, f"worst {worst:.1e} over {len(theirs)} steps, {ends}")
 
         # Killed behind its first periodic checkpoint, the launch goes on with the rows, rates and moments it had.
         shutil.rmtree(os.path.join(launch, "out"))
@@ -262,14 +254,14 @@ def main():
         for pid in processes_of(launch):
             os.kill(pid, signal.SIGKILL)
         ended = os.path.exists(os.path.join(launch, "out", "main", "checkpoints", "step-16"))
-        check("killed in the middle of a stage", os.path.exists(reached) and not ended)
+        check("torchtitan: killed in the middle of a stage", os.path.exists(reached) and not ended)
         code, text = train(launch, work, python)
         after = steps_of(text)
         rest = before[0][-len(after[0]) :]
         same = [step for step, _ in rest] == [step for step, _ in after[0]] and after[0][0][0] > 6
         worst = max(abs(a - b) for (_, a), (_, b) in zip(rest, after[0]))
-        check("the same command goes on with the same steps", code == 0 and same and worst < 1e-4, f"from step {after[0][0][0]}, within {worst:.1e}")
-        check("and the next stage is the same", after[1] == before[1])
+        check("torchtitan: the same command goes on with the same steps", code == 0 and same and worst < 1e-4, f"from step {after[0][0][0]}, within {worst:.1e}")
+        check("torchtitan: and the next stage is the same", after[1] == before[1])
     print(f"{results['passed']} passed, {results['failed']} failed")
     return int(results["failed"] > 0)
 
