@@ -120,8 +120,7 @@ class Case:
     def prepare(self):
         if not os.path.exists(self.file):
             os.makedirs(self.work, exist_ok=True)
-            os.symlink(os.path.join(ROOT, "examples", "data"), os.path.join(self.work, "data"))
-            subprocess.run([self.python, "-c", MAKE_START, os.path.join(self.work, "start"), os.path.join(ROOT, "examples", "data")], check=True)
+            make_start(self.python, self.work, model_type="olmo2", intermediate_size=128, num_key_value_heads=4, rms_norm_eps=1e-6)
         with open(self.file, "w") as out:
             out.write(CURRICULUM + (ASIDE if self.engine == "transformers" else ""))
 
@@ -147,18 +146,24 @@ class Case:
 
 
 MAKE_START = """
-import shutil, sys
+import json, shutil, sys
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 torch.manual_seed(0)
-config = AutoConfig.for_model("olmo2", hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=4, vocab_size=4096, max_position_embeddings=128, initializer_range=0.05, rms_norm_eps=1e-6,
-    pad_token_id=None, bos_token_id=None, eos_token_id=0, tie_word_embeddings=False,
-    rope_parameters={"rope_type": "default", "rope_theta": 10000.0})
+config = AutoConfig.for_model(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=4096,
+    max_position_embeddings=128, initializer_range=0.05, pad_token_id=None, bos_token_id=None, eos_token_id=0,
+    tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, **json.loads(sys.argv[3]))
 AutoModelForCausalLM.from_config(config).save_pretrained(sys.argv[1])
 for name in ("tokenizer.json", "tokenizer_config.json"):
     shutil.copy(f"{sys.argv[2]}/{name}", sys.argv[1])
 """
+
+
+def make_start(python, work, **architecture):
+    """A small model with random weights in `start`, and the examples' texts in `data`."""
+    data = os.path.join(ROOT, "examples", "data")
+    os.symlink(data, os.path.join(work, "data"))
+    subprocess.run([python, "-c", MAKE_START, os.path.join(work, "start"), data, json.dumps(architecture)], check=True)
 
 
 def negative(case, name, path, edit):

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from emit_engines import ROOT, check, processes_of, results
+from emit_engines import check, make_start, processes_of, results
 
 CURRICULUM = """
 model base {
@@ -60,20 +60,6 @@ stage long {
 """
 # Lints about a run this small, and what torchtitan has by agreement only.
 QUIET = ["-A", "anneal_too_short", "-A", "decay_too_short", "-A", "target_drops"]
-
-MAKE_START = """
-import shutil, sys
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-torch.manual_seed(0)
-config = AutoConfig.for_model("llama", hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, vocab_size=4096, max_position_embeddings=128, initializer_range=0.05, rms_norm_eps=1e-5,
-    pad_token_id=None, bos_token_id=None, eos_token_id=0, tie_word_embeddings=False,
-    rope_parameters={"rope_type": "default", "rope_theta": 10000.0})
-AutoModelForCausalLM.from_config(config).save_pretrained(sys.argv[1])
-for name in ("tokenizer.json", "tokenizer_config.json"):
-    shutil.copy(f"{sys.argv[2]}/{name}", sys.argv[1])
-"""
 
 # Found by Python when it starts, in torchrun and its workers.
 SITE = '''
@@ -185,7 +171,7 @@ def start(launch, work, python, log):
 
 
 def train(launch, work, python):
-    """Loss and learning rates of every step, by stage, and how it ended."""
+    """How the launch ended, and what it printed."""
     path = os.path.join(work, "torchtitan.log")
     with open(path, "w") as log:
         code = start(launch, work, python, log).wait()
@@ -216,10 +202,8 @@ def main():
         file, launch, run = (os.path.join(work, name) for name in ("run.curriculum", "launch", "run"))
         with open(file, "w") as out:
             out.write(CURRICULUM)
-        if not os.path.exists(os.path.join(work, "data")):
-            os.symlink(os.path.join(ROOT, "examples", "data"), os.path.join(work, "data"))
         if not os.path.exists(os.path.join(work, "start")):
-            subprocess.run([python, "-c", MAKE_START, os.path.join(work, "start"), os.path.join(ROOT, "examples", "data")], check=True)
+            make_start(python, work, model_type="llama", intermediate_size=256, num_key_value_heads=2, rms_norm_eps=1e-5)
         for folder in (launch, run):
             shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([midc, "emit", "torchtitan", file, "-o", launch, "--data", "--quiet", *QUIET], check=True)
