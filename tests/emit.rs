@@ -373,6 +373,14 @@ fn what_the_written_engines_would_do_otherwise_is_refused() {
             "optimizer = adamw(decay_norms: yes)",
             "has no weight decay of norms",
         ),
+        (
+            "megatron-bridge",
+            "1e-3 then linear(to: 0)",
+            "abf(theta: 200_000)",
+            "optimizer = muon()",
+            "has no Muon",
+        ),
+        ("torchtitan", "1e-3 then linear(to: 0)", "abf(theta: 200_000)", "optimizer = muon()", "has no Muon"),
     ] {
         let file = MEGATRON.replace("LR", lr).replace("ROPE", rope).replace("MORE", more);
         let dir = workplace(&file);

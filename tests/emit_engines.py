@@ -3,8 +3,8 @@
 usage: emit_engines.py MIDC ENGINE PYTHON_OF_ENGINE [WORK]      (see tests/emit_engines.sh)
 
 The curriculum has a mixture that moves, a fan-out of two data orders that decay other weights than the stage before
-them, YaRN, a learning rate of several shapes and a soup, and for transformers attention within documents and
-dialogues; all start from the same random OLMo 2 weights. Two processes train over gloo. `midc verify` must find
+them, YaRN, a learning rate of several shapes and a soup, and for transformers attention within documents,
+dialogues and Muon; all start from the same random OLMo 2 weights. Two processes train over gloo. `midc verify` must find
 nothing wrong with the logs and exports, and must find each of several mistakes put in on purpose. Losses are those of
 `midc exec` within 1e-3 at every step, in f32. Then the same under `midc exec --engine`, killed and stopped on the way,
 and under `slurm.sbatch`.
@@ -91,8 +91,23 @@ stage aside {
   precision = f32
 }
 
+stage moved {
+  from       = base
+  steps      = 10
+  context    = 128
+  batch      = 8 seqs
+  mix        = fine
+  lr         = 3e-3 then linear(to: 0)
+  data_seed  = 5
+  optimizer  = muon(update_rms: 0.25, weight_decay: 0.5)
+  precision  = f32
+  save_every = 4 steps
+}
+
 mix dialogues { prose = 40%, qa = rest }
 """
+# PyTorch makes the products of Muon in bf16 whatever the precision of the rest.
+WITHIN = {"moved": 1e-2}
 # Lints about a run this small.
 QUIET = ["-A", "anneal_too_short", "-A", "lr_jump", "-A", "decay_too_short", "-A", "optimizer_reset_without_warmup"]
 
@@ -242,13 +257,14 @@ def keep_stages(case, *stages):
 
 def sharded(case):
     """The same losses under FSDP as under DDP."""
-    before = [row["loss"] for row in case.logs("aside")]
+    before = {stage: [row["loss"] for row in case.logs(stage)] for stage in ("aside", "moved")}
     for folder in ("out", "logs"):
         shutil.rmtree(os.path.join(case.launch, folder))
-    keep_stages(case, "aside")
+    keep_stages(case, *before)
     check(f"{case.engine}: two processes train with FSDP", case.train(PARALLEL="fsdp") == 0)
-    worst = max(abs(a - row["loss"]) for a, row in zip(before, case.logs("aside")))
-    check(f"{case.engine}: to the same losses", worst < 1e-5, f"within {worst:.1e}")
+    for stage, losses in before.items():
+        worst = max(abs(a - row["loss"]) for a, row in zip(losses, case.logs(stage)))
+        check(f"{case.engine}: to the same losses in `{stage}`", worst < WITHIN.get(stage, 1e-5), f"within {worst:.1e}")
 
 
 def trained_wrong(case):
@@ -299,7 +315,7 @@ def compare(case):
         same_length = len(theirs) == len(ours[stage])
         worst = max(abs(a["loss"] - b["loss"]) for a, b in zip(ours[stage], theirs))
         fell = ours[stage][0]["loss"], theirs[-1]["loss"]
-        check(f"{case.engine}: losses of `{stage}` are those of midc exec", same_length and worst < 1e-3, f"worst {worst:.1e} over {len(theirs)} steps, {fell[0]:.3f} to {fell[1]:.3f}")
+        check(f"{case.engine}: losses of `{stage}` are those of midc exec", same_length and worst < WITHIN.get(stage, 1e-3), f"worst {worst:.1e} over {len(theirs)} steps, {fell[0]:.3f} to {fell[1]:.3f}")
         rates = max(abs(a["lr"] - b["lr"]) for a, b in zip(ours[stage], theirs))
         check(f"{case.engine}: learning rates of `{stage}` are those of midc exec", rates == 0.0)
 

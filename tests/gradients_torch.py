@@ -5,7 +5,8 @@ usage: gradients_torch.py PATH_OF_MIDC     (see tests/gradients.sh)
 For every architecture, head grouping, mask and RoPE method, on a small model with the same weights:
 1. loss and the gradient of every tensor equal PyTorch's in f64, for midc's f64 reference, its f32
    backend and (more loosely) its bf16 backend;
-2. fifty AdamW steps with clipping and weight decay track PyTorch's loss within 1e-3 relative.
+2. fifty steps of AdamW, or of Muon for the matrices within layers, with clipping and weight decay track
+   PyTorch's loss within 1e-3 relative, PyTorch's Muon with its products in f32 instead of bf16.
 """
 
 import json
@@ -107,6 +108,7 @@ def midc(directory, engine, case, architecture, model, rotary, batch, weights, s
             targets=targets.flatten().tolist(), attend_from=start.flatten().tolist(),
             positions=positions.flatten().tolist(),
             weights=[dict(name=n, shape=list(weights[n].shape)) for n in names], steps=steps, lr=1e-3,
+            muon=bool(case.get("muon")),
         ), f)
     np.concatenate([weights[n].numpy().ravel() for n in names]).astype("<f4").tofile(
         os.path.join(directory, "weights.f32"))
@@ -122,19 +124,38 @@ def midc(directory, engine, case, architecture, model, rotary, batch, weights, s
     return result, gradients
 
 
-def train(model, batch, steps):
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    norms = [p for p in model.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [dict(params=decayed, weight_decay=0.1), dict(params=norms, weight_decay=0.0)],
-        lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+def orthogonal(matrix, coefficients, steps, eps):
+    """In the place of PyTorch's own, which is in bf16."""
+    a, b, c = coefficients
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+torch.optim._muon._zeropower_via_newtonschulz = orthogonal
+
+
+def train(model, batch, steps, muon):
+    matrices = {n for n, p in model.named_parameters() if p.ndim > 1}
+    moved = {n for n in matrices if muon and ".layers." in n}
+    group = lambda names: [p for n, p in model.named_parameters() if n in names]
+    norms = {n for n, _ in model.named_parameters()} - matrices
+    optimizers = [torch.optim.AdamW(
+        [dict(params=group(matrices - moved), weight_decay=0.1), dict(params=group(norms), weight_decay=0.0)],
+        lr=1e-3, betas=(0.9, 0.95), eps=1e-8)]
+    if muon:
+        optimizers.append(torch.optim.Muon(group(moved), lr=1e-3, adjust_lr_fn="match_rms_adamw"))
     losses = []
     for _ in range(steps):
         loss = loss_of(model, batch)
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         losses.append(loss.item())
     return losses
 
@@ -169,7 +190,7 @@ def check(name, case, failures):
         worst.append(f"{engine} loss {error:.0e} gradient {largest:.0e}")
         if steps and engine == "f32":
             model.load_state_dict({n: w for n, w in weights.items()}, strict=False)
-            torch_losses = train(model.float(), batch, steps)
+            torch_losses = train(model.float(), batch, steps, case.get("muon"))
             apart = max(abs(a - b) / b for a, b in zip(result["steps"], torch_losses))
             worst.append(f"{steps} steps {apart:.0e} ({torch_losses[0]:.2f} to {torch_losses[-1]:.2f})")
             if not apart <= 1e-3 or not torch_losses[-1] < 0.9 * torch_losses[0]:
@@ -182,6 +203,8 @@ def cases():
         for documents in (False, True):
             yield dict(model_type="llama", heads=heads, documents=documents)
     yield dict(model_type="llama", heads=(4, 2), tied=False, documents=True, steps=50)
+    yield dict(model_type="llama", heads=(4, 2), tied=False, documents=True, steps=50, muon=True)
+    yield dict(model_type="qwen3", heads=(8, 2), head_dim=32, steps=50, muon=True)
     yield dict(model_type="llama", heads=(4, 2), vocab=97)
     yield dict(model_type="llama", heads=(4, 2), context=3, rows=7)
     yield dict(model_type="llama", heads=(2, 1), context=257, rows=1, documents=True, head_dim=32)
@@ -213,7 +236,7 @@ for case in cases():
     rope = (case.get("rope") or {}).get("rope_type", "default")
     name = " ".join(str(x) for x in (
         case["model_type"], "heads", case["heads"], "documents" if case.get("documents") else "causal",
-        "tied" if case.get("tied", True) else "untied", rope))
+        "tied" if case.get("tied", True) else "untied", rope, "muon" if case.get("muon") else "adamw"))
     check(name, case, failures)
     count += 1
 for failure in failures:

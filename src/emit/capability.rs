@@ -225,6 +225,14 @@ pub const TABLE: &[Capability] = &[
         megatron_bridge: No("leave `decay_embeddings` out: Megatron spares norms and biases only"),
     },
     Capability {
+        feature: "Muon",
+        uses: |plan| stages(plan, "optimizer", |s| s.optimizer.muon.as_ref().map(|_| "`muon(…)`".to_owned())),
+        transformers: Yes,
+        olmo_core: No("emit for `transformers`"),
+        torchtitan: No("emit for `transformers`"),
+        megatron_bridge: No("emit for `transformers`"),
+    },
+    Capability {
         feature: "weight decay of norms",
         uses: |plan| {
             stages(plan, "optimizer", |s| {

@@ -116,6 +116,7 @@ fn description(plan: &Plan, stage: &StagePlan) -> Value {
         "rope": stage.rope,
         "inv_freq": stage.rope.as_ref().map(|r| &r.inv_freq),
         "optimizer": {
+            "muon": optimizer.muon,
             "betas": optimizer.betas,
             "eps": optimizer.eps,
             "weight_decay": optimizer.weight_decay,

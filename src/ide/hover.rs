@@ -433,7 +433,8 @@ fn resolved(curriculum: &Curriculum, stage: &Stage, field: &str) -> Option<Strin
         "attention" => format!("`{}`", stage.attention),
         "packing" => format!("`{}`", stage.packing),
         "optimizer" => format!(
-            "betas {} and {}, eps {}, weight decay {} of matrices{}{}",
+            "{}betas {} and {}, eps {}, weight decay {} of matrices{}{}",
+            muon(stage.optimizer.muon.as_ref()),
             show::number(stage.optimizer.betas[0]),
             show::number(stage.optimizer.betas[1]),
             show::number(stage.optimizer.eps),
@@ -445,6 +446,13 @@ fn resolved(curriculum: &Curriculum, stage: &Stage, field: &str) -> Option<Strin
         _ => return None,
     };
     Some(text)
+}
+
+fn muon(muon: Option<&sema::Muon>) -> String {
+    muon.map_or_else(String::new, |m| {
+        let (momentum, rms) = (show::number(m.momentum), show::number(m.update_rms));
+        format!("Muon with momentum {momentum} and steps of RMS {rms} for matrices, AdamW for the rest: ")
+    })
 }
 
 fn shape(segment: &crate::curve::Segment) -> &'static str {

@@ -6,7 +6,7 @@ use crate::sema::{self, Curriculum};
 
 use super::{
     Architecture, Attention, BatchPlan, CheckpointPlan, ContextPoint, EvalPlan, FimPlan, FromKind, GatePlan,
-    LrPlan, MixPlan, ModelPlan, OptimizerPlan, Packing, Phase, Plan, Precision, RopePlan, SoupPlan,
+    LrPlan, MixPlan, ModelPlan, MuonPlan, OptimizerPlan, Packing, Phase, Plan, Precision, RopePlan, SoupPlan,
     SourcePlan, StagePlan, State, Totals,
 };
 
@@ -136,6 +136,12 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
             _ => Packing::Concat,
         },
         optimizer: OptimizerPlan {
+            muon: s.optimizer.muon.as_ref().map(|m| MuonPlan {
+                momentum: m.momentum,
+                nesterov: m.nesterov,
+                ns_steps: m.ns_steps,
+                update_rms: m.update_rms,
+            }),
             betas: s.optimizer.betas,
             eps: s.optimizer.eps,
             weight_decay: s.optimizer.weight_decay,

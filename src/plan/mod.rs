@@ -316,9 +316,25 @@ fn decays() -> bool {
     true
 }
 
-/// AdamW constants (Loshchilov & Hutter, arXiv:1711.05101).
+/// Constants of Muon (Jordan et al. 2024), which moves the matrices within layers; AdamW moves the rest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MuonPlan {
+    /// How much of the momentum stays from step to step.
+    pub momentum: f64,
+    /// Whether the direction looks ahead as Nesterov's does.
+    pub nesterov: bool,
+    /// Steps of Newton–Schulz.
+    pub ns_steps: u32,
+    /// Root mean square of a step at a learning rate of 1 (arXiv:2502.16982, section 2.2).
+    pub update_rms: f64,
+}
+
+/// AdamW constants (Loshchilov & Hutter, arXiv:1711.05101), and Muon's where it is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OptimizerPlan {
+    /// Muon for the matrices within layers; absent where everything is AdamW's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub muon: Option<MuonPlan>,
     /// Decay rates of the moments.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.

@@ -15,6 +15,8 @@ use crate::runtime::model::tensor::StateDict;
 pub use crate::runtime::model::init::init_weights;
 pub use crate::runtime::model::memory::TrainingMemory;
 pub use crate::runtime::model::rope_table::RopeTable;
+pub use crate::runtime::optim::Rule;
+pub use crate::runtime::optim::muon::Muon;
 
 /// What one optimizer step is told besides its data.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +33,8 @@ pub struct Hyper {
     pub decay_embeddings: bool,
     /// Whether the weights of norms decay, too.
     pub decay_norms: bool,
+    /// Muon for the matrices of the layers; AdamW for the rest, or for everything without.
+    pub muon: Option<Muon>,
     /// Largest global gradient norm.
     pub clip: Option<f64>,
     /// Weight of the mean of log²Z in the objective; not part of the reported loss.
@@ -39,6 +43,25 @@ pub struct Hyper {
     pub optimizer_step: u64,
     /// Take a [`NoiseSample`]: send the rows through the model in two parts at least.
     pub sample_noise: bool,
+}
+
+/// What the language takes where a stage says nothing, at a learning rate of 0 and in the first step.
+impl Default for Hyper {
+    fn default() -> Self {
+        Hyper {
+            lr: 0.0,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.1,
+            decay_embeddings: true,
+            decay_norms: false,
+            muon: None,
+            clip: Some(1.0),
+            z_loss: None,
+            optimizer_step: 1,
+            sample_noise: false,
+        }
+    }
 }
 
 /// Loss of one row.
@@ -87,12 +110,12 @@ pub struct Gradients {
     pub gradients: StateDict,
 }
 
-/// First and second moments of AdamW under the names of the weights.
+/// Moments of the optimizer under the names of the weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
-    /// Running mean of the gradient.
+    /// Running mean of the gradient: AdamW's first moment, Muon's momentum.
     pub first: StateDict,
-    /// Running mean of its square.
+    /// Running mean of its square, of the weights that AdamW trains.
     pub second: StateDict,
 }
 
@@ -301,6 +324,18 @@ pub enum EngineError {
         #[source]
         source: rayon::ThreadPoolBuildError,
     },
+    /// A step by one rule from moments of another.
+    #[error("the moments are those of {held}, the step is one of {asked}")]
+    #[diagnostic(
+        code(midc::engine::moments),
+        help("`state = weights_only` in the stage starts the optimizer anew")
+    )]
+    Moments {
+        /// The optimizer they came from.
+        held: &'static str,
+        /// The optimizer of the step.
+        asked: &'static str,
+    },
     /// f32 on a GPU.
     #[error("`cuda:{ordinal}` has no f32 arithmetic: products are made in bf16 with f32 sums")]
     #[diagnostic(
@@ -322,7 +357,7 @@ pub enum EngineError {
     },
 }
 
-/// What a step of `rows` rows of `context` tokens will hold, and how it is cut to stay within `budget`.
+/// What a step of `rows` rows of `context` tokens by a rule will hold, and how it is cut to stay within `budget`.
 /// Allocates nothing and needs no GPU.
 ///
 /// # Errors
@@ -332,14 +367,16 @@ pub fn training_memory(
     architecture: &Architecture,
     rows: usize,
     context: usize,
+    rule: Rule,
     budget: Option<u64>,
 ) -> Result<TrainingMemory, EngineError> {
-    match kind {
-        EngineKind::Reference => memory::predict::<Reference<f64>>(architecture, rows, context, budget),
-        EngineKind::Cuda(_) => memory::predict::<Cuda>(architecture, rows, context, budget),
-        EngineKind::CpuF32 => memory::predict::<Cpu<f32>>(architecture, rows, context, budget),
-        EngineKind::CpuBf16 => memory::predict::<Cpu<half::bf16>>(architecture, rows, context, budget),
-    }
+    let predict = match kind {
+        EngineKind::Reference => memory::predict::<Reference<f64>>,
+        EngineKind::Cuda(_) => memory::predict::<Cuda>,
+        EngineKind::CpuF32 => memory::predict::<Cpu<f32>>,
+        EngineKind::CpuBf16 => memory::predict::<Cpu<half::bf16>>,
+    };
+    predict(architecture, rows, context, rule, budget)
 }
 
 /// An engine with the given weights.

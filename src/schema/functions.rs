@@ -126,6 +126,20 @@ const FAST: Param = or(
 const SLOW: Param =
     or("beta_slow", Ty::Number, "1", "Dimensions that turn less often than this are interpolated.");
 
+const BETAS: Param = or("betas", Ty::Numbers, "[0.9, 0.95]", "Decay rates of the moments.");
+const EPS: Param = or("eps", Ty::Number, "1e-8", "Added to the root of the second moment.");
+const WEIGHT_DECAY: Param = or("weight_decay", Ty::Number, "0.1", "Decoupled weight decay of matrices.");
+const DECAY_EMBEDDINGS: Param = or(
+    "decay_embeddings",
+    Ty::Word(YES_NO),
+    "yes",
+    "Whether the embedding decays, too. OLMo 2 leaves it out: as it shrinks, gradients grow (arXiv:2501.00656, section 3.4.2).",
+);
+const DECAY_NORMS: Param =
+    or("decay_norms", Ty::Word(YES_NO), "no", "Whether the weights of norms decay, too, as in OLMo 2.");
+const CLIP: Param = may("clip", Ty::Number, "The largest global gradient norm.");
+const Z_LOSS: Param = may("z_loss", Ty::Number, "The weight of log²Z in the loss.");
+
 const DIMENSIONS: &[Param] = &[
     needs("layers", Ty::Whole, "Decoder layers."),
     needs("hidden", Ty::Whole, "Width of the residual stream."),
@@ -287,26 +301,31 @@ pub const FUNCTIONS: &[Function] = &[
     function_(
         "adamw",
         Family::Optimizer,
-        &[
-            or("betas", Ty::Numbers, "[0.9, 0.95]", "Decay rates of the moments."),
-            or("eps", Ty::Number, "1e-8", "Added to the root of the second moment."),
-            or("weight_decay", Ty::Number, "0.1", "Decoupled weight decay of matrices."),
-            or(
-                "decay_embeddings",
-                Ty::Word(YES_NO),
-                "yes",
-                "Whether the embedding decays, too. OLMo 2 leaves it out: as it shrinks, gradients grow (arXiv:2501.00656, section 3.4.2).",
-            ),
-            or(
-                "decay_norms",
-                Ty::Word(YES_NO),
-                "no",
-                "Whether the weights of norms decay, too, as in OLMo 2.",
-            ),
-            may("clip", Ty::Number, "The largest global gradient norm."),
-            may("z_loss", Ty::Number, "The weight of log²Z in the loss."),
-        ],
+        &[BETAS, EPS, WEIGHT_DECAY, DECAY_EMBEDDINGS, DECAY_NORMS, CLIP, Z_LOSS],
         "AdamW (arXiv:1711.05101).",
+    ),
+    function_(
+        "muon",
+        Family::Optimizer,
+        &[
+            or("momentum", Ty::Number, "0.95", "How much of the momentum stays from step to step."),
+            or("nesterov", Ty::Word(YES_NO), "yes", "Whether the direction looks ahead as Nesterov's does."),
+            or("ns_steps", Ty::Whole, "5", "Steps of Newton–Schulz, 1 to 20."),
+            or(
+                "update_rms",
+                Ty::Number,
+                "0.2",
+                "Root mean square of a step at a learning rate of 1: 0.2 is about that of AdamW, so that its learning rates fit (arXiv:2502.16982, section 2.2).",
+            ),
+            BETAS,
+            EPS,
+            WEIGHT_DECAY,
+            DECAY_EMBEDDINGS,
+            DECAY_NORMS,
+            CLIP,
+            Z_LOSS,
+        ],
+        "Muon for the matrices within layers: momentum made orthogonal (Jordan et al. 2024). Embedding, output matrix and norms are AdamW's, whose `betas` and `eps` follow; they share learning rate and weight decay.",
     ),
     Function {
         name: "upsample",

@@ -270,9 +270,11 @@ pub struct Portion {
     pub tokens: u64,
 }
 
-/// AdamW constants.
+/// Constants of the optimizer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Optimizer {
+    /// Muon for the matrices within layers; AdamW alone without.
+    pub muon: Option<Muon>,
     /// Decay rates of the moments.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
@@ -287,6 +289,26 @@ pub struct Optimizer {
     pub clip: Option<f64>,
     /// Weight of log²Z.
     pub z_loss: Option<f64>,
+}
+
+impl Optimizer {
+    /// For messages.
+    pub fn name(&self) -> &'static str {
+        if self.muon.is_some() { "Muon" } else { "AdamW" }
+    }
+}
+
+/// Constants of Muon beside those of AdamW.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Muon {
+    /// How much of the momentum stays.
+    pub momentum: f64,
+    /// Whether the direction looks ahead as Nesterov's does.
+    pub nesterov: bool,
+    /// Steps of Newton–Schulz.
+    pub ns_steps: u32,
+    /// Root mean square of a step at a learning rate of 1.
+    pub update_rms: f64,
 }
 
 /// A named checkpoint.

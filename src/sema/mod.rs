@@ -40,8 +40,8 @@ mod stage;
 mod value;
 
 pub use curriculum::{
-    Architecture, Checkpoint, Curriculum, Eval, From, Gate, Model, Optimizer, Param, Phase, Portion, Rope,
-    Soup, Source, Stage,
+    Architecture, Checkpoint, Curriculum, Eval, From, Gate, Model, Muon, Optimizer, Param, Phase, Portion,
+    Rope, Soup, Source, Stage,
 };
 
 pub(crate) use outcome::{Fact, analyze};

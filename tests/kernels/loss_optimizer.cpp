@@ -165,6 +165,59 @@ void adamw(Check& c, size_t n) {
   c.same_bits("the same draw again", bw.get(), first);
 }
 
+// The parts of a step of Muon; `at` values lie before the matrix, so that it need not begin at 16 bytes.
+void muon(Check& c, int rows, int columns, size_t at) {
+  c.begin("muon %dx%d from %zu", rows, columns, at);
+  const size_t n = (size_t)rows * columns;
+  Random r(c.seed + n);
+  F32 g = random_f32(r, n + at, 3), m = random_f32(r, n + at, 0.5), w = random_f32(r, n + at, 1);
+  const double keep = 0.95, scale = 0.7, decay = 0.99, step = 0.02, factor = -4.775;
+  Buffer<float> dg(c.device, g.bits), dw(c.device, w.bits), direction(c.device, n), sum(c.device, w.bits);
+  Buffer<uint16_t> copy(c.device, n), turned(c.device, n);
+  std::vector<double> nm(n), nd(n), nw(n), ns(n);
+  for (bool nesterov : {false, true}) {
+    Buffer<float> dm(c.device, m.bits);
+    for (size_t i = 0; i < n; i++) {
+      const double gi = g.value[at + i] * scale;
+      nm[i] = keep * m.value[at + i] + (1 - keep) * gi;
+      nd[i] = nesterov ? keep * nm[i] + (1 - keep) * gi : nm[i];
+    }
+    c.device.run({"muon_momentum", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, dg.ptr() + at, dm.ptr() + at, direction.ptr(),
+                 (long long)n, (float)keep, (float)(1 - keep), nesterov ? (float)keep : 1.0f, (float)scale);
+    std::vector<double> got = widen(dm.get());
+    c.close("momentum", std::vector<double>(got.begin() + (long)at, got.end()), nm, 1e-6);
+    c.close("direction", widen(direction.get()), nd, 1e-6);
+  }
+  c.device.run({"muon_descend", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, direction.ptr(), dw.ptr() + at, (long long)n,
+               (float)decay, (float)step);
+  std::vector<double> got = widen(dw.get());
+  bool before = true;
+  for (size_t i = 0; i < at; i++) before &= got[i] == w.value[i];
+  c.expect(before, "what lies before the matrix has changed");
+  for (size_t i = 0; i < n; i++) nw[i] = decay * w.value[at + i] - step * nd[i];
+  c.close("weights", std::vector<double>(got.begin() + (long)at, got.end()), nw, 1e-6);
+
+  const LaunchSpec combine = {"combine", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0};
+  c.device.run(combine, sum.ptr() + at, direction.ptr(), copy.ptr(), (long long)n, (float)decay, (float)factor);
+  for (size_t i = 0; i < n; i++) ns[i] = decay * w.value[at + i] + factor * nd[i];
+  got = widen(sum.get());
+  c.close("sum", std::vector<double>(got.begin() + (long)at, got.end()), ns, 1e-6);
+  std::vector<uint16_t> rounded;
+  const std::vector<float> exact = sum.get();
+  for (size_t i = 0; i < n; i++) rounded.push_back(host::to_bf16(exact[at + i]));
+  c.same_bits("rounded sum", copy.get(), rounded);
+  c.device.run(combine, direction.ptr(), (float*)nullptr, copy.ptr(), (long long)n, 0.25f, 0.0f);
+  for (size_t i = 0; i < n; i++) nd[i] *= 0.25;
+  c.close("scaled", widen(direction.get()), nd, 1e-6);
+
+  c.device.run({"transpose", {blocks(columns, 32), blocks(rows, 32), 1}, {256, 1, 1}, 0}, copy.ptr(), turned.ptr(), rows, columns);
+  const std::vector<uint16_t> straight = copy.get();
+  std::vector<uint16_t> expected(n);
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < columns; j++) expected[(size_t)j * rows + i] = straight[(size_t)i * columns + j];
+  c.same_bits("turned", turned.get(), expected);
+}
+
 }  // namespace
 
 FAMILY(cross_entropy) {
@@ -182,6 +235,12 @@ FAMILY(cross_entropy) {
 
 FAMILY(optimizer) {
   adamw(c, c.small ? 20 : 1023);
+  muon(c, 3, 70, 1);
+  if (!c.small) {
+    muon(c, 64, 64, 0);
+    muon(c, 65, 200, 8);
+    muon(c, 300, 129, 4);
+  }
   for (size_t n : {(size_t)1, (size_t)5000, (size_t)300001, (size_t)3000001}) {
     if (c.small && n > 1) continue;
     c.begin("squared norm of %zu", n);

@@ -320,6 +320,11 @@ void bandwidth(Timer& t, long tokens, long width) {
   row("adamw_stochastic", 24, t.run(shape, {"adamw_stochastic", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), y.ptr(),
                                     moment.ptr(), second.ptr(), (float*)nullptr, items, 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 1.0f, 1.0f,
                                     (unsigned long long)1, 1u, 0u));
+  row("muon_momentum", 16, t.run(shape, {"muon_momentum", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), moment.ptr(),
+                                 second.ptr(), items, 0.95f, 0.05f, 0.95f, 1.0f));
+  row("combine", 14, t.run(shape, {"combine", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), moment.ptr(), y.ptr(), items, 0.5f, 0.5f));
+  row("muon_descend", 12, t.run(shape, {"muon_descend", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, moment.ptr(), wide.ptr(), items, 0.99f, 1e-4f));
+  row("transpose", 4, t.run(shape, {"transpose", {blocks(width, 32), blocks(tokens, 32), 1}, {256, 1, 1}, 0}, kept.ptr(), y.ptr(), (int)tokens, w));
   row("narrow_copy", 6, t.run(shape, {"narrow_copy", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), y.ptr(), items));
   row("squared_norm", 4, t.run(shape, {"squared_norm_partial", {512, 1, 1}, {256, 1, 1}, 0}, wide.ptr(), sums.ptr(), items));
   if (width % 64 == 0) {

@@ -69,6 +69,7 @@ pub(crate) fn stage(name: &str, from: &str, tokens: u64, lr: Curve, mix: &[(&str
         attention: Attention::Causal,
         packing: Packing::Concat,
         optimizer: OptimizerPlan {
+            muon: None,
             betas: [0.9, 0.95],
             eps: 1e-8,
             weight_decay: 0.1,

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::plan::Architecture;
 use crate::runtime::batch::{Batch, IGNORE};
-use crate::runtime::engine::{EngineKind, EngineOptions, Hyper, RopeTable, engine};
+use crate::runtime::engine::{EngineKind, EngineOptions, Hyper, Muon, RopeTable, engine};
 use crate::runtime::model::tensor::{StateDict, Tensor};
 
 /// Loss and gradients of one batch, read from and written to a directory
@@ -59,6 +59,9 @@ struct Case {
     steps: u64,
     #[serde(default)]
     lr: f64,
+    /// Train by Muon.
+    #[serde(default)]
+    muon: bool,
 }
 
 pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
@@ -101,18 +104,8 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     write("gradients.f32", &bytes)?;
     let mut losses = Vec::new();
     for step in 1..=case.steps {
-        let hyper = Hyper {
-            lr: case.lr,
-            betas: [0.9, 0.95],
-            eps: 1e-8,
-            weight_decay: 0.1,
-            decay_embeddings: true,
-            decay_norms: false,
-            clip: Some(1.0),
-            z_loss: None,
-            optimizer_step: step,
-            sample_noise: false,
-        };
+        let muon = case.muon.then(Muon::default);
+        let hyper = Hyper { lr: case.lr, optimizer_step: step, muon, ..Hyper::default() };
         losses.push(engine.train_step(&batch, &table, &hyper)?.loss);
     }
     let result = json!({ "loss": result.loss, "steps": losses });

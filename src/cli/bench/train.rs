@@ -13,7 +13,7 @@ use crate::rope::{self, RopeScaling};
 use crate::runtime::backend::cpu::Cpu;
 use crate::runtime::backend::cuda;
 use crate::runtime::batch::{Batch, IGNORE};
-use crate::runtime::engine::{self, EngineKind, EngineOptions, Hyper, RopeTable, init_weights};
+use crate::runtime::engine::{self, EngineKind, EngineOptions, Hyper, Muon, RopeTable, init_weights};
 use crate::runtime::random::philox;
 
 /// Time optimizer steps
@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// An output matrix of its own
     #[arg(long)]
     untied: bool,
+    /// What moves the matrices within layers; the rest is AdamW's
+    #[arg(long, default_value = "adamw")]
+    optimizer: Optimizer,
     /// Worker threads; all cores when absent
     #[arg(long, value_parser = crate::cli::compile::threads)]
     threads: Option<usize>,
@@ -59,6 +62,13 @@ pub(crate) struct Args {
     /// How to write the result
     #[arg(long, default_value = "text")]
     format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Optimizer {
+    #[value(name = "adamw")]
+    AdamW,
+    Muon,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -197,18 +207,8 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
             measure::reset_peak_rss();
         }
         let batch = batch(rows, context, architecture.vocab_size, step);
-        let hyper = Hyper {
-            lr: 1e-4,
-            betas: [0.9, 0.95],
-            eps: 1e-8,
-            weight_decay: 0.1,
-            decay_embeddings: true,
-            decay_norms: false,
-            clip: Some(1.0),
-            z_loss: None,
-            optimizer_step: step as u64 + 1,
-            sample_noise: false,
-        };
+        let muon = (args.optimizer == Optimizer::Muon).then(Muon::default);
+        let hyper = Hyper { lr: 1e-4, muon, optimizer_step: step as u64 + 1, ..Hyper::default() };
         let start = args.clock.now(threads);
         let report = engine.train_step(&batch, &table, &hyper)?;
         if step >= args.warmup {

@@ -84,37 +84,60 @@ def distribute(model, parallel, device, bf16):
     return model
 
 
-def decays_of(constants):
-    """Weight decay of matrices, of the embedding and of norms."""
-    decay = constants["weight_decay"]
-    return decay, decay if constants["decay_embeddings"] else 0.0, decay if constants["decay_norms"] else 0.0
+def parts_of(model, constants):
+    """Parameters with their weight decay: matrices, the embedding and norms, and those that Muon moves.
 
-
-def optimizer_of(model, constants):
-    """AdamW. Its groups are the same whatever decays, for a stage that decays otherwise than the one before."""
-    embedding = getattr(model, "module", model).get_input_embeddings().weight
-    parts = [], [], []
+    The parts are the same whatever decays, for a stage that decays otherwise than the one before."""
+    plain = getattr(model, "module", model)
+    embedding, head = plain.get_input_embeddings().weight, plain.get_output_embeddings().weight
+    parts = {"matrices": [], "embedding": [], "norms": [], "moved": []}
     for p in model.parameters():
-        if p.requires_grad:
-            parts[1 if p is embedding else 0 if p.ndim >= 2 else 2].append(p)
-    groups = [{"params": part, "weight_decay": decay} for part, decay in zip(parts, decays_of(constants))]
-    return torch.optim.AdamW(groups, lr=0.0, betas=tuple(constants["betas"]), eps=constants["eps"])
+        if p is embedding:
+            parts["embedding"].append(p)
+        elif p.ndim < 2:
+            parts["norms"].append(p)
+        else:
+            parts["moved" if constants["muon"] and p is not head else "matrices"].append(p)
+    decay = constants["weight_decay"]
+    decays = {"embedding": decay if constants["decay_embeddings"] else 0.0, "norms": decay if constants["decay_norms"] else 0.0}
+    return {name: (part, decays.get(name, decay)) for name, part in parts.items() if part}
 
 
-def restore_constants(optimizer, constants):
-    """A loaded state brings the constants of the stage it was written in."""
-    for group, decay in zip(optimizer.param_groups, decays_of(constants)):
-        group.update(betas=tuple(constants["betas"]), eps=constants["eps"], weight_decay=decay)
+def optimizers_of(model, constants):
+    """AdamW and, where the stage has it, Muon for the matrices within layers."""
+    parts = parts_of(model, constants)
+    moved, decay = parts.pop("moved", (None, None))
+    groups = [{"params": part, "weight_decay": decay, "lr_scale": 1.0} for part, decay in parts.values()]
+    optimizers = [torch.optim.AdamW(groups, lr=0.0, betas=tuple(constants["betas"]), eps=constants["eps"])]
+    if moved:
+        muon = constants["muon"]
+        # A step of PyTorch's has a root mean square of 0.2 times the learning rate; decay goes by the latter alone.
+        scale = muon["update_rms"] / 0.2
+        group = {"params": moved, "weight_decay": decay / scale, "lr_scale": scale}
+        fixed = {name: muon[name] for name in ("momentum", "nesterov", "ns_steps")}
+        optimizers.append(torch.optim.Muon([group], lr=0.0, adjust_lr_fn="match_rms_adamw", **fixed))
+    return optimizers
 
 
-def load_state(model, optimizer, folder):
-    weights, moments = get_state_dict(model, optimizer)
+def constants_of(optimizers):
+    """What a loaded state would replace by the constants of the stage it was written in."""
+    return [[{k: v for k, v in group.items() if k not in ("params", "lr")} for group in o.param_groups] for o in optimizers]
+
+
+def restore_constants(optimizers, constants):
+    for optimizer, groups in zip(optimizers, constants):
+        for group, kept in zip(optimizer.param_groups, groups):
+            group.update(kept)
+
+
+def load_state(model, optimizers, folder):
+    weights, moments = get_state_dict(model, optimizers)
     state = {"model": weights, "optim": moments}
     dcp.load(state, checkpoint_id=folder)
-    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optim"])
+    set_state_dict(model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optim"])
 
 
-def save(stage, root, base, step, model, optimizer, export):
+def save(stage, root, base, step, model, optimizers, export):
     """Written aside and renamed: a checkpoint is there whole or not at all."""
     target = checkpoint(root, stage["name"], step)
     aside = target + ".partial"
@@ -122,7 +145,7 @@ def save(stage, root, base, step, model, optimizer, export):
         shutil.rmtree(aside, ignore_errors=True)
         os.makedirs(aside)
     dist.barrier()
-    weights, moments = get_state_dict(model, optimizer)
+    weights, moments = get_state_dict(model, optimizers)
     dcp.save({"model": weights, "optim": moments}, checkpoint_id=os.path.join(aside, "state"))
     full = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)) if export else None
     if dist.get_rank() == 0:
@@ -161,7 +184,7 @@ def tensors(rows, device):
     return tokens.to(device), targets.to(device), (index - begins).to(device)
 
 
-def train_step(model, optimizer, stage, rows, step, micro, device, bf16, autocast, stopping):
+def train_step(model, optimizers, stage, rows, step, micro, device, bf16, autocast, stopping):
     """One update. Returns what the log has of it, and whether any process is to stop."""
     rank, world = dist.get_rank(), dist.get_world_size()
     _, count, _ = rows.shape(step)
@@ -197,9 +220,10 @@ def train_step(model, optimizer, stage, rows, step, micro, device, bf16, autocas
     dist.all_reduce(total)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), stage["optimizer"]["clip"] or float("inf"))
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    if torch.isfinite(norm):
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        if torch.isfinite(norm):
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     own = len(mine)
     loss = total.item() / targets_of_step
     entry = {"rows": [row[3] for row in mine], "nll": nll.tolist()[:own], "targets": predicted[:own]}
@@ -225,29 +249,31 @@ def train(stage, root, options):
     rows = Rows(stage, root)
     lr = Table(stage["lr"])
     model = distribute(build(stage, root, base, device), options.parallel, device, bf16)
-    optimizer = optimizer_of(model, stage["optimizer"])
+    optimizers = optimizers_of(model, stage["optimizer"])
+    constants = constants_of(optimizers)
     origin = stage["from"]
     if done:
-        load_state(model, optimizer, os.path.join(checkpoint(root, stage["name"], first), "state"))
+        load_state(model, optimizers, os.path.join(checkpoint(root, stage["name"], first), "state"))
     elif stage["state"] == "keep" and origin["kind"] == "stage":
-        load_state(model, optimizer, os.path.join(checkpoint(root, origin["name"], origin["step"]), "state"))
-    restore_constants(optimizer, stage["optimizer"])
+        load_state(model, optimizers, os.path.join(checkpoint(root, origin["name"], origin["step"]), "state"))
+    restore_constants(optimizers, constants)
     log = Log(stage, root, first, dist.get_rank(), world)
     lasting = lasting_steps(stage)
     stop = StopRequest()
     for step in range(first, stage["steps"]):
-        for group in optimizer.param_groups:
-            group["lr"] = lr[step]
-        used = optimizer.param_groups[0]["lr"]
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        for group in groups:
+            group["lr"] = lr[step] * group["lr_scale"]
+        used = groups[0]["lr"]
         before_step, count, context = rows.shape(step)
         autocast = options.parallel != "fsdp"
-        entry, stopping = train_step(model, optimizer, stage, rows, step, options.micro_rows, device, bf16, autocast, stop.asked)
+        entry, stopping = train_step(model, optimizers, stage, rows, step, options.micro_rows, device, bf16, autocast, stop.asked)
         log.write(step, tokens=before_step, lr=used, context=context, **entry)
         if dist.get_rank() == 0:
             print(f"{stage['stage']} {step + 1}/{stage['steps']} loss {entry['loss']:.4f} lr {used:.3e} norm {entry['grad_norm']:.3f}", flush=True)
         after = step + 1
         if after in lasting or stopping or (stage["save_every"] and after % stage["save_every"] == 0):
-            save(stage, root, base, after, model, optimizer, after in lasting)
+            save(stage, root, base, after, model, optimizers, after in lasting)
         if stopping and after < stage["steps"]:
             print(f"{stage['stage']}: stopped after step {after}, which is kept", flush=True)
             raise SystemExit(midc_stage.STOPPED)

@@ -214,8 +214,13 @@ fn rope_text(rope: Option<&RopePlan>) -> String {
 fn optimizer_text(s: &StagePlan) -> String {
     let o = &s.optimizer;
     let optional = |v: Option<f64>| v.map_or("none".to_owned(), show::number);
+    let own = o.muon.as_ref().map_or("adamw(".to_owned(), |m| {
+        let nesterov = if m.nesterov { "" } else { "nesterov: no, " };
+        let (momentum, rms) = (show::number(m.momentum), show::number(m.update_rms));
+        format!("muon(momentum: {momentum}, {nesterov}ns_steps: {}, update_rms: {rms}, ", m.ns_steps)
+    });
     format!(
-        "adamw(betas: [{}, {}], eps: {}, weight_decay: {}{}{}), clip {}, z_loss {}",
+        "{own}betas: [{}, {}], eps: {}, weight_decay: {}{}{}), clip {}, z_loss {}",
         o.betas[0],
         o.betas[1],
         show::number(o.eps),

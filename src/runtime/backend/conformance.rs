@@ -6,8 +6,11 @@ use half::bf16;
 
 use super::cpu::{Cpu, Element, Like};
 use super::reference::Reference;
-use super::{AdamW, AttentionShape, Backend, LossShape, NormShape};
+use super::{AdamW, AttentionShape, Backend, LossShape, Momentum, NormShape};
 use crate::runtime::batch::IGNORE;
+use crate::runtime::engine::{Hyper, Muon};
+use crate::runtime::model::parameters::{Role, slot};
+use crate::runtime::optim::muon::{Largest, Orthogonaliser};
 use crate::runtime::random::{normal_pair, philox};
 
 /// Normal numbers, exact in bf16.
@@ -98,6 +101,11 @@ fn compare(backend: &str, case: &str, name: &str, got: &[f32], expected: &[f32],
 
 /// On every backend with its tolerance.
 fn check(case: &impl Case) {
+    check_within(case, 1e-5, 1e-2);
+}
+
+/// On every backend, in f32 within one tolerance and in bf16 within another.
+fn check_within(case: &impl Case, single: f64, half: f64) {
     let expected = case.run(&Reference::<f64>::default());
     let against = |backend: String, outputs: Outputs, tolerance: f64| {
         for ((name, got), (_, expected)) in outputs.iter().zip(&expected) {
@@ -105,9 +113,9 @@ fn check(case: &impl Case) {
         }
     };
     let reference = Reference::<f32>::default();
-    against(reference.describe(), case.run(&reference), 2e-5);
-    format::<f32>(case, &expected, 1e-5);
-    format::<bf16>(case, &expected, 1e-2);
+    against(reference.describe(), case.run(&reference), 2.0 * single);
+    format::<f32>(case, &expected, single);
+    format::<bf16>(case, &expected, half);
 }
 
 /// On the CPU with narrow values of one format: with and without the kernels of this processor, and
@@ -571,6 +579,70 @@ fn loss() {
     check(&Loss { tokens: 20, width: 8, vocab: 50, z_loss: 0.1 });
 }
 
+/// What Muon does besides products.
+struct MuonParts {
+    rows: usize,
+    columns: usize,
+    /// Where the matrix begins in its buffer.
+    at: usize,
+    nesterov: bool,
+}
+
+impl Case for MuonParts {
+    fn name(&self) -> String {
+        format!("muon {} x {} from {}", self.rows, self.columns, self.at)
+    }
+    fn run<B: Backend>(&self, b: &B) -> Outputs {
+        let h = Host(b);
+        let (n, at) = (self.rows * self.columns, self.at);
+        let (grad, mut weight) = (h.wide(&random(1, at + n + 3)), h.wide(&random(2, at + n + 3)));
+        let (mut momentum, mut direction) = (h.wide(&random(3, at + n + 3)), h.unset_wide(n));
+        let constants = Momentum { momentum: 0.95, nesterov: self.nesterov, gradient_scale: 0.5 };
+        b.momentum(at, n, constants, &grad, &mut momentum, &mut direction);
+        let first = h.read(&direction, n);
+        let (mut copy, mut turned) = (h.unset_narrow(n), h.unset_narrow(n));
+        b.combine(n, 0.25, &mut direction, None, &mut copy);
+        let (scaled, rounded) = (h.read(&direction, n), h.read_narrow(&copy, n));
+        b.transpose(self.rows, self.columns, &copy, &mut turned);
+        let turned = h.read_narrow(&turned, n);
+        b.combine(n, 3.4, &mut direction, Some((-0.7, &grad)), &mut copy);
+        b.descend(at, n, 0.99, 0.1, &direction, &mut weight);
+        vec![
+            ("momentum", h.read(&momentum, at + n + 3)),
+            ("direction", first),
+            ("scaled", scaled),
+            ("rounded", rounded),
+            ("turned", turned),
+            ("sum", h.read(&direction, n)),
+            ("sum, rounded", h.read_narrow(&copy, n)),
+            ("weight", h.read(&weight, at + n + 3)),
+        ]
+    }
+}
+
+/// One update by Muon of a slot of two matrices, one wide, one tall.
+struct MuonUpdate(usize, usize);
+
+impl Case for MuonUpdate {
+    fn name(&self) -> String {
+        format!("an update of {} x {}", self.0, self.1)
+    }
+    fn run<B: Backend>(&self, b: &B) -> Outputs {
+        let h = Host(b);
+        let n = self.0 * self.1;
+        let shapes = [("a", vec![self.0, self.1]), ("b", vec![self.1, self.0])];
+        let slot = slot(Role::Matrix, shapes.map(|(name, shape)| (name.to_owned(), shape)));
+        let (grad, mut momentum) = (h.wide(&random(1, 2 * n)), h.wide(&random(2, 2 * n)));
+        let mut weight = h.wide(&vec![0.0; 2 * n]);
+        let largest = Largest::of_slots([&slot]);
+        let mut orthogonaliser = Orthogonaliser::new(b, largest).unwrap();
+        let muon = Muon::default();
+        let hyper = Hyper { lr: 1.0, muon: Some(muon), ..Hyper::default() };
+        orthogonaliser.update(b, &slot, (&hyper, muon), 0.5, &grad, &mut weight, &mut momentum);
+        vec![("weight", h.read(&weight, 2 * n)), ("momentum", h.read(&momentum, 2 * n))]
+    }
+}
+
 /// f32 in all formats: weights and moments are wide everywhere.
 #[test]
 fn adamw() {
@@ -606,6 +678,23 @@ fn adamw() {
     }
     for n in [1, 15, 16, 17, 16384, 16385, 70_000] {
         check(&Update(n));
+    }
+}
+
+#[test]
+fn muon() {
+    for (rows, columns, at) in [(1, 1, 0), (3, 70, 1), (32, 33, 16), (65, 31, 8), (64, 128, 0), (200, 300, 5)]
+    {
+        check(&MuonParts { rows, columns, at, nesterov: at % 2 == 0 });
+    }
+}
+
+#[test]
+fn an_update_by_muon() {
+    // The steps amplify what rounding does to the smallest singular values, so within wide bounds, and of
+    // matrices that have no very small ones.
+    for (rows, columns) in [(1, 1), (2, 7), (16, 48), (33, 100), (64, 300)] {
+        check_within(&MuonUpdate(rows, columns), 2e-3, 5e-2);
     }
 }
 
@@ -675,10 +764,13 @@ fn a_packed_row_equals_its_documents_alone() {
 pub(super) fn on_device(backend: &impl Backend) {
     const DOCUMENTS: &[usize] = &[70, 1, 60];
     fn against(backend: &impl Backend, case: &impl Case) {
+        within(1e-2, backend, case);
+    }
+    fn within(tolerance: f64, backend: &impl Backend, case: &impl Case) {
         let expected = case.run(&Reference::<f64>::default());
         let outputs = case.run(backend);
         for ((name, got), (_, expected)) in outputs.iter().zip(&expected) {
-            compare(&backend.describe(), &case.name(), name, got, expected, 1e-2);
+            compare(&backend.describe(), &case.name(), name, got, expected, tolerance);
         }
     }
     for (rows, inputs, outputs) in [(1, 8, 8), (70, 136, 264), (130, 264, 136), (257, 64, 328)] {
@@ -700,4 +792,10 @@ pub(super) fn on_device(backend: &impl Backend) {
     against(backend, &Rope { rows: 2, context: 33, heads: 3, kv_heads: 1, head_dim: 32 });
     against(backend, &Loss { tokens: 33, width: 64, vocab: 301, z_loss: 0.0 });
     against(backend, &Loss { tokens: 200, width: 8, vocab: 50, z_loss: 0.1 });
+    for (rows, columns, at) in [(1, 8, 0), (3, 70, 1), (65, 136, 16), (200, 64, 8)] {
+        against(backend, &MuonParts { rows, columns, at, nesterov: at == 16 });
+    }
+    for (rows, columns) in [(8, 24), (32, 104), (64, 296)] {
+        within(5e-2, backend, &MuonUpdate(rows, columns));
+    }
 }

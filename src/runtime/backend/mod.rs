@@ -109,6 +109,18 @@ pub struct AdamW {
     pub gradient_scale: f64,
 }
 
+/// Constants of the momentum from which Muon takes its direction (Jordan et al. 2024, "Muon: an optimizer for
+/// hidden layers in neural networks"; `torch.optim.Muon`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Momentum {
+    /// How much of the momentum stays: `m ← μ · m + (1 − μ) · g`.
+    pub momentum: f64,
+    /// Look ahead as Nesterov does: the direction is `μ · m + (1 − μ) · g` of the new m, else m itself.
+    pub nesterov: bool,
+    /// Multiplies the gradient first: the clipping factor.
+    pub gradient_scale: f64,
+}
+
 /// What a backend trains on, as far as its own memory depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
@@ -514,5 +526,38 @@ pub trait Backend: Send {
         weight: &mut Self::Wide,
         first: &mut Self::Wide,
         second: &mut Self::Wide,
+    );
+
+    /// Take the gradient of the `len` values from `at` on into their momentum; the direction goes to the
+    /// front of `direction`.
+    fn momentum(
+        &self,
+        at: usize,
+        len: usize,
+        constants: Momentum,
+        grad: &Self::Wide,
+        momentum: &mut Self::Wide,
+        direction: &mut Self::Wide,
+    );
+    /// `x = scale · x + factor · y` for `plus = (factor, y)`, then `copy = x`, rounded.
+    fn combine(
+        &self,
+        len: usize,
+        scale: f64,
+        x: &mut Self::Wide,
+        plus: Option<(f64, &Self::Wide)>,
+        copy: &mut Self::Narrow,
+    );
+    /// `to = fromᵀ`: `from` is `[rows, columns]`.
+    fn transpose(&self, rows: usize, columns: usize, from: &Self::Narrow, to: &mut Self::Narrow);
+    /// `weight = keep · weight − step · direction` for the `len` values of `weight` from `at` on.
+    fn descend(
+        &self,
+        at: usize,
+        len: usize,
+        keep: f64,
+        step: f64,
+        direction: &Self::Wide,
+        weight: &mut Self::Wide,
     );
 }

@@ -7,7 +7,7 @@
 
 use num_traits::Float;
 
-use super::{AdamW, AttentionShape, Backend, LossShape, NormShape};
+use super::{AdamW, AttentionShape, Backend, LossShape, Momentum, NormShape};
 use crate::runtime::batch::IGNORE;
 use crate::runtime::engine::EngineError;
 
@@ -562,6 +562,53 @@ impl<R: Real> Backend for Reference<R> {
             (first[i], second[i]) = (R::of(m), R::of(v));
             let step = lr * (m / corrections[0]) / ((v / corrections[1]).sqrt() + eps);
             weight[i] = R::of(weight[i].wide() * (1.0 - lr * weight_decay) - step);
+        }
+    }
+
+    fn momentum(
+        &self,
+        at: usize,
+        len: usize,
+        constants: Momentum,
+        grad: &Vec<R>,
+        momentum: &mut Vec<R>,
+        direction: &mut Vec<R>,
+    ) {
+        let Momentum { momentum: keep, nesterov, gradient_scale } = constants;
+        for i in 0..len {
+            let g = grad[at + i].wide() * gradient_scale;
+            let m = keep * momentum[at + i].wide() + (1.0 - keep) * g;
+            momentum[at + i] = R::of(m);
+            direction[i] = R::of(if nesterov { keep * m + (1.0 - keep) * g } else { m });
+        }
+    }
+
+    fn combine(
+        &self,
+        len: usize,
+        scale: f64,
+        x: &mut Vec<R>,
+        plus: Option<(f64, &Vec<R>)>,
+        copy: &mut Vec<R>,
+    ) {
+        for i in 0..len {
+            let y = plus.map_or(0.0, |(factor, y)| factor * y[i].wide());
+            x[i] = R::of(scale * x[i].wide() + y);
+            copy[i] = x[i];
+        }
+    }
+
+    fn transpose(&self, rows: usize, columns: usize, from: &Vec<R>, to: &mut Vec<R>) {
+        for i in 0..rows {
+            for j in 0..columns {
+                to[j * rows + i] = from[i * columns + j];
+            }
+        }
+    }
+
+    fn descend(&self, at: usize, len: usize, keep: f64, step: f64, direction: &Vec<R>, weight: &mut Vec<R>) {
+        for i in 0..len {
+            weight[at + i] = R::of(keep * weight[at + i].wide() - step * direction[i].wide());
         }
     }
 }

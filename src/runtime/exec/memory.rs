@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::plan::{Architecture, Plan, Precision, StagePlan};
-use crate::runtime::engine::{Device, EngineKind, TrainingMemory, training_memory};
+use crate::runtime::engine::{Device, EngineKind, Rule, TrainingMemory, training_memory};
 use crate::runtime::exec::{ExecError, root};
 use crate::runtime::model;
 
@@ -65,10 +65,11 @@ pub(super) fn memory_of(
             let rows = most.entry(phase.context).or_default();
             *rows = phase.sequences.max(*rows);
         }
+        let rule = if stage.optimizer.muon.is_some() { Rule::Muon } else { Rule::AdamW };
         for (context, rows) in most {
             let (rows, context) = (rows as usize, context as usize);
             let held = EngineKind::on(device, stage.precision.unwrap_or(precision))
-                .and_then(|kind| training_memory(kind, &architecture, rows, context, budget));
+                .and_then(|kind| training_memory(kind, &architecture, rows, context, rule, budget));
             match held {
                 Ok(memory) => all.push(StageMemory { stage: stage.name.clone(), rows, context, memory }),
                 Err(source) => return Err(ExecError::TooLarge { stage: stage.name.clone(), source }),

@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::plan::{Origin, Plan, Precision, RopePlan, StagePlan};
+use crate::plan::{MuonPlan, Origin, Plan, Precision, RopePlan, StagePlan};
 use crate::rope::{self, Rope};
 use crate::runtime::batch::Batch;
 use crate::runtime::checkpoint::OptimizerState;
 use crate::runtime::data::{
     self, Corpus, DataError, OpenOptions, SourceSummary, StageSampler, TextTokenizer,
 };
-use crate::runtime::engine::{self, Engine, EngineKind, EngineOptions, Hyper, Moments, RopeTable, RowLoss};
+use crate::runtime::engine::{
+    self, Engine, EngineKind, EngineOptions, Hyper, Moments, Muon, RopeTable, RowLoss,
+};
 use crate::runtime::exec::measure::Moment;
 use crate::runtime::exec::not_finite::Count;
 use crate::runtime::exec::spike::SpikeWatch;
@@ -245,6 +247,7 @@ impl Run<'_> {
             weight_decay: optimizer.weight_decay,
             decay_embeddings: optimizer.decay_embeddings,
             decay_norms: optimizer.decay_norms,
+            muon: optimizer.muon.as_ref().map(muon),
             clip: optimizer.clip,
             z_loss: optimizer.z_loss,
             optimizer_step: work.trainer.optimizer_steps + 1,
@@ -458,4 +461,9 @@ fn loss_by_source(stage: &StagePlan, batch: &Batch, rows: &[RowLoss]) -> BTreeMa
         sum.1 += u64::from(row.predicted);
     }
     names(stage).zip(sums).filter(|(_, s)| s.1 > 0).map(|(n, s)| (n, s.0 / s.1 as f64)).collect()
+}
+
+/// Of the plan, as the engine takes them.
+fn muon(m: &MuonPlan) -> Muon {
+    Muon { momentum: m.momentum, nesterov: m.nesterov, ns_steps: m.ns_steps, update_rms: m.update_rms }
 }

@@ -17,7 +17,8 @@ use crate::runtime::model::parameters::{self, Parameters, Role, Slot};
 use crate::runtime::model::rope_table::RopeTable;
 use crate::runtime::model::tensor::StateDict;
 use crate::runtime::model::workspace::{Again, Rows, Schedule, Scratch, Widths, Workspace, schedule};
-use crate::runtime::optim::adamw;
+use crate::runtime::optim::optimizer::Optimizer;
+use crate::runtime::optim::{Rule, adamw};
 
 /// A decoder on one backend.
 pub(crate) struct Decoder<B: Backend> {
@@ -27,8 +28,10 @@ pub(crate) struct Decoder<B: Backend> {
     budget: Option<u64>,
     pub(super) slots: Parameters<Slot>,
     pub(super) weights: Parameters<B::Wide>,
+    /// Of the next update.
+    rule: Rule,
     /// Since the first update.
-    moments: Option<[Parameters<B::Wide>; 2]>,
+    optimizer: Option<Optimizer<B>>,
     pub(super) workspace: Option<Workspace<B>>,
     schedule: Schedule,
     /// Of the last run that was asked for it: predicted positions in the first part of the batch and
@@ -72,16 +75,12 @@ impl<B: Backend> Decoder<B> {
             budget,
             slots,
             weights: buffers,
-            moments: None,
+            rule: Rule::default(),
+            optimizer: None,
             workspace: None,
             schedule: Schedule { rows: 1, again: Again::default(), overlaid: false },
             part: None,
         })
-    }
-
-    fn parameter_bytes(&self, copies: u64) -> u64 {
-        let values: usize = self.slots.iter().map(|s| s.len).sum();
-        copies * (values * B::WIDE_BYTES) as u64
     }
 
     /// Check a batch against the model and the table, before anything is changed.
@@ -156,7 +155,11 @@ impl<B: Backend> Decoder<B> {
     }
 
     fn schedule_for(&self, rows: Rows, training: bool) -> Result<Schedule, EngineError> {
-        let parameters = self.parameter_bytes(if training { 4 } else { 1 });
+        let parameters = if training {
+            parameters::weight_bytes::<B>(&self.slots, 2) + self.rule.bytes::<B>(&self.slots)
+        } else {
+            parameters::weight_bytes::<B>(&self.slots, 1)
+        };
         let load = memory::load(&self.architecture, 0, rows.context)?;
         let held = |tokens| parameters + B::overhead_bytes(Load { tokens, ..load });
         schedule::<B>(&self.widths, &self.slots, rows, training, held, self.budget)
@@ -327,24 +330,14 @@ impl<B: Backend> Decoder<B> {
     }
 
     fn update(&mut self, hyper: &Hyper, scale: f64) -> Result<(), EngineError> {
-        if self.moments.is_none() {
-            self.moments = Some(self.zero_moments()?);
-        }
         let grads = self.workspace.as_ref().and_then(|w| w.weight_gradients.as_ref());
-        let (Some([first, second]), Some(grads)) = (&mut self.moments, grads) else {
-            return Ok(());
+        let Some(grads) = grads else { return Ok(()) };
+        let optimizer = match &mut self.optimizer {
+            Some(optimizer) => optimizer,
+            None => self.optimizer.insert(Optimizer::new(&self.backend, &self.slots, self.rule)?),
         };
-        let buffers = self.weights.iter_mut().zip(first.iter_mut().zip(second.iter_mut()));
-        for ((slot, grad), (weight, (m, v))) in self.slots.iter().zip(grads.iter()).zip(buffers) {
-            let constants = adamw::constants(hyper, slot.role, scale);
-            self.backend.adamw(slot.len, constants, grad, weight, m, v);
-        }
+        optimizer.update(&self.backend, &self.slots, hyper, scale, grads, &mut self.weights);
         self.backend.finish()
-    }
-
-    fn zero_moments(&self) -> Result<[Parameters<B::Wide>; 2], EngineError> {
-        let zeros = || self.slots.try_map(|slot| self.backend.wide(slot.len));
-        Ok([zeros()?, zeros()?])
     }
 }
 
@@ -369,6 +362,10 @@ impl<B: Backend> Engine for Decoder<B> {
         let predicted = batch.predicted();
         if predicted == 0 {
             return Err(EngineError::Batch { reason: "no position has a target".into() });
+        }
+        self.rule = hyper.rule();
+        if let Some(held) = self.optimizer.as_ref().map(|o| o.rule).filter(|held| *held != self.rule) {
+            return Err(EngineError::Moments { held: held.name(), asked: self.rule.name() });
         }
         let z_loss = hyper.z_loss.unwrap_or(0.0);
         let nll = self.run(batch, rope, Purpose::Gradients { z_loss, sample_noise: hyper.sample_noise })?;
@@ -425,31 +422,22 @@ impl<B: Backend> Engine for Decoder<B> {
     }
 
     fn moments(&self) -> Option<Moments> {
-        let [first, second] = self.moments.as_ref()?;
-        let read = |from| parameters::read(&self.backend, &self.slots, from);
-        Some(Moments { first: read(first), second: read(second) })
+        Some(self.optimizer.as_ref()?.read(&self.backend, &self.slots))
     }
 
     fn load_moments(&mut self, moments: &Moments) -> Result<(), EngineError> {
+        let rule = Rule::of(&self.slots, moments);
         parameters::check(&self.slots, &moments.first)?;
-        parameters::check(&self.slots, &moments.second)?;
-        let [mut first, mut second] = match self.moments.take() {
-            Some(buffers) => buffers,
-            None => self.zero_moments()?,
-        };
-        parameters::write(&self.backend, &self.slots, &moments.first, &mut first)?;
-        parameters::write(&self.backend, &self.slots, &moments.second, &mut second)?;
-        self.moments = Some([first, second]);
+        parameters::check(&rule.second_slots(&self.slots), &moments.second)?;
+        // Free the old ones first: both together may not fit.
+        self.optimizer = None;
+        self.optimizer = Some(Optimizer::of(&self.backend, &self.slots, moments)?);
         self.backend.finish()
     }
 
     fn clear_moments(&mut self) {
-        if let Some(moments) = &mut self.moments {
-            for half in moments {
-                for (slot, buffer) in self.slots.iter().zip(half.iter_mut()) {
-                    self.backend.zero(slot.len, buffer);
-                }
-            }
+        if let Some(optimizer) = &mut self.optimizer {
+            optimizer.clear(&self.backend, &self.slots);
         }
     }
 
@@ -458,10 +446,11 @@ impl<B: Backend> Engine for Decoder<B> {
     }
 
     fn memory(&self) -> MemoryReport {
-        let copies = 1 + u64::from(self.weight_gradients().is_some()) + 2 * u64::from(self.moments.is_some());
+        let copies = 1 + u64::from(self.weight_gradients().is_some());
+        let optimizer = self.optimizer.as_ref().map_or(0, |o| o.rule.bytes::<B>(&self.slots));
         let (layers, again) = (self.architecture.num_hidden_layers, self.schedule.again);
         MemoryReport {
-            parameters_bytes: self.parameter_bytes(copies),
+            parameters_bytes: parameters::weight_bytes::<B>(&self.slots, copies) + optimizer,
             activations_bytes: self.workspace.as_ref().map_or(0, |w| w.bytes) + self.backend.scratch_bytes(),
             rows_at_once: self.schedule.rows,
             layers_kept: layers - again.feed_forwards,

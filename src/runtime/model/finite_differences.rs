@@ -12,7 +12,12 @@ use crate::runtime::random::philox;
 
 type Oracle = Decoder<Reference<f64>>;
 
-fn architecture(model_type: &str, heads: usize, kv_heads: usize, tied: bool) -> Architecture {
+pub(in crate::runtime) fn architecture(
+    model_type: &str,
+    heads: usize,
+    kv_heads: usize,
+    tied: bool,
+) -> Architecture {
     Architecture {
         model_type: model_type.into(),
         num_hidden_layers: 2,
@@ -29,7 +34,7 @@ fn architecture(model_type: &str, heads: usize, kv_heads: usize, tied: bool) -> 
 }
 
 /// Two rows of 7 tokens; documents of 3, 1 and 3 tokens when `documents`.
-fn batch(documents: bool) -> Batch {
+pub(in crate::runtime) fn batch(documents: bool) -> Batch {
     let context = 7;
     let starts: [u32; 7] = if documents { [0, 0, 0, 3, 4, 4, 4] } else { [0; 7] };
     let tokens: Vec<u32> = (0..2 * context as u32).map(|i| philox(5, [i, 0, 0, 0])[0] % 11).collect();
@@ -213,18 +218,7 @@ fn a_step_with_a_broken_loss_changes_nothing() {
     let a = architecture("llama", 4, 2, true);
     let (batch, rope) = (batch(false), RopeTable::new(&[1.0, 0.1], 1.0, 7));
     let mut model = oracle(&a);
-    let hyper = crate::runtime::engine::Hyper {
-        lr: 0.1,
-        betas: [0.9, 0.95],
-        eps: 1e-8,
-        weight_decay: 0.1,
-        decay_embeddings: true,
-        decay_norms: false,
-        clip: Some(1.0),
-        z_loss: None,
-        optimizer_step: 1,
-        sample_noise: false,
-    };
+    let hyper = crate::runtime::engine::Hyper { lr: 0.1, ..crate::runtime::engine::Hyper::default() };
     let before = loss(&mut model, &batch, &rope);
     let report = model.train_step(&batch, &rope, &hyper).unwrap();
     assert!(report.finite && (report.loss - before).abs() < 1e-6);

@@ -5,11 +5,12 @@ use crate::runtime::backend::{Backend, Load};
 use crate::runtime::engine::EngineError;
 use crate::runtime::model::parameters::{self, Role};
 use crate::runtime::model::workspace::{Rows, Scratch, Widths, schedule, training_bytes};
+use crate::runtime::optim::Rule;
 
 /// What a training step holds at its fullest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainingMemory {
-    /// Weights, gradients and both moments.
+    /// Weights, gradients and moments, and what the optimizer works in.
     pub parameters_bytes: u64,
     /// Activations, and scratch of the backward pass, without what is part of the gradients.
     pub activations_bytes: u64,
@@ -54,11 +55,11 @@ pub(in crate::runtime) fn predict<B: Backend>(
     a: &Architecture,
     rows: usize,
     context: usize,
+    rule: Rule,
     budget: Option<u64>,
 ) -> Result<TrainingMemory, EngineError> {
     let (widths, slots) = (Widths::of(a)?, parameters::slots(a)?);
-    let values: usize = slots.iter().map(|s| s.len).sum();
-    let parameters_bytes = 4 * (values * B::WIDE_BYTES) as u64;
+    let parameters_bytes = parameters::weight_bytes::<B>(&slots, 2) + rule.bytes::<B>(&slots);
     let base = load(a, 0, context)?;
     let backend = |tokens| B::overhead_bytes(Load { tokens, ..base });
     let held = |tokens| parameters_bytes + backend(tokens);

@@ -5,7 +5,7 @@ pub mod config;
 pub(crate) mod decoder;
 pub mod dtype;
 #[cfg(test)]
-mod finite_differences;
+pub(in crate::runtime) mod finite_differences;
 mod forward;
 mod gguf;
 pub(in crate::runtime) mod hf;
@@ -15,7 +15,7 @@ pub mod init;
 mod layout;
 mod load;
 pub mod memory;
-mod parameters;
+pub(in crate::runtime) mod parameters;
 pub mod rope_table;
 pub(in crate::runtime) mod safetensors;
 pub mod tensor;
@@ -28,5 +28,3 @@ pub use gguf::GgufError;
 pub use layout::layout;
 pub use load::{LoadError, Loaded, TokenizerSource, load, load_config};
 pub use safetensors::SafetensorsError;
-
-pub(in crate::runtime) use parameters::Role;

@@ -213,8 +213,10 @@ impl Piece {
 /// What a weight is to the optimizer and to a fresh model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// A matrix of a linear layer.
+    /// A matrix within a layer.
     Matrix,
+    /// The output matrix, where it is one of its own.
+    Output,
     /// The table of embeddings, the output matrix as well where they are tied.
     Embedding,
     /// The weight of a norm.
@@ -232,7 +234,8 @@ pub(crate) struct Slot {
     pub(crate) pieces: Vec<Piece>,
 }
 
-fn slot(role: Role, tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Slot {
+/// A buffer of tensors, end to end.
+pub(crate) fn slot(role: Role, tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Slot {
     let mut slot = Slot { len: 0, role, pieces: Vec::new() };
     for (name, shape) in tensors {
         let piece = Piece { name, shape, at: slot.len };
@@ -285,8 +288,14 @@ pub(crate) fn slots(a: &Architecture) -> Result<Parameters<Slot>, EngineError> {
         embedding: table(Role::Embedding, "model.embed_tokens.weight"),
         layers,
         norm: norm("model.norm.weight".into(), d),
-        head: (!a.tie_word_embeddings).then(|| table(Role::Matrix, "lm_head.weight")),
+        head: (!a.tie_word_embeddings).then(|| table(Role::Output, "lm_head.weight")),
     })
+}
+
+/// Bytes of so many copies of the weights.
+pub(crate) fn weight_bytes<B: Backend>(slots: &Parameters<Slot>, copies: u64) -> u64 {
+    let values: usize = slots.iter().map(|s| s.len).sum();
+    copies * (values * B::WIDE_BYTES) as u64
 }
 
 /// Check that `state` has every tensor in the right shape. Further tensors are ignored: a checkpoint

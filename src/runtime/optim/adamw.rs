@@ -2,7 +2,7 @@
 
 use crate::runtime::backend::AdamW;
 use crate::runtime::engine::Hyper;
-use crate::runtime::model::Role;
+use crate::runtime::model::parameters::Role;
 
 /// Factor by which gradients are multiplied so that their global norm is at most `clip`: as PyTorch's
 /// `clip_grad_norm_`, with its 1e-6 in the denominator.
@@ -14,7 +14,7 @@ pub fn clip_factor(norm: f64, clip: Option<f64>) -> f64 {
 pub(crate) fn constants(hyper: &Hyper, role: Role, gradient_scale: f64) -> AdamW {
     let step = hyper.optimizer_step.max(1) as f64;
     let decays = match role {
-        Role::Matrix => true,
+        Role::Matrix | Role::Output => true,
         Role::Embedding => hyper.decay_embeddings,
         Role::Norm => hyper.decay_norms,
     };
@@ -41,18 +41,7 @@ mod tests {
 
     #[test]
     fn first_step_is_fully_corrected() {
-        let hyper = Hyper {
-            lr: 1e-3,
-            betas: [0.9, 0.95],
-            eps: 1e-8,
-            weight_decay: 0.1,
-            decay_embeddings: true,
-            decay_norms: false,
-            clip: None,
-            z_loss: None,
-            optimizer_step: 1,
-            sample_noise: false,
-        };
+        let hyper = Hyper { lr: 1e-3, clip: None, ..Hyper::default() };
         let c = constants(&hyper, Role::Norm, 1.0);
         assert!((c.corrections[0] - 0.1).abs() < 1e-12 && (c.corrections[1] - 0.05).abs() < 1e-12);
         let decays = |hyper: &Hyper| {

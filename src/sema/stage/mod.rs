@@ -2,6 +2,7 @@
 //! over is in [`ground`], its smaller fields in `parts`.
 
 mod ground;
+mod optimizer;
 mod parts;
 
 pub(crate) use ground::{Legacy, place_name};
@@ -277,6 +278,10 @@ impl<'p> Checker<'p> {
         };
         let optimizer =
             self.optimizer(fields, scope, ground.as_ref().and_then(|g| g.optimizer.clone()), &mut inherited);
+        if let Some(optimizer) = &optimizer {
+            let before = ground.as_ref().and_then(|g| g.optimizer.as_ref());
+            sound &= self.same_moments(fields, state, before, optimizer);
+        }
         macro_rules! whole {
             ($field:literal) => {
                 match self.field(fields, $field, scope) {

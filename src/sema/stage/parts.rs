@@ -1,4 +1,4 @@
-//! Fields of a stage that need no curve: its length, optimizer, intervals and named checkpoints.
+//! Fields of a stage that need no curve: its length, intervals and named checkpoints.
 
 use crate::diag::Diagnostic;
 use crate::schema;
@@ -9,7 +9,7 @@ use crate::diag::codes;
 use crate::sema::chain::Frame;
 use crate::sema::checker::Checker;
 use crate::sema::clock::Length;
-use crate::sema::curriculum::{Checkpoint, Optimizer};
+use crate::sema::curriculum::Checkpoint;
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
 use crate::sema::property::is_property;
@@ -81,84 +81,6 @@ impl<'p> Checker<'p> {
                 None
             }
         }
-    }
-
-    pub(super) fn optimizer(
-        &mut self,
-        fields: &Fields<'p>,
-        scope: &Scope<'p>,
-        ground: Option<Optimizer>,
-        inherited: &mut Vec<&'static str>,
-    ) -> Option<Optimizer> {
-        let default = Optimizer {
-            betas: [0.9, 0.95],
-            eps: 1e-8,
-            weight_decay: 0.1,
-            decay_embeddings: true,
-            decay_norms: false,
-            clip: Some(1.0),
-            z_loss: None,
-        };
-        let mut optimizer = match self.field(fields, "optimizer", scope) {
-            Some(value) => {
-                let call = match &value.kind {
-                    Kind::Call(call) if call.function.family == schema::Family::Optimizer => call.clone(),
-                    _ => {
-                        self.wrong(&value, schema::Ty::Optimizer, "optimizer");
-                        return None;
-                    }
-                };
-                let mut o = default;
-                if let Some(v) = call.arg("betas").cloned() {
-                    let betas = self.numbers(&v, "betas")?;
-                    match betas.as_slice() {
-                        [a, b] if (0.0..1.0).contains(a) && (0.0..1.0).contains(b) => o.betas = [*a, *b],
-                        _ => {
-                            self.push(Diagnostic::error(
-                                codes::OUT_OF_RANGE,
-                                v.span,
-                                "`betas` are not two numbers in [0, 1)",
-                                "for example `[0.9, 0.95]`",
-                            ));
-                            return None;
-                        }
-                    }
-                }
-                if let Some(v) = call.arg("eps").cloned() {
-                    o.eps = self.positive(&v, "eps")?;
-                }
-                if let Some(v) = call.arg("weight_decay").cloned() {
-                    o.weight_decay = self.non_negative(&v, "weight_decay")?;
-                }
-                if let Some(v) = call.arg("decay_embeddings").cloned() {
-                    o.decay_embeddings = self.yes_no(&v, "decay_embeddings")?;
-                }
-                if let Some(v) = call.arg("decay_norms").cloned() {
-                    o.decay_norms = self.yes_no(&v, "decay_norms")?;
-                }
-                if let Some(v) = call.arg("clip").cloned() {
-                    o.clip = Some(self.positive(&v, "clip")?);
-                }
-                if let Some(v) = call.arg("z_loss").cloned() {
-                    o.z_loss = Some(self.non_negative(&v, "z_loss")?);
-                }
-                o
-            }
-            None => match ground {
-                Some(o) => {
-                    inherited.push("optimizer");
-                    o
-                }
-                None => default,
-            },
-        };
-        if let Some(v) = self.field(fields, "clip", scope) {
-            optimizer.clip = Some(self.positive(&v, "clip")?);
-        }
-        if let Some(v) = self.field(fields, "z_loss", scope) {
-            optimizer.z_loss = Some(self.non_negative(&v, "z_loss")?);
-        }
-        Some(optimizer)
     }
 
     /// An interval in steps.

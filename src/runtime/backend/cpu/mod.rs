@@ -11,6 +11,7 @@ mod element;
 mod exp;
 mod linear;
 mod loss;
+mod muon;
 mod norm;
 mod pointwise;
 mod pool;
@@ -23,7 +24,7 @@ mod vectorise;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::{AdamW, AttentionShape, Backend, Load, LossShape, NormShape};
+use super::{AdamW, AttentionShape, Backend, Load, LossShape, Momentum, NormShape};
 use crate::runtime::engine::EngineError;
 use buffer::{Buffer, Pieces, Slab};
 use element::Arithmetic;
@@ -467,5 +468,46 @@ impl<E: Element> Backend for Cpu<E> {
     ) {
         let (weight, first) = (&mut weight[..len], &mut first[..len]);
         adamw::update(&self.pool, constants, &grad[..len], weight, first, &mut second[..len]);
+    }
+
+    fn momentum(
+        &self,
+        at: usize,
+        len: usize,
+        constants: Momentum,
+        grad: &Buffer<f32>,
+        momentum: &mut Buffer<f32>,
+        direction: &mut Buffer<f32>,
+    ) {
+        let (grad, momentum) = (&grad[at..at + len], &mut momentum[at..at + len]);
+        muon::momentum(&self.pool, constants, grad, momentum, &mut direction[..len]);
+    }
+
+    fn combine(
+        &self,
+        len: usize,
+        scale: f64,
+        x: &mut Buffer<f32>,
+        plus: Option<(f64, &Buffer<f32>)>,
+        copy: &mut Buffer<E>,
+    ) {
+        muon::combine(&self.pool, scale, &mut x[..len], plus.map(|(f, y)| (f, &y[..len])), &mut copy[..len]);
+    }
+
+    fn transpose(&self, rows: usize, columns: usize, from: &Buffer<E>, to: &mut Buffer<E>) {
+        let len = rows * columns;
+        muon::transpose(&self.pool, columns, &from[..len], &mut to[..len]);
+    }
+
+    fn descend(
+        &self,
+        at: usize,
+        len: usize,
+        keep: f64,
+        step: f64,
+        direction: &Buffer<f32>,
+        weight: &mut Buffer<f32>,
+    ) {
+        muon::descend(&self.pool, keep, step, &direction[..len], &mut weight[at..at + len]);
     }
 }

@@ -11,7 +11,7 @@ use super::memory::{Index, Memory, Narrow, Scratch, Wide};
 use super::norm::NORM_SHARES;
 use super::product::{self, Order, Output, Product, Rotation};
 use super::{attention, loss};
-use crate::runtime::backend::{AdamW, AttentionShape, Backend, Load, LossShape, NormShape};
+use crate::runtime::backend::{AdamW, AttentionShape, Backend, Load, LossShape, Momentum, NormShape};
 use crate::runtime::engine::EngineError;
 use Argument::{Float, Int, Long, Pointer};
 
@@ -738,6 +738,60 @@ impl Backend for Cuda {
             ];
             self.each("adamw_f32", len, &mut arguments)
         });
+    }
+
+    fn momentum(
+        &self,
+        at: usize,
+        len: usize,
+        constants: Momentum,
+        grad: &Wide,
+        momentum: &mut Wide,
+        direction: &mut Wide,
+    ) {
+        let Momentum { momentum: keep, nesterov, gradient_scale } = constants;
+        let offset = (at * 4) as u64;
+        let mut arguments = [
+            Pointer(grad.at() + offset),
+            Pointer(momentum.change() + offset),
+            Pointer(direction.change()),
+            Long(len as i64),
+            Float(keep as f32),
+            Float((1.0 - keep) as f32),
+            Float(if nesterov { keep as f32 } else { 1.0 }),
+            Float(gradient_scale as f32),
+        ];
+        self.attempt(|| self.each("muon_momentum", len.div_ceil(8), &mut arguments));
+    }
+
+    fn combine(&self, len: usize, scale: f64, x: &mut Wide, plus: Option<(f64, &Wide)>, copy: &mut Narrow) {
+        let (factor, y) = plus.map_or((0.0, 0), |(factor, y)| (factor, y.at()));
+        let mut arguments = [
+            Pointer(x.change()),
+            Pointer(y),
+            Pointer(copy.0.at()),
+            Long(len as i64),
+            Float(scale as f32),
+            Float(factor as f32),
+        ];
+        self.attempt(|| self.each("combine", len.div_ceil(8), &mut arguments));
+    }
+
+    fn transpose(&self, rows: usize, columns: usize, from: &Narrow, to: &mut Narrow) {
+        let grid = [columns.div_ceil(32), rows.div_ceil(32), 1];
+        let mut arguments = [Pointer(from.0.at()), Pointer(to.0.at()), Int(rows as i32), Int(columns as i32)];
+        self.attempt(|| self.launch("transpose", grid, 256, 0, &mut arguments));
+    }
+
+    fn descend(&self, at: usize, len: usize, keep: f64, step: f64, direction: &Wide, weight: &mut Wide) {
+        let mut arguments = [
+            Pointer(direction.at()),
+            Pointer(weight.change() + (at * 4) as u64),
+            Long(len as i64),
+            Float(keep as f32),
+            Float(step as f32),
+        ];
+        self.attempt(|| self.each("muon_descend", len.div_ceil(8), &mut arguments));
     }
 }
 

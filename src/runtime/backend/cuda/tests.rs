@@ -13,8 +13,8 @@ use crate::plan::Architecture;
 use crate::runtime::backend::conformance;
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::engine::{
-    Engine, EngineError, EngineKind, EngineOptions, Hyper, RopeTable, StepReport, engine, init_weights,
-    training_memory,
+    Engine, EngineError, EngineKind, EngineOptions, Hyper, Muon, RopeTable, Rule, StepReport, engine,
+    init_weights, training_memory,
 };
 use crate::runtime::model::decoder::Decoder;
 use crate::runtime::model::tensor::StateDict;
@@ -87,20 +87,19 @@ fn batch(step: u32) -> Batch {
 }
 
 fn train(engine: &mut dyn Engine, steps: RangeInclusive<u32>) -> Vec<StepReport> {
+    train_by(None, engine, steps)
+}
+
+fn train_by(muon: Option<Muon>, engine: &mut dyn Engine, steps: RangeInclusive<u32>) -> Vec<StepReport> {
     let rope = rope(engine.architecture());
     steps
         .map(|step| {
             let hyper = Hyper {
                 lr: 3e-3,
-                betas: [0.9, 0.95],
-                eps: 1e-8,
-                weight_decay: 0.1,
-                decay_embeddings: true,
-                decay_norms: false,
-                clip: Some(1.0),
+                muon,
                 z_loss: Some(1e-4),
                 optimizer_step: u64::from(step),
-                sample_noise: false,
+                ..Hyper::default()
             };
             // The same batch twice in a row, so that learning shows.
             engine.train_step(&batch(step / 3), &rope, &hyper).unwrap()
@@ -162,15 +161,22 @@ fn gradients_match_the_reference() {
 
 #[test]
 fn training_tracks_the_reference() {
-    for (model_type, tied, hopper) in
-        [("llama", true, false), ("llama", false, true), ("qwen3", true, true), ("olmo2", false, false)]
-    {
+    let muon = Some(Muon::default());
+    for (model_type, tied, hopper, muon) in [
+        ("llama", true, false, None),
+        ("llama", false, true, None),
+        ("qwen3", true, true, None),
+        ("olmo2", false, false, None),
+        ("llama", false, true, muon),
+        ("qwen3", true, false, muon),
+    ] {
         let a = architecture(model_type, tied);
         let weights = init_weights(&a, 3).unwrap();
         let Some(mut device) = on_model(&a, &weights, hopper, None) else { return };
-        let (got, expected) = (train(&mut *device, 1..=6), train(&mut *reference(&a, &weights), 1..=6));
+        let got = train_by(muon, &mut *device, 1..=6);
+        let expected = train_by(muon, &mut *reference(&a, &weights), 1..=6);
         for (step, (g, e)) in got.iter().zip(&expected).enumerate() {
-            let name = format!("{model_type}, hopper {hopper}, step {step}");
+            let name = format!("{model_type}, hopper {hopper}, muon {}, step {step}", muon.is_some());
             assert!(g.finite && (g.loss / e.loss - 1.0).abs() < 0.01, "{name}: {} beside {}", g.loss, e.loss);
             assert!(
                 (g.grad_norm / e.grad_norm - 1.0).abs() < 0.05,
@@ -198,16 +204,16 @@ fn runs_are_equal_to_the_bit_whatever_the_schedule() {
 fn a_resumed_run_is_equal_to_the_bit() {
     let a = architecture("qwen3", true);
     let weights = init_weights(&a, 5).unwrap();
-    for hopper in [false, true] {
+    for (hopper, muon) in [(false, None), (true, None), (true, Some(Muon::default()))] {
         let Some(mut whole) = on_model(&a, &weights, hopper, None) else { return };
-        let reports = train(&mut *whole, 1..=4);
+        let reports = train_by(muon, &mut *whole, 1..=4);
         let Some(mut before) = on_model(&a, &weights, hopper, None) else { return };
-        train(&mut *before, 1..=2);
+        train_by(muon, &mut *before, 1..=2);
         let (weights, moments) = (before.weights(), before.moments().unwrap());
         drop(before);
         let Some(mut after) = on_model(&a, &weights, hopper, None) else { return };
         after.load_moments(&moments).unwrap();
-        assert_eq!(train(&mut *after, 3..=4), reports[2..]);
+        assert_eq!(train_by(muon, &mut *after, 3..=4), reports[2..]);
         assert_eq!(after.weights(), whole.weights());
         assert_eq!(after.moments(), whole.moments());
     }
@@ -223,7 +229,7 @@ fn a_memory_budget_changes_little() {
     let Some(mut free) = on_model(&a, &weights, false, None) else { return };
     let reports = train(&mut *free, 1..=2);
     assert_eq!((free.memory().layers_kept, free.memory().layers_recomputed), (4, 0));
-    let within = |budget| training_memory(EngineKind::Cuda(0), &a, 2, 70, budget).unwrap();
+    let within = |budget| training_memory(EngineKind::Cuda(0), &a, 2, 70, Rule::AdamW, budget).unwrap();
     let some = within(Some(within(None).total() - 1));
     let mut all = some;
     while all.layers_recomputed < 4 {
@@ -267,7 +273,7 @@ fn memory_is_predicted() {
         let a = architecture(model_type, false);
         let weights = init_weights(&a, 7).unwrap();
         let Some(path) = HostModel::path() else { return };
-        let predicted = training_memory(EngineKind::Cuda(0), &a, 2, 70, None).unwrap().total();
+        let predicted = training_memory(EngineKind::Cuda(0), &a, 2, 70, Rule::AdamW, None).unwrap().total();
         let arena = Arc::new(Arena::new(Arc::new(HostModel::open(&path, hopper, 0)), predicted).unwrap());
         let backend = Cuda::new(Arc::clone(&arena) as Arc<dyn Device>);
         let mut device = Decoder::new(backend, &a, &weights, Some(predicted)).unwrap();
@@ -293,8 +299,9 @@ fn long_contexts_fit_one_gpu() {
         vocab_size: vocab,
         ..architecture("llama", true)
     };
-    let fit =
-        |a: &Architecture, gib: u64| training_memory(EngineKind::Cuda(0), a, 1, 131_072, Some(gib << 30));
+    let fit = |a: &Architecture, gib: u64| {
+        training_memory(EngineKind::Cuda(0), a, 1, 131_072, Rule::AdamW, Some(gib << 30))
+    };
     // Llama 3.2 1B, and the dimensions of Qwen2.5 1.5B.
     for dimensions in [[16, 2048, 32, 8, 64, 8192, 128_256], [28, 1536, 12, 2, 128, 8960, 151_936]] {
         let a = model(dimensions);
