@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::score::{Scored, log_likelihoods};
-use crate::runtime::engine::{Engine, EngineError, RopeTable};
+use super::score::{ScoreError, Scored, log_likelihoods};
+use crate::runtime::engine::{Engine, RopeTable};
 
 /// Why a task cannot be scored.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -137,9 +137,10 @@ pub fn score<E>(
     context: usize,
     questions: &[Question],
     encode: &dyn Fn(&str) -> Result<Vec<u32>, E>,
+    stopping: &dyn Fn() -> bool,
 ) -> Result<ChoiceScore, E>
 where
-    E: From<EngineError>,
+    E: From<ScoreError>,
 {
     let mut texts = Vec::new();
     for question in questions {
@@ -147,7 +148,7 @@ where
             texts.push(encode_pair(&question.question, &format!(" {choice}"), encode)?);
         }
     }
-    let sums = log_likelihoods(engine, rope, context, &texts)?;
+    let sums = log_likelihoods(engine, rope, context, &texts, stopping)?;
     let (mut right, mut right_norm, mut at) = (0usize, 0usize, 0usize);
     for question in questions {
         let own = &sums[at..at + question.choices.len()];

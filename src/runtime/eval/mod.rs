@@ -8,6 +8,7 @@ pub mod needle;
 pub mod score;
 
 use choice::ChoiceError;
+use score::ScoreError;
 
 use crate::runtime::engine::EngineError;
 
@@ -31,4 +32,17 @@ pub enum MeasureError {
         /// What the tokenizer says.
         why: String,
     },
+    /// It was to be given up.
+    #[error("the measurement was given up when asked to")]
+    #[diagnostic(code(midc::eval::stopped))]
+    Stopped,
+}
+
+impl From<ScoreError> for MeasureError {
+    fn from(error: ScoreError) -> Self {
+        match error {
+            ScoreError::Engine(error) => Self::Engine(error),
+            ScoreError::Stopped => Self::Stopped,
+        }
+    }
 }

@@ -5,8 +5,8 @@
 //! score needs no sampling and works for base models. Chance is 1 in [`CANDIDATES`].
 
 use super::choice::encode_pair;
-use super::score::{Scored, log_likelihoods};
-use crate::runtime::engine::{Engine, EngineError, RopeTable};
+use super::score::{ScoreError, Scored, log_likelihoods};
+use crate::runtime::engine::{Engine, RopeTable};
 
 /// Numbers that compete, the right one included.
 pub const CANDIDATES: usize = 4;
@@ -39,9 +39,10 @@ pub fn score<E>(
     filler: &[u32],
     seed: u64,
     encode: &dyn Fn(&str) -> Result<Vec<u32>, E>,
+    stopping: &dyn Fn() -> bool,
 ) -> Result<NeedleScore, E>
 where
-    E: From<EngineError>,
+    E: From<ScoreError>,
 {
     let mut found = Vec::with_capacity(DEPTHS.len());
     for (i, depth) in DEPTHS.into_iter().enumerate() {
@@ -51,7 +52,7 @@ where
             .iter()
             .map(|n| haystack(length, depth, filler, subject, numbers[0], *n, encode))
             .collect::<Result<Vec<_>, E>>()?;
-        let sums = log_likelihoods(engine, rope, length, &texts)?;
+        let sums = log_likelihoods(engine, rope, length, &texts, stopping)?;
         found.push(sums[1..].iter().all(|s| *s < sums[0]));
     }
     let accuracy = found.iter().filter(|f| **f).count() as f64 / found.len() as f64;

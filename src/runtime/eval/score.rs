@@ -15,22 +15,37 @@ pub struct Scored {
 /// Tokens handed to the engine at once.
 const TOKENS_AT_ONCE: usize = 16_384;
 
+/// Why there are no scores.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// It was to be given up.
+    #[error("given up when asked to")]
+    Stopped,
+}
+
 /// Sum of log-probabilities of each continuation, in nats. Texts longer than `context` lose their
 /// head, as in lm-evaluation-harness; `rope` covers `context` positions.
 ///
 /// # Errors
-/// What the engine says.
+/// What the engine says; [`ScoreError::Stopped`] soon after `stopping` begins to hold.
 pub fn log_likelihoods(
     engine: &mut dyn Engine,
     rope: &RopeTable,
     context: usize,
     texts: &[Scored],
-) -> Result<Vec<f64>, EngineError> {
+    stopping: &dyn Fn() -> bool,
+) -> Result<Vec<f64>, ScoreError> {
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|i| (texts[*i].tokens.len(), *i));
     let mut sums = vec![0.0; texts.len()];
     let mut at = 0;
     while at < order.len() {
+        if stopping() {
+            return Err(ScoreError::Stopped);
+        }
         // Longest of the group last: rows are padded to it.
         let mut group = 1;
         let width = |i: usize| texts[order[i]].tokens.len().min(context);

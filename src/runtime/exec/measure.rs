@@ -57,7 +57,8 @@ impl Measure {
 
 impl Run<'_> {
     /// Take what is due: every `eval` at both edges of the stage and every so many steps between,
-    /// and what the gates need.
+    /// and what the gates need. What is asked to stop gives it up, but for the end of a stage, whose checkpoint
+    /// says that all of it is done.
     pub(super) fn measure(
         &self,
         stage: &StagePlan,
@@ -65,12 +66,13 @@ impl Run<'_> {
         moment: Moment,
     ) -> Result<(), ExecError> {
         let step = work.trainer.step;
+        let stopping = || moment != Moment::End && self.stopping();
         for eval in &stage.evals {
             let due = eval.every_steps.is_some_and(|n| n > 0 && step.is_multiple_of(n));
             if moment != Moment::Between || due {
                 let mut by_position = ByPosition::default();
                 for measure in self.measures(eval) {
-                    self.take(stage, work, &eval.name, &measure, Some(&mut by_position))?;
+                    self.take(stage, work, &eval.name, &measure, Some(&mut by_position), &stopping)?;
                 }
                 for (range, (nll, count)) in by_position.0 {
                     let subject = format!("{}..{}", range, (range * 2).max(ByPosition::FIRST));
@@ -80,7 +82,7 @@ impl Run<'_> {
         }
         for (gate, measure) in gate::measures(stage)? {
             if moment == Moment::End || (moment == Moment::Start && gate.relative_to_from) {
-                self.take(stage, work, gate::EVAL, &measure, None)?;
+                self.take(stage, work, gate::EVAL, &measure, None, &stopping)?;
             }
         }
         Ok(())
@@ -104,14 +106,18 @@ impl Run<'_> {
         eval: &str,
         measure: &Measure,
         by_position: Option<&mut ByPosition>,
+        stopping: &dyn Fn() -> bool,
     ) -> Result<(), ExecError> {
+        if stopping() {
+            return Err(MeasureError::Stopped.into());
+        }
         let step = work.trainer.step;
         let context = stage.step_point(step.min(stage.steps.saturating_sub(1))).context;
         let found = match measure {
             Measure::Loss(source) => self.heldout_loss(stage, work, source, context, by_position)?,
             Measure::Needle(length) => {
                 let table = work.tables.of_length(*length);
-                Some(needle_score(work, &table, *length as usize, stage.data_seed)?)
+                Some(needle_score(work, &table, *length as usize, stage.data_seed, stopping)?)
             }
             Measure::Choice(task) => {
                 let questions =
@@ -119,7 +125,8 @@ impl Run<'_> {
                 let corpus = work.corpus.clone();
                 let encode = |text: &str| encode(&corpus, text);
                 let table = work.tables.at(context);
-                let score = choice::score(&mut *work.engine, table, context as usize, &questions, &encode)?;
+                let context = context as usize;
+                let score = choice::score(&mut *work.engine, table, context, &questions, &encode, stopping)?;
                 Some((score.accuracy, score.questions as u64))
             }
         };
@@ -203,11 +210,12 @@ fn needle_score(
     table: &RopeTable,
     length: usize,
     seed: u64,
+    stopping: &dyn Fn() -> bool,
 ) -> Result<(f64, u64), MeasureError> {
     let corpus = work.corpus.clone();
     let filler = filler(&corpus, length);
     let encode = |text: &str| encode(&corpus, text);
-    let score = needle::score(&mut *work.engine, table, length, &filler, seed, &encode)?;
+    let score = needle::score(&mut *work.engine, table, length, &filler, seed, &encode, stopping)?;
     Ok((score.accuracy, score.found.len() as u64))
 }
 

@@ -4,6 +4,7 @@ use crate::plan::StagePlan;
 use crate::runtime::data::{SamplerState, StageSampler};
 use crate::runtime::engine::Moments;
 use crate::runtime::exec::stage::Work;
+use crate::runtime::exec::start::TrainerState;
 use crate::runtime::exec::{ExecError, NotFinite, Run, lock};
 use crate::runtime::journal::{EvalRecord, Journal, StepRecord};
 
@@ -81,7 +82,8 @@ impl Run<'_> {
         }
         let sampler = SamplerState { step, ..work.sampler.state() };
         work.sampler = StageSampler::new(stage, &work.corpus, sampler.clone())?;
-        work.trainer = start.trainer;
+        // Of the start of the stage, too, what was measured stays.
+        work.trainer = TrainerState { unmeasured: false, ..start.trainer };
         work.trainer.sampler = sampler;
         let kept = |of: &str, steps: u64| of != stage.name || steps <= step;
         let (mut metrics, mut evals) = (lock(&self.metrics), lock(&self.evals));

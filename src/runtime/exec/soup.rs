@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::plan::{SoupPlan, StagePlan};
 use crate::runtime::checkpoint;
-use crate::runtime::exec::start::{Start, TrainerState};
+use crate::runtime::exec::start::{Start, TrainerState, next_stage};
 use crate::runtime::exec::survey::stage_point;
 use crate::runtime::exec::{Event, ExecError, Run, lock};
 use crate::runtime::model::Dtype;
@@ -18,7 +18,7 @@ impl Run<'_> {
         let path = checkpoint::step_dir(&self.dir.checkpoints(&soup.name), 0);
         let mut start = self.resumed(checkpoint::read(&path)?, &path)?;
         start.optimizer = None;
-        start.trainer = TrainerState { stage: stage.name.clone(), step: 0, tokens: 0, ..start.trainer };
+        start.trainer = next_stage(start.trainer, stage);
         Ok(start)
     }
 

@@ -15,13 +15,14 @@ use crate::runtime::data::{
 use crate::runtime::engine::{
     self, Engine, EngineKind, EngineOptions, Hyper, Moments, Muon, RopeTable, RowLoss,
 };
+use crate::runtime::eval::MeasureError;
 use crate::runtime::exec::measure::Moment;
 use crate::runtime::exec::not_finite::Count;
 use crate::runtime::exec::spike::SpikeWatch;
 use crate::runtime::exec::start::{Start, TrainerState};
 use crate::runtime::exec::writer::{Snapshot, Writing};
 use crate::runtime::exec::{Event, ExecError, ExecOptions, Progress, Run, lock, root};
-use crate::runtime::journal::StepRecord;
+use crate::runtime::journal::{EvalRecord, Journal, StepRecord};
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
 use crate::runtime::tensorboard::TensorBoard;
 
@@ -65,8 +66,8 @@ impl Run<'_> {
 
     fn train(&self, stage: &StagePlan, work: &mut Work) -> Result<Option<u64>, ExecError> {
         self.observer.on(Event::Stage { stage, step: work.trainer.step });
-        if work.trainer.step == 0 {
-            self.measure(stage, work, Moment::Start)?;
+        if work.trainer.unmeasured {
+            self.measure_anew(stage, work)?;
         }
         let (mut not_finite, mut spikes) = (Count::default(), SpikeWatch::default());
         while work.trainer.step < stage.steps {
@@ -94,7 +95,9 @@ impl Run<'_> {
             self.observer.on(Event::Step { stage, record: &record });
             let done = work.trainer.step;
             let last = done == stage.steps;
-            self.measure(stage, work, if last { Moment::End } else { Moment::Between })?;
+            if !self.measured(stage, work, if last { Moment::End } else { Moment::Between })? {
+                continue;
+            }
             let periodic = stage.save_every.is_some_and(|n| n > 0 && done.is_multiple_of(n));
             let named = stage.checkpoints.iter().any(|c| c.step == done);
             if last || periodic || named {
@@ -102,6 +105,28 @@ impl Run<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Measure, or remember that it was given up for the checkpoint that is written next.
+    fn measured(&self, stage: &StagePlan, work: &mut Work, moment: Moment) -> Result<bool, ExecError> {
+        let taken = match self.measure(stage, work, moment) {
+            Err(ExecError::Measure(MeasureError::Stopped)) => false,
+            taken => taken.map(|()| true)?,
+        };
+        work.trainer.unmeasured = !taken;
+        Ok(taken)
+    }
+
+    /// What is due where the stage begins, or where a measurement was given up: that has left some of its records.
+    fn measure_anew(&self, stage: &StagePlan, work: &mut Work) -> Result<(), ExecError> {
+        let step = work.trainer.step;
+        let kept = |of: &str, steps: u64| of != stage.name || steps != step;
+        {
+            let mut evals = lock(&self.evals);
+            *evals = Journal::open::<EvalRecord>(&self.dir.evals(), kept)?;
+        }
+        let moment = if step == 0 { Moment::Start } else { Moment::Between };
+        self.measured(stage, work, moment).map(drop)
     }
 
     fn prepare(&self, stage: &StagePlan, share: usize) -> Result<Work, ExecError> {

@@ -38,6 +38,9 @@ pub(super) struct TrainerState {
     pub optimizer_steps: u64,
     /// Data cursors and mixing state.
     pub sampler: SamplerState,
+    /// What is due at this step is still to be measured: the stage begins, or a measurement was given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmeasured: bool,
     /// Estimates of the gradient noise scale so far.
     #[serde(default)]
     pub noise: NoiseScale,
@@ -126,10 +129,11 @@ impl Run<'_> {
 
 /// The state in which a stage begins: cursors go on, the counters start anew. (The sampler sees by
 /// the stage's name that its shares start afresh.)
-fn next_stage(before: TrainerState, stage: &StagePlan) -> TrainerState {
+pub(super) fn next_stage(before: TrainerState, stage: &StagePlan) -> TrainerState {
     TrainerState {
         step: 0,
         tokens: 0,
+        unmeasured: true,
         stage: stage.name.clone(),
         noise: NoiseScale::default(),
         optimizer_steps: if stage.state == State::Keep { before.optimizer_steps } else { 0 },
