@@ -10,6 +10,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("apple_afm", "launch"),
     ("deepseek_v3", "batch that changes inside a stage"),
     ("hunyuan_large", "launch"),
+    ("kimi_k2", "Muon; attention factor of its own beside YaRN"),
     ("llama3_405b", "context that changes inside a stage; fresh Llama or Qwen 3 weights; gate"),
     ("map_neo_7b", "launch"),
     ("mimo_7b", "batch that changes inside a stage; fresh Llama or Qwen 3 weights"),

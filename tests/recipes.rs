@@ -132,7 +132,7 @@ fn every_number_of_a_stage_has_a_source() {
 }
 
 #[test]
-fn all_fifteen_systems_are_there() {
+fn all_sixteen_systems_are_there() {
     for name in [
         "qwen3",
         "phi4",
@@ -153,6 +153,7 @@ fn all_fifteen_systems_are_there() {
         "minicpm_2_4b",
         "map_neo_7b",
         "mimo_7b",
+        "kimi_k2",
     ] {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file(name)).is_file(), "{name}");
     }
@@ -198,6 +199,25 @@ fn deepseek_v3_spans() {
     close(&at("deepseek_v3", "pretrain:14.7T")["lr"], 7.3e-6, 1e-12);
     assert_eq!(at("deepseek_v3", "pretrain:1T")["batch_tokens"], 15_360 * 4096);
     assert_eq!(at("deepseek_v3", "pretrain:step 0")["batch_tokens"], 3072 * 4096);
+}
+
+/// arXiv:2507.20534 section 2.5.
+#[test]
+fn kimi_k2_spans() {
+    let plan = plan("kimi_k2");
+    let pretrain = stage(&plan, "pretrain");
+    assert_eq!(pretrain["steps"], 230_968, "15.5T in steps of 67.1M");
+    for (name, optimizer) in
+        ["pretrain", "anneal", "long_32k"].map(|name| (name, &stage(&plan, name)["optimizer"]))
+    {
+        assert_eq!(optimizer["muon"]["update_rms"], 0.2, "{name}");
+        assert_eq!(at("kimi_k2", &format!("{name}:step 9"))["batch_tokens"], 67_108_864, "{name}");
+    }
+    close(&at("kimi_k2", "pretrain:9.99T")["lr"], 2e-4, 1e-12);
+    close(&at("kimi_k2", "pretrain:12.75T")["lr"], 1.1e-4, 1e-3);
+    close(&stage(&plan, "long_32k")["lr"]["end"], 7e-6, 1e-12);
+    let rope = &stage(&plan, "long_32k")["rope"];
+    close(&rope["attention_factor"], 1.0, 1e-12);
 }
 
 /// huggingface/smollm: 5,240,000 steps of 2,097,152 tokens, the last 524,000 a decay to 0.

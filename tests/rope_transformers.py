@@ -50,6 +50,7 @@ def cases():
                     {"attention_factor": 1.25},
                     {"truncate": False},
                     {"beta_fast": 16.0, "beta_slow": 2.0},
+                    {"beta_fast": 1.0, "beta_slow": 1.0},
                 ):
                     yield dim, theta, {"method": "yarn", **by_parts, **nothing, **more}, original
                 for low, high in ((1.0, 4.0), (2.0, 3.0)):

@@ -122,5 +122,6 @@ fn ordered(
 fn betas(fast: f64, slow: f64) -> Result<(), RopeError> {
     positive("beta_slow", slow)?;
     positive("beta_fast", fast)?;
-    ordered("beta_slow", slow, "beta_fast", fast)
+    // Equal ones are a step from one dimension to the next: Kimi K2 has 1 and 1.
+    if slow == fast { Ok(()) } else { ordered("beta_slow", slow, "beta_fast", fast) }
 }

@@ -69,6 +69,21 @@ fn yarn_ramp_and_temperature() {
     }
 }
 
+/// Kimi K2's `config.json` has 1 and 1: a ramp from one dimension to the next.
+#[test]
+fn equal_betas_are_a_step() {
+    let mut scaling = yarn(32.0, 4096);
+    if let RopeScaling::Yarn { beta_fast, .. } = &mut scaling {
+        *beta_fast = 1.0;
+    }
+    check(Some(64), 5e4, &scaling).unwrap();
+    let (stretched, plain) =
+        [scaling, RopeScaling::Default].map(|s| inv_freq(64, 5e4, &s, 131_072).inv_freq).into();
+    for (d, (stretched, kept)) in stretched.iter().zip(&plain).enumerate() {
+        assert!(close(stretched / kept, if d < 20 { 1.0 } else { 1.0 / 32.0 }, 1e-12), "{d}");
+    }
+}
+
 #[test]
 fn deepseek_mscale() {
     assert!((yarn::attention_factor(40.0, None, None) - 1.368888).abs() < 1e-6);
