@@ -18,7 +18,7 @@ use crate::sema::attributes::has_assumed;
 use crate::sema::chain::Frame;
 use crate::sema::checker::Checker;
 use crate::sema::clock::{Clock, Length};
-use crate::sema::curriculum::{Portion, Rope, Stage};
+use crate::sema::curriculum::{self, Portion, Rope, Stage};
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
 use crate::sema::mix::{Amount, Flat};
@@ -279,7 +279,9 @@ impl<'p> Checker<'p> {
         let optimizer =
             self.optimizer(fields, scope, ground.as_ref().and_then(|g| g.optimizer.clone()), &mut inherited);
         if let Some(optimizer) = &optimizer {
-            let before = ground.as_ref().and_then(|g| g.optimizer.as_ref());
+            // A soup has weights and no moments.
+            let soup = matches!(from, Some(curriculum::From::Soup(_)));
+            let before = ground.as_ref().filter(|_| !soup).and_then(|g| g.optimizer.as_ref());
             sound &= self.same_moments(fields, state, before, optimizer);
         }
         macro_rules! whole {

@@ -168,7 +168,6 @@ fn training_tracks_the_reference() {
         ("qwen3", true, true, None),
         ("olmo2", false, false, None),
         ("llama", false, true, muon),
-        ("qwen3", true, false, muon),
     ] {
         let a = architecture(model_type, tied);
         let weights = init_weights(&a, 3).unwrap();
