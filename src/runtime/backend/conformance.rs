@@ -10,7 +10,7 @@ use super::{AdamW, AttentionShape, Backend, LossShape, Momentum, NormShape};
 use crate::runtime::batch::IGNORE;
 use crate::runtime::engine::{Hyper, Muon};
 use crate::runtime::model::parameters::{Role, slot};
-use crate::runtime::optim::muon::{Largest, Orthogonaliser};
+use crate::runtime::optim::muon::{Largest, Orthogonaliser, constants};
 use crate::runtime::random::{normal_pair, philox};
 
 /// Normal numbers, exact in bf16.
@@ -638,7 +638,8 @@ impl Case for MuonUpdate {
         let mut orthogonaliser = Orthogonaliser::new(b, largest).unwrap();
         let muon = Muon::default();
         let hyper = Hyper { lr: 1.0, muon: Some(muon), ..Hyper::default() };
-        orthogonaliser.update(b, &slot, (&hyper, muon), 0.5, &grad, &mut weight, &mut momentum);
+        let step = constants(&hyper, muon, 0.5);
+        orthogonaliser.update(b, &slot, step, &grad, &mut weight, &mut momentum);
         vec![("weight", h.read(&weight, 2 * n)), ("momentum", h.read(&momentum, 2 * n))]
     }
 }

@@ -40,6 +40,27 @@ pub(crate) fn moves(role: Role) -> bool {
     role == Role::Matrix
 }
 
+/// Constants of one update.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    momentum: Momentum,
+    ns_steps: u32,
+    /// What decay leaves of a weight.
+    keep: f64,
+    /// Of the root mean square of the step; an orthogonal matrix has one of the longer side, to the power of −1/2.
+    size: f64,
+}
+
+/// Constants for all matrices.
+pub(crate) fn constants(hyper: &Hyper, muon: Muon, gradient_scale: f64) -> Step {
+    Step {
+        momentum: Momentum { momentum: muon.momentum, nesterov: muon.nesterov, gradient_scale },
+        ns_steps: muon.ns_steps,
+        keep: 1.0 - hyper.lr * hyper.weight_decay,
+        size: hyper.lr * muon.update_rms,
+    }
+}
+
 /// Values of the largest of the matrices that Muon moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Largest {
@@ -142,19 +163,17 @@ impl<B: Backend> Orthogonaliser<B> {
         &mut self,
         backend: &B,
         slot: &Slot,
-        (hyper, muon): (&Hyper, Muon),
-        gradient_scale: f64,
+        step: Step,
         grad: &B::Wide,
         weight: &mut B::Wide,
         momentum: &mut B::Wide,
     ) {
-        let constants = Momentum { momentum: muon.momentum, nesterov: muon.nesterov, gradient_scale };
         for piece in &slot.pieces {
             let ([rows, columns], at, len) = (sides(piece), piece.at, piece.len());
-            backend.momentum(at, len, constants, grad, momentum, &mut self.x);
-            self.orthogonalise(backend, rows, columns, muon.ns_steps);
-            let step = hyper.lr * muon.update_rms * (rows.max(columns) as f64).sqrt();
-            backend.descend(at, len, 1.0 - hyper.lr * hyper.weight_decay, step, &self.x, weight);
+            backend.momentum(at, len, step.momentum, grad, momentum, &mut self.x);
+            self.orthogonalise(backend, rows, columns, step.ns_steps);
+            let size = step.size * (rows.max(columns) as f64).sqrt();
+            backend.descend(at, len, step.keep, size, &self.x, weight);
         }
     }
 }
@@ -227,7 +246,8 @@ mod tests {
                 ((0..len).map(|i| scale * random(i, 1)).collect(), vec![1.0; len], vec![0.0; len]);
             let muon = Muon { update_rms: 0.3, ns_steps: 10, ..Muon::default() };
             let hyper = Hyper { lr: 0.01, weight_decay: 0.5, muon: Some(muon), ..Hyper::default() };
-            orthogonaliser.update(&b, &slot, (&hyper, muon), 1.0, &grad, &mut weight, &mut momentum);
+            let step = constants(&hyper, muon, 1.0);
+            orthogonaliser.update(&b, &slot, step, &grad, &mut weight, &mut momentum);
             let squares: f64 = weight.iter().map(|w| (w - (1.0 - 0.01 * 0.5)).powi(2)).sum();
             let rms = (squares / len as f64).sqrt() / (0.3 * 0.01);
             if scale == 0.0 {

@@ -75,7 +75,8 @@ impl<B: Backend> Optimizer<B> {
         for (slot, (grad, (weight, (first, second)))) in slots.iter().zip(buffers) {
             match (&mut self.orthogonaliser, hyper.muon) {
                 (Some(orthogonaliser), Some(muon)) if muon::moves(slot.role) => {
-                    orthogonaliser.update(backend, slot, (hyper, muon), scale, grad, weight, first);
+                    let step = muon::constants(hyper, muon, scale);
+                    orthogonaliser.update(backend, slot, step, grad, weight, first);
                 }
                 _ => {
                     let constants = adamw::constants(hyper, slot.role, scale);
