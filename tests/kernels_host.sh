@@ -71,8 +71,21 @@ caught o2 'initialised twice' planted mbarrier_twice
 caught o2 'ended with' planted unfinished_barrier
 caught asan 'not there' planted wild_prefetch
 
+# unchanged MODE NAME: what the line of that name does not touch is there already, built without it.
+unchanged() {
+  from=$out/$1 to=$out/$1-$2
+  mkdir -p "$to"
+  cp -p "$from"/model_*.o "$from"/host_*.o "$from"/check_*.o "$to"
+  # In a header it may be in any kernel.
+  if grep -q "$2" "$root"/kernels/dev/*.cuh; then return; fi
+  for object in "$from"/kernel_*.o; do
+    name=${object##*/kernel_}
+    grep -q "$2" "$root/kernels/${name%.o}.cu" || cp -p "${object%.o}.cpp" "$object" "$to"
+  done
+}
 # bug MODE NAME KERNEL CHECKS PATTERN ARGUMENTS…: a real kernel with one line changed.
 bug() {
+  unchanged "$1" "$2"
   mode=$1 name=$2 kernel=$3 checks=$4 pattern=$5; shift 5
   build MODE="$mode" BUG="$name" KERNELS="$kernel" CHECKS="main timing $checks" "$out/$mode-$name/kernel-check"
   caught "$mode-$name" "$pattern" kernel-check "$@"
