@@ -7,7 +7,7 @@ pub(crate) mod optimizer;
 
 use crate::runtime::backend::Backend;
 use crate::runtime::engine::{Hyper, Moments};
-use crate::runtime::model::parameters::{Parameters, Slot, weight_bytes};
+use crate::runtime::model::parameters::{Parameters, Slot};
 
 /// Which moments an optimizer holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,22 +35,28 @@ impl Rule {
         if without { Rule::Muon } else { Rule::AdamW }
     }
 
+    /// Whether there is a second moment of what a slot holds.
+    fn has_second(self, slot: &Slot) -> bool {
+        self == Rule::AdamW || !muon::moves(slot.role)
+    }
+
     /// What there are second moments of.
     pub(crate) fn second_slots(self, slots: &Parameters<Slot>) -> Parameters<Slot> {
         let mut slots = slots.clone();
-        for slot in slots.iter_mut().filter(|slot| self == Rule::Muon && muon::moves(slot.role)) {
+        for slot in slots.iter_mut().filter(|slot| !self.has_second(slot)) {
             (slot.len, slot.pieces) = (0, Vec::new());
         }
         slots
     }
 
-    /// Bytes of the moments, and of what the rule works in.
+    /// Bytes of the moments, and of what the rule works in. Asked for in every step.
     pub(crate) fn bytes<B: Backend>(self, slots: &Parameters<Slot>) -> u64 {
         let work = match self {
             Rule::AdamW => 0,
             Rule::Muon => muon::Largest::of(slots).bytes::<B>(),
         };
-        weight_bytes::<B>(slots, 1) + weight_bytes::<B>(&self.second_slots(slots), 1) + work
+        let moments = |slot: &Slot| slot.len * (1 + usize::from(self.has_second(slot)));
+        (slots.iter().map(moments).sum::<usize>() * B::WIDE_BYTES) as u64 + work
     }
 }
 
