@@ -132,7 +132,7 @@ fn every_number_of_a_stage_has_a_source() {
 }
 
 #[test]
-fn all_sixteen_systems_are_there() {
+fn all_eighteen_systems_are_there() {
     for name in [
         "qwen3",
         "phi4",
@@ -154,6 +154,9 @@ fn all_sixteen_systems_are_there() {
         "map_neo_7b",
         "mimo_7b",
         "kimi_k2",
+        "olmo3_7b",
+        "olmo3_32b",
+        "smollm3_3b",
     ] {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file(name)).is_file(), "{name}");
     }
@@ -218,6 +221,89 @@ fn kimi_k2_spans() {
     close(&stage(&plan, "long_32k")["lr"]["end"], 7e-6, 1e-12);
     let rope = &stage(&plan, "long_32k")["rope"];
     close(&rope["attention_factor"], 1.0, 1e-12);
+}
+
+/// allenai/OLMo-core `src/scripts/official/OLMo3`, arXiv:2512.13961: one epoch of 5.93T ends at step 1,413,814,
+/// the 6T mixture reads its pools as often as its table says, mid-training starts above where
+/// pre-training stopped.
+#[test]
+fn olmo3_spans() {
+    let seven = plan("olmo3_7b");
+    let [first, second] = ["pretrain_1", "pretrain_2"].map(|name| stage(&seven, name));
+    assert_eq!(number(&first["steps"]) + number(&second["steps"]), 1_413_814.0);
+    // The middle of the cosine; the scripts have 3.93e-5 where the epoch ends.
+    close(&first["lr"]["end"], 1.65e-4, 1e-5);
+    close(&second["lr"]["start"], number(&first["lr"]["end"]), 1e-12);
+    close(&second["lr"]["end"], 3.93e-5, 2.6e-2);
+    // Half a cosine to 7T, in steps from the middle to 1,668,931, against the power that stands for it.
+    for part in [0.1, 0.3, 0.5, 0.7, 0.9] {
+        let u = part * 816_768.0 / (1_668_931.0 - 597_046.0);
+        let exact = 3e-5 + 1.35e-4 * (1.0 - (std::f64::consts::FRAC_PI_2 * u).sin());
+        let token = part * number(&second["tokens"]);
+        close(&at("olmo3_7b", &format!("pretrain_2:{token:.0}"))["lr"], exact, 2.6e-2);
+    }
+    for (name, tokens, pool) in [
+        ("olmo.common_crawl", 4.51e12, 8.14e12),
+        ("olmo.stack_edu", 409e9, 137e9),
+        ("olmo.finemath", 152e9, 34.1e9),
+        ("olmo.arxiv", 50.8e9, 21.4e9),
+    ] {
+        let drawn = number(&source(first, name)["tokens"]) + number(&source(second, name)["tokens"]);
+        assert!((drawn / tokens - 1.0).abs() < 1e-3, "{name}: {drawn}");
+        let epochs = number(&source(first, name)["epochs"]) + number(&source(second, name)["epochs"]);
+        assert!((epochs - tokens / pool).abs() < 0.01, "{name}: {epochs}");
+    }
+    let midtrain = stage(&seven, "midtrain");
+    assert_eq!(midtrain["steps"], 47_684);
+    close(&midtrain["lr"]["peak"], 2.0712e-4, 1e-12);
+    close(&source(midtrain, "olmo.dolmino_math")["epochs"], 1.0, 2e-3);
+    let long = stage(&seven, "long");
+    close(&long["rope"]["attention_factor"], 1.20794, 1e-5);
+    let replayed: f64 = midtrain["mix"]
+        .as_array()
+        .expect("mix")
+        .iter()
+        .map(|portion| number(&source(long, portion["source"].as_str().expect("a name"))["weight_mean"]))
+        .sum();
+    assert!((replayed - 0.661).abs() < 1e-3, "{replayed}");
+
+    let large = plan("olmo3_32b");
+    close(&stage(&large, "pretrain")["tokens"], 5.503e12, 1e-4);
+    close(&stage(&large, "pretrain")["lr"]["end"], 6.69e-5, 1e-3);
+    // The merged checkpoints are those of steps 23,842, and 10,000, 11,000 and 11,921.
+    assert_eq!(stage(&large, "midtrain[42069]")["steps"], 23_842);
+    assert_eq!(stage(&large, "long")["steps"], 11_921);
+    let ingredients: Vec<usize> = large["soups"]
+        .as_array()
+        .expect("soups")
+        .iter()
+        .filter_map(|soup| soup["ingredients"].as_array().map(Vec::len))
+        .collect();
+    assert_eq!(ingredients, [2, 3]);
+}
+
+/// huggingface/smollm `text/pretraining/smollm3`: 4,720,000 steps of 2,359,296 tokens, the last 522,000 a
+/// decay to 0 with the third mixture, and the same tokens per step at 32K and 64K.
+#[test]
+fn smollm3_spans() {
+    let plan = plan("smollm3_3b");
+    let main = stage(&plan, "main");
+    assert_eq!(main["tokens"], 4_720_000u64 * 2_359_296);
+    for (name, steps) in [("long_32k", 20_000), ("long_64k", 22_000)] {
+        let long = stage(&plan, name);
+        assert_eq!(long["steps"], steps);
+        assert_eq!(long["batch_tokens"]["end"], 2_359_296);
+        close(&long["lr"]["peak"], 2e-5, 1e-12);
+        assert_eq!(number(&long["lr"]["end"]), 0.0);
+    }
+    close(&at("smollm3_3b", "main:step 4198000")["lr"], 2e-4, 1e-12);
+    close(&at("smollm3_3b", "main:step 4459000")["lr"], 1e-4, 1e-9);
+    for (step, stack_edu) in [(3_449_999, 0.0), (3_450_000, 0.10561), (4_198_000, 0.2015 / 1.00565)] {
+        let found = number(&at("smollm3_3b", &format!("main:step {step}"))["mix"]["stack_edu"]);
+        assert!((found - stack_edu).abs() < 1e-5, "step {step}: {found}");
+    }
+    close(&stage(&plan, "long_64k")["rope"]["theta"], 5e6, 0.0);
+    close(&source(stage(&plan, "reasoning"), "reasoning_traces")["epochs"], 4.0, 1e-4);
 }
 
 /// huggingface/smollm: 5,240,000 steps of 2,097,152 tokens, the last 524,000 a decay to 0.
