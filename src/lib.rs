@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Dependencies point down only; `tests/layering.rs` enforces the list:
-//! `main → cli → {lsp → ide, launch → {runtime, emit}, plot, fmt} → plan → sema → {schema, curve, rope} → syntax →
-//! diag → source`, where `runtime`, `emit` and `plot` use `plan`, `curve` and `rope` and never `syntax` or
-//! `sema`, and `fmt` uses only `syntax`.
+//! `main → cli → {lsp → ide, launch → {runtime, emit}, plot, fmt} → plan → sema → {schema, curve, rope, layers} → syntax →
+//! diag → source`, where `runtime`, `emit` and `plot` use `plan`, `curve`, `rope` and `layers` and never `syntax`
+//! or `sema`, and `fmt` uses only `syntax`.
 
 #[cfg(feature = "native")]
 pub mod cli;
@@ -21,6 +21,7 @@ pub mod fmt;
 pub mod ide;
 #[cfg(feature = "native")]
 pub mod launch;
+pub mod layers;
 pub mod lsp;
 pub mod plan;
 pub mod plot;

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 import transformers
 from transformers import (
-    LlamaConfig, LlamaForCausalLM, Olmo2Config, Olmo2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
+    LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Olmo2Config, Olmo2ForCausalLM,
+    Olmo3Config, Olmo3ForCausalLM, Qwen3Config, Qwen3ForCausalLM, SmolLM3Config, SmolLM3ForCausalLM,
 )
 
 transformers.utils.logging.set_verbosity_error()
@@ -28,6 +29,9 @@ CLASSES = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
     "olmo2": (Olmo2Config, Olmo2ForCausalLM),
+    "olmo3": (Olmo3Config, Olmo3ForCausalLM),
+    "smollm3": (SmolLM3Config, SmolLM3ForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
 }
 # Largest relative error of the loss, and of a gradient tensor in the Frobenius norm.
 TOLERANCE = {"reference": (1e-6, 1e-5), "f32": (1e-6, 1e-5), "bf16": (5e-3, 8e-2)}
@@ -47,10 +51,14 @@ def model_of(case):
         tie_word_embeddings=case.get("tied", True), attention_bias=False, attention_dropout=0.0,
         rope_parameters=rope, pad_token_id=None, bos_token_id=None, eos_token_id=None, use_cache=False,
     )
-    if case["model_type"] == "olmo2":
-        # transformers takes the head dimension of OLMo 2 from hidden_size.
+    if case["model_type"] in ("olmo2", "olmo3"):
+        # transformers takes the head dimension of OLMo from hidden_size.
         keys["hidden_size"], head_dim = heads * 16, 16
         del keys["head_dim"]
+    if case["model_type"] == "olmo3":
+        keys["rope_parameters"] = dict(
+            full_attention=rope, sliding_attention=dict(rope_type="default", rope_theta=case["local_theta"]))
+    keys.update(case.get("keys", {}))
     config = config_class(**keys)
     config._attn_implementation = "eager"
     torch.manual_seed(case.get("seed", 0))
@@ -67,6 +75,13 @@ def model_of(case):
         intermediate_size=72, vocab_size=config.vocab_size,
         tie_word_embeddings=config.tie_word_embeddings, rms_norm_eps=1e-5, initializer_range=0.02,
     )
+    types = getattr(config, "layer_types", None) or ["full_attention"] * 2
+    if case["model_type"] == "mistral":
+        architecture["model_type"], types = "llama", ["sliding_attention"] * 2
+    if "sliding_attention" in types:
+        architecture.update(layer_types=types, sliding_window=config.sliding_window)
+    if case["model_type"] == "smollm3":
+        architecture["no_rope_layers"] = config.no_rope_layers
     return model, architecture
 
 
@@ -90,9 +105,17 @@ def batch_of(case, vocab):
 
 
 def loss_of(model, batch):
-    tokens, targets, _, positions, seen = batch
+    tokens, targets, start, positions, seen = batch
     dtype = next(model.parameters()).dtype
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+    full = lambda seen: torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+    mask, config = full(seen), model.config
+    if "sliding_attention" in (getattr(config, "layer_types", None) or []):
+        j = torch.arange(tokens.shape[1])
+        near = seen & (j[None, None, :] > j[None, :, None] - config.sliding_window)
+        mask = {"full_attention": mask, "sliding_attention": full(near)}
+    if not start.any():
+        # Whatever transformers makes of its own configuration.
+        mask = None
     logits = model(input_ids=tokens, attention_mask=mask, position_ids=positions).logits
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
@@ -103,7 +126,7 @@ def midc(directory, engine, case, architecture, model, rotary, batch, weights, s
     names = list(weights)
     with open(os.path.join(directory, "case.json"), "w") as f:
         json.dump(dict(
-            architecture=architecture, inv_freq=rotary[0], attention_factor=rotary[1],
+            architecture=architecture, inv_freq=rotary[0], attention_factor=rotary[1], plain_inv_freq=rotary[2],
             rows=tokens.shape[0], context=tokens.shape[1], tokens=tokens.flatten().tolist(),
             targets=targets.flatten().tolist(), attend_from=start.flatten().tolist(),
             positions=positions.flatten().tolist(),
@@ -170,7 +193,12 @@ def check(name, case, failures):
     expected = {n: p.grad.clone() for n, p in exact.named_parameters()}
     # After the pass: the dynamic methods set their frequencies in it.
     embedding = exact.model.rotary_emb
-    rotary = ([float(x) for x in embedding.inv_freq], float(embedding.attention_scaling))
+    frequencies = lambda name: [float(x) for x in getattr(embedding, name)]
+    if hasattr(embedding, "full_attention_inv_freq"):
+        rotary = (frequencies("full_attention_inv_freq"), float(embedding.full_attention_attention_scaling),
+                  frequencies("sliding_attention_inv_freq"))
+    else:
+        rotary = (frequencies("inv_freq"), float(embedding.attention_scaling), None)
     steps = case.get("steps", 0)
     worst = []
     for engine, (loss_limit, gradient_limit) in TOLERANCE.items():
@@ -228,6 +256,21 @@ def cases():
     ]:
         position = rope.pop("max_position", 64)
         yield dict(model_type="llama", heads=(4, 2), rope=rope, max_position=position)
+    # Layers that differ: windows, with RoPE scaled in the others only, and none of it.
+    yarn = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
+    windows = dict(layer_types=["sliding_attention", "full_attention"], sliding_window=5)
+    for documents in (False, True):
+        yield dict(model_type="olmo3", heads=(4, 2), documents=documents, tied=False, rope=dict(yarn),
+                   local_theta=10000.0, keys=windows, steps=50 * documents)
+        yield dict(model_type="smollm3", heads=(4, 1), documents=documents, keys=dict(no_rope_layers=[1, 0]),
+                   steps=50 * documents)
+    yield dict(model_type="olmo3", heads=(2, 2), rope=dict(rope_type="default", rope_theta=500000.0),
+               local_theta=1000.0, keys=windows, context=130, max_position=256)
+    yield dict(model_type="smollm3", heads=(4, 2), keys=dict(
+        no_rope_layers=[1, 0], use_sliding_window=True, sliding_window=9))
+    yield dict(model_type="qwen3", heads=(4, 2), keys=dict(
+        use_sliding_window=True, sliding_window=33, max_window_layers=1))
+    yield dict(model_type="mistral", heads=(4, 2), keys=dict(sliding_window=7))
 
 
 failures = []

@@ -22,8 +22,9 @@ fn config(hidden: usize, theta: f64) -> ModelConfig {
         tie_word_embeddings: true,
         rms_norm_eps: 1e-5,
         initializer_range: 0.02,
+        pattern: Default::default(),
     };
-    ModelConfig::fresh(architecture, Rope { theta, scaling: RopeScaling::Default }, 64)
+    ModelConfig::fresh(architecture, Rope { theta, scaling: RopeScaling::Default, local_theta: None }, 64)
 }
 
 /// A checkpoint whose every weight is `value`; with an optimizer state when stored below f32.

@@ -126,6 +126,11 @@ FAMILIES = {
     "mistral": {"sliding_window": None, "num_key_value_heads": 2},
     "qwen3": {"tie_word_embeddings": True, "num_key_value_heads": 2},
     "olmo2": {"num_key_value_heads": 4, "rms_norm_eps": 1e-6},
+    "mistral-window": {"sliding_window": 40, "num_key_value_heads": 2},
+    "qwen3-window": {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 1, "num_key_value_heads": 2},
+    # By their own defaults: every layer but the fourth has a window, every fourth has no RoPE.
+    "olmo3": {"num_key_value_heads": 2, "sliding_window": 40, "num_hidden_layers": 4},
+    "smollm3": {"num_key_value_heads": 2, "num_hidden_layers": 4},
 }
 
 
@@ -136,13 +141,17 @@ def small_models(midc, work):
         for path in sorted(glob.glob(f"{DATA}/*.test.jsonl")):
             out.writelines([line for line in open(path, encoding="utf-8") if 500 < len(line) < 4_000][:2])
     cases = [(family, "default") for family in FAMILIES] + [("llama", rope) for rope in ROPES if rope != "default"]
+    cases += [("olmo3", "yarn"), ("olmo3", "another base"), ("smollm3", "yarn")]
     for family, rope in cases:
         torch.manual_seed(0)
-        scaling = {"rope_parameters": {"rope_theta": 10_000.0, "rope_type": "default", **ROPES[rope]}}
+        scaling = {"rope_theta": 10_000.0, "rope_type": "default", **ROPES.get(rope, {})}
+        if family == "olmo3":
+            base = 700.0 if rope == "another base" else 10_000.0
+            scaling = {"full_attention": scaling, "sliding_attention": {"rope_theta": base, "rope_type": "default"}}
+        keys = {"num_hidden_layers": 3, "head_dim": 16, **FAMILIES[family], "rope_parameters": scaling}
         config = AutoConfig.for_model(
-            family.split("-")[0], hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
-            head_dim=16, vocab_size=4096, max_position_embeddings=256, initializer_range=0.2, pad_token_id=None,
-            bos_token_id=None, eos_token_id=0, **FAMILIES[family], **scaling,
+            family.split("-")[0], hidden_size=64, intermediate_size=96, num_attention_heads=4, vocab_size=4096,
+            max_position_embeddings=256, initializer_range=0.2, pad_token_id=None, bos_token_id=None, eos_token_id=0, **keys,
         )
         model = AutoModelForCausalLM.from_config(config).eval()
         for name, parameter in model.named_parameters():

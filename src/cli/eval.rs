@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use crate::cli::compile;
 use crate::cli::device::{DeviceArg, precision};
 use crate::cli::lines::output;
-use crate::rope;
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::checkpoint;
 use crate::runtime::data::{TextTokenizer, file_windows, text_files};
@@ -81,9 +80,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     };
     let kind = EngineKind::on(device, precision(args.precision.as_deref(), device))?;
     let options = EngineOptions { threads: args.threads, memory: args.memory };
-    let scaled =
-        rope::inv_freq(config.architecture.head_dim, config.rope.theta, &config.rope.scaling, context as u64);
-    let table = RopeTable::new(&scaled.inv_freq, scaled.attention_factor, context);
+    let table = RopeTable::of(&config.architecture, &config.rope, context as u64);
     let mut engine = engine::engine(kind, &config.architecture, &weights, options)?;
     drop(weights);
 

@@ -288,7 +288,7 @@ pub const TABLE: &[Capability] = &[
         megatron_bridge: No("name a Hugging Face directory as `checkpoint`"),
     },
     Capability {
-        feature: "fresh Llama or Qwen 3 weights",
+        feature: "fresh weights of another shape than OLMo 2",
         uses: |plan| {
             let fresh =
                 |m: &&crate::plan::ModelPlan| m.init.as_ref().is_some_and(|i| i.model_type != "olmo2");

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::layers;
 use crate::plan::{Architecture, ModelPlan, Plan, StagePlan};
 use crate::rope;
 
@@ -35,6 +36,8 @@ pub(super) fn fresh(model: &ModelPlan, a: &Architecture) -> Map<String, Value> {
     let class = match a.model_type.as_str() {
         "qwen3" => "Qwen3ForCausalLM",
         "olmo2" => "Olmo2ForCausalLM",
+        "olmo3" => "Olmo3ForCausalLM",
+        "smollm3" => "SmolLM3ForCausalLM",
         _ => "LlamaForCausalLM",
     };
     let Value::Object(mut keys) = json!({
@@ -63,6 +66,8 @@ pub(super) fn fresh(model: &ModelPlan, a: &Architecture) -> Map<String, Value> {
         Some(rope) => (rope.theta, rope.scaling.clone()),
         None => (10_000.0, rope::RopeScaling::Default),
     };
-    keys.extend(rope::to_hf(a.head_dim, theta, &scaling, model.context.unwrap_or_default()));
+    let rope = rope::to_hf(a.head_dim, theta, &scaling, model.context.unwrap_or_default());
+    keys.extend(if a.has_plain_rope() { rope::nested(rope, theta) } else { rope });
+    keys.extend(layers::to_hf(&a.model_type, &a.pattern, a.num_hidden_layers));
     keys
 }

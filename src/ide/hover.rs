@@ -518,6 +518,7 @@ fn model(model: &sema::Model) -> String {
             a.heads,
             numbers::grouped(a.vocab)
         ));
+        facts.extend(a.pattern.describe());
         facts.push(format!("{} parameters in products", show::number(a.matmul_parameters() as f64)));
     }
     facts.extend(model.context.map(|c| format!("context {}", show::length(c))));

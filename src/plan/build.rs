@@ -77,6 +77,7 @@ fn architecture(a: &sema::Architecture) -> Architecture {
         tie_word_embeddings: a.tie_embeddings,
         rms_norm_eps: a.eps,
         initializer_range: a.init_std,
+        pattern: a.pattern.clone(),
     }
 }
 

@@ -26,6 +26,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::curve::{Blend, Curve};
+use crate::layers::{LayerPattern, Positions};
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,7 +78,7 @@ pub struct ModelPlan {
 /// Dimensions of a decoder, with the names of a Hugging Face `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Architecture {
-    /// `llama`, `qwen3` or `olmo2`.
+    /// `llama`, `qwen3`, `olmo2`, `olmo3` or `smollm3`.
     pub model_type: String,
     /// Decoder layers.
     pub num_hidden_layers: usize,
@@ -99,18 +100,31 @@ pub struct Architecture {
     pub rms_norm_eps: f64,
     /// Standard deviation of fresh weights.
     pub initializer_range: f64,
+    /// How its layers differ from one another.
+    #[serde(flatten)]
+    pub pattern: LayerPattern,
 }
 
 impl Architecture {
+    /// How a layer tells positions.
+    pub fn positions(&self, layer: usize) -> Positions {
+        self.pattern.positions(&self.model_type, layer)
+    }
+
+    /// Whether there are layers whose RoPE takes no part in its scaling.
+    pub fn has_plain_rope(&self) -> bool {
+        (0..self.num_hidden_layers).any(|layer| self.positions(layer) == Positions::Plain)
+    }
+
     /// Training FLOPs for one token in rows of `context` tokens: 6 for each weight of a matrix
     /// product, the output layer included (forward 2, backward 4; Kaplan et al., arXiv:2001.08361),
-    /// and 6·L·T·heads·head_dim for causal attention, which on average looks at half of the T
-    /// positions.
+    /// and 12·heads·head_dim in every layer for each key that a query sees on average, half of the T
+    /// positions unless the layer has a window.
     pub fn train_flops_per_token(&self, context: u64) -> f64 {
         let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
         let layer = self.hidden_size * (2 * q + 2 * kv) + 3 * self.hidden_size * self.intermediate_size;
         let weights = self.num_hidden_layers * layer + self.hidden_size * self.vocab_size;
-        6.0 * weights as f64 + 6.0 * (self.num_hidden_layers * q) as f64 * context as f64
+        6.0 * weights as f64 + 12.0 * q as f64 * self.pattern.keys_seen(self.num_hidden_layers, context)
     }
 }
 

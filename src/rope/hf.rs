@@ -14,6 +14,9 @@ pub struct Rope {
     pub theta: f64,
     /// Scaling over it.
     pub scaling: RopeScaling,
+    /// Base in layers with a window, which are never scaled, of a model that has such (OLMo 3), where it is not
+    /// `theta`.
+    pub local_theta: Option<f64>,
 }
 
 /// A setting that is missing, malformed or not supported.
@@ -136,16 +139,43 @@ pub fn to_hf(head_dim: usize, theta: f64, scaling: &RopeScaling, context: u64) -
     keys
 }
 
+/// `keys` as [`to_hf`] gave them, for an OLMo 3 whose layers with a window keep plain RoPE over `local_theta`:
+/// `rope_parameters` by the types of layers, which transformers before 5 does not know and some engines do not
+/// read. Where the base is everywhere the one that all of them take it is left out, as in Ai2's own files.
+pub fn nested(mut keys: Map<String, Value>, local_theta: f64) -> Map<String, Value> {
+    let full = keys.remove("rope_parameters").unwrap_or_default();
+    let usual = default_theta("olmo3");
+    if local_theta == usual && keys.get("rope_theta").and_then(Value::as_f64) == Some(usual) {
+        return keys;
+    }
+    let local = json!({ "rope_type": "default", "rope_theta": local_theta });
+    keys.insert("rope_parameters".into(), json!({ "full_attention": full, "sliding_attention": local }));
+    keys
+}
+
 /// The base transformers takes when a configuration names none.
-const DEFAULT_THETA: f64 = 10_000.0;
+fn default_theta(model_type: &str) -> f64 {
+    match model_type {
+        "olmo3" => 500_000.0,
+        "smollm3" => 2_000_000.0,
+        _ => 10_000.0,
+    }
+}
 
 /// Read RoPE from the keys of a `config.json`. What is absent takes transformers' defaults; where
 /// both spellings are present `rope_scaling` wins, as it does there.
 ///
 /// # Errors
-/// A method or a setting that midc does not have (`partial_rotary_factor`, per-layer dictionaries),
-/// a number that is none, or parameters out of range.
+/// A method or a setting that midc does not have (`partial_rotary_factor`, per-layer dictionaries of anything
+/// but OLMo 3), a number that is none, or parameters out of range.
 pub fn from_hf(config: &Map<String, Value>) -> Result<Rope, RopeConfigError> {
+    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    if model_type == "olmo3"
+        && let Some(Value::Object(entries)) = config.get("rope_parameters")
+        && entries.values().any(Value::is_object)
+    {
+        return by_layer_types(config, entries);
+    }
     let present = |key: &str| config.get(key).filter(|v| !v.is_null());
     let (name, dict) = ["rope_scaling", "rope_parameters"]
         .into_iter()
@@ -171,7 +201,7 @@ pub fn from_hf(config: &Map<String, Value>) -> Result<Rope, RopeConfigError> {
     }
     let theta = match dict.number("rope_theta")? {
         Some(theta) => theta,
-        None => beside.number("rope_theta")?.unwrap_or(DEFAULT_THETA),
+        None => beside.number("rope_theta")?.unwrap_or_else(|| default_theta(model_type)),
     };
     let max_positions = beside.length("max_position_embeddings")?;
     let method = match dict.text("rope_type")? {
@@ -249,7 +279,43 @@ pub fn from_hf(config: &Map<String, Value>) -> Result<Rope, RopeConfigError> {
         value: dict_text(entries, theta),
         problem: error.to_string(),
     })?;
-    Ok(Rope { theta, scaling })
+    Ok(Rope { theta, scaling, local_theta: None })
+}
+
+/// `rope_parameters` with one dictionary for layers of full attention and one for those with a window.
+fn by_layer_types(
+    config: &Map<String, Value>,
+    entries: &Map<String, Value>,
+) -> Result<Rope, RopeConfigError> {
+    let path = |key: &str| format!("rope_parameters.{key}");
+    let [full, local] = ["full_attention", "sliding_attention"].map(|key| match entries.get(key) {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(entries)) => Ok(entries.clone()),
+        Some(other) => Err(wrong(&path(key), other, "expected a dictionary")),
+    });
+    if let Some((key, value)) =
+        entries.iter().find(|(key, _)| !["full_attention", "sliding_attention"].contains(&key.as_str()))
+    {
+        let problem = "expected nothing beside `full_attention` and `sliding_attention`";
+        return Err(wrong(&path(key), value, problem));
+    }
+    let (mut full, local) = (full?, local?);
+    // transformers lays `rope_scaling` over the one for full attention.
+    let mut flat = config.clone();
+    if let Some(Value::Object(over)) = flat.remove("rope_scaling") {
+        full.extend(over);
+    }
+    let local_value = Value::Object(local.clone());
+    let mut read = |dict: Map<String, Value>| {
+        flat.insert("rope_parameters".into(), Value::Object(dict));
+        from_hf(&flat)
+    };
+    let (full, local) = (read(full)?, read(local)?);
+    if local.scaling != RopeScaling::Default {
+        let problem = "midc scales RoPE in layers of full attention only";
+        return Err(wrong(&path("sliding_attention"), &local_value, problem));
+    }
+    Ok(Rope { local_theta: (local.theta != full.theta).then_some(local.theta), ..full })
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -144,10 +144,13 @@ fn reads_older_spellings() {
         Value::Object(map) => from_hf(&map),
         _ => unreachable!("the test writes objects"),
     };
-    assert_eq!(read(json!({})).unwrap(), Rope { theta: 1e4, scaling: RopeScaling::Default });
+    assert_eq!(
+        read(json!({})).unwrap(),
+        Rope { theta: 1e4, scaling: RopeScaling::Default, local_theta: None }
+    );
     assert_eq!(
         read(json!({ "rope_theta": 5e5, "rope_scaling": { "type": "linear", "factor": 2 } })).unwrap(),
-        Rope { theta: 5e5, scaling: RopeScaling::Pi { factor: 2.0 } }
+        Rope { theta: 5e5, scaling: RopeScaling::Pi { factor: 2.0 }, local_theta: None }
     );
     let phi3 = json!({
         "max_position_embeddings": 131072, "original_max_position_embeddings": 4096,

@@ -140,19 +140,21 @@ const DECAY_NORMS: Param =
 const CLIP: Param = may("clip", Ty::Number, "The largest global gradient norm.");
 const Z_LOSS: Param = may("z_loss", Ty::Number, "The weight of log²Z in the loss.");
 
-const DIMENSIONS: &[Param] = &[
-    needs("layers", Ty::Whole, "Decoder layers."),
-    needs("hidden", Ty::Whole, "Width of the residual stream."),
-    needs("heads", Ty::Whole, "Query heads."),
-    may("kv_heads", Ty::Whole, "Key and value heads; as many as `heads` when absent."),
-    may("head_dim", Ty::Whole, "Width of one head; `hidden / heads` when absent."),
-    needs("ffn", Ty::Whole, "Width of the feed-forward layer."),
-    needs("vocab", Ty::Whole, "Rows of the embedding."),
-    or("tie_embeddings", Ty::Word(YES_NO), "no", "Whether the output layer shares the embedding."),
-    or("eps", Ty::Number, "1e-5", "Epsilon of RMSNorm."),
-    or("init_std", Ty::Number, "0.02", "Standard deviation of fresh weights."),
-    or("theta", Ty::Number, "10_000", "The base of the RoPE frequencies."),
-];
+const LAYERS: Param = needs("layers", Ty::Whole, "Decoder layers.");
+const HIDDEN: Param = needs("hidden", Ty::Whole, "Width of the residual stream.");
+const HEADS: Param = needs("heads", Ty::Whole, "Query heads.");
+const KV_HEADS: Param = may("kv_heads", Ty::Whole, "Key and value heads; as many as `heads` when absent.");
+const HEAD_DIM: Param = may("head_dim", Ty::Whole, "Width of one head; `hidden / heads` when absent.");
+const FFN: Param = needs("ffn", Ty::Whole, "Width of the feed-forward layer.");
+const VOCAB: Param = needs("vocab", Ty::Whole, "Rows of the embedding.");
+const TIE_EMBEDDINGS: Param =
+    or("tie_embeddings", Ty::Word(YES_NO), "no", "Whether the output layer shares the embedding.");
+const NORM_EPS: Param = or("eps", Ty::Number, "1e-5", "Epsilon of RMSNorm.");
+const INIT_STD: Param = or("init_std", Ty::Number, "0.02", "Standard deviation of fresh weights.");
+const BASE: Param = or("theta", Ty::Number, "10_000", "The base of the RoPE frequencies.");
+
+const DIMENSIONS: &[Param] =
+    &[LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, VOCAB, TIE_EMBEDDINGS, NORM_EPS, INIT_STD, BASE];
 
 /// Every function.
 pub const FUNCTIONS: &[Function] = &[
@@ -298,6 +300,45 @@ pub const FUNCTIONS: &[Function] = &[
     function_("llama", Family::Init, DIMENSIONS, "A Llama decoder: pre-norm, GQA, SwiGLU, RoPE."),
     function_("qwen3", Family::Init, DIMENSIONS, "A Qwen3 decoder: as Llama, with norms on q and k."),
     function_("olmo2", Family::Init, DIMENSIONS, "An OLMo 2 decoder: norms after the blocks and on q and k."),
+    function_(
+        "olmo3",
+        Family::Init,
+        &[
+            LAYERS,
+            HIDDEN,
+            HEADS,
+            KV_HEADS,
+            HEAD_DIM,
+            FFN,
+            VOCAB,
+            TIE_EMBEDDINGS,
+            NORM_EPS,
+            INIT_STD,
+            BASE,
+            or("window", Ty::Tokens, "4Ki", "Tokens a query sees in layers with a window, itself included."),
+            or("full_every", Ty::Whole, "4", "Every so many layers one attends to the whole context."),
+        ],
+        "An OLMo 3 decoder: as OLMo 2, with sliding-window attention in all layers but every fourth. Scaling of RoPE, and another base, hold in the others only.",
+    ),
+    function_(
+        "smollm3",
+        Family::Init,
+        &[
+            LAYERS,
+            HIDDEN,
+            HEADS,
+            KV_HEADS,
+            HEAD_DIM,
+            FFN,
+            VOCAB,
+            TIE_EMBEDDINGS,
+            NORM_EPS,
+            INIT_STD,
+            BASE,
+            or("nope_every", Ty::Whole, "4", "Every so many layers one has no RoPE (NoPE)."),
+        ],
+        "A SmolLM3 decoder: as Llama, without RoPE in every fourth layer.",
+    ),
     function_(
         "adamw",
         Family::Optimizer,

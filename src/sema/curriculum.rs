@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::curve::{Blend, Curve};
+use crate::layers::LayerPattern;
 use crate::rope::RopeScaling;
 use crate::source::Span;
 
@@ -66,7 +67,7 @@ pub struct Model {
 /// Dimensions of a decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
-    /// `llama`, `qwen3`, `olmo2`.
+    /// `llama`, `qwen3`, `olmo2`, `olmo3`, `smollm3`; whatever a `config.json` says.
     pub model_type: String,
     /// Decoder layers.
     pub layers: u64,
@@ -88,6 +89,8 @@ pub struct Architecture {
     pub eps: f64,
     /// Standard deviation of fresh weights.
     pub init_std: f64,
+    /// How its layers differ from one another.
+    pub pattern: LayerPattern,
 }
 
 impl Architecture {
@@ -100,10 +103,12 @@ impl Architecture {
     }
 
     /// Training FLOPs for one token in rows of `context` tokens: 6N for the matrix products
-    /// (forward 2N, backward 4N; Kaplan et al., arXiv:2001.08361) and 6·L·T·heads·head_dim for
-    /// causal attention, which on average looks at half of the T positions.
+    /// (forward 2N, backward 4N; Kaplan et al., arXiv:2001.08361) and 12·heads·head_dim in every layer
+    /// for each key that a query sees on average, half of the T positions unless the layer has a window.
     pub fn flops_per_token(&self, context: u64) -> f64 {
-        let attention = 6.0 * (self.layers * self.heads * self.head_dim) as f64 * context as f64;
+        let layers = usize::try_from(self.layers).unwrap_or(usize::MAX);
+        let seen = self.pattern.keys_seen(layers, context);
+        let attention = 12.0 * (self.heads * self.head_dim) as f64 * seen;
         6.0 * self.matmul_parameters() as f64 + attention
     }
 }

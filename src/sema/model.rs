@@ -1,6 +1,7 @@
 //! `model` blocks: what is declared, and what a `config.json` beside the file says.
 
 use crate::diag::Diagnostic;
+use crate::layers::{self, LayerPattern, MOST_LAYERS};
 use crate::schema::{self, Family, Ty};
 use crate::source::Span;
 use crate::syntax::ast;
@@ -172,6 +173,12 @@ impl<'p> Checker<'p> {
         match &value.kind {
             Kind::Word(name) => {
                 let p = schema::preset(name)?;
+                let layers = size(p.layers);
+                let pattern = match (p.window, p.nope_every) {
+                    (Some((window, every)), _) => LayerPattern::windows(layers, window, size(every)),
+                    (None, Some(every)) => LayerPattern::without_rope(layers, size(every)),
+                    (None, None) => LayerPattern::default(),
+                };
                 let shape = Architecture {
                     model_type: p.model_type.to_owned(),
                     layers: p.layers,
@@ -184,6 +191,7 @@ impl<'p> Checker<'p> {
                     tie_embeddings: p.tie_embeddings,
                     eps: p.eps,
                     init_std: 0.02,
+                    pattern,
                 };
                 Some((shape, Some(p.theta), Some(p.context)))
             }
@@ -254,6 +262,7 @@ impl<'p> Checker<'p> {
         };
         let (eps, init_std, theta) = (real("eps", 1e-5)?, real("init_std", 0.02)?, real("theta", 10_000.0)?);
         let model_type = call.function.name.to_owned();
+        let pattern = self.pattern(call, layers)?;
         let shape = Architecture {
             model_type,
             layers,
@@ -266,8 +275,40 @@ impl<'p> Checker<'p> {
             tie_embeddings,
             eps,
             init_std,
+            pattern,
         };
         Some((shape, Some(theta), None))
+    }
+
+    /// How the layers of a written model differ.
+    fn pattern(&mut self, call: &Call<'p>, layers: u64) -> Option<LayerPattern> {
+        let every = match call.function.name {
+            "olmo3" => "full_every",
+            "smollm3" => "nope_every",
+            _ => return Some(LayerPattern::default()),
+        };
+        if size(layers) > MOST_LAYERS {
+            let span = call.arg("layers").map_or(call.span, |v| v.span);
+            self.push(Diagnostic::error(
+                codes::MODEL_SHAPE,
+                span,
+                format!("{} layers", show::digits(layers)),
+                format!("at most {} are computed", show::digits(MOST_LAYERS as u64)),
+            ));
+            return None;
+        }
+        let every = match call.arg(every).cloned() {
+            Some(v) => self.whole_positive(&v, every)?,
+            None => 4,
+        };
+        if call.function.name == "smollm3" {
+            return Some(LayerPattern::without_rope(size(layers), size(every)));
+        }
+        let window = match call.arg("window").cloned() {
+            Some(v) => self.tokens(&v, "window")?,
+            None => 4096,
+        };
+        Some(LayerPattern::windows(size(layers), window, size(every)))
     }
 
     /// `config.json` in the checkpoint's directory, where it is here and readable.
@@ -296,9 +337,10 @@ impl<'p> Checker<'p> {
         let real = |key: &str| map.get(key).and_then(serde_json::Value::as_f64);
         let architecture = (|| {
             let (hidden, heads) = (number("hidden_size")?, number("num_attention_heads")?);
+            let layers = number("num_hidden_layers")?;
             Some(Architecture {
                 model_type: map.get("model_type")?.as_str()?.to_owned(),
-                layers: number("num_hidden_layers")?,
+                layers,
                 hidden,
                 heads,
                 kv_heads: number("num_key_value_heads").unwrap_or(heads),
@@ -311,6 +353,8 @@ impl<'p> Checker<'p> {
                     .unwrap_or(false),
                 eps: real("rms_norm_eps").unwrap_or(1e-5),
                 init_std: real("initializer_range").unwrap_or(0.02),
+                // Of a model that midc does not compute, whatever can be made of it.
+                pattern: layers::from_hf(&map, size(layers)).unwrap_or_default(),
             })
         })();
         let mut rope = None;
@@ -352,6 +396,18 @@ impl<'p> Checker<'p> {
         }
         if declared.model_type != found.model_type {
             self.contradiction(span, "init", &declared.model_type, &found.model_type);
+            return;
+        }
+        let (a, b) = (&declared.pattern, &found.pattern);
+        if a.sliding_window != b.sliding_window {
+            let text = |w: Option<u64>| w.map_or("none".to_owned(), show::length);
+            self.contradiction(span, "window", &text(a.sliding_window), &text(b.sliding_window));
+        } else if a != b {
+            let text = |p: &LayerPattern| match p.describe() {
+                parts if parts.is_empty() => "a model of layers that are all alike".to_owned(),
+                parts => format!("one where {}", parts.join(" and ")),
+            };
+            self.contradiction(span, "init", &text(a), &text(b));
         }
     }
 
@@ -366,6 +422,10 @@ impl<'p> Checker<'p> {
             .help("leave it out to take the checkpoint's"),
         );
     }
+}
+
+fn size(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
 }
 
 /// The spelling of a method.

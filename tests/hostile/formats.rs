@@ -208,8 +208,13 @@ fn config() -> ModelConfig {
         tie_word_embeddings: true,
         rms_norm_eps: 1e-5,
         initializer_range: 0.02,
+        pattern: Default::default(),
     };
-    ModelConfig::fresh(architecture, Rope { theta: 10_000.0, scaling: RopeScaling::Default }, 64)
+    ModelConfig::fresh(
+        architecture,
+        Rope { theta: 10_000.0, scaling: RopeScaling::Default, local_theta: None },
+        64,
+    )
 }
 
 /// The files of a checkpoint.

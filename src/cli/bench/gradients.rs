@@ -45,6 +45,9 @@ struct Case {
     architecture: Architecture,
     inv_freq: Vec<f64>,
     attention_factor: f64,
+    /// Of layers that take no part in the scaling.
+    #[serde(default)]
+    plain_inv_freq: Option<Vec<f64>>,
     rows: usize,
     context: usize,
     tokens: Vec<u32>,
@@ -87,7 +90,10 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
         positions: case.positions,
         source: vec![0; case.rows],
     };
-    let table = RopeTable::new(&case.inv_freq, case.attention_factor, positions);
+    let mut table = RopeTable::new(&case.inv_freq, case.attention_factor, positions);
+    if let Some(plain) = &case.plain_inv_freq {
+        table = table.with_plain(plain);
+    }
     let kind = match args.engine {
         Kind::Reference => EngineKind::Reference,
         Kind::F32 => EngineKind::CpuF32,

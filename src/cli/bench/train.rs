@@ -8,6 +8,7 @@ use super::measure::{self, Clock, median};
 use super::{Format, Precision};
 use crate::cli::device::DeviceArg;
 use crate::cli::lines;
+use crate::layers::LayerPattern;
 use crate::plan::Architecture;
 use crate::rope::{self, RopeScaling};
 use crate::runtime::backend::cpu::Cpu;
@@ -41,9 +42,12 @@ pub(crate) struct Args {
     /// Rows, in place of the geometry's
     #[arg(long)]
     rows: Option<usize>,
-    /// `llama`, `qwen3` or `olmo2`
+    /// `llama`, `qwen3`, `olmo2`, `olmo3` or `smollm3`
     #[arg(long, default_value = "llama")]
     model_type: String,
+    /// Tokens that three of four layers of `olmo3` look back over
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..))]
+    window: u64,
     /// An output matrix of its own
     #[arg(long)]
     untied: bool,
@@ -159,6 +163,11 @@ impl Args {
             tie_word_embeddings: !self.untied,
             rms_norm_eps: 1e-6,
             initializer_range: 0.02,
+            pattern: match self.model_type.as_str() {
+                "olmo3" => LayerPattern::windows(shape.layers, self.window, 4),
+                "smollm3" => LayerPattern::without_rope(shape.layers, 4),
+                _ => LayerPattern::default(),
+            },
         }
     }
 
@@ -286,6 +295,7 @@ mod tests {
             tie_word_embeddings: true,
             rms_norm_eps: 1e-6,
             initializer_range: 0.02,
+            pattern: LayerPattern::default(),
         };
         // 4·(4+4+2+2) + 3·4·3 + 5·4 matrix weights, 10·4 for attention over 10 tokens.
         assert_eq!(a.train_flops_per_token(10), 6.0 * (104.0 + 40.0));

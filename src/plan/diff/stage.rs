@@ -177,10 +177,14 @@ fn model_text(model: Option<&ModelPlan>) -> String {
     let Some(m) = model else { return "none".to_owned() };
     let mut out = match (&m.checkpoint, &m.init) {
         (Some(checkpoint), _) => checkpoint.clone(),
-        (None, Some(a)) => format!(
-            "fresh {} of {} layers, {} wide, vocabulary {}",
-            a.model_type, a.num_hidden_layers, a.hidden_size, a.vocab_size
-        ),
+        (None, Some(a)) => {
+            let pattern =
+                a.pattern.describe().into_iter().map(|part| format!(", {part}")).collect::<String>();
+            format!(
+                "fresh {} of {} layers, {} wide, vocabulary {}{pattern}",
+                a.model_type, a.num_hidden_layers, a.hidden_size, a.vocab_size
+            )
+        }
         (None, None) => m.name.clone(),
     };
     if let Some(lr) = m.lr {

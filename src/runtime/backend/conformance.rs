@@ -239,21 +239,38 @@ struct Attention {
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
-    /// Lengths of documents, repeated to the end of the row; `None` for plain causal attention.
-    documents: Option<&'static [usize]>,
+    mask: Mask,
+}
+
+/// What of the tokens before it a query sees.
+#[derive(Clone, Copy, Debug)]
+enum Mask {
+    All,
+    /// Those of its document: lengths, repeated to the end of the row.
+    Documents(&'static [usize]),
+    /// So many, itself included.
+    Window(usize),
+    /// So many of its document's.
+    Within(&'static [usize], usize),
 }
 
 impl Attention {
     fn attend_from(&self) -> Vec<u32> {
         let mut from = vec![0; self.rows * self.context];
-        if let Some(lengths) = self.documents {
-            for row in from.chunks_exact_mut(self.context) {
-                let (mut start, mut lengths) = (0, lengths.iter().cycle());
-                while start < row.len() {
-                    let end = (start + lengths.next().unwrap()).min(row.len());
-                    row[start..end].fill(start as u32);
-                    start = end;
+        let (documents, window) = match self.mask {
+            Mask::All => (None, usize::MAX),
+            Mask::Documents(lengths) => (Some(lengths), usize::MAX),
+            Mask::Window(window) => (None, window),
+            Mask::Within(lengths, window) => (Some(lengths), window),
+        };
+        for row in from.chunks_exact_mut(self.context) {
+            let (mut start, mut lengths) = (0, documents.unwrap_or(&[usize::MAX]).iter().cycle());
+            while start < row.len() {
+                let end = start.saturating_add(*lengths.next().unwrap()).min(row.len());
+                for (at, from) in row[start..end].iter_mut().enumerate() {
+                    *from = (start + (at + 1).saturating_sub(window)) as u32;
                 }
+                start = end;
             }
         }
         from
@@ -262,8 +279,8 @@ impl Attention {
 
 impl Case for Attention {
     fn name(&self) -> String {
-        let Attention { rows, context, heads, kv_heads, head_dim, documents } = self;
-        format!("attention {rows} x {context}, {heads}/{kv_heads} heads of {head_dim}, {documents:?}")
+        let Attention { rows, context, heads, kv_heads, head_dim, mask } = self;
+        format!("attention {rows} x {context}, {heads}/{kv_heads} heads of {head_dim}, {mask:?}")
     }
 
     fn run<B: Backend>(&self, b: &B) -> Outputs {
@@ -314,7 +331,7 @@ impl Case for Attention {
 #[test]
 fn attention_over_lengths() {
     for context in [1, 2, 13, 14, 15, 31, 32, 33, 63, 64, 65, 127, 128, 129, 200, 257, 300, 449] {
-        check(&Attention { rows: 1, context, heads: 2, kv_heads: 1, head_dim: 32, documents: None });
+        check(&Attention { rows: 1, context, heads: 2, kv_heads: 1, head_dim: 32, mask: Mask::All });
     }
 }
 
@@ -322,11 +339,11 @@ fn attention_over_lengths() {
 fn attention_over_groups_and_head_dims() {
     for (heads, kv_heads) in [(1, 1), (3, 1), (4, 1), (8, 1), (6, 2)] {
         for head_dim in [8, 32, 64] {
-            check(&Attention { rows: 2, context: 75, heads, kv_heads, head_dim, documents: None });
+            check(&Attention { rows: 2, context: 75, heads, kv_heads, head_dim, mask: Mask::All });
         }
     }
     for head_dim in [2, 6, 16, 48, 80, 96, 128, 256] {
-        check(&Attention { rows: 1, context: 70, heads: 2, kv_heads: 1, head_dim, documents: None });
+        check(&Attention { rows: 1, context: 70, heads: 2, kv_heads: 1, head_dim, mask: Mask::All });
     }
 }
 
@@ -335,8 +352,21 @@ fn attention_within_documents() {
     let cases: [&[usize]; 7] = [&[1], &[1, 2, 1, 63], &[64], &[14, 18], &[33, 31], &[300], &[5, 128, 1, 257]];
     for documents in cases {
         for context in [65, 300, 530] {
-            let documents = Some(documents);
-            check(&Attention { rows: 2, context, heads: 3, kv_heads: 1, head_dim: 16, documents });
+            let mask = Mask::Documents(documents);
+            check(&Attention { rows: 2, context, heads: 3, kv_heads: 1, head_dim: 16, mask });
+        }
+    }
+}
+
+#[test]
+fn attention_within_a_window() {
+    for window in [1, 2, 13, 14, 32, 33, 64, 100, 129, 256, 300, 600] {
+        let mask = Mask::Window(window);
+        check(&Attention { rows: 2, context: 530, heads: 3, kv_heads: 1, head_dim: 16, mask });
+    }
+    for (context, head_dim) in [(129, 64), (300, 32), (75, 128)] {
+        for mask in [Mask::Window(40), Mask::Within(&[5, 128, 1, 57], 40)] {
+            check(&Attention { rows: 1, context, heads: 4, kv_heads: 2, head_dim, mask });
         }
     }
 }
@@ -368,7 +398,7 @@ fn attention_with_large_scores() {
             vec![("out", h.read_narrow(&out, t * 4)), ("log sum", h.read(&log_sum, t))]
         }
     }
-    check(&Large(Attention { rows: 1, context: 700, heads: 1, kv_heads: 1, head_dim: 4, documents: None }));
+    check(&Large(Attention { rows: 1, context: 700, heads: 1, kv_heads: 1, head_dim: 4, mask: Mask::All }));
 }
 
 struct Norm(NormShape);
@@ -781,8 +811,13 @@ pub(super) fn on_device(backend: &impl Backend) {
         against(backend, &Fused::new(2, heads, head_dim, 72, 136));
     }
     for (context, head_dim) in [(1, 64), (65, 32), (64, 64), (70, 96), (130, 128), (66, 256), (200, 64)] {
-        let documents = (context == 200).then_some(DOCUMENTS);
-        against(backend, &Attention { rows: 2, context, heads: 4, kv_heads: 2, head_dim, documents });
+        let mask = if context == 200 { Mask::Documents(DOCUMENTS) } else { Mask::All };
+        against(backend, &Attention { rows: 2, context, heads: 4, kv_heads: 2, head_dim, mask });
+    }
+    for (context, head_dim) in [(200, 64), (200, 128), (130, 32), (200, 96)] {
+        for mask in [Mask::Window(1), Mask::Window(50), Mask::Window(64), Mask::Within(DOCUMENTS, 33)] {
+            against(backend, &Attention { rows: 1, context, heads: 4, kv_heads: 2, head_dim, mask });
+        }
     }
     for (rows, width) in [(1, 8), (65, 64), (9, 2000)] {
         against(backend, &Norm(NormShape::whole(rows, width)));

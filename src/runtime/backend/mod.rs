@@ -130,6 +130,10 @@ pub struct Load {
     pub tokens: usize,
     /// Rows of the RoPE tables.
     pub positions: usize,
+    /// RoPE tables, each of cosines and of sines.
+    pub tables: usize,
+    /// Values of u32 for each token.
+    pub indices: usize,
     /// Query heads.
     pub heads: usize,
     /// Values per head.

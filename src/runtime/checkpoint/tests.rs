@@ -24,6 +24,7 @@ fn architecture() -> Architecture {
         tie_word_embeddings: true,
         rms_norm_eps: 1e-5,
         initializer_range: 0.02,
+        pattern: Default::default(),
     }
 }
 
@@ -60,7 +61,7 @@ impl Run {
     fn new() -> Self {
         let a = architecture();
         let scaling = RopeScaling::Pi { factor: 2.0 };
-        let mut config = ModelConfig::fresh(a.clone(), Rope { theta: 1e4, scaling }, 256);
+        let mut config = ModelConfig::fresh(a.clone(), Rope { theta: 1e4, scaling, local_theta: None }, 256);
         config.eos = vec![2, 3];
         let mut tokenizer = TokenizerSource::default();
         tokenizer.files.insert("tokenizer.json".into(), b"{}".to_vec());

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::plan::{MuonPlan, Origin, Plan, Precision, RopePlan, StagePlan};
+use crate::plan::{Architecture, MuonPlan, Origin, Plan, Precision, RopePlan, StagePlan};
 use crate::rope::{self, Rope};
 use crate::runtime::batch::Batch;
 use crate::runtime::checkpoint::OptimizerState;
@@ -139,7 +139,7 @@ impl Run<'_> {
         }
         let sampler = StageSampler::new(stage, &corpus, trainer.sampler.clone())?;
         if let Some(rope) = &stage.rope {
-            config.rope = Rope { theta: rope.theta, scaling: rope.scaling.clone() };
+            config.stretch(rope.theta, rope.scaling.clone());
         }
         // What the stage trains at is what the model is meant for, unless it was meant for more.
         let longest = stage.phases.iter().map(|p| p.context).max().unwrap_or_default();
@@ -386,7 +386,7 @@ fn kind_of(described: &str) -> String {
 /// Sines and cosines per context length: methods with a current length change with it.
 pub(super) struct RopeTables {
     by_context: BTreeMap<u64, RopeTable>,
-    head_dim: usize,
+    architecture: Architecture,
     rope: Rope,
 }
 
@@ -397,21 +397,20 @@ impl RopeTables {
             if by_context.contains_key(&phase.context) {
                 continue;
             }
-            let head_dim = config.architecture.head_dim;
-            let scaled = rope::inv_freq(head_dim, config.rope.theta, &config.rope.scaling, phase.context);
             if let Some(plan) = &stage.rope {
+                let head_dim = config.architecture.head_dim;
+                let scaled = rope::inv_freq(head_dim, config.rope.theta, &config.rope.scaling, phase.context);
                 agree(stage, plan, &scaled.inv_freq, phase.context, head_dim)?;
             }
-            let table = RopeTable::new(&scaled.inv_freq, scaled.attention_factor, phase.context as usize);
+            let table = RopeTable::of(&config.architecture, &config.rope, phase.context);
             by_context.insert(phase.context, table);
         }
-        Ok(Self { by_context, head_dim: config.architecture.head_dim, rope: config.rope.clone() })
+        Ok(Self { by_context, architecture: config.architecture.clone(), rope: config.rope.clone() })
     }
 
     /// A table of another length than the stage trains at.
     pub(super) fn of_length(&self, length: u64) -> RopeTable {
-        let scaled = rope::inv_freq(self.head_dim, self.rope.theta, &self.rope.scaling, length);
-        RopeTable::new(&scaled.inv_freq, scaled.attention_factor, length as usize)
+        RopeTable::of(&self.architecture, &self.rope, length)
     }
 
     pub(super) fn at(&self, context: u64) -> &RopeTable {

@@ -118,9 +118,11 @@ impl Run<'_> {
             .clone()
             .ok_or_else(|| ExecError::BrokenPlan { stage: stage.name.clone(), from: plan.name.clone() })?;
         let weights = engine::init_weights(&architecture, stage.init_seed)?;
-        let rope = plan.rope.as_ref().map_or(Rope { theta: 10_000.0, scaling: RopeScaling::Default }, |r| {
-            Rope { theta: r.theta, scaling: r.scaling.clone() }
-        });
+        let (theta, scaling) = match &plan.rope {
+            Some(rope) => (rope.theta, rope.scaling.clone()),
+            None => (10_000.0, RopeScaling::Default),
+        };
+        let rope = Rope { theta, scaling, local_theta: None };
         let mut config = ModelConfig::fresh(architecture, rope, plan.context.unwrap_or_default());
         config.eos.extend(eos);
         Ok(Start { config, tokenizer, weights, optimizer: None, trainer })

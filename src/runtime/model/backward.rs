@@ -74,19 +74,24 @@ impl<B: Backend> Pass<'_, B> {
         };
         b.linear_input_grad(t, w.queries, w.hidden, grad_out, &p.out, &mut g.attention);
         b.linear_weight_grad(t, w.queries, w.hidden, grad_out, &saved.attention, accumulate, &mut grads.out);
-        b.attention_rope_backward(
-            self.shape,
-            &saved.qkv,
-            &saved.attention,
-            &saved.log_sum,
-            self.attend_from,
-            &g.attention,
-            self.position,
-            self.cos,
-            self.sin,
-            &mut g.qkv,
-            packed,
-        );
+        let (qkv, out, log_sum, from) = (&saved.qkv, &saved.attention, &saved.log_sum, self.attend_from);
+        let (grad_out, grad_qkv) = (&g.attention, &mut g.qkv);
+        match self.rotation {
+            Some([cos, sin]) => b.attention_rope_backward(
+                self.shape,
+                qkv,
+                out,
+                log_sum,
+                from,
+                grad_out,
+                self.position,
+                cos,
+                sin,
+                grad_qkv,
+                packed,
+            ),
+            None => b.attention_backward(self.shape, qkv, out, log_sum, from, grad_out, grad_qkv, packed),
+        }
         if let (Some((raw, rstd)), Some(weights), Some(norms), Some(grad_weights)) =
             (&saved.raw, &p.qk_norm, self.qk_norms(), &mut grads.qk_norm)
         {

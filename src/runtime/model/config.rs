@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::dtype::Dtype;
+use crate::layers::{self, MOST_LAYERS};
 use crate::plan::Architecture;
-use crate::rope::{self, Rope};
+use crate::rope::{self, Rope, RopeScaling};
 
 /// A configuration that cannot be used.
 #[derive(Debug, Error, Diagnostic)]
@@ -77,25 +78,18 @@ pub struct ModelConfig {
     pub keys: Map<String, Value>,
 }
 
-/// Settings with the only value midc computes, per `model_type`; `*` is every type.
-const FIXED: &[(&str, &str, Fixed, &str)] = &[
-    ("*", "hidden_act", Fixed::Text("silu"), "midc computes SwiGLU with SiLU only"),
-    ("*", "attention_bias", Fixed::False, "midc has no biases in attention"),
-    ("*", "mlp_bias", Fixed::False, "midc has no biases in the feed-forward layer"),
-    ("*", "attention_dropout", Fixed::Zero, "midc trains without dropout: set it to 0.0"),
-    ("*", "use_sliding_window", Fixed::False, "midc attends to the whole context"),
-    ("*", "clip_qkv", Fixed::Null, "midc does not clip queries, keys and values"),
-    ("*", "num_local_experts", Fixed::Null, "midc has no mixture of experts"),
-    ("*", "num_experts", Fixed::Null, "midc has no mixture of experts"),
-    ("*", "quantization_config", Fixed::Null, "take the checkpoint before quantisation, or its GGUF file"),
-    ("*", "attn_logit_softcapping", Fixed::Null, "midc does not cap logits"),
-    ("*", "final_logit_softcapping", Fixed::Null, "midc does not cap logits"),
-    (
-        "mistral",
-        "sliding_window",
-        Fixed::Null,
-        "midc attends to the whole context: if contexts stay within the window set it to null",
-    ),
+/// Settings with the only value midc computes.
+const FIXED: &[(&str, Fixed, &str)] = &[
+    ("hidden_act", Fixed::Text("silu"), "midc computes SwiGLU with SiLU only"),
+    ("attention_bias", Fixed::False, "midc has no biases in attention"),
+    ("mlp_bias", Fixed::False, "midc has no biases in the feed-forward layer"),
+    ("attention_dropout", Fixed::Zero, "midc trains without dropout: set it to 0.0"),
+    ("clip_qkv", Fixed::Null, "midc does not clip queries, keys and values"),
+    ("num_local_experts", Fixed::Null, "midc has no mixture of experts"),
+    ("num_experts", Fixed::Null, "midc has no mixture of experts"),
+    ("quantization_config", Fixed::Null, "take the checkpoint before quantisation, or its GGUF file"),
+    ("attn_logit_softcapping", Fixed::Null, "midc does not cap logits"),
+    ("final_logit_softcapping", Fixed::Null, "midc does not cap logits"),
 ];
 
 #[derive(Clone, Copy)]
@@ -133,6 +127,8 @@ struct Family {
     bos: Option<u32>,
     eos: Option<u32>,
     pad: Option<u32>,
+    /// Absent `tie_word_embeddings`.
+    tied: bool,
 }
 
 const FAMILIES: &[Family] = &[
@@ -147,6 +143,7 @@ const FAMILIES: &[Family] = &[
         bos: Some(1),
         eos: Some(2),
         pad: None,
+        tied: false,
     },
     Family {
         name: "mistral",
@@ -159,6 +156,7 @@ const FAMILIES: &[Family] = &[
         bos: Some(1),
         eos: Some(2),
         pad: None,
+        tied: false,
     },
     Family {
         name: "qwen3",
@@ -171,6 +169,7 @@ const FAMILIES: &[Family] = &[
         bos: None,
         eos: None,
         pad: None,
+        tied: false,
     },
     Family {
         name: "olmo2",
@@ -183,13 +182,38 @@ const FAMILIES: &[Family] = &[
         bos: None,
         eos: Some(50279),
         pad: Some(1),
+        tied: false,
+    },
+    Family {
+        name: "olmo3",
+        arithmetic: "olmo3",
+        class: "Olmo3ForCausalLM",
+        rms_norm_eps: 1e-5,
+        context: 2048,
+        head_dim: None,
+        kv_heads: None,
+        bos: None,
+        eos: Some(50279),
+        pad: Some(1),
+        tied: false,
+    },
+    Family {
+        name: "smollm3",
+        arithmetic: "smollm3",
+        class: "SmolLM3ForCausalLM",
+        rms_norm_eps: 1e-6,
+        context: 32768,
+        head_dim: None,
+        kv_heads: Some(4),
+        bos: Some(128_000),
+        eos: Some(128_001),
+        pad: Some(128_004),
+        tied: true,
     },
 ];
 
 /// More than any model has, so that the product of two dimensions cannot overflow.
 const LARGEST: u64 = 1 << 27;
-/// The same for layers, each of which is a dozen tensors to look for.
-const MOST_LAYERS: u64 = 1 << 12;
 
 impl ModelConfig {
     /// Read `config.json`.
@@ -219,11 +243,11 @@ impl ModelConfig {
         };
         let Some(family) = FAMILIES.iter().find(|f| f.name == name) else {
             let known = FAMILIES.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
-            let help =
-                "midc computes Llama-shaped models, Qwen3 and OLMo 2; other families need their own layers";
+            let help = "midc computes Llama-shaped models, Qwen3, OLMo 2, OLMo 3 and SmolLM3; other families need \
+                        their own layers";
             return Err(reader.error("model_type", &format!("not one of {known}"), Some(help)));
         };
-        reader.check_fixed(family)?;
+        reader.check_fixed()?;
 
         let hidden = reader.dimension("hidden_size")?;
         let heads = reader.dimension("num_attention_heads")?;
@@ -249,18 +273,27 @@ impl ModelConfig {
         rope::check(Some(head_dim as usize), rope.theta, &rope.scaling)
             .map_err(|error| reader.error("head_dim", &error.to_string(), None))?;
 
+        let layers = reader.whole("num_hidden_layers", MOST_LAYERS as u64)? as usize;
+        let pattern = layers::from_hf(&keys, layers).map_err(|error| ConfigError::Setting {
+            file: file.to_owned(),
+            key: error.key,
+            value: error.value,
+            problem: error.problem,
+            help: None,
+        })?;
         let architecture = Architecture {
             model_type: family.arithmetic.to_owned(),
-            num_hidden_layers: reader.whole("num_hidden_layers", MOST_LAYERS)? as usize,
+            num_hidden_layers: layers,
             hidden_size: hidden as usize,
             num_attention_heads: heads as usize,
             num_key_value_heads: kv_heads as usize,
             head_dim: head_dim as usize,
             intermediate_size: reader.dimension("intermediate_size")? as usize,
             vocab_size: reader.dimension("vocab_size")? as usize,
-            tie_word_embeddings: reader.flag("tie_word_embeddings", false)?,
+            tie_word_embeddings: reader.flag("tie_word_embeddings", family.tied)?,
             rms_norm_eps: reader.positive("rms_norm_eps", family.rms_norm_eps)?,
             initializer_range: reader.positive("initializer_range", 0.02)?,
+            pattern,
         };
         Ok(Self {
             architecture,
@@ -274,7 +307,7 @@ impl ModelConfig {
         })
     }
 
-    /// A model that does not exist yet. `architecture.model_type` is `llama`, `qwen3` or `olmo2`.
+    /// A model that does not exist yet. `architecture.model_type` is one that has a class in transformers.
     pub fn fresh(architecture: Architecture, rope: Rope, context: u64) -> Self {
         let family = FAMILIES.iter().find(|f| f.name == architecture.model_type);
         let mut keys = Map::new();
@@ -283,16 +316,18 @@ impl ModelConfig {
         keys.insert("attention_bias".into(), json!(false));
         keys.insert("attention_dropout".into(), json!(0.0));
         keys.insert("hidden_act".into(), json!("silu"));
-        match architecture.model_type.as_str() {
-            "llama" => drop(keys.insert("mlp_bias".into(), json!(false))),
-            "qwen3" => {
-                keys.insert("use_sliding_window".into(), json!(false));
-                keys.insert("sliding_window".into(), Value::Null);
-            }
-            _ => {}
+        if ["llama", "smollm3"].contains(&architecture.model_type.as_str()) {
+            keys.insert("mlp_bias".into(), json!(false));
         }
         keys.insert("use_cache".into(), json!(true));
         Self { architecture, rope, context, bos: None, eos: Vec::new(), pad: None, dtype: None, keys }
+    }
+
+    /// Another RoPE. Layers that take no part in its scaling keep the base they have.
+    pub fn stretch(&mut self, theta: f64, scaling: RopeScaling) {
+        let local = self.rope.local_theta.unwrap_or(self.rope.theta);
+        let another = self.architecture.has_plain_rope() && local != theta;
+        self.rope = Rope { theta, scaling, local_theta: another.then_some(local) };
     }
 
     /// The `config.json` of this model: what was read, with everything midc knows put over it.
@@ -327,7 +362,16 @@ impl ModelConfig {
             keys.insert("torch_dtype".into(), json!(dtype.name()));
         }
         keys.remove("original_max_position_embeddings");
-        keys.extend(rope::to_hf(a.head_dim, self.rope.theta, &self.rope.scaling, self.context));
+        keys.remove("rope_parameters");
+        let rope = rope::to_hf(a.head_dim, self.rope.theta, &self.rope.scaling, self.context);
+        if a.has_plain_rope() {
+            keys.extend(rope::nested(rope, self.rope.local_theta.unwrap_or(self.rope.theta)));
+        } else {
+            keys.extend(rope);
+        }
+        // A Mistral-shaped model is a `llama` here.
+        let written = keys.get("model_type").and_then(Value::as_str).unwrap_or(&a.model_type).to_owned();
+        keys.extend(layers::to_hf(&written, &a.pattern, a.num_hidden_layers));
         keys
     }
 }
@@ -353,27 +397,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn check_fixed(&self, family: &Family) -> Result<(), ConfigError> {
-        for (only, key, fixed, help) in FIXED {
-            if *only != "*" && *only != family.name {
-                continue;
-            }
+    fn check_fixed(&self) -> Result<(), ConfigError> {
+        for (key, fixed, help) in FIXED {
             if let Some(value) = self.present(key)
                 && !fixed.holds(value)
             {
                 return Err(self.error(key, "this is not supported", Some(help)));
-            }
-        }
-        // Absent, transformers gives a Mistral model a window of 4096 tokens.
-        if family.name == "mistral" && !self.keys.contains_key("sliding_window") {
-            let help = "transformers takes 4096 when the key is absent; set `\"sliding_window\": null`";
-            return Err(self.error("sliding_window", "this is not supported", Some(help)));
-        }
-        if let Some(layers) = self.present("layer_types") {
-            let full = |v: &Value| v.as_str() == Some("full_attention");
-            if !layers.as_array().is_some_and(|l| l.iter().all(full)) {
-                let help = "midc attends to the whole context in every layer";
-                return Err(self.error("layer_types", "this is not supported", Some(help)));
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use crate::layers::Positions;
 use crate::plan::Architecture;
 use crate::runtime::backend::peak::product_peak;
 use crate::runtime::backend::{Backend, Load, LossShape};
@@ -200,28 +201,49 @@ impl<B: Backend> Decoder<B> {
         let Some(w) = &mut self.workspace else { return };
         self.backend.write_index(&batch.tokens[tokens.clone()], &mut w.ids);
         self.backend.write_index(&batch.targets[tokens.clone()], &mut w.targets);
-        self.backend.write_index(&batch.attend_from[tokens.clone()], &mut w.attend_from);
+        let attend_from = &batch.attend_from[tokens.clone()];
+        self.backend.write_index(attend_from, &mut w.attend_from);
+        if let (Some(windowed), Some(window)) = (&mut w.windowed, self.architecture.pattern.sliding_window) {
+            let window = u32::try_from(window).unwrap_or(u32::MAX);
+            let within = |(at, from): (usize, &u32)| {
+                let behind = ((at % batch.context) as u32 + 1).saturating_sub(window);
+                behind.max(*from)
+            };
+            let from: Vec<u32> = attend_from.iter().enumerate().map(within).collect();
+            self.backend.write_index(&from, windowed);
+        }
         self.backend.write_index(&batch.positions[tokens], &mut w.position);
         if first {
-            self.backend.write(rope.cos(), &mut w.cos, 0);
-            self.backend.write(rope.sin(), &mut w.sin, 0);
+            let plain = w.plain.as_mut().map(|to| (rope.plain(), to));
+            for (from, to) in [([rope.cos(), rope.sin()], &mut w.rotation)].into_iter().chain(plain) {
+                self.backend.write(from[0], &mut to[0], 0);
+                self.backend.write(from[1], &mut to[1], 0);
+            }
         }
     }
 
     /// Forward and, if asked, backward over the rows in the workspace.
     fn pass(&mut self, rows: usize, context: usize, purpose: Purpose, predicted: f64, accumulate: bool) {
         let Some(ws) = &mut self.workspace else { return };
-        let (b, weights, widths) = (&self.backend, &self.weights, &self.widths);
-        let pass = Pass {
+        let (b, weights, widths, architecture) =
+            (&self.backend, &self.weights, &self.widths, &self.architecture);
+        let (from, windowed) = (&ws.attend_from, ws.windowed.as_ref());
+        let (position, scaled, plain) = (&ws.position, &ws.rotation, ws.plain.as_ref());
+        let pass_of = |layer: usize| Pass {
             backend: b,
             widths,
-            eps: self.architecture.rms_norm_eps,
+            eps: architecture.rms_norm_eps,
             shape: widths.attention(rows, context),
-            attend_from: &ws.attend_from,
-            position: &ws.position,
-            cos: &ws.cos,
-            sin: &ws.sin,
+            attend_from: windowed.filter(|_| architecture.pattern.window(layer).is_some()).unwrap_or(from),
+            position,
+            rotation: match architecture.positions(layer) {
+                Positions::Scaled => Some(scaled),
+                Positions::Plain => Some(plain.unwrap_or(scaled)),
+                Positions::None => None,
+            },
         };
+        // The last norm is that of the stream, whatever the layers.
+        let pass = pass_of(0);
         let (tokens, layers, again) = (pass.tokens(), weights.layers.len(), ws.again);
         let entries = ws.entries.len();
         let (stream, hidden, activated) = (&mut ws.stream, &mut ws.hidden, &mut ws.activated);
@@ -230,6 +252,7 @@ impl<B: Backend> Decoder<B> {
         b.embed(tokens, widths.hidden, &weights.embedding, &ws.ids, stream);
         for layer in 0..layers {
             let (p, first, second) = (&weights.layers[layer], 2 * layer % entries, (2 * layer + 1) % entries);
+            let pass = pass_of(layer);
             let saved = &mut ws.attention[Again::place(layer, again.layers)];
             let input = ws.inputs.get_mut(2 * layer).and_then(Option::as_mut).unwrap_or(hidden);
             pass.attention(p, stream, &mut ws.entries[first], saved, input, packed);
@@ -269,6 +292,7 @@ impl<B: Backend> Decoder<B> {
         let (weight, rstd, copy) = (&weights.norm, &ws.final_rstd, &mut g.stream_narrow);
         b.norm_backward(norm, last, weight, rstd, &g.hidden, stream, copy, &mut grads.norm);
         for layer in (0..layers).rev() {
+            let pass = pass_of(layer);
             let (first, second) = (&ws.entries[2 * layer], &ws.entries[2 * layer + 1]);
             let [first_input, second_input] = [2 * layer, 2 * layer + 1].map(|i| ws.inputs[i].as_ref());
             let attention = &mut ws.attention[Again::place(layer, again.layers)];

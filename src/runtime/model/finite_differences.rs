@@ -2,6 +2,7 @@
 
 use super::decoder::Decoder;
 use super::rope_table::RopeTable;
+use crate::layers::LayerPattern;
 use crate::plan::Architecture;
 use crate::runtime::backend::cpu::Cpu;
 use crate::runtime::backend::reference::Reference;
@@ -30,7 +31,28 @@ pub(in crate::runtime) fn architecture(
         tie_word_embeddings: tied,
         rms_norm_eps: 1e-5,
         initializer_range: 0.4,
+        pattern: pattern(model_type, 2),
     }
+}
+
+/// Every second layer is another, where the family has such.
+fn pattern(model_type: &str, layers: usize) -> LayerPattern {
+    match model_type {
+        "olmo3" => LayerPattern::windows(layers, 3, 2),
+        "smollm3" => LayerPattern::without_rope(layers, 2),
+        _ => LayerPattern::default(),
+    }
+}
+
+/// The same with four layers.
+fn deep(model_type: &str) -> Architecture {
+    let a = architecture(model_type, 4, 2, true);
+    Architecture { num_hidden_layers: 4, pattern: pattern(model_type, 4), ..a }
+}
+
+/// With angles of their own for layers that take no part in the scaling.
+fn rope(attention_factor: f64) -> RopeTable {
+    RopeTable::new(&[1.0, 0.1], attention_factor, 7).with_plain(&[0.7, 0.02])
 }
 
 /// Two rows of 7 tokens; documents of 3, 1 and 3 tokens when `documents`.
@@ -68,7 +90,7 @@ fn loss(model: &mut Oracle, batch: &Batch, rope: &RopeTable) -> f64 {
 
 fn check(a: &Architecture, documents: bool) {
     let batch = batch(documents);
-    let rope = RopeTable::new(&[1.0, 0.1], 1.2, 7);
+    let rope = rope(1.2);
     let mut model = oracle(a);
     model.gradients(&batch, &rope).unwrap();
     let gradients = model.weight_gradients().unwrap().clone();
@@ -121,10 +143,39 @@ fn olmo2_normalises_behind_the_blocks() {
 }
 
 #[test]
+fn olmo3_looks_back_over_a_window() {
+    check(&architecture("olmo3", 2, 1, false), false);
+    check(&architecture("olmo3", 2, 2, true), true);
+}
+
+#[test]
+fn smollm3_leaves_rope_out() {
+    check(&architecture("smollm3", 2, 1, true), true);
+}
+
+/// A layer that sees `window` tokens carries nothing further, and with two layers it goes twice as far.
+#[test]
+fn a_window_ends_where_it_should() {
+    for (layers, reach) in [(1, 2), (2, 4)] {
+        let pattern = LayerPattern::windows(layers, 3, layers + 1);
+        let a = Architecture { num_hidden_layers: layers, pattern, ..architecture("olmo3", 2, 1, false) };
+        let (mut batch, rope) = (batch(false), rope(1.0));
+        batch.targets.fill(3);
+        let mut model = oracle(&a);
+        let before = model.token_losses(&batch, &rope).unwrap();
+        batch.tokens[0] = (batch.tokens[0] + 1) % 11;
+        let after = model.token_losses(&batch, &rope).unwrap();
+        let changed: Vec<bool> = before.iter().zip(&after).map(|(a, b)| a != b).collect();
+        let expected: Vec<bool> = (0..14).map(|t| t <= reach).collect();
+        assert_eq!(changed, expected, "{layers} layers");
+    }
+}
+
+#[test]
 fn recomputed_layers_give_the_same_gradients() {
-    for model_type in ["llama", "qwen3", "olmo2"] {
-        let a = Architecture { num_hidden_layers: 4, ..architecture(model_type, 4, 2, true) };
-        let (batch, rope) = (batch(true), RopeTable::new(&[1.0, 0.1], 1.0, 7));
+    for model_type in ["llama", "qwen3", "olmo2", "olmo3", "smollm3"] {
+        let a = deep(model_type);
+        let (batch, rope) = (batch(true), rope(1.0));
         let mut model = oracle(&a);
         let kept = model.gradients(&batch, &rope).unwrap();
         let mut memory = model.memory();
@@ -150,9 +201,9 @@ fn recomputed_layers_give_the_same_gradients() {
 /// Where buffers really lie over one another, whatever is computed again.
 #[test]
 fn gradients_over_activations_are_those_of_the_oracle() {
-    for model_type in ["llama", "qwen3", "olmo2"] {
-        let a = Architecture { num_hidden_layers: 4, ..architecture(model_type, 4, 2, true) };
-        let (batch, rope) = (batch(true), RopeTable::new(&[1.0, 0.1], 1.0, 7));
+    for model_type in ["llama", "qwen3", "olmo2", "olmo3", "smollm3"] {
+        let a = deep(model_type);
+        let (batch, rope) = (batch(true), rope(1.0));
         let mut model = oracle(&a);
         let expected = model.gradients(&batch, &rope).unwrap();
         let (mut budget, mut recomputed) = (None, Vec::new());

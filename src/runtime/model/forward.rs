@@ -4,7 +4,7 @@ use crate::runtime::backend::{AttentionShape, Backend, NormShape};
 use crate::runtime::model::parameters::{LayerParameters, NormPlace, QkNorm};
 use crate::runtime::model::workspace::{SavedAttention, SavedFeedForward, Widths};
 
-/// What every layer of a pass shares.
+/// What a layer of a pass works with.
 pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) backend: &'a B,
     pub(crate) widths: &'a Widths,
@@ -12,8 +12,8 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) shape: AttentionShape,
     pub(crate) attend_from: &'a B::Index,
     pub(crate) position: &'a B::Index,
-    pub(crate) cos: &'a B::Wide,
-    pub(crate) sin: &'a B::Wide,
+    /// Cosines and sines; `None` in a layer without RoPE.
+    pub(crate) rotation: Option<&'a [B::Wide; 2]>,
 }
 
 impl<B: Backend> Pass<'_, B> {
@@ -198,12 +198,17 @@ impl<B: Backend> Pass<'_, B> {
                     b.norm_segments(norms[i], self.eps, raw, &weights[i], &mut saved.qkv, &mut rstd[i]);
                 }
                 b.copy_columns(t, w.qkv, w.queries + w.keys, w.keys, raw, &mut saved.qkv);
-                b.rope(self.shape, self.position, self.cos, self.sin, false, &mut saved.qkv);
+                if let Some([cos, sin]) = self.rotation {
+                    b.rope(self.shape, self.position, cos, sin, false, &mut saved.qkv);
+                }
             }
-            _ => {
-                let (position, cos, sin) = (self.position, self.cos, self.sin);
-                b.linear_rope(self.shape, w.hidden, hidden, &p.qkv, position, cos, sin, &mut saved.qkv);
-            }
+            _ => match self.rotation {
+                Some([cos, sin]) => {
+                    let position = self.position;
+                    b.linear_rope(self.shape, w.hidden, hidden, &p.qkv, position, cos, sin, &mut saved.qkv);
+                }
+                None => b.linear(t, w.hidden, w.qkv, hidden, &p.qkv, &mut saved.qkv),
+            },
         }
     }
 }

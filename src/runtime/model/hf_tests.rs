@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::layers::LayerPattern;
 use crate::rope::RopeScaling;
 
 fn config() -> Value {
@@ -193,13 +194,13 @@ fn settings_midc_does_not_compute_are_errors() {
         ("mlp_bias", json!(true), "`mlp_bias` is true"),
         ("attention_dropout", json!(0.1), "`attention_dropout` is 0.1"),
         ("use_sliding_window", json!(true), "`use_sliding_window` is true"),
-        ("layer_types", json!(["full_attention", "sliding_attention"]), "`layer_types` is"),
+        ("layer_types", json!(["sliding_attention"]), "`layer_types` is"),
         ("num_local_experts", json!(8), "`num_local_experts` is 8"),
         ("quantization_config", json!({ "bits": 4 }), "`quantization_config` is {\"bits\":4}"),
         (
             "model_type",
             json!("gemma3"),
-            "`model_type` is \"gemma3\": not one of llama, mistral, qwen3, olmo2",
+            "`model_type` is \"gemma3\": not one of llama, mistral, qwen3, olmo2, olmo3, smollm3",
         ),
         ("model_type", Value::Null, "`model_type` is null: expected a string"),
         ("hidden_size", json!(9), "`hidden_size` is 9: not a multiple of `num_attention_heads`, 2"),
@@ -233,8 +234,7 @@ fn settings_midc_does_not_compute_are_errors() {
 #[test]
 fn absent_keys_take_the_defaults_of_transformers() {
     let mut mistral = with("model_type", json!("mistral"));
-    let error = parse(mistral.clone()).unwrap_err().to_string();
-    assert!(error.contains("`sliding_window` is missing"), "{error}");
+    assert_eq!(parse(mistral.clone()).unwrap().architecture.pattern.window(0), Some(4096));
     mistral["sliding_window"] = Value::Null;
     mistral["num_attention_heads"] = json!(8);
     mistral["hidden_size"] = json!(64);
@@ -242,7 +242,9 @@ fn absent_keys_take_the_defaults_of_transformers() {
     let config = parse(mistral).unwrap();
     assert_eq!(config.architecture.model_type, "llama");
     assert_eq!(config.architecture.num_key_value_heads, 8);
+    assert_eq!(config.architecture.pattern, LayerPattern::default());
     assert_eq!(config.to_keys()["model_type"], "mistral");
+    assert_eq!(config.to_keys()["sliding_window"], Value::Null);
 
     let mut qwen = with("model_type", json!("qwen3"));
     qwen["num_attention_heads"] = json!(32);
@@ -253,6 +255,15 @@ fn absent_keys_take_the_defaults_of_transformers() {
 
     let olmo = parse(with("model_type", json!("olmo2"))).unwrap();
     assert_eq!((olmo.pad, olmo.eos), (Some(1), vec![50279]));
+    let olmo3 = parse(with("model_type", json!("olmo3"))).unwrap();
+    assert_eq!(olmo3.architecture.pattern, LayerPattern::windows(1, 4096, 4));
+    let mut smollm3 = with("model_type", json!("smollm3"));
+    smollm3.as_object_mut().unwrap().remove("tie_word_embeddings");
+    smollm3["hidden_size"] = json!(16);
+    smollm3["num_attention_heads"] = json!(4);
+    smollm3["num_key_value_heads"] = Value::Null;
+    let smollm3 = parse(smollm3).unwrap();
+    assert!(smollm3.architecture.tie_word_embeddings && smollm3.architecture.num_key_value_heads == 4);
     let several = parse(with("eos_token_id", json!([1, 2]))).unwrap();
     assert_eq!(several.eos, [1, 2]);
     assert_eq!(parse(with("pad_token_id", json!(-1))).unwrap().pad, None);
@@ -260,14 +271,24 @@ fn absent_keys_take_the_defaults_of_transformers() {
 
 #[test]
 fn written_configurations_are_read_as_they_were() {
-    for model_type in ["llama", "qwen3", "olmo2"] {
+    for (model_type, pattern) in [
+        ("llama", LayerPattern::default()),
+        ("qwen3", LayerPattern::default()),
+        ("qwen3", LayerPattern::windows(1, 5, 2)),
+        ("olmo2", LayerPattern::default()),
+        ("olmo3", LayerPattern::windows(1, 7, 4)),
+        ("smollm3", LayerPattern::without_rope(1, 1)),
+    ] {
         let architecture = crate::plan::Architecture {
             model_type: model_type.into(),
+            pattern,
             ..parse(config()).unwrap().architecture
         };
         let scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192 };
-        let rope = crate::rope::Rope { theta: 5e5, scaling };
+        let rope = crate::rope::Rope { theta: 5e5, scaling, local_theta: None };
         let mut fresh = ModelConfig::fresh(architecture, rope, 16384);
+        fresh.stretch(7e5, fresh.rope.scaling.clone());
+        assert_eq!(fresh.rope.local_theta, (model_type == "olmo3").then_some(5e5));
         fresh.eos = vec![3];
         fresh.dtype = Some(Dtype::Bf16);
         let back = parse(Value::Object(fresh.to_keys())).unwrap();

@@ -38,6 +38,8 @@ pub(super) fn load(a: &Architecture, tokens: usize, context: usize) -> Result<Lo
         operands: slots.iter().filter(|s| s.role != Role::Norm).map(|s| s.len).sum(),
         tokens,
         positions: context,
+        tables: 1 + usize::from(a.has_plain_rope()),
+        indices: 4 + usize::from(a.pattern.sliding() > 0),
         heads: a.num_attention_heads,
         head_dim: a.head_dim,
         widest_norm: a.hidden_size.max(a.num_attention_heads * a.head_dim),

@@ -10,24 +10,24 @@ use crate::runtime::model::tensor::{StateDict, Tensor};
 /// Where the norms of a decoder layer stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NormPlace {
-    /// Before attention and before the feed-forward layer (Llama, Qwen3).
+    /// Before attention and before the feed-forward layer (Llama, Qwen3, SmolLM3).
     Before,
-    /// After them, before the residual is added (OLMo 2, arXiv:2501.00656).
+    /// After them, before the residual is added (OLMo 2, arXiv:2501.00656, and OLMo 3).
     After,
 }
 
 /// What is normalised in queries and keys before RoPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QkNorm {
-    /// Nothing (Llama).
+    /// Nothing (Llama, SmolLM3).
     None,
     /// Each head on its own (Qwen3).
     Head,
-    /// All heads together (OLMo 2).
+    /// All heads together (OLMo 2 and 3).
     Projection,
 }
 
-/// The two ways in which the supported architectures differ.
+/// The two ways in which layers of the supported architectures differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Family {
     pub(crate) norm_place: NormPlace,
@@ -63,12 +63,16 @@ impl Family {
         if !a.head_dim.is_multiple_of(2) {
             return refuse(format!("head_dim {} is odd; RoPE turns pairs", a.head_dim), None);
         }
+        if let Err(problem) = a.pattern.check(a.num_hidden_layers) {
+            return refuse(problem, None);
+        }
         match a.model_type.as_str() {
-            "llama" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::None }),
+            "llama" | "smollm3" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::None }),
             "qwen3" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::Head }),
-            "olmo2" => Ok(Family { norm_place: NormPlace::After, qk_norm: QkNorm::Projection }),
+            "olmo2" | "olmo3" => Ok(Family { norm_place: NormPlace::After, qk_norm: QkNorm::Projection }),
             other => {
-                refuse(format!("unknown model_type `{other}`"), Some("supported: llama, qwen3, olmo2".into()))
+                let known = "supported: llama, qwen3, olmo2, olmo3, smollm3";
+                refuse(format!("unknown model_type `{other}`"), Some(known.into()))
             }
         }
     }

@@ -24,6 +24,10 @@ pub(crate) struct Widths {
     pub(crate) head_dim: usize,
     pub(crate) vocab: usize,
     pub(crate) family: Family,
+    /// Whether there are layers with a window.
+    pub(crate) windows: bool,
+    /// Whether there are layers whose RoPE is another than the others'.
+    pub(crate) plain_rope: bool,
 }
 
 impl Widths {
@@ -40,6 +44,8 @@ impl Widths {
             head_dim: a.head_dim,
             vocab: a.vocab_size,
             family: Family::of(a)?,
+            windows: a.pattern.sliding() > 0,
+            plain_rope: a.has_plain_rope(),
         })
     }
 
@@ -529,10 +535,13 @@ pub(crate) struct Workspace<B: Backend> {
     pub(crate) ids: B::Index,
     pub(crate) targets: B::Index,
     pub(crate) attend_from: B::Index,
+    /// The same in layers with a window.
+    pub(crate) windowed: Option<B::Index>,
     pub(crate) position: B::Index,
-    /// `[positions, head_dim/2]`.
-    pub(crate) cos: B::Wide,
-    pub(crate) sin: B::Wide,
+    /// `[positions, head_dim/2]` cosines and sines.
+    pub(crate) rotation: [B::Wide; 2],
+    /// The same for layers that take no part in the scaling.
+    pub(crate) plain: Option<[B::Wide; 2]>,
     /// Bytes of all of the above but the tables and what is part of the gradients.
     pub(crate) bytes: u64,
 }
@@ -613,6 +622,8 @@ impl<B: Backend> Workspace<B> {
             entries.push(maker.narrow(w.hidden)?);
         }
         let index = || backend.index(tokens);
+        let table = || backend.wide(positions * (w.head_dim / 2));
+        let rotation = || Ok::<_, EngineError>([table()?, table()?]);
         Ok(Workspace {
             tokens,
             positions,
@@ -635,9 +646,10 @@ impl<B: Backend> Workspace<B> {
             ids: index()?,
             targets: index()?,
             attend_from: index()?,
+            windowed: if w.windows { Some(index()?) } else { None },
             position: index()?,
-            cos: backend.wide(positions * (w.head_dim / 2))?,
-            sin: backend.wide(positions * (w.head_dim / 2))?,
+            rotation: rotation()?,
+            plain: if w.plain_rope { Some(rotation()?) } else { None },
             bytes,
         })
     }
@@ -646,6 +658,7 @@ impl<B: Backend> Workspace<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::LayerPattern;
     use crate::plan::Architecture;
     use crate::runtime::backend::cpu::Cpu;
     use crate::runtime::backend::reference::Reference;
@@ -664,6 +677,7 @@ mod tests {
             tie_word_embeddings: true,
             rms_norm_eps: 1e-5,
             initializer_range: 0.02,
+            pattern: LayerPattern::default(),
         }
     }
 
@@ -793,8 +807,12 @@ mod tests {
         type B = Cpu<half::bf16>;
         let backend = B::new(Some(1)).unwrap();
         let rows = Rows { count: 1, context: 33, at_most: 1 };
-        for model_type in ["llama", "qwen3", "olmo2"] {
-            let a = Architecture { model_type: model_type.into(), ..architecture() };
+        for model_type in ["llama", "qwen3", "olmo2", "olmo3"] {
+            let pattern = match model_type {
+                "olmo3" => LayerPattern::windows(8, 4, 4),
+                _ => LayerPattern::default(),
+            };
+            let a = Architecture { model_type: model_type.into(), pattern, ..architecture() };
             let (w, slots) = of(&a);
             let schedule = schedule::<B>(&w, &slots, rows, false, |_| 0, None).unwrap();
             Workspace::new(&backend, &w, &slots, rows, 33, schedule, false).unwrap();

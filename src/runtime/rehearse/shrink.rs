@@ -6,6 +6,7 @@
 //! and depth. Replaced: checkpoints by fresh weights, sources by stand-ins of their kind.
 
 use crate::curve::{Blend, Curve, Segment, Shape};
+use crate::layers::LayerPattern;
 use crate::plan::{
     Architecture, BatchPlan, ContextPoint, ModelPlan, Phase, Plan, RopePlan, SourcePlan, StagePlan,
 };
@@ -216,6 +217,8 @@ fn toy_rope(plan: &RopePlan, scale: &Scale) -> RopePlan {
 
 /// Width of a toy head.
 const HEAD_DIM: usize = 16;
+/// Layers of a toy model.
+const LAYERS: usize = 2;
 
 fn toy_model(model: &ModelPlan, scale: &Scale, left_out: &mut Vec<String>) -> ModelPlan {
     if let Some(checkpoint) = &model.checkpoint {
@@ -224,7 +227,7 @@ fn toy_model(model: &ModelPlan, scale: &Scale, left_out: &mut Vec<String>) -> Mo
     let grouped = model.init.as_ref().is_none_or(|a| a.num_key_value_heads < a.num_attention_heads);
     let architecture = Architecture {
         model_type: model.init.as_ref().map_or("llama".into(), |a| a.model_type.clone()),
-        num_hidden_layers: 2,
+        num_hidden_layers: LAYERS,
         hidden_size: 4 * HEAD_DIM,
         num_attention_heads: 4,
         num_key_value_heads: if grouped { 2 } else { 4 },
@@ -234,6 +237,12 @@ fn toy_model(model: &ModelPlan, scale: &Scale, left_out: &mut Vec<String>) -> Mo
         tie_word_embeddings: model.init.as_ref().is_none_or(|a| a.tie_word_embeddings),
         rms_norm_eps: 1e-5,
         initializer_range: 0.02,
+        pattern: model.init.as_ref().map_or_else(LayerPattern::default, |a| {
+            // The layers of full attention and those without RoPE come last.
+            let mut pattern = a.pattern.last(LAYERS);
+            pattern.sliding_window = pattern.sliding_window.map(|window| scale.context(window));
+            pattern
+        }),
     };
     ModelPlan {
         checkpoint: None,

@@ -186,10 +186,10 @@ impl Backend for Cuda {
     }
 
     fn overhead_bytes(load: Load) -> u64 {
-        let Load { operands, tokens, positions, heads, head_dim, widest_norm, .. } = load;
+        let Load { operands, tokens, positions, tables, indices, heads, head_dim, widest_norm, .. } = load;
         let norms = (NORM_SHARES.min(tokens) * widest_norm).max(NORM_SHARES * head_dim);
         let shares = (norms * 4).max(NORM_SUMS_BYTES);
-        let inputs = 4 * 4 * tokens + 2 * 4 * positions * head_dim / 2;
+        let inputs = 4 * indices * tokens + tables * 2 * 4 * positions * head_dim / 2;
         // Every piece of the arena ends at a multiple of 256 bytes.
         let rounding = 1 << 20;
         let backward = attention::scratch(tokens.div_ceil(positions.max(1)), positions, heads, head_dim);

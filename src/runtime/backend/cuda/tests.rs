@@ -9,6 +9,7 @@ use super::backend::Cuda;
 use super::device::Device;
 use super::host_model::HostModel;
 use super::recorder::Recorder;
+use crate::layers::LayerPattern;
 use crate::plan::Architecture;
 use crate::runtime::backend::conformance;
 use crate::runtime::batch::{Batch, IGNORE};
@@ -57,6 +58,11 @@ fn architecture(model_type: &str, tied: bool) -> Architecture {
         tie_word_embeddings: tied,
         rms_norm_eps: 1e-5,
         initializer_range: 0.1,
+        pattern: match model_type {
+            "olmo3" => LayerPattern::windows(2, 19, 2),
+            "smollm3" => LayerPattern::without_rope(2, 2),
+            _ => LayerPattern::default(),
+        },
     }
 }
 
@@ -123,7 +129,8 @@ fn reference(a: &Architecture, weights: &StateDict) -> Box<dyn Engine> {
 fn rope(a: &Architecture) -> RopeTable {
     let half = a.head_dim / 2;
     let inverse: Vec<f64> = (0..half).map(|i| 10_000f64.powf(-(i as f64) / half as f64)).collect();
-    RopeTable::new(&inverse, 1.0, 70)
+    let plain: Vec<f64> = inverse.iter().map(|f| f * 0.7).collect();
+    RopeTable::new(&inverse, 1.0, 70).with_plain(&plain)
 }
 
 /// Distance of two tensors relative to the second.
@@ -138,7 +145,14 @@ fn distance(got: &[f32], expected: &[f32]) -> f64 {
 /// reference than twice what the CPU's bf16 is.
 #[test]
 fn gradients_match_the_reference() {
-    for (model_type, tied) in [("llama", true), ("llama", false), ("qwen3", true), ("olmo2", false)] {
+    for (model_type, tied) in [
+        ("llama", true),
+        ("llama", false),
+        ("qwen3", true),
+        ("olmo2", false),
+        ("olmo3", false),
+        ("smollm3", true),
+    ] {
         let a = architecture(model_type, tied);
         let weights = init_weights(&a, 3).unwrap();
         let expected = reference(&a, &weights).gradients(&batch(0), &rope(&a)).unwrap();
@@ -167,6 +181,7 @@ fn training_tracks_the_reference() {
         ("llama", false, true, None),
         ("qwen3", true, true, None),
         ("olmo2", false, false, None),
+        ("olmo3", false, true, None),
         ("llama", false, true, muon),
     ] {
         let a = architecture(model_type, tied);
@@ -268,7 +283,7 @@ fn steps_become_graphs() {
 /// The prediction covers what a run takes, and is not far above: in an arena of just that size it runs.
 #[test]
 fn memory_is_predicted() {
-    for (model_type, hopper) in [("llama", true), ("qwen3", false), ("olmo2", true)] {
+    for (model_type, hopper) in [("llama", true), ("qwen3", false), ("olmo2", true), ("olmo3", true)] {
         let a = architecture(model_type, false);
         let weights = init_weights(&a, 7).unwrap();
         let Some(path) = HostModel::path() else { return };

@@ -34,7 +34,6 @@ pub(super) fn config_keys(
     };
     for (key, help) in [
         ("expert_count", "midc has no mixture of experts"),
-        ("attention.sliding_window", "midc attends to the whole context"),
         ("attention.clamp_kqv", "midc does not clip queries, keys and values"),
         ("logit_scale", "midc does not scale logits"),
         ("attn_logit_softcapping", "midc does not cap logits"),
@@ -47,6 +46,17 @@ pub(super) fn config_keys(
         }
     }
 
+    // llama.cpp has no name of its own for OLMo 3: an OLMo 2 with windows in three of four layers.
+    let window = whole("attention.sliding_window")?.filter(|window| *window > 0);
+    let model_type = match (family, window) {
+        ("olmo2", Some(_)) => "olmo3",
+        (_, None) => family,
+        (_, Some(window)) => {
+            let help = "midc attends to the whole context in this family";
+            let problem = format!("{window} is not supported");
+            return Err(metadata.error(&named("attention.sliding_window"), problem, Some(help)));
+        }
+    };
     let heads = need("attention.head_count")?;
     let hidden = need("embedding_length")?;
     let head_dim = match whole("attention.key_length")? {
@@ -73,8 +83,9 @@ pub(super) fn config_keys(
     let context = need("context_length")?;
     let mut keys = Map::new();
     for (key, value) in [
-        ("model_type", json!(family)),
-        ("architectures", json!([class(family)])),
+        ("model_type", json!(model_type)),
+        ("architectures", json!([class(model_type)])),
+        ("sliding_window", json!(window)),
         ("hidden_act", json!("silu")),
         ("attention_bias", json!(false)),
         ("attention_dropout", json!(0.0)),
@@ -97,7 +108,8 @@ pub(super) fn config_keys(
     }
     let theta = metadata.number(&named("rope.freq_base"))?.unwrap_or(10_000.0);
     let scaling = scaling(metadata, family, context, head_dim, theta, rope_factors)?;
-    keys.extend(rope::to_hf(head_dim as usize, theta, &scaling, context));
+    let rope = rope::to_hf(head_dim as usize, theta, &scaling, context);
+    keys.extend(if model_type == "olmo3" { rope::nested(rope, theta) } else { rope });
     // What the file says, whatever length the method would suggest.
     if !matches!(scaling, RopeScaling::Longrope { .. }) {
         keys.insert("max_position_embeddings".into(), json!(context));
@@ -105,10 +117,12 @@ pub(super) fn config_keys(
     Ok(keys)
 }
 
-fn class(family: &str) -> &'static str {
-    match family {
+fn class(model_type: &str) -> &'static str {
+    match model_type {
         "qwen3" => "Qwen3ForCausalLM",
         "olmo2" => "Olmo2ForCausalLM",
+        "olmo3" => "Olmo3ForCausalLM",
+        "smollm3" => "SmolLM3ForCausalLM",
         _ => "LlamaForCausalLM",
     }
 }

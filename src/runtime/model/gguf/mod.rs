@@ -131,7 +131,7 @@ fn weights(container: &Container, config: &ModelConfig) -> Result<StateDict, Loa
     let path = || container.metadata.file.clone();
     let a = &config.architecture;
     // llama.cpp rotates pairs of neighbours in Llama-shaped models and stores q and k permuted for it.
-    let permuted = metadata::architecture(&container.metadata)? == "llama";
+    let permuted = ["llama", "smollm3"].contains(&metadata::architecture(&container.metadata)?);
     let mut weights = StateDict::new();
     let mut used = BTreeSet::from([ROPE_FACTORS.to_owned()]);
     for (name, expected) in layout(a)? {
@@ -164,9 +164,10 @@ fn weights(container: &Container, config: &ModelConfig) -> Result<StateDict, Loa
 
 /// The name llama.cpp gives a tensor of the Hugging Face name.
 fn stored_name(name: &str, model_type: &str) -> String {
-    // The same name in Hugging Face's files for a norm before the feed-forward layer and, in OLMo 2,
+    // The same name in Hugging Face's files for a norm before the feed-forward layer and, in OLMo,
     // for one after attention.
-    let after_attention = if model_type == "olmo2" { "post_attention_norm" } else { "ffn_norm" };
+    let behind = ["olmo2", "olmo3"].contains(&model_type);
+    let after_attention = if behind { "post_attention_norm" } else { "ffn_norm" };
     let parts = [
         ("model.embed_tokens", "token_embd"),
         ("model.norm", "output_norm"),

@@ -5,6 +5,7 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
+use crate::layers::LayerPattern;
 use crate::rope::RopeScaling;
 use crate::runtime::model::{Dtype, load, load_config};
 
@@ -188,6 +189,46 @@ fn other_families_are_not_permuted() {
     assert_eq!(loaded.config.architecture.model_type, "qwen3");
     let q = &loaded.weights["model.layers.0.self_attn.q_proj.weight"];
     assert_eq!(q.data, (0..64).map(|i| i as f32).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_olmo2_with_windows_is_an_olmo3() {
+    let mut b = model();
+    b.text("general.architecture", "olmo2");
+    for (key, value) in b.entries.clone() {
+        if let Some(rest) = key.strip_prefix("llama.") {
+            b.entries.push((format!("olmo2.{rest}"), value));
+        }
+    }
+    b.whole("olmo2.attention.sliding_window", 32);
+    b.text("olmo2.rope.scaling.type", "yarn");
+    b.single("olmo2.rope.scaling.factor", 4.0);
+    b.whole("olmo2.rope.scaling.original_context_length", 16);
+    let config = load_config(b.file().path()).unwrap();
+    assert_eq!(config.architecture.model_type, "olmo3");
+    assert_eq!(config.architecture.pattern, LayerPattern::windows(1, 32, 4));
+    assert_eq!((config.rope.scaling.factor(), config.rope.local_theta), (Some(4.0), None));
+}
+
+#[test]
+fn a_smollm3_is_permuted_and_has_layers_without_rope() {
+    let mut b = model();
+    b.text("general.architecture", "smollm3");
+    for (key, value) in b.entries.clone() {
+        if let Some(rest) = key.strip_prefix("llama.") {
+            b.entries.push((format!("smollm3.{rest}"), value));
+        }
+    }
+    let loaded = load(b.file().path()).unwrap();
+    assert_eq!(loaded.config.architecture.model_type, "smollm3");
+    assert_eq!(
+        loaded.config.architecture.pattern,
+        LayerPattern::default(),
+        "the fourth layer is the first without"
+    );
+    let q = &loaded.weights["model.layers.0.self_attn.q_proj.weight"];
+    let rows: Vec<_> = q.data.chunks(8).map(|row| row[0] / 8.0).collect();
+    assert_eq!(rows, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
 }
 
 #[test]
