@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/support/python.sh torch=torch transformers=transformers
-cargo build --quiet --release --bin midc
+# With an example, dependencies have the features that they have in `cargo test`, and nothing is built again.
+cargo build --quiet --release --bin midc --example checkpoint_copy
 target=$(cargo metadata --format-version 1 --no-deps | "$PYTHON" -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')
 exec "$PYTHON" tests/gradients_torch.py "$target/release/midc"

@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 if [ $# -gt 0 ]; then
     midc=$1
 else
-    cargo build --quiet --release --bin midc
+    # With an example, dependencies have the features that they have in `cargo test`, and nothing is built again.
+    cargo build --quiet --release --bin midc --example checkpoint_copy
     target=$(cargo metadata --format-version 1 --no-deps | "$PYTHON" -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')
     midc=$target/release/midc
 fi
