@@ -16,6 +16,10 @@ if [ ! -x "$PYTHON" ]; then
     command -v python3 >/dev/null || skip "no python3"
     python3 -m venv "$venv" || skip "cannot make a virtual environment in $venv"
 fi
+# What is imported is compiled once, as it is needed, even where the environment wants nothing written: PyTorch's
+# sources take seconds, in every process of a launch. In the environment, so that none lies beside the tests.
+unset PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX=$venv/pycache
 missing=()
 for pair in "$@"; do
     "$PYTHON" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('${pair%%=*}') is None)" \
