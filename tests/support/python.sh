@@ -17,7 +17,7 @@ if [ ! -x "$PYTHON" ]; then
     python3 -m venv "$venv" || skip "cannot make a virtual environment in $venv"
 fi
 # What is imported is compiled once, as it is needed, even where the environment wants nothing written: PyTorch's
-# sources take seconds, in every process of a launch. In the environment, so that none lies beside the tests.
+# sources take seconds, in every process of a launch. It is kept in the virtual environment, not beside the tests.
 unset PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX=$venv/pycache
 missing=()
