@@ -4,7 +4,7 @@ usage: emit_engines.py MIDC ENGINE PYTHON_OF_ENGINE [WORK]      (see tests/emit_
 
 The curriculum has a mixture that moves, a fan-out of two data orders that decay other weights than the stage before
 them, YaRN, a learning rate of several shapes and a soup, and for transformers attention within documents,
-dialogues and Muon; all start from the same random OLMo 2 weights. Two processes train over gloo. `midc verify` must find
+dialogues, Muon, windows and layers without RoPE; all start from the same random weights. Two processes train over gloo. `midc verify` must find
 nothing wrong with the logs and exports, and must find each of several mistakes put in on purpose. Losses are those of
 `midc exec` within 1e-3 at every step, in f32. Then the same under `midc exec --engine`, killed and stopped on the way,
 and under `slurm.sbatch`.
@@ -105,7 +105,53 @@ stage moved {
 }
 
 mix dialogues { prose = 40%, qa = rest }
+
+model windows { checkpoint = "start-olmo3", context = 128 }
+
+stage near {
+  from      = windows
+  steps     = 4
+  context   = 128
+  batch     = 4 seqs
+  mix       = fine
+  lr        = 3e-3
+  data_seed = 6
+  precision = f32
+}
+
+stage far {
+  from      = near
+  steps     = 4
+  context   = 256
+  batch     = 4 seqs
+  mix       = fine
+  rope      = yarn(factor: 2, original: 128, theta: 40_000)
+  lr        = inherit then linear(to: 0)
+  data_seed = 7
+  precision = f32
+}
+
+model unturned { checkpoint = "start-smollm3", context = 128 }
+
+stage nope {
+  from      = unturned
+  steps     = 4
+  context   = 128
+  batch     = 4 seqs
+  mix       = fine
+  lr        = 3e-3 then linear(to: 0)
+  data_seed = 8
+  precision = f32
+}
 """
+# Of two layers, one that differs: with a window of its own RoPE, or without RoPE.
+PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+DIFFERING = {
+    "olmo3": dict(
+        intermediate_size=128, num_key_value_heads=2, sliding_window=24, layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={"sliding_attention": PLAIN, "full_attention": PLAIN}),
+    "smollm3": dict(intermediate_size=128, num_key_value_heads=2, no_rope_layers=[1, 0]),
+}
 # PyTorch makes the products of Muon in bf16 whatever the precision of the rest.
 WITHIN = {"moved": 1e-2}
 # Lints about a run this small.
@@ -136,6 +182,9 @@ class Case:
         if not os.path.exists(self.file):
             os.makedirs(self.work, exist_ok=True)
             make_start(self.python, self.work, model_type="olmo2", intermediate_size=128, num_key_value_heads=4, rms_norm_eps=1e-6)
+            if self.engine == "transformers":
+                for model_type, keys in DIFFERING.items():
+                    make_start(self.python, self.work, name=f"start-{model_type}", model_type=model_type, **keys)
         with open(self.file, "w") as out:
             out.write(CURRICULUM + (ASIDE if self.engine == "transformers" else ""))
 
@@ -167,18 +216,19 @@ from transformers import AutoConfig, AutoModelForCausalLM
 torch.manual_seed(0)
 config = AutoConfig.for_model(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=4096,
     max_position_embeddings=128, initializer_range=0.05, pad_token_id=None, bos_token_id=None, eos_token_id=0,
-    tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, **json.loads(sys.argv[3]))
+    tie_word_embeddings=False, **{"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, **json.loads(sys.argv[3])})
 AutoModelForCausalLM.from_config(config).save_pretrained(sys.argv[1])
 for name in ("tokenizer.json", "tokenizer_config.json"):
     shutil.copy(f"{sys.argv[2]}/{name}", sys.argv[1])
 """
 
 
-def make_start(python, work, **architecture):
-    """A small model with random weights in `start`, and the examples' texts in `data`."""
+def make_start(python, work, name="start", **architecture):
+    """A small model with random weights in `name`, and the examples' texts in `data`."""
     data = os.path.join(ROOT, "examples", "data")
-    os.symlink(data, os.path.join(work, "data"))
-    subprocess.run([python, "-c", MAKE_START, os.path.join(work, "start"), data, json.dumps(architecture)], check=True)
+    if not os.path.exists(os.path.join(work, "data")):
+        os.symlink(data, os.path.join(work, "data"))
+    subprocess.run([python, "-c", MAKE_START, os.path.join(work, name), data, json.dumps(architecture)], check=True)
 
 
 def negative(case, name, path, edit):
