@@ -1,12 +1,6 @@
 // Conversions, sums and moves.
 #include "dev/eights.cuh"
 
-namespace {
-
-__device__ __forceinline__ float half_of(const Quad& q, int i) { return i & 1 ? bf16_high(q.v[i >> 1]) : bf16_low(q.v[i >> 1]); }
-
-}  // namespace
-
 // Launches: grid ⌈n/8/256⌉, 256 threads, unless said otherwise.
 
 // to = from, rounded.

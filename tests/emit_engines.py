@@ -3,8 +3,8 @@
 usage: emit_engines.py MIDC ENGINE PYTHON_OF_ENGINE [WORK]      (see tests/emit_engines.sh)
 
 The curriculum has a mixture that moves, a fan-out of two data orders that decay other weights than the stage before
-them, YaRN, a learning rate of several shapes and a soup, and for transformers attention within documents,
-dialogues, Muon, windows and layers without RoPE; all start from the same random weights. Two processes train over gloo. `midc verify` must find
+them, YaRN, a learning rate of several shapes and a soup, a model with windows, and for transformers attention within
+documents, dialogues, Muon and layers without RoPE; all start from the same random weights. Two processes train over gloo. `midc verify` must find
 nothing wrong with the logs and exports, and must find each of several mistakes put in on purpose. Losses are those of
 `midc exec` within 1e-3 at every step, in f32. Then the same under `midc exec --engine`, killed and stopped on the way,
 and under `slurm.sbatch`.
@@ -73,6 +73,33 @@ stage after {
   precision = f32
 }
 """
+# A model with windows, and YaRN over another base in its layers of full attention.
+WINDOWS = """
+model windows { checkpoint = "start-olmo3", context = 128 }
+
+stage near {
+  from      = windows
+  steps     = 4
+  context   = 128
+  batch     = 4 seqs
+  mix       = fine
+  lr        = 3e-3
+  data_seed = 6
+  precision = f32
+}
+
+stage far {
+  from      = near
+  steps     = 4
+  context   = 256
+  batch     = 4 seqs
+  mix       = fine
+  rope      = yarn(factor: 2, original: 128, theta: 40_000)
+  lr        = inherit then linear(to: 0)
+  data_seed = 7
+  precision = f32
+}
+"""
 # What only transformers has: attention within documents on a CPU, and the mean over unequal targets.
 ASIDE = """
 source qa { path = "data/qa.train.jsonl", kind = instruct, tokens = 63k, loss_on = ["assistant"] }
@@ -105,31 +132,6 @@ stage moved {
 }
 
 mix dialogues { prose = 40%, qa = rest }
-
-model windows { checkpoint = "start-olmo3", context = 128 }
-
-stage near {
-  from      = windows
-  steps     = 4
-  context   = 128
-  batch     = 4 seqs
-  mix       = fine
-  lr        = 3e-3
-  data_seed = 6
-  precision = f32
-}
-
-stage far {
-  from      = near
-  steps     = 4
-  context   = 256
-  batch     = 4 seqs
-  mix       = fine
-  rope      = yarn(factor: 2, original: 128, theta: 40_000)
-  lr        = inherit then linear(to: 0)
-  data_seed = 7
-  precision = f32
-}
 
 model unturned { checkpoint = "start-smollm3", context = 128 }
 
@@ -182,11 +184,10 @@ class Case:
         if not os.path.exists(self.file):
             os.makedirs(self.work, exist_ok=True)
             make_start(self.python, self.work, model_type="olmo2", intermediate_size=128, num_key_value_heads=4, rms_norm_eps=1e-6)
-            if self.engine == "transformers":
-                for model_type, keys in DIFFERING.items():
-                    make_start(self.python, self.work, name=f"start-{model_type}", model_type=model_type, **keys)
+            for model_type, keys in DIFFERING.items():
+                make_start(self.python, self.work, name=f"start-{model_type}", model_type=model_type, **keys)
         with open(self.file, "w") as out:
-            out.write(CURRICULUM + (ASIDE if self.engine == "transformers" else ""))
+            out.write(CURRICULUM + WINDOWS + (ASIDE if self.engine == "transformers" else ""))
 
     def emit(self):
         shutil.rmtree(self.launch, ignore_errors=True)

@@ -20,13 +20,14 @@ import torch
 import transformers
 from transformers import (
     LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Olmo2Config, Olmo2ForCausalLM,
-    Olmo3Config, Olmo3ForCausalLM, Qwen3Config, Qwen3ForCausalLM, SmolLM3Config, SmolLM3ForCausalLM,
+    Olmo3Config, Olmo3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, SmolLM3Config, SmolLM3ForCausalLM,
 )
 
 transformers.utils.logging.set_verbosity_error()
 MIDC = sys.argv[1]
 CLASSES = {
     "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
     "olmo2": (Olmo2Config, Olmo2ForCausalLM),
     "olmo3": (Olmo3Config, Olmo3ForCausalLM),
@@ -66,7 +67,7 @@ def model_of(case):
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.ndim == 1:
-                p.copy_(1 + 0.3 * torch.randn_like(p))
+                p.copy_((0 if name.endswith("bias") else 1) + 0.3 * torch.randn_like(p))
             else:
                 p.normal_(0, 0.15 if "embed" not in name else 0.5)
     architecture = dict(
@@ -270,6 +271,8 @@ def cases():
         no_rope_layers=[1, 0], use_sliding_window=True, sliding_window=9))
     yield dict(model_type="qwen3", heads=(4, 2), keys=dict(
         use_sliding_window=True, sliding_window=33, max_window_layers=1))
+    for documents in (False, True):
+        yield dict(model_type="qwen2", heads=(4, 2), documents=documents, hidden=64, steps=50 * documents)
     yield dict(model_type="mistral", heads=(4, 2), keys=dict(sliding_window=7))
 
 

@@ -129,7 +129,7 @@ hopper="attention_forward_sm90 attention_backward_sm90 attention_backward_fused_
 bug o2 BUG_ATTENTION_SM90_EMPTY "$hopper" attention 'too many arrivals|FAIL' attention_sm90
 bug tsan BUG_ATTENTION_SM90_STATISTICS "$hopper" attention 'data race' --small --seeds 1 attention_sm90
 bug tsan BUG_ATTENTION_SM90_MEET "$hopper" attention 'data race' --small --seeds 1 attention_sm90
-bug o2 BUG_RMSNORM_BARRIER "rmsnorm swiglu rope embedding elementwise" rows 'FAIL' --seeds 3 rmsnorm
+bug o2 BUG_RMSNORM_BARRIER "rmsnorm swiglu rope embedding elementwise bias" rows 'FAIL' --seeds 3 rmsnorm
 bug o2 BUG_EXPONENTIALS_QUAD "gemm gemm_sm90 swiglu cross_entropy" gemm 'FAIL gemm_sm90_nt_exponentials_256' --seeds 1 gemm_fused
 bug o2 BUG_EXPONENTIALS_BARRIER "gemm gemm_sm90 swiglu cross_entropy" gemm 'FAIL gemm_nt_exponentials' --seeds 1 gemm_fused
 bug tsan BUG_EXPONENTIALS_BARRIER "gemm gemm_sm90 swiglu cross_entropy" gemm 'data race' --small --seeds 1 gemm_fused

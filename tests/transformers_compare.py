@@ -124,6 +124,7 @@ FAMILIES = {
     "llama": {"tie_word_embeddings": True, "num_key_value_heads": 1},
     "llama-untied": {"tie_word_embeddings": False, "num_key_value_heads": 4},
     "mistral": {"sliding_window": None, "num_key_value_heads": 2},
+    "qwen2": {"tie_word_embeddings": True, "num_key_value_heads": 2},
     "qwen3": {"tie_word_embeddings": True, "num_key_value_heads": 2},
     "olmo2": {"num_key_value_heads": 4, "rms_norm_eps": 1e-6},
     "mistral-window": {"sliding_window": 40, "num_key_value_heads": 2},
@@ -157,6 +158,8 @@ def small_models(midc, work):
         for name, parameter in model.named_parameters():
             if "norm" in name:  # 1 everywhere would hide a norm in the wrong place
                 torch.nn.init.normal_(parameter, 1.0, 0.3)
+            if "bias" in name:  # 0 everywhere, a bias that is left out
+                torch.nn.init.normal_(parameter, 0.0, 0.3)
         name = f"{family}, {rope} RoPE"
         source = os.path.join(work, f"{family}-{rope}")
         model.save_pretrained(source)

@@ -17,3 +17,5 @@ __device__ __forceinline__ void store(float* to, const float (&v)[EIGHT]) {
 __device__ __forceinline__ void store(u16* to, const float (&v)[EIGHT]) {
   store_vector(to, Quad{{pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7])}});
 }
+/// One of eight values of bf16.
+__device__ __forceinline__ float half_of(const Quad& q, int i) { return i & 1 ? bf16_high(q.v[i >> 1]) : bf16_low(q.v[i >> 1]); }

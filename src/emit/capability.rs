@@ -62,6 +62,9 @@ const SPLIT_BATCH: Answer = No("split the stage where the batch changes: a launc
 const ROPE: Answer = No("use `rope`, `abf`, `pi`, `yarn` or `llama3`, or emit for `transformers`");
 const MEASURE: Answer = Drops("run `midc eval` on the exported checkpoints");
 
+/// What OLMo-core exports to Hugging Face.
+const OLMO: [&str; 2] = ["olmo2", "olmo3"];
+
 /// Every feature that not all engines have.
 pub const TABLE: &[Capability] = &[
     Capability {
@@ -269,7 +272,7 @@ pub const TABLE: &[Capability] = &[
         },
         transformers: Yes,
         olmo_core: OnlyIf(
-            "its `model_type` is `olmo2`; the launch refuses others, which OLMo-core cannot export",
+            "its `model_type` is `olmo2` or `olmo3`; the launch refuses others, which OLMo-core cannot export",
         ),
         torchtitan: OnlyIf("it is the FLAVOR you name of torchtitan's registry"),
         megatron_bridge: OnlyIf("Megatron-Bridge can read its `model_type`"),
@@ -288,10 +291,11 @@ pub const TABLE: &[Capability] = &[
         megatron_bridge: No("name a Hugging Face directory as `checkpoint`"),
     },
     Capability {
-        feature: "fresh weights of another shape than OLMo 2",
+        feature: "fresh weights of another shape than OLMo",
         uses: |plan| {
-            let fresh =
-                |m: &&crate::plan::ModelPlan| m.init.as_ref().is_some_and(|i| i.model_type != "olmo2");
+            let fresh = |m: &&crate::plan::ModelPlan| {
+                m.init.as_ref().is_some_and(|i| !OLMO.contains(&i.model_type.as_str()))
+            };
             let models = plan.models.iter().filter(fresh);
             models
                 .map(|m| {
@@ -302,7 +306,7 @@ pub const TABLE: &[Capability] = &[
         },
         transformers: Yes,
         olmo_core: No(
-            "use `olmo2(…)`, the shape OLMo-core exports to Hugging Face, or emit for `transformers`",
+            "use `olmo2(…)` or `olmo3(…)`, the shapes OLMo-core exports to Hugging Face, or emit for `transformers`",
         ),
         torchtitan: Yes,
         megatron_bridge: Yes,

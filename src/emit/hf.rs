@@ -34,6 +34,7 @@ pub(super) fn rope_keys(plan: &Plan, stage: &StagePlan) -> Map<String, Value> {
 /// The `config.json` of a fresh model.
 pub(super) fn fresh(model: &ModelPlan, a: &Architecture) -> Map<String, Value> {
     let class = match a.model_type.as_str() {
+        "qwen2" => "Qwen2ForCausalLM",
         "qwen3" => "Qwen3ForCausalLM",
         "olmo2" => "Olmo2ForCausalLM",
         "olmo3" => "Olmo3ForCausalLM",
@@ -62,6 +63,9 @@ pub(super) fn fresh(model: &ModelPlan, a: &Architecture) -> Map<String, Value> {
     }) else {
         return Map::new();
     };
+    if a.model_type == "qwen2" {
+        keys.remove("attention_bias");
+    }
     let (theta, scaling) = match &model.rope {
         Some(rope) => (rope.theta, rope.scaling.clone()),
         None => (10_000.0, rope::RopeScaling::Default),

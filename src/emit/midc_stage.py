@@ -100,6 +100,25 @@ def origin_keys(stage, root, base):
     return read(os.path.join(weights, "config.json")), weights
 
 
+def local_rope(keys):
+    """RoPE of layers with a window, which keep theirs whatever a stage does to the others', or None."""
+    if keys["model_type"] != "olmo3":
+        return None
+    by_type = keys.get("rope_parameters") or {}
+    theta = (by_type.get("sliding_attention") or by_type).get("rope_theta") or keys.get("rope_theta") or 500_000.0
+    return {"rope_type": "default", "rope_theta": theta}
+
+
+def full_rope(keys, local):
+    """RoPE of the other layers of such a model, whichever way its configuration spells it."""
+    by_type = keys.get("rope_parameters") or {}
+    flat = {"rope_type": "default", "rope_theta": keys.get("rope_theta") or local["rope_theta"]}
+    full = {**flat, **by_type.get("full_attention", by_type), **(keys.get("rope_scaling") or {})}
+    if "type" in full:
+        full["rope_type"] = full.pop("type")
+    return full
+
+
 def checkpoint(root, name, step):
     """The directory of a stage's or soup's checkpoint."""
     return os.path.join(root, "out", name, f"step-{step}")

@@ -55,7 +55,7 @@ pub fn from_hf(config: &Map<String, Value>, layers: usize) -> Result<LayerPatter
                 (None, types) => reader.alike(types)?,
             }
         }
-        "qwen3" if reader.flag("use_sliding_window")? => match reader.window()? {
+        "qwen2" | "qwen3" if reader.flag("use_sliding_window")? => match reader.window()? {
             Some(window) => {
                 let first = reader.whole("max_window_layers")?.unwrap_or(28);
                 let kind = |layer: usize| {
@@ -146,7 +146,7 @@ pub fn to_hf(model_type: &str, pattern: &LayerPattern, layers: usize) -> Map<Str
             keys.insert("sliding_window".into(), json!(window.unwrap_or(DEFAULT_WINDOW)));
             keys.insert("layer_types".into(), json!(types));
         }
-        "qwen3" => {
+        "qwen2" | "qwen3" => {
             keys.insert("use_sliding_window".into(), json!(window.is_some()));
             keys.insert("sliding_window".into(), json!(window));
             keys.insert("layer_types".into(), json!(types));
@@ -297,6 +297,7 @@ mod tests {
             ("smollm3", LayerPattern { no_rope_layers: vec![1, 0, 1, 1], ..LayerPattern::windows(4, 9, 3) }),
             ("qwen3", LayerPattern::windows(4, 16, 2)),
             ("qwen3", LayerPattern::default()),
+            ("qwen2", LayerPattern::windows(4, 16, 2)),
             ("mistral", LayerPattern::windows(4, 16, 5)),
             ("mistral", LayerPattern::default()),
             ("llama", LayerPattern::default()),

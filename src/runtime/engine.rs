@@ -382,7 +382,7 @@ pub fn training_memory(
 /// An engine with the given weights.
 ///
 /// # Errors
-/// When the architecture is not one of Llama, Qwen3, OLMo 2, OLMo 3 and SmolLM3, when a weight is missing or of
+/// When the architecture is not one of Llama, Qwen2, Qwen3, OLMo 2, OLMo 3 and SmolLM3, when a weight is missing or of
 /// another shape, when memory or threads cannot be had.
 pub fn engine(
     kind: EngineKind,

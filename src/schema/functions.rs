@@ -298,6 +298,12 @@ pub const FUNCTIONS: &[Function] = &[
         "Per-dimension factors (arXiv:2402.13753).",
     ),
     function_("llama", Family::Init, DIMENSIONS, "A Llama decoder: pre-norm, GQA, SwiGLU, RoPE."),
+    function_(
+        "qwen2",
+        Family::Init,
+        DIMENSIONS,
+        "A Qwen2 or Qwen2.5 decoder: as Llama, with biases on q, k and v.",
+    ),
     function_("qwen3", Family::Init, DIMENSIONS, "A Qwen3 decoder: as Llama, with norms on q and k."),
     function_("olmo2", Family::Init, DIMENSIONS, "An OLMo 2 decoder: norms after the blocks and on q and k."),
     function_(

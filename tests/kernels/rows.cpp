@@ -266,6 +266,31 @@ FAMILY(elementwise) {
   c.same_bits("sum", dy.get(), sum);
   c.same_bits("copy", copy.get(), rounded);
 
+  // Rows of whole eights, and rows of others, which go value by value.
+  for (int wide : {8, 31, c.small ? 16 : 72}) {
+    long long many = (long long)n / wide;
+    c.begin("bias %lldx%d", many, wide);
+    F32 bias = random_f32(r, (size_t)wide, 1), before = random_f32(r, (size_t)wide, 1);
+    Buffer<float> dbias(c.device, bias.bits), total(c.device, before.bits);
+    Buffer<uint16_t> biased(c.device, b.bits);
+    size_t count = (size_t)many * wide;
+    c.device.run({"bias_add", {blocks((count + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, dbias.ptr(), biased.ptr(), many, wide);
+    std::vector<uint16_t> want_biased = b.bits;
+    std::vector<double> want_total(before.value.begin(), before.value.end());
+    for (size_t i = 0; i < count; i++) {
+      want_biased[i] = host::to_bf16((float)b.value[i] + bias.bits[i % wide]);
+      want_total[i % wide] += b.value[i];
+    }
+    c.same_bits("biased", biased.get(), want_biased);
+    int shares = 5;
+    Buffer<float> partial(c.device, (size_t)shares * wide);
+    c.device.run({"bias_grad", {(unsigned)shares, blocks((size_t)(wide + 7) / 8, 128), 1}, {128, 1, 1}, 0}, db.ptr(),
+                 partial.ptr(), many, wide);
+    c.device.run({"rmsnorm_weight_grad", {blocks((size_t)wide, 32), 1, 1}, {256, 1, 1}, 0}, partial.ptr(), total.ptr(), shares,
+                 wide);
+    c.close("gradient", widen(total.get()), want_total, 1e-5);
+  }
+
   c.begin("copy_columns");
   int stride = 30, offset = 7, width = 11;
   long long rows = (long long)n / stride;

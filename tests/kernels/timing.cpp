@@ -325,6 +325,9 @@ void bandwidth(Timer& t, long tokens, long width) {
   row("combine", 14, t.run(shape, {"combine", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), moment.ptr(), y.ptr(), items, 0.5f, 0.5f));
   row("muon_descend", 12, t.run(shape, {"muon_descend", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, moment.ptr(), wide.ptr(), items, 0.99f, 1e-4f));
   row("transpose", 4, t.run(shape, {"transpose", {blocks(width, 32), blocks(tokens, 32), 1}, {256, 1, 1}, 0}, kept.ptr(), y.ptr(), (int)tokens, w));
+  row("bias_add", 4, t.run(shape, {"bias_add", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, weight.ptr(), y.ptr(), rows, w));
+  const unsigned bias_shares = std::min(blocks(tokens, 16), 528u);
+  row("bias_grad", 2, t.run(shape, {"bias_grad", {bias_shares, blocks(width, 1024), 1}, {128, 1, 1}, 0}, kept.ptr(), partial.ptr(), rows, w));
   row("narrow_copy", 6, t.run(shape, {"narrow_copy", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), y.ptr(), items));
   row("squared_norm", 4, t.run(shape, {"squared_norm_partial", {512, 1, 1}, {256, 1, 1}, 0}, wide.ptr(), sums.ptr(), items));
   if (width % 64 == 0) {

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Rows, in place of the geometry's
     #[arg(long)]
     rows: Option<usize>,
-    /// `llama`, `qwen3`, `olmo2`, `olmo3` or `smollm3`
+    /// `llama`, `qwen2`, `qwen3`, `olmo2`, `olmo3` or `smollm3`
     #[arg(long, default_value = "llama")]
     model_type: String,
     /// Tokens that three of four layers of `olmo3` look back over

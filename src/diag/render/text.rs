@@ -52,10 +52,15 @@ fn report<'a>(diagnostic: &Diagnostic, files: &dyn Files, color: bool) -> Report
     let mut report = Report::build(kind, place(diagnostic.primary.span, files))
         .with_config(config)
         .with_code(diagnostic.code)
-        .with_message(&diagnostic.message)
-        .with_label(label(&diagnostic.primary, files, main, 1));
-    for other in &diagnostic.labels {
-        report.add_label(label(other, files, second, 0));
+        .with_message(&diagnostic.message);
+    let first = std::iter::once((&diagnostic.primary, main, 1));
+    let mut labels: Vec<_> = first.chain(diagnostic.labels.iter().map(|l| (l, second, 0))).collect();
+    // Out of the order of the text, ariadne begins another excerpt of the same file, under the place of the first.
+    labels.sort_by_key(|(l, ..)| {
+        (l.span.file != diagnostic.primary.span.file, l.span.file, l.span.end, l.span.start)
+    });
+    for (one, color, priority) in labels {
+        report.add_label(label(one, files, color, priority));
     }
     for note in &diagnostic.notes {
         report.add_note(note);

@@ -34,7 +34,7 @@ from olmo_core.data.composable import ComposableDataLoaderConfig, ConcatAndChunk
 from olmo_core.data.types import NumpyDatasetDType
 from olmo_core.distributed.checkpoint import load_model_and_optim_state
 from olmo_core.distributed.parallel import DataParallelType
-from olmo_core.nn.attention import AttentionBackendName
+from olmo_core.nn.attention import AttentionBackendName, SlidingWindowAttentionConfig
 from olmo_core.nn.feed_forward import FeedForwardConfig
 from olmo_core.nn.hf.checkpoint import save_hf_model
 from olmo_core.nn.hf.convert import convert_state_from_hf
@@ -54,20 +54,41 @@ CUDA = torch.cuda.is_available()
 def hugging_face_keys(stage, root, base):
     """`config.json` of the model under this stage, and the directory its weights are in (or None)."""
     keys, weights = origin_keys(stage, root, base)
+    if keys["model_type"] not in ("olmo2", "olmo3"):
+        raise SystemExit(f"OLMo-core exports to Hugging Face only models of the shape `olmo2` or `olmo3`, not `{keys['model_type']}`")
+    local = midc_stage.local_rope(keys)
     if stage["config"]:
         for key in ("rope_scaling", "rope_theta", "rope_parameters"):
             keys.pop(key, None)
         keys.update(stage["config"])
-    if keys["model_type"] != "olmo2":
-        raise SystemExit(f"OLMo-core exports to Hugging Face only models of the shape `olmo2`, not `{keys['model_type']}`")
+    if local:
+        full = midc_stage.full_rope(keys, local)
+        keys.update(rope_theta=full["rope_theta"], rope_parameters={"full_attention": full, "sliding_attention": local})
+        keys["rope_scaling"] = None if full["rope_type"] == "default" else {k: v for k, v in full.items() if k != "rope_theta"}
     return keys, weights
+
+
+def windows_of(keys):
+    """For each layer the tokens it looks back over, -1 for all of them; none where all layers are alike."""
+    if keys["model_type"] != "olmo3":
+        return []
+    count = keys["num_hidden_layers"]
+    types = keys.get("layer_types") or ["full_attention" if (i + 1) % 4 == 0 else "sliding_attention" for i in range(count)]
+    window = keys.get("sliding_window") or 4096
+    windows = [window if kind == "sliding_attention" else -1 for kind in types]
+    return windows if max(windows) > 0 else []
+
+
+def whole(theta):
+    return int(theta) if float(theta).is_integer() else theta
 
 
 def rope_of(keys):
     """Base and OLMo-core's scaling."""
     rope = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
+    rope = rope.get("full_attention", rope)
     theta = rope.get("rope_theta") or keys.get("rope_theta") or 10_000
-    theta = int(theta) if float(theta).is_integer() else theta
+    theta = whole(theta)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind == "default":
         return theta, None
@@ -93,7 +114,10 @@ def model_of(keys, stage):
     documents = stage["attention"] == "documents"
     if documents and not CUDA:
         raise SystemExit("attention within documents needs flash-attention on a GPU in OLMo-core")
-    return TransformerConfig.llama_like(
+    windows = windows_of(keys)
+    # Those that look back over a window keep plain RoPE.
+    local = whole(keys["rope_parameters"]["sliding_attention"]["rope_theta"]) if windows else theta
+    config = TransformerConfig.llama_like(
         d_model=keys["hidden_size"],
         vocab_size=keys["vocab_size"],
         n_layers=keys["num_hidden_layers"],
@@ -102,21 +126,36 @@ def model_of(keys, stage):
         qk_norm=True,
         block_name=TransformerBlockType.reordered_norm,
         layer_norm_eps=keys["rms_norm_eps"],
-        rope_theta=theta,
-        rope_scaling=scaling,
+        rope_theta=local,
+        rope_scaling=None if windows else scaling,
+        sliding_window=SlidingWindowAttentionConfig(
+            pattern=windows, force_full_attention_on_first_layer=False, force_full_attention_on_last_layer=False
+        ) if windows else None,
         feed_forward=FeedForwardConfig(hidden_size=keys["intermediate_size"], bias=False),
         tie_word_embeddings=keys.get("tie_word_embeddings", False),
         attn_backend=AttentionBackendName.flash_2 if documents else None,
         init_seed=stage["init_seed"],
     )
+    if not windows or (scaling is None and local == theta):
+        return config
+    config.block_overrides = {}
+    for layer, window in enumerate(windows):
+        if window == -1:
+            block = config.block.copy()
+            block.sequence_mixer.rope = block.sequence_mixer.rope.copy()
+            block.sequence_mixer.rope.theta, block.sequence_mixer.rope.scaling = theta, scaling
+            config.block_overrides[layer] = block
+    return config
 
 
 def check_rope(model, keys, stage):
-    """The frequencies the model rotates by are those of the plan."""
+    """The frequencies the model rotates by, in layers of full attention, are those of the plan."""
     if not stage["inv_freq"]:
         return
     theta, scaling = rope_of(keys)
-    found = [module for module in model.modules() if isinstance(module, RotaryEmbedding)]
+    near = {str(layer) for layer, window in enumerate(windows_of(keys)) if window != -1}
+    blocks = [block for name, block in model.blocks.items() if name not in near]
+    found = [module for block in blocks for module in block.modules() if isinstance(module, RotaryEmbedding)]
     assert found, "the model has no rotary embedding to compare with the plan"
     wanted = torch.tensor(stage["inv_freq"], dtype=torch.float64)
     cpu = torch.device("cpu")
@@ -236,6 +275,10 @@ def export(stage, root, base, keys):
         written["max_position_embeddings"] = stage["context"]
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
             written[key] = keys.get(key)
+        if windows_of(keys):
+            # OLMo-core writes the base of its first layer.
+            for key in ("rope_theta", "rope_scaling", "rope_parameters"):
+                written[key] = keys[key]
         with open(path, "w", encoding="utf-8") as file:
             json.dump(written, file, indent=2)
         copy_tokenizer(stage, root, base, folder)

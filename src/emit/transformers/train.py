@@ -34,32 +34,21 @@ CUDA = torch.cuda.is_available()
 def configuration(stage, root, base):
     """The model's configuration under this stage, and the directory its weights are in (or None)."""
     keys, weights = origin_keys(stage, root, base)
-    local = local_rope(keys)
+    local = midc_stage.local_rope(keys)
     if stage["config"]:
         for key in ("rope_scaling", "rope_theta", "rope_parameters", "original_max_position_embeddings"):
             keys.pop(key, None)
         keys.update(stage["config"])
-        if local:
-            keys["rope_parameters"] = {"full_attention": keys["rope_parameters"], "sliding_attention": local}
     else:
         keys["max_position_embeddings"] = max(keys.get("max_position_embeddings") or 0, stage["context"])
-        if local and not keys.get("rope_parameters"):
-            # transformers 5 would give these layers a base of its own.
-            full = {"rope_type": "default", "rope_theta": local["rope_theta"]}
-            keys["rope_parameters"] = {"full_attention": full, "sliding_attention": local}
+    if local:
+        # By type of layer: from `rope_theta` transformers 5 gives those with a window a base of its own.
+        keys["rope_parameters"] = {"full_attention": midc_stage.full_rope(keys, local), "sliding_attention": local}
+        keys.pop("rope_scaling", None)
     keys.pop("torch_dtype", None)
     keys["dtype"] = "float32"
     keys["use_cache"] = False
     return AutoConfig.for_model(keys.pop("model_type"), **keys), weights
-
-
-def local_rope(keys):
-    """RoPE of layers with a window, which keep theirs whatever a stage does to the others', or None."""
-    if keys["model_type"] != "olmo3":
-        return None
-    by_type = keys.get("rope_parameters") or {}
-    theta = (by_type.get("sliding_attention") or by_type).get("rope_theta") or keys.get("rope_theta") or 500_000.0
-    return {"rope_type": "default", "rope_theta": theta}
 
 
 def check_rope(model, stage):

@@ -500,6 +500,12 @@ impl Case for Pointwise {
         outputs.push(("embedding", h.read(&rows, len)));
         outputs.push(("grad of embedding", h.read(&table, vocab * d)));
 
+        let (mut biased, mut sum) = (h.narrow(&random(10, len)), h.wide(&random(11, d)));
+        b.add_bias(t, d, &h.wide(&random(12, d)), &mut biased);
+        b.bias_grad(t, d, &h.narrow(&random(13, len)), &mut sum);
+        outputs.push(("biased", h.read_narrow(&biased, len)));
+        outputs.push(("grad of bias", h.read(&sum, d)));
+
         let mut columns = h.narrow(&random(7, len));
         b.copy_columns(t, d, d / 3, d - d / 3, &h.narrow(&random(8, len)), &mut columns);
         outputs.push(("columns", h.read_narrow(&columns, len)));

@@ -268,6 +268,10 @@ pub trait Backend: Send {
         w: &Self::Wide,
         stream: &mut Self::Wide,
     );
+    /// `x += bias` in every row: x is `[rows, width]`.
+    fn add_bias(&self, rows: usize, width: usize, bias: &Self::Wide, x: &mut Self::Narrow);
+    /// Backward of [`add_bias`](Backend::add_bias): adds the sum of the rows of `grad` to `grad_bias`.
+    fn bias_grad(&self, rows: usize, width: usize, grad: &Self::Narrow, grad_bias: &mut Self::Wide);
     /// [`linear`](Backend::linear) to rows of queries, keys and values, then [`rope`](Backend::rope).
     #[allow(clippy::too_many_arguments)]
     fn linear_rope(

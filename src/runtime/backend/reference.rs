@@ -350,6 +350,22 @@ impl<R: Real> Backend for Reference<R> {
         }
     }
 
+    fn add_bias(&self, rows: usize, width: usize, bias: &Vec<R>, x: &mut Vec<R>) {
+        for row in x[..rows * width].chunks_exact_mut(width) {
+            for (x, b) in row.iter_mut().zip(bias) {
+                *x = *x + *b;
+            }
+        }
+    }
+
+    fn bias_grad(&self, rows: usize, width: usize, grad: &Vec<R>, grad_bias: &mut Vec<R>) {
+        for row in grad[..rows * width].chunks_exact(width) {
+            for (sum, g) in grad_bias.iter_mut().zip(row) {
+                *sum = *sum + *g;
+            }
+        }
+    }
+
     fn copy_columns(
         &self,
         rows: usize,

@@ -107,6 +107,9 @@ impl<B: Backend> Pass<'_, B> {
             }
         }
 
+        if let Some(grad_bias) = &mut grads.qkv_bias {
+            b.bias_grad(t, w.qkv, &g.qkv, grad_bias);
+        }
         let input = kept.unwrap_or_else(|| self.input(&p.attention_norm, entry, &mut saved.rstd, hidden));
         b.linear_weight_grad(t, w.hidden, w.qkv, &g.qkv, input, accumulate, &mut grads.qkv);
         b.linear_input_grad(t, w.hidden, w.qkv, &g.qkv, &p.qkv, &mut g.hidden);

@@ -81,7 +81,7 @@ pub struct ModelConfig {
 /// Settings with the only value midc computes.
 const FIXED: &[(&str, Fixed, &str)] = &[
     ("hidden_act", Fixed::Text("silu"), "midc computes SwiGLU with SiLU only"),
-    ("attention_bias", Fixed::False, "midc has no biases in attention"),
+    ("attention_bias", Fixed::False, "midc has no biases in attention but Qwen2's"),
     ("mlp_bias", Fixed::False, "midc has no biases in the feed-forward layer"),
     ("attention_dropout", Fixed::Zero, "midc trains without dropout: set it to 0.0"),
     ("clip_qkv", Fixed::Null, "midc does not clip queries, keys and values"),
@@ -155,6 +155,19 @@ const FAMILIES: &[Family] = &[
         kv_heads: Some(8),
         bos: Some(1),
         eos: Some(2),
+        pad: None,
+        tied: false,
+    },
+    Family {
+        name: "qwen2",
+        arithmetic: "qwen2",
+        class: "Qwen2ForCausalLM",
+        rms_norm_eps: 1e-6,
+        context: 32768,
+        head_dim: None,
+        kv_heads: Some(32),
+        bos: None,
+        eos: None,
         pad: None,
         tied: false,
     },
@@ -243,11 +256,11 @@ impl ModelConfig {
         };
         let Some(family) = FAMILIES.iter().find(|f| f.name == name) else {
             let known = FAMILIES.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
-            let help = "midc computes Llama-shaped models, Qwen3, OLMo 2, OLMo 3 and SmolLM3; other families need \
+            let help = "midc computes Llama-shaped models, Qwen2, Qwen3, OLMo 2, OLMo 3 and SmolLM3; other families need \
                         their own layers";
             return Err(reader.error("model_type", &format!("not one of {known}"), Some(help)));
         };
-        reader.check_fixed()?;
+        reader.check_fixed(family)?;
 
         let hidden = reader.dimension("hidden_size")?;
         let heads = reader.dimension("num_attention_heads")?;
@@ -313,7 +326,9 @@ impl ModelConfig {
         let mut keys = Map::new();
         keys.insert("architectures".into(), json!([family.map_or("LlamaForCausalLM", |f| f.class)]));
         keys.insert("model_type".into(), json!(architecture.model_type));
-        keys.insert("attention_bias".into(), json!(false));
+        if architecture.model_type != "qwen2" {
+            keys.insert("attention_bias".into(), json!(false));
+        }
         keys.insert("attention_dropout".into(), json!(0.0));
         keys.insert("hidden_act".into(), json!("silu"));
         if ["llama", "smollm3"].contains(&architecture.model_type.as_str()) {
@@ -397,8 +412,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn check_fixed(&self) -> Result<(), ConfigError> {
+    fn check_fixed(&self, family: &Family) -> Result<(), ConfigError> {
         for (key, fixed, help) in FIXED {
+            // transformers does not look at it there: queries, keys and values have theirs.
+            if *key == "attention_bias" && family.name == "qwen2" {
+                continue;
+            }
             if let Some(value) = self.present(key)
                 && !fixed.holds(value)
             {

@@ -14,7 +14,7 @@ use crate::runtime::engine::{
 };
 use crate::runtime::model::forward::Pass;
 use crate::runtime::model::memory;
-use crate::runtime::model::parameters::{self, Parameters, Role, Slot};
+use crate::runtime::model::parameters::{self, Parameters, Slot};
 use crate::runtime::model::rope_table::RopeTable;
 use crate::runtime::model::tensor::StateDict;
 use crate::runtime::model::workspace::{Again, Rows, Schedule, Scratch, Widths, Workspace, schedule};
@@ -301,7 +301,7 @@ impl<B: Backend> Decoder<B> {
             if !accumulate {
                 // Only now: until the layer behind was through, its activations may have been there.
                 for (slot, grad) in self.slots.layers[layer].iter().zip(grads.iter_mut()) {
-                    if slot.role == Role::Norm {
+                    if slot.role.is_vector() {
                         b.zero(slot.len, grad);
                     }
                 }

@@ -191,6 +191,14 @@ impl<B: Backend> Pass<'_, B> {
         saved: &mut SavedAttention<B>,
     ) {
         let (b, w, t) = (self.backend, self.widths, self.tokens());
+        if let Some(bias) = &p.qkv_bias {
+            b.linear(t, w.hidden, w.qkv, hidden, &p.qkv, &mut saved.qkv);
+            b.add_bias(t, w.qkv, bias, &mut saved.qkv);
+            if let Some([cos, sin]) = self.rotation {
+                b.rope(self.shape, self.position, cos, sin, false, &mut saved.qkv);
+            }
+            return;
+        }
         match (&mut saved.raw, &p.qk_norm, self.qk_norms()) {
             (Some((raw, rstd)), Some(weights), Some(norms)) => {
                 b.linear(t, w.hidden, w.qkv, hidden, &p.qkv, raw);

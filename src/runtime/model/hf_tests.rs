@@ -200,7 +200,7 @@ fn settings_midc_does_not_compute_are_errors() {
         (
             "model_type",
             json!("gemma3"),
-            "`model_type` is \"gemma3\": not one of llama, mistral, qwen3, olmo2, olmo3, smollm3",
+            "`model_type` is \"gemma3\": not one of llama, mistral, qwen2, qwen3, olmo2, olmo3, smollm3",
         ),
         ("model_type", Value::Null, "`model_type` is null: expected a string"),
         ("hidden_size", json!(9), "`hidden_size` is 9: not a multiple of `num_attention_heads`, 2"),
@@ -273,6 +273,7 @@ fn absent_keys_take_the_defaults_of_transformers() {
 fn written_configurations_are_read_as_they_were() {
     for (model_type, pattern) in [
         ("llama", LayerPattern::default()),
+        ("qwen2", LayerPattern::default()),
         ("qwen3", LayerPattern::default()),
         ("qwen3", LayerPattern::windows(1, 5, 2)),
         ("olmo2", LayerPattern::default()),

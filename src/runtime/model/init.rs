@@ -19,10 +19,12 @@ pub fn init_weights(architecture: &Architecture, seed: u64) -> Result<StateDict,
     let mut state = StateDict::new();
     for slot in slots(architecture)?.iter() {
         for piece in &slot.pieces {
-            let data = if slot.role != Role::Norm {
-                normal(seed, &piece.name, piece.len(), architecture.initializer_range)
-            } else {
-                vec![1.0; piece.len()]
+            let data = match slot.role {
+                Role::Norm => vec![1.0; piece.len()],
+                Role::Bias => vec![0.0; piece.len()],
+                Role::Matrix | Role::Output | Role::Embedding => {
+                    normal(seed, &piece.name, piece.len(), architecture.initializer_range)
+                }
             };
             state.insert(piece.name.clone(), Tensor { shape: piece.shape.clone(), data });
         }

@@ -34,15 +34,17 @@ impl TrainingMemory {
 /// What the backend `B` keeps beside its buffers while it trains this model on so many tokens at once.
 pub(super) fn load(a: &Architecture, tokens: usize, context: usize) -> Result<Load, EngineError> {
     let slots = parameters::slots(a)?;
+    // A bias's gradient is summed in the same scratch memory as a norm's.
+    let bias = slots.iter().filter(|s| s.role == Role::Bias).map(|s| s.len).max().unwrap_or(0);
     Ok(Load {
-        operands: slots.iter().filter(|s| s.role != Role::Norm).map(|s| s.len).sum(),
+        operands: slots.iter().filter(|s| !s.role.is_vector()).map(|s| s.len).sum(),
         tokens,
         positions: context,
         tables: 1 + usize::from(a.has_plain_rope()),
         indices: 4 + usize::from(a.pattern.sliding() > 0),
         heads: a.num_attention_heads,
         head_dim: a.head_dim,
-        widest_norm: a.hidden_size.max(a.num_attention_heads * a.head_dim),
+        widest_norm: a.hidden_size.max(a.num_attention_heads * a.head_dim).max(bias),
         widest_input: a.hidden_size.max(a.num_attention_heads * a.head_dim).max(a.intermediate_size),
         vocab: a.vocab_size,
     })

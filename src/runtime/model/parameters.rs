@@ -27,11 +27,13 @@ pub(crate) enum QkNorm {
     Projection,
 }
 
-/// The two ways in which layers of the supported architectures differ.
+/// The ways in which layers of the supported architectures differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Family {
     pub(crate) norm_place: NormPlace,
     pub(crate) qk_norm: QkNorm,
+    /// Whether queries, keys and values have biases (Qwen2).
+    pub(crate) qkv_bias: bool,
 }
 
 impl Family {
@@ -67,11 +69,16 @@ impl Family {
             return refuse(problem, None);
         }
         match a.model_type.as_str() {
-            "llama" | "smollm3" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::None }),
-            "qwen3" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::Head }),
-            "olmo2" | "olmo3" => Ok(Family { norm_place: NormPlace::After, qk_norm: QkNorm::Projection }),
+            "llama" | "smollm3" => {
+                Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::None, qkv_bias: false })
+            }
+            "qwen2" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::None, qkv_bias: true }),
+            "qwen3" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::Head, qkv_bias: false }),
+            "olmo2" | "olmo3" => {
+                Ok(Family { norm_place: NormPlace::After, qk_norm: QkNorm::Projection, qkv_bias: false })
+            }
             other => {
-                let known = "supported: llama, qwen3, olmo2, olmo3, smollm3";
+                let known = "supported: llama, qwen2, qwen3, olmo2, olmo3, smollm3";
                 refuse(format!("unknown model_type `{other}`"), Some(known.into()))
             }
         }
@@ -95,6 +102,8 @@ pub(crate) struct LayerParameters<T> {
     pub(crate) feed_forward_norm: T,
     /// Norms of queries and keys.
     pub(crate) qk_norm: Option<[T; 2]>,
+    /// `[(heads + 2·kv_heads)·head_dim]`: of q, k and v, end to end.
+    pub(crate) qkv_bias: Option<T>,
 }
 
 impl<T> LayerParameters<T> {
@@ -103,6 +112,7 @@ impl<T> LayerParameters<T> {
         [&self.qkv, &self.out, &self.gate_up, &self.down, &self.attention_norm, &self.feed_forward_norm]
             .into_iter()
             .chain(self.qk_norm.iter().flatten())
+            .chain(&self.qkv_bias)
     }
 
     /// All values in the order of [`iter`](Self::iter).
@@ -117,6 +127,7 @@ impl<T> LayerParameters<T> {
         ]
         .into_iter()
         .chain(self.qk_norm.iter_mut().flatten())
+        .chain(&mut self.qkv_bias)
     }
 
     /// The same structure with each value replaced, in the order of [`iter`](Self::iter).
@@ -135,6 +146,7 @@ impl<T> LayerParameters<T> {
                 Some([q, k]) => Some([f(q)?, f(k)?]),
                 None => None,
             },
+            qkv_bias: self.qkv_bias.as_ref().map(f).transpose()?,
         })
     }
 }
@@ -225,6 +237,15 @@ pub(crate) enum Role {
     Embedding,
     /// The weight of a norm.
     Norm,
+    /// A bias.
+    Bias,
+}
+
+impl Role {
+    /// Whether it is a vector, which no product has for an operand.
+    pub(crate) fn is_vector(self) -> bool {
+        matches!(self, Self::Norm | Self::Bias)
+    }
 }
 
 /// What one buffer holds.
@@ -284,6 +305,11 @@ pub(crate) fn slots(a: &Architecture) -> Result<Parameters<Slot>, EngineError> {
                 feed_forward_norm: norm(named(second), d),
                 qk_norm: qk_widths
                     .map(|[q, k]| [norm(named("self_attn.q_norm"), q), norm(named("self_attn.k_norm"), k)]),
+                qkv_bias: family.qkv_bias.then(|| {
+                    let bias =
+                        |part: &str, len| (format!("model.layers.{i}.self_attn.{part}.bias"), vec![len]);
+                    slot(Role::Bias, [bias("q_proj", q), bias("k_proj", kv), bias("v_proj", kv)])
+                }),
             }
         })
         .collect();

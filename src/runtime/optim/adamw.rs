@@ -16,7 +16,8 @@ pub(crate) fn constants(hyper: &Hyper, role: Role, gradient_scale: f64) -> AdamW
     let decays = match role {
         Role::Matrix | Role::Output => true,
         Role::Embedding => hyper.decay_embeddings,
-        Role::Norm => hyper.decay_norms,
+        // Vectors go together, as in launches for transformers.
+        Role::Norm | Role::Bias => hyper.decay_norms,
     };
     AdamW {
         lr: hyper.lr,

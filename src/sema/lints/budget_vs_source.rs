@@ -51,6 +51,19 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                 "{} epochs in all",
                 show::number((*need as f64 / tokens as f64 * 100.0).round() / 100.0)
             ));
+            let last: u64 = stage
+                .mix
+                .iter()
+                .filter(|p| scene.whole(p.source) == *source)
+                .map(|p| taken(p, None).saturating_sub(taken(p, Some(stage.tokens))))
+                .sum();
+            if *need as f64 - most <= last as f64 && stage.steps > 1 {
+                d = d.help(format!(
+                    "only the last step is too much, which goes {} tokens past the end: `steps = {}` stays within",
+                    show::count(stage.overshoot),
+                    show::digits(stage.steps - 1)
+                ));
+            }
             out.push(d.help(format!(
                 "lower the share of `{}`, shorten the stage, or raise `max_epochs` if so many passes are meant",
                 s.name

@@ -276,6 +276,9 @@ impl<'p> Checker<'p> {
             }
             None => "keep",
         };
+        if let (Some(entry), "keep", Some(from)) = (fields.get("state"), state, &from) {
+            sound &= self.has_moments(from, entry.span);
+        }
         let optimizer =
             self.optimizer(fields, scope, ground.as_ref().and_then(|g| g.optimizer.clone()), &mut inherited);
         if let Some(optimizer) = &optimizer {

@@ -3,10 +3,11 @@
 use crate::diag::{Diagnostic, codes};
 use crate::schema;
 use crate::sema::checker::Checker;
-use crate::sema::curriculum::{Muon, Optimizer};
+use crate::sema::curriculum::{From, Muon, Optimizer};
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
 use crate::sema::value::{Call, Kind};
+use crate::source::Span;
 
 impl<'p> Checker<'p> {
     /// What is written, what the stage before has, or the defaults; with `clip` and `z_loss` of the stage itself.
@@ -131,6 +132,25 @@ impl<'p> Checker<'p> {
             muon.update_rms = self.positive(&v, "update_rms")?;
         }
         Some(muon)
+    }
+
+    /// Only what was trained here has moments to keep.
+    pub(super) fn has_moments(&mut self, from: &From, state: Span) -> bool {
+        let what = match from {
+            From::Model(_) => "a model",
+            From::Soup(_) => "a soup",
+            From::Stage(_) | From::Checkpoint(..) => return true,
+        };
+        let diagnostic = Diagnostic::error(
+            codes::STAGE_STATE,
+            state,
+            format!("`state = keep` where there is none: {what} has weights and no moments"),
+            "there is nothing to keep",
+        );
+        let help =
+            "take it out, or write `state = weights_only`: the optimizer starts anew either way, so warm up";
+        self.push(diagnostic.help(help));
+        false
     }
 
     /// Moments that carry over are those of the same optimizer.

@@ -5,6 +5,7 @@
 
 mod adamw;
 mod attention;
+mod bias;
 mod buffer;
 mod disjoint;
 mod element;
@@ -323,6 +324,14 @@ impl<E: Element> Backend for Cpu<E> {
         grad_w: &mut Buffer<f32>,
     ) {
         norm::norm_segments_backward(&self.pool, shape, x, w, rstd, grad, grad_w);
+    }
+
+    fn add_bias(&self, rows: usize, width: usize, bias: &Buffer<f32>, x: &mut Buffer<E>) {
+        bias::add(&self.pool, &bias[..width], &mut x[..rows * width]);
+    }
+
+    fn bias_grad(&self, rows: usize, width: usize, grad: &Buffer<E>, grad_bias: &mut Buffer<f32>) {
+        bias::gradient(&self.pool, &grad[..rows * width], &mut grad_bias[..width]);
     }
 
     fn copy_columns(

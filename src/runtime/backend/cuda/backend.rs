@@ -498,6 +498,15 @@ impl Backend for Cuda {
         self.attempt(|| self.norm_backward_pass("rmsnorm_segments_backward", shape, &front, grad_w));
     }
 
+    fn add_bias(&self, rows: usize, width: usize, bias: &Wide, x: &mut Narrow) {
+        let mut arguments = [Pointer(bias.at()), Pointer(x.0.at()), Long(rows as i64), Int(width as i32)];
+        self.attempt(|| self.each("bias_add", (rows * width).div_ceil(8), &mut arguments));
+    }
+
+    fn bias_grad(&self, rows: usize, width: usize, grad: &Narrow, grad_bias: &mut Wide) {
+        self.attempt(|| self.bias_gradient(rows, width, grad, grad_bias));
+    }
+
     fn copy_columns(
         &self,
         rows: usize,

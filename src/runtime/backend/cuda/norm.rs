@@ -2,7 +2,7 @@
 
 use super::backend::Cuda;
 use super::device::{Argument, DeviceFailure};
-use super::memory::Wide;
+use super::memory::{Narrow, Wide};
 use crate::runtime::backend::NormShape;
 use Argument::{Float, Int, Long, Pointer};
 
@@ -14,6 +14,10 @@ pub(super) const NORM_SHARES: usize = 1056;
 /// Widths of the rows that have a block each, and the most blocks they make up.
 const BY_ROW: std::ops::RangeInclusive<usize> = 1025..=8192;
 const ROW_SHARES: usize = 528;
+
+/// Rows that a share of a bias's gradient has at least, and the most shares. Fixed for the same reason.
+const BIAS_ROWS: usize = 16;
+const BIAS_SHARES: usize = 528;
 
 /// Which values of a row a norm takes, as the kernels want it.
 struct NormArguments {
@@ -51,6 +55,25 @@ impl Cuda {
         let NormArguments { items, tail } = Self::norm_arguments(shape)?;
         let mut arguments = [front, &tail, &[Float(eps as f32)]].concat();
         self.launch(kernel, [items.div_ceil(8), 1, 1], 256, 0, &mut arguments)
+    }
+
+    /// Sums over rows in shares, which are added up as those of a norm's weight are.
+    pub(super) fn bias_gradient(
+        &self,
+        rows: usize,
+        width: usize,
+        grad: &Narrow,
+        grad_bias: &mut Wide,
+    ) -> Result<(), DeviceFailure> {
+        if rows == 0 {
+            return Ok(());
+        }
+        let shares = rows.div_ceil(BIAS_ROWS).min(BIAS_SHARES);
+        let partial = self.scratch.borrow_mut().shares.at_least(&self.device, shares * width * 4)?;
+        let mut arguments = [Pointer(grad.0.at()), Pointer(partial), Long(rows as i64), Int(width as i32)];
+        self.launch("bias_grad", [shares, width.div_ceil(8 * 128), 1], 128, 0, &mut arguments)?;
+        let mut sum = [Pointer(partial), Pointer(grad_bias.change()), Int(shares as i32), Int(width as i32)];
+        self.launch("rmsnorm_weight_grad", [width.div_ceil(32), 1, 1], 256, 0, &mut sum)
     }
 
     /// `front` are the arguments up to the partial sums, which go to scratch memory and from there to

@@ -40,6 +40,7 @@ pub const SOURCES: &[Source] = embed![
     "attention_backward_sm90.cu",
     "attention_forward.cu",
     "attention_forward_sm90.cu",
+    "bias.cu",
     "cross_entropy.cu",
     "elementwise.cu",
     "embedding.cu",

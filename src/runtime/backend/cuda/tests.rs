@@ -148,6 +148,7 @@ fn gradients_match_the_reference() {
     for (model_type, tied) in [
         ("llama", true),
         ("llama", false),
+        ("qwen2", true),
         ("qwen3", true),
         ("olmo2", false),
         ("olmo3", false),
@@ -283,7 +284,9 @@ fn steps_become_graphs() {
 /// The prediction covers what a run takes, and is not far above: in an arena of just that size it runs.
 #[test]
 fn memory_is_predicted() {
-    for (model_type, hopper) in [("llama", true), ("qwen3", false), ("olmo2", true), ("olmo3", true)] {
+    for (model_type, hopper) in
+        [("llama", true), ("qwen2", true), ("qwen3", false), ("olmo2", true), ("olmo3", true)]
+    {
         let a = architecture(model_type, false);
         let weights = init_weights(&a, 7).unwrap();
         let Some(path) = HostModel::path() else { return };

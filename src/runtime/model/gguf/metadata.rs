@@ -119,6 +119,7 @@ pub(super) fn config_keys(
 
 fn class(model_type: &str) -> &'static str {
     match model_type {
+        "qwen2" => "Qwen2ForCausalLM",
         "qwen3" => "Qwen3ForCausalLM",
         "olmo2" => "Olmo2ForCausalLM",
         "olmo3" => "Olmo3ForCausalLM",

@@ -145,6 +145,7 @@ fn weights(container: &Container, config: &ModelConfig) -> Result<StateDict, Loa
             return Err(LoadError::Shape { path: path(), tensor: stored, expected, found });
         }
         let mut data = read(container, &stored, info)?;
+        // Of biases only Qwen2's are computed, which are not permuted.
         let heads = match name.rsplit('.').nth(1) {
             Some("q_proj") => a.num_attention_heads,
             Some("k_proj") => a.num_key_value_heads,
@@ -185,7 +186,7 @@ fn stored_name(name: &str, model_type: &str) -> String {
         ("post_attention_layernorm", after_attention),
         ("post_feedforward_layernorm", "post_ffw_norm"),
     ];
-    let stem = name.strip_suffix(".weight").unwrap_or(name);
+    let (stem, kind) = name.rsplit_once('.').unwrap_or((name, "weight"));
     let (layer, part) = match stem.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
         Some((layer, part)) => (Some(layer), part),
         None => (None, stem),
@@ -195,8 +196,8 @@ fn stored_name(name: &str, model_type: &str) -> String {
         None => part,
     };
     match layer {
-        Some(layer) => format!("blk.{layer}.{stored}.weight"),
-        None => format!("{stored}.weight"),
+        Some(layer) => format!("blk.{layer}.{stored}.{kind}"),
+        None => format!("{stored}.{kind}"),
     }
 }
 

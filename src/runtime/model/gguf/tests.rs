@@ -211,6 +211,26 @@ fn an_olmo2_with_windows_is_an_olmo3() {
 }
 
 #[test]
+fn a_qwen2_has_biases() {
+    let mut b = model();
+    b.text("general.architecture", "qwen2");
+    for (key, value) in b.entries.clone() {
+        if let Some(rest) = key.strip_prefix("llama.") {
+            b.entries.push((format!("qwen2.{rest}"), value));
+        }
+    }
+    assert!(message(&b).contains("has no tensor `blk.0.attn_q.bias`, [8] in this model"));
+    b.tensor("blk.0.attn_q.bias", &[8], &[0.5; 8]);
+    b.tensor("blk.0.attn_k.bias", &[4], &[1.5; 4]);
+    b.tensor("blk.0.attn_v.bias", &[4], &[2.5; 4]);
+    let loaded = load(b.file().path()).unwrap();
+    assert_eq!(loaded.config.architecture.model_type, "qwen2");
+    assert_eq!(loaded.weights["model.layers.0.self_attn.k_proj.bias"].data, [1.5; 4]);
+    let q = &loaded.weights["model.layers.0.self_attn.q_proj.weight"];
+    assert_eq!(q.data, (0..64).map(|i| i as f32).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_smollm3_is_permuted_and_has_layers_without_rope() {
     let mut b = model();
     b.text("general.architecture", "smollm3");
