@@ -353,7 +353,7 @@ impl<R: Real> Backend for Reference<R> {
     fn add_bias(&self, rows: usize, width: usize, bias: &Vec<R>, x: &mut Vec<R>) {
         for row in x[..rows * width].chunks_exact_mut(width) {
             for (x, b) in row.iter_mut().zip(bias) {
-                *x = *x + *b;
+                *x += *b;
             }
         }
     }
@@ -361,7 +361,7 @@ impl<R: Real> Backend for Reference<R> {
     fn bias_grad(&self, rows: usize, width: usize, grad: &Vec<R>, grad_bias: &mut Vec<R>) {
         for row in grad[..rows * width].chunks_exact(width) {
             for (sum, g) in grad_bias.iter_mut().zip(row) {
-                *sum = *sum + *g;
+                *sum += *g;
             }
         }
     }
