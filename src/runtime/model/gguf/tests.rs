@@ -135,6 +135,18 @@ fn model() -> Builder {
     b
 }
 
+/// The same under the keys of another family.
+fn model_of(family: &str) -> Builder {
+    let mut b = model();
+    b.text("general.architecture", family);
+    for (key, value) in b.entries.clone() {
+        if let Some(rest) = key.strip_prefix("llama.") {
+            b.entries.push((format!("{family}.{rest}"), value));
+        }
+    }
+    b
+}
+
 fn message(builder: &Builder) -> String {
     let file = builder.file();
     let error = load(file.path()).unwrap_err().to_string();
@@ -176,13 +188,7 @@ fn an_output_layer_unties() {
 
 #[test]
 fn other_families_are_not_permuted() {
-    let mut b = model();
-    b.text("general.architecture", "qwen3");
-    for (key, value) in b.entries.clone() {
-        if let Some(rest) = key.strip_prefix("llama.") {
-            b.entries.push((format!("qwen3.{rest}"), value));
-        }
-    }
+    let mut b = model_of("qwen3");
     b.tensor("blk.0.attn_q_norm.weight", &[4], &[1.0; 4]);
     b.tensor("blk.0.attn_k_norm.weight", &[4], &[1.0; 4]);
     let loaded = load(b.file().path()).unwrap();
@@ -193,13 +199,7 @@ fn other_families_are_not_permuted() {
 
 #[test]
 fn an_olmo2_with_windows_is_an_olmo3() {
-    let mut b = model();
-    b.text("general.architecture", "olmo2");
-    for (key, value) in b.entries.clone() {
-        if let Some(rest) = key.strip_prefix("llama.") {
-            b.entries.push((format!("olmo2.{rest}"), value));
-        }
-    }
+    let mut b = model_of("olmo2");
     b.whole("olmo2.attention.sliding_window", 32);
     b.text("olmo2.rope.scaling.type", "yarn");
     b.single("olmo2.rope.scaling.factor", 4.0);
@@ -212,13 +212,7 @@ fn an_olmo2_with_windows_is_an_olmo3() {
 
 #[test]
 fn a_qwen2_has_biases() {
-    let mut b = model();
-    b.text("general.architecture", "qwen2");
-    for (key, value) in b.entries.clone() {
-        if let Some(rest) = key.strip_prefix("llama.") {
-            b.entries.push((format!("qwen2.{rest}"), value));
-        }
-    }
+    let mut b = model_of("qwen2");
     assert!(message(&b).contains("has no tensor `blk.0.attn_q.bias`, [8] in this model"));
     b.tensor("blk.0.attn_q.bias", &[8], &[0.5; 8]);
     b.tensor("blk.0.attn_k.bias", &[4], &[1.5; 4]);
@@ -232,13 +226,7 @@ fn a_qwen2_has_biases() {
 
 #[test]
 fn a_smollm3_is_permuted_and_has_layers_without_rope() {
-    let mut b = model();
-    b.text("general.architecture", "smollm3");
-    for (key, value) in b.entries.clone() {
-        if let Some(rest) = key.strip_prefix("llama.") {
-            b.entries.push((format!("smollm3.{rest}"), value));
-        }
-    }
+    let b = model_of("smollm3");
     let loaded = load(b.file().path()).unwrap();
     assert_eq!(loaded.config.architecture.model_type, "smollm3");
     assert_eq!(
