@@ -374,8 +374,11 @@ def compare(case):
 def interrupted(case):
     """Killed after its first periodic checkpoint, the launch goes on to the same logs."""
     before = case.logs("main")
-    for name in ("out", "logs"):
-        shutil.rmtree(os.path.join(case.launch, name))
+    # The others stay as they are; `supervised` goes on through all of them.
+    keep_stages(case, "main")
+    shutil.rmtree(os.path.join(case.launch, "out", "main"))
+    for log in glob.glob(os.path.join(case.launch, "logs", "main.*")):
+        os.remove(log)
     reached = {"transformers": "step-7", "olmo-core": "olmo/step7/.metadata.json"}[case.engine]
     reached = os.path.join(case.launch, "out", "main", reached)
     child = case.start()
