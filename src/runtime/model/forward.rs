@@ -191,32 +191,32 @@ impl<B: Backend> Pass<'_, B> {
         saved: &mut SavedAttention<B>,
     ) {
         let (b, w, t) = (self.backend, self.widths, self.tokens());
-        if let Some(bias) = &p.qkv_bias {
-            b.linear(t, w.hidden, w.qkv, hidden, &p.qkv, &mut saved.qkv);
-            b.add_bias(t, w.qkv, bias, &mut saved.qkv);
-            if let Some([cos, sin]) = self.rotation {
-                b.rope(self.shape, self.position, cos, sin, false, &mut saved.qkv);
+        let add_bias = |rows: &mut B::Narrow| {
+            if let Some(bias) = &p.qkv_bias {
+                b.add_bias(t, w.qkv, bias, rows);
             }
-            return;
-        }
+        };
         match (&mut saved.raw, &p.qk_norm, self.qk_norms()) {
             (Some((raw, rstd)), Some(weights), Some(norms)) => {
                 b.linear(t, w.hidden, w.qkv, hidden, &p.qkv, raw);
+                add_bias(raw);
                 for i in 0..2 {
                     b.norm_segments(norms[i], self.eps, raw, &weights[i], &mut saved.qkv, &mut rstd[i]);
                 }
                 b.copy_columns(t, w.qkv, w.queries + w.keys, w.keys, raw, &mut saved.qkv);
-                if let Some([cos, sin]) = self.rotation {
-                    b.rope(self.shape, self.position, cos, sin, false, &mut saved.qkv);
-                }
             }
-            _ => match self.rotation {
-                Some([cos, sin]) => {
+            _ => {
+                if let (None, Some([cos, sin])) = (&p.qkv_bias, self.rotation) {
                     let position = self.position;
                     b.linear_rope(self.shape, w.hidden, hidden, &p.qkv, position, cos, sin, &mut saved.qkv);
+                    return;
                 }
-                None => b.linear(t, w.hidden, w.qkv, hidden, &p.qkv, &mut saved.qkv),
-            },
+                b.linear(t, w.hidden, w.qkv, hidden, &p.qkv, &mut saved.qkv);
+                add_bias(&mut saved.qkv);
+            }
+        }
+        if let Some([cos, sin]) = self.rotation {
+            b.rope(self.shape, self.position, cos, sin, false, &mut saved.qkv);
         }
     }
 }
