@@ -1,19 +1,24 @@
 // Token embedding: rows of a table (f32), and their gradient without atomics.
 #include "dev/base.cuh"
 
-// out[t] = table[ids[t]]. Launch: grid tokens, 128 threads. `width` is a multiple of 4.
+// out[t] = scale · table[ids[t]]. Launch: grid tokens, 128 threads. `width` is a multiple of 4.
 KERNEL(embedding_forward, 128, 8)
-(const float* __restrict__ table, const u32* __restrict__ ids, float* __restrict__ out, int width) {
+(const float* __restrict__ table, const u32* __restrict__ ids, float* __restrict__ out, int width, float scale) {
   const long long token = blockIdx.x, row = (long long)ids[token];
-  for (int i = threadIdx.x * 4; i < width; i += 512)
-    *(Quad*)(out + token * width + i) = *(const Quad*)(table + row * width + i);
+  for (int i = threadIdx.x * 4; i < width; i += 512) {
+    Quad q = *(const Quad*)(table + row * width + i);
+#pragma unroll
+    for (int k = 0; k < 4; k++) q.v[k] = __float_as_uint(scale * __uint_as_float(q.v[k]));
+    *(Quad*)(out + token * width + i) = q;
+  }
 }
 
-// grad_table[ids[t]] += grad[t] for all t, additions in the order of t: the block of a token that is the first with
+// grad_table[ids[t]] += scale · grad[t] for all t, additions in the order of t: the block of a token that is the first with
 // its id adds the rows of all the others. Launch: grid (tokens, ⌈width/512⌉), 128 threads. `width` is a multiple of 4, `ids`
 // are 16-byte aligned.
 KERNEL(embedding_backward, 128, 8)
-(const float* __restrict__ grad, const u32* __restrict__ ids, float* __restrict__ grad_table, int tokens, int width) {
+(const float* __restrict__ grad, const u32* __restrict__ ids, float* __restrict__ grad_table, int tokens, int width,
+ float scale) {
   STATIC_SHARED(u32, found, 4);
   STATIC_SHARED(u32, hits, 16);
   const int token = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -58,7 +63,7 @@ KERNEL(embedding_backward, 128, 8)
         if (!(left & 1) || !mine) continue;
         const Quad q = *(const Quad*)(grad + (long long)(t0 + w * 32 + l) * width + col);
 #pragma unroll
-        for (int i = 0; i < 4; i++) sum.v[i] = __float_as_uint(__uint_as_float(sum.v[i]) + __uint_as_float(q.v[i]));
+        for (int i = 0; i < 4; i++) sum.v[i] = __float_as_uint(fma_rn(scale, __uint_as_float(q.v[i]), __uint_as_float(sum.v[i])));
       }
     }
   }

@@ -1,8 +1,8 @@
 // RMSNorm (arXiv:1910.07467), forward and backward, over segments of rows.
 //
 // A tensor has `rows` rows of `stride` values; of each the `segments` segments of `width` values that begin at
-// `offset` are normalised on their own, with one weight of `width` values: y = x · rstd · w with
-// rstd = (mean(x²) + eps)^(−1/2). One warp per segment, most of which it keeps in
+// `offset` are normalised on their own, with one weight of `width` values: y = x · rstd · (plus + w) with
+// `plus` 1 where a weight is stored as its distance from 1, else 0, and rstd = (mean(x²) + eps)^(−1/2). One warp per segment, most of which it keeps in
 // registers between its two passes. Width, stride and offset are multiples of 4.
 //
 // The gradient of the weight is a sum over all segments. Every block sums a fixed share of them in order and writes
@@ -51,7 +51,7 @@ struct Chunk {
 template <bool STREAM, bool ADDED>
 __device__ __forceinline__ void forward(const float* __restrict__ stream, u16* x, const float* __restrict__ weight, void* y,
                                         float* __restrict__ rstd, long long rows, int stride, int offset, int segments,
-                                        int width, float eps) {
+                                        int width, float eps, float plus) {
   constexpr int N = 16, BATCH = 4;
   const long long item = (long long)blockIdx.x * WARPS + (threadIdx.x >> 5);
   const int lane = threadIdx.x & 31;
@@ -95,7 +95,7 @@ __device__ __forceinline__ void forward(const float* __restrict__ stream, u16* x
         float out[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-          out[i] = v.part[k0 + k].at(i) * r * w.part[k].at(i);
+          out[i] = v.part[k0 + k].at(i) * r * (plus + w.part[k].at(i));
           if (ADDED) out[i] += q.part[k].at(i);
         }
         if (first + k * 128 < width) store<ADDED>(y, base + first + k * 128, out);
@@ -104,13 +104,13 @@ __device__ __forceinline__ void forward(const float* __restrict__ stream, u16* x
   }
 }
 
-// dx = rstd · (g − x̂ · mean(g · x̂)) with g = dy · w and x̂ = x · rstd.
+// dx = rstd · (g − x̂ · mean(g · x̂)) with g = dy · (plus + w) and x̂ = x · rstd.
 // MODE 0: grad (f32) += dx, copy (bf16) = grad.  MODE 1: grad (bf16) = dx.
 // `grad_y` and `grad` may be the same memory: a lane reads its values before it writes them.
 template <bool F32_GY, int MODE>
 __device__ __forceinline__ void backward(const u16* x, const float* __restrict__ weight, const float* __restrict__ rstd,
                                          const void* grad_y, void* grad, u16* copy, float* __restrict__ partial,
-                                         long long rows, int stride, int offset, int segments, int width) {
+                                         long long rows, int stride, int offset, int segments, int width, float plus) {
   constexpr int N = 8, BATCH = 4;
   // This block's partial gradient of the weight, one row of `width` per warp.
   DYNAMIC_SHARED(shared);
@@ -140,7 +140,7 @@ __device__ __forceinline__ void backward(const u16* x, const float* __restrict__
         for (int i = 0; i < 4; i++) {
           const float h = v.part[k].at(i) * r;
           s.v[i] = __float_as_uint(fma_rn(g.part[k].at(i), h, __uint_as_float(s.v[i])));
-          dot = fma_rn(g.part[k].at(i) * w.at(i), h, dot);
+          dot = fma_rn(g.part[k].at(i) * (plus + w.at(i)), h, dot);
         }
         *to = s;
       }
@@ -164,7 +164,7 @@ __device__ __forceinline__ void backward(const u16* x, const float* __restrict__
           float out[4];
 #pragma unroll
           for (int i = 0; i < 4; i++) {
-            out[i] = r * (g.part[k0 + k].at(i) * w.part[k].at(i) - v.part[k0 + k].at(i) * r * dot);
+            out[i] = r * (g.part[k0 + k].at(i) * (plus + w.part[k].at(i)) - v.part[k0 + k].at(i) * r * dot);
             if (MODE == 0) out[i] += q.part[k].at(i);
           }
           if (at >= width) continue;
@@ -190,7 +190,7 @@ __device__ __forceinline__ void backward(const u16* x, const float* __restrict__
 template <bool F32_GY, int MODE>
 __device__ __forceinline__ void rows_backward(const u16* x, const float* __restrict__ weight, const float* __restrict__ rstd,
                                               const void* grad_y, void* grad, u16* copy, float* __restrict__ partial, long long rows,
-                                              int width) {
+                                              int width, float plus) {
   constexpr int N = 4, MOST_WARPS = 16;
   STATIC_SHARED(float, dots, 2 * MOST_WARPS);
   const int threads = blockDim.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = threads >> 5, first = (int)threadIdx.x * 4;
@@ -219,7 +219,7 @@ __device__ __forceinline__ void rows_backward(const u16* x, const float* __restr
       for (int i = 0; i < 4; i++) {
         const float h = v[k].at(i) * r;
         sums[k][i] = fma_rn(g[k].at(i), h, sums[k][i]);
-        dot = fma_rn(g[k].at(i) * w[k].at(i), h, dot);
+        dot = fma_rn(g[k].at(i) * (plus + w[k].at(i)), h, dot);
       }
     dot = warp_sum(dot);
     // Two sets in turn: nobody writes what somebody still reads.
@@ -233,7 +233,7 @@ __device__ __forceinline__ void rows_backward(const u16* x, const float* __restr
       float out[4];
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        out[i] = r * (g[k].at(i) * w[k].at(i) - v[k].at(i) * r * dot);
+        out[i] = r * (g[k].at(i) * (plus + w[k].at(i)) - v[k].at(i) * r * dot);
         if (MODE == 0) out[i] += q[k].at(i);
       }
       if (first + k * threads * 4 >= width) continue;
@@ -252,50 +252,51 @@ __device__ __forceinline__ void rows_backward(const u16* x, const float* __restr
 // y = norm(stream), the stream in f32: the input of a block. x = the stream, rounded to bf16, for the backward pass.
 KERNEL(rmsnorm_forward, 256, 2)
 (const float* stream, const float* weight, u16* x, u16* y, float* rstd, long long rows, int stride, int offset, int segments,
- int width, float eps) {
-  forward<true, false>(stream, x, weight, y, rstd, rows, stride, offset, segments, width, eps);
+ int width, float eps, float plus) {
+  forward<true, false>(stream, x, weight, y, rstd, rows, stride, offset, segments, width, eps, plus);
 }
 // The stream (f32) += norm(x), x bf16.
 KERNEL(rmsnorm_residual_forward, 256, 2)
 (u16* x, const float* weight, float* stream, float* rstd, long long rows, int stride, int offset, int segments, int width,
- float eps) {
-  forward<false, true>(nullptr, x, weight, stream, rstd, rows, stride, offset, segments, width, eps);
+ float eps, float plus) {
+  forward<false, true>(nullptr, x, weight, stream, rstd, rows, stride, offset, segments, width, eps, plus);
 }
 // bf16 to bf16, for queries and keys.
 KERNEL(rmsnorm_segments_forward, 256, 3)
 (u16* x, const float* weight, u16* y, float* rstd, long long rows, int stride, int offset, int segments, int width,
- float eps) {
-  forward<false, false>(nullptr, x, weight, y, rstd, rows, stride, offset, segments, width, eps);
+ float eps, float plus) {
+  forward<false, false>(nullptr, x, weight, y, rstd, rows, stride, offset, segments, width, eps, plus);
 }
 
 // Launch of the backward kernels: any grid, blocks of up to 8 warps, warps · width · 4 bytes of shared memory; partial
 // [grid, width]. Grid and block decide the order of the sums, so they depend on the shape alone.
 KERNEL(rmsnorm_backward, 256, 2)
 (const u16* x, const float* weight, const float* rstd, const u16* grad_y, float* grad, u16* copy, float* partial,
- long long rows, int stride, int offset, int segments, int width) {
-  backward<false, 0>(x, weight, rstd, grad_y, grad, copy, partial, rows, stride, offset, segments, width);
+ long long rows, int stride, int offset, int segments, int width, float plus) {
+  backward<false, 0>(x, weight, rstd, grad_y, grad, copy, partial, rows, stride, offset, segments, width, plus);
 }
 KERNEL(rmsnorm_residual_backward, 256, 2)
 (const u16* x, const float* weight, const float* rstd, const float* grad_y, u16* grad_x, float* partial, long long rows,
- int stride, int offset, int segments, int width) {
-  backward<true, 1>(x, weight, rstd, grad_y, grad_x, nullptr, partial, rows, stride, offset, segments, width);
+ int stride, int offset, int segments, int width, float plus) {
+  backward<true, 1>(x, weight, rstd, grad_y, grad_x, nullptr, partial, rows, stride, offset, segments, width, plus);
 }
 KERNEL(rmsnorm_segments_backward, 256, 2)
 (const u16* x, const float* weight, const float* rstd, u16* grad, float* partial, long long rows, int stride, int offset,
- int segments, int width) {
-  backward<false, 1>(x, weight, rstd, grad, grad, nullptr, partial, rows, stride, offset, segments, width);
+ int segments, int width, float plus) {
+  backward<false, 1>(x, weight, rstd, grad, grad, nullptr, partial, rows, stride, offset, segments, width, plus);
 }
 
 // Rows of more than 1024 values, each in one piece; `rmsnorm_backward` and `rmsnorm_residual_backward` besides. Launch: any grid,
 // blocks of 128 · ⌈width/2048⌉ threads, at most 512; partial [grid, width].
 KERNEL(rmsnorm_rows_backward, 512, 1)
 (const u16* x, const float* weight, const float* rstd, const u16* grad_y, float* grad, u16* copy, float* partial, long long rows,
- int width) {
-  rows_backward<false, 0>(x, weight, rstd, grad_y, grad, copy, partial, rows, width);
+ int width, float plus) {
+  rows_backward<false, 0>(x, weight, rstd, grad_y, grad, copy, partial, rows, width, plus);
 }
 KERNEL(rmsnorm_rows_residual_backward, 512, 1)
-(const u16* x, const float* weight, const float* rstd, const float* grad_y, u16* grad_x, float* partial, long long rows, int width) {
-  rows_backward<true, 1>(x, weight, rstd, grad_y, grad_x, nullptr, partial, rows, width);
+(const u16* x, const float* weight, const float* rstd, const float* grad_y, u16* grad_x, float* partial, long long rows, int width,
+ float plus) {
+  rows_backward<true, 1>(x, weight, rstd, grad_y, grad_x, nullptr, partial, rows, width, plus);
 }
 
 // grad_w += the partials. Eight warps each sum every eighth in order, then their sums are added in order.

@@ -145,14 +145,32 @@ stage nope {
   data_seed = 8
   precision = f32
 }
+
+model around { checkpoint = "start-gemma3_text", context = 128 }
+
+stage gemma {
+  from      = around
+  steps     = 4
+  context   = 256
+  batch     = 4 seqs
+  mix       = fine
+  rope      = pi(factor: 2, theta: 60_000)
+  lr        = 3e-3 then linear(to: 0)
+  data_seed = 9
+  precision = f32
+}
 """
-# Of two layers, one that differs: with a window of its own RoPE, or without RoPE.
+# Of two layers, one that differs: with a window and a RoPE of its own, or without RoPE.
 PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
 DIFFERING = {
     "olmo3": dict(
         intermediate_size=128, num_key_value_heads=2, sliding_window=24, layer_types=["sliding_attention", "full_attention"],
         rope_parameters={"sliding_attention": PLAIN, "full_attention": PLAIN}),
     "smollm3": dict(intermediate_size=128, num_key_value_heads=2, no_rope_layers=[1, 0]),
+    "gemma3_text": dict(
+        intermediate_size=128, num_key_value_heads=2, sliding_window=24, layer_types=["sliding_attention", "full_attention"],
+        query_pre_attn_scalar=16, rope_parameters={
+            "sliding_attention": PLAIN, "full_attention": {"rope_type": "default", "rope_theta": 50000.0}}),
 }
 # PyTorch makes the products of Muon in bf16 whatever the precision of the rest.
 WITHIN = {"moved": 1e-2}

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import transformers
 from transformers import (
-    LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Olmo2Config, Olmo2ForCausalLM,
+    Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Olmo2Config, Olmo2ForCausalLM,
     Olmo3Config, Olmo3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, SmolLM3Config, SmolLM3ForCausalLM,
 )
 
@@ -32,6 +32,7 @@ CLASSES = {
     "olmo2": (Olmo2Config, Olmo2ForCausalLM),
     "olmo3": (Olmo3Config, Olmo3ForCausalLM),
     "smollm3": (SmolLM3Config, SmolLM3ForCausalLM),
+    "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
     "mistral": (MistralConfig, MistralForCausalLM),
 }
 # Largest relative error of the loss, and of a gradient tensor in the Frobenius norm.
@@ -56,7 +57,9 @@ def model_of(case):
         # transformers takes the head dimension of OLMo from hidden_size.
         keys["hidden_size"], head_dim = heads * 16, 16
         del keys["head_dim"]
-    if case["model_type"] == "olmo3":
+    if case["model_type"] == "gemma3_text":
+        keys["query_pre_attn_scalar"] = head_dim
+    if case["model_type"] in ("olmo3", "gemma3_text"):
         keys["rope_parameters"] = dict(
             full_attention=rope, sliding_attention=dict(rope_type="default", rope_theta=case["local_theta"]))
     keys.update(case.get("keys", {}))
@@ -64,12 +67,14 @@ def model_of(case):
     config._attn_implementation = "eager"
     torch.manual_seed(case.get("seed", 0))
     model = model_class(config).float()
+    # Gemma's norms multiply by 1 + w, and its embeddings are scaled.
+    gemma = case["model_type"] == "gemma3_text"
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.ndim == 1:
-                p.copy_((0 if name.endswith("bias") else 1) + 0.3 * torch.randn_like(p))
+                p.copy_((0 if gemma or name.endswith("bias") else 1) + 0.3 * torch.randn_like(p))
             else:
-                p.normal_(0, 0.15 if "embed" not in name else 0.5)
+                p.normal_(0, 0.15 if gemma or "embed" not in name else 0.5)
     architecture = dict(
         model_type=case["model_type"], num_hidden_layers=2, hidden_size=config.hidden_size,
         num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
@@ -273,6 +278,9 @@ def cases():
         use_sliding_window=True, sliding_window=33, max_window_layers=1))
     for documents in (False, True):
         yield dict(model_type="qwen2", heads=(4, 2), documents=documents, hidden=64, steps=50 * documents)
+        yield dict(model_type="gemma3_text", heads=(4, 2), documents=documents, rope=dict(rope_type="linear", factor=4.0, rope_theta=50000.0),
+                   local_theta=10000.0, keys=windows, steps=50 * documents)
+    yield dict(model_type="gemma3_text", heads=(4, 1), head_dim=32, tied=False, local_theta=1000.0, keys=windows)
     yield dict(model_type="mistral", heads=(4, 2), keys=dict(sliding_window=7))
 
 

@@ -117,22 +117,22 @@ changed() {
   jobs=1 build MODE="$mode" BUG="$name" KERNELS="$kernel" CHECKS="main timing $checks" "$out/$mode-$name/kernel-check" || return
   caught "$mode-$name" "$pattern" kernel-check "$@"
 }
-bug o2 BUG_GEMM_BARRIER "gemm gemm_sm90 swiglu" gemm 'NaN' --seeds 1 gemm
-bug tsan BUG_GEMM_BARRIER "gemm gemm_sm90 swiglu" gemm 'data race' --small --seeds 1 gemm
+bug o2 BUG_GEMM_BARRIER "gemm gemm_sm90 glu" gemm 'NaN' --seeds 1 gemm
+bug tsan BUG_GEMM_BARRIER "gemm gemm_sm90 glu" gemm 'data race' --small --seeds 1 gemm
 bug o2 BUG_ATTENTION_MASK "attention_forward attention_backward" attention 'FAIL' --seeds 1 attention
 bug o2 BUG_ATTENTION_RING "attention_forward attention_backward" attention 'FAIL' attention
 bug tsan BUG_ATTENTION_RING "attention_forward attention_backward" attention 'data race' --small --seeds 1 attention
-bug o2 BUG_GEMM_SM90_EMPTY "gemm gemm_sm90 swiglu" gemm 'too many arrivals|FAIL' gemm_sm90
-bug o2 BUG_GEMM_SM90_RELEASE "gemm gemm_sm90 swiglu" gemm 'FAIL' gemm_sm90
-bug tsan BUG_GEMM_SM90_RELEASE "gemm gemm_sm90 swiglu" gemm 'data race' --small --seeds 1 gemm_sm90
+bug o2 BUG_GEMM_SM90_EMPTY "gemm gemm_sm90 glu" gemm 'too many arrivals|FAIL' gemm_sm90
+bug o2 BUG_GEMM_SM90_RELEASE "gemm gemm_sm90 glu" gemm 'FAIL' gemm_sm90
+bug tsan BUG_GEMM_SM90_RELEASE "gemm gemm_sm90 glu" gemm 'data race' --small --seeds 1 gemm_sm90
 hopper="attention_forward_sm90 attention_backward_sm90 attention_backward_fused_sm90 attention_forward attention_backward"
 bug o2 BUG_ATTENTION_SM90_EMPTY "$hopper" attention 'too many arrivals|FAIL' attention_sm90
 bug tsan BUG_ATTENTION_SM90_STATISTICS "$hopper" attention 'data race' --small --seeds 1 attention_sm90
 bug tsan BUG_ATTENTION_SM90_MEET "$hopper" attention 'data race' --small --seeds 1 attention_sm90
-bug o2 BUG_RMSNORM_BARRIER "rmsnorm swiglu rope embedding elementwise bias" rows 'FAIL' --seeds 3 rmsnorm
-bug o2 BUG_EXPONENTIALS_QUAD "gemm gemm_sm90 swiglu cross_entropy" gemm 'FAIL gemm_sm90_nt_exponentials_256' --seeds 1 gemm_fused
-bug o2 BUG_EXPONENTIALS_BARRIER "gemm gemm_sm90 swiglu cross_entropy" gemm 'FAIL gemm_nt_exponentials' --seeds 1 gemm_fused
-bug tsan BUG_EXPONENTIALS_BARRIER "gemm gemm_sm90 swiglu cross_entropy" gemm 'data race' --small --seeds 1 gemm_fused
+bug o2 BUG_RMSNORM_BARRIER "rmsnorm glu rope embedding elementwise bias" rows 'FAIL' --seeds 3 rmsnorm
+bug o2 BUG_EXPONENTIALS_QUAD "gemm gemm_sm90 glu cross_entropy" gemm 'FAIL gemm_sm90_nt_exponentials_256' --seeds 1 gemm_fused
+bug o2 BUG_EXPONENTIALS_BARRIER "gemm gemm_sm90 glu cross_entropy" gemm 'FAIL gemm_nt_exponentials' --seeds 1 gemm_fused
+bug tsan BUG_EXPONENTIALS_BARRIER "gemm gemm_sm90 glu cross_entropy" gemm 'data race' --small --seeds 1 gemm_fused
 together "planted bugs went unseen"
 if command -v cargo >/dev/null; then
   say "the backend on the host model"

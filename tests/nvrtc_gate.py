@@ -42,6 +42,7 @@ EXPECTED = {
     "attention_backward_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bMUFU\.EX2"],
     "cross_entropy_backward": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
     "swiglu": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
+    "geglu": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
 }
 # Never: local memory (spills), f64 arithmetic outside the reductions.
 LOCAL = r"\b(LDL|STL)\b"

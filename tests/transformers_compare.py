@@ -132,6 +132,7 @@ FAMILIES = {
     # By their own defaults: every layer but the fourth has a window, every fourth has no RoPE.
     "olmo3": {"num_key_value_heads": 2, "sliding_window": 40, "num_hidden_layers": 4},
     "smollm3": {"num_key_value_heads": 2, "num_hidden_layers": 4},
+    "gemma3_text": {"num_key_value_heads": 1, "sliding_window": 40, "num_hidden_layers": 6, "query_pre_attn_scalar": 16},
 }
 
 
@@ -142,11 +143,11 @@ def small_models(midc, work):
         for path in sorted(glob.glob(f"{DATA}/*.test.jsonl")):
             out.writelines([line for line in open(path, encoding="utf-8") if 500 < len(line) < 4_000][:2])
     cases = [(family, "default") for family in FAMILIES] + [("llama", rope) for rope in ROPES if rope != "default"]
-    cases += [("olmo3", "yarn"), ("olmo3", "another base"), ("smollm3", "yarn")]
+    cases += [("olmo3", "yarn"), ("olmo3", "another base"), ("smollm3", "yarn"), ("gemma3_text", "linear"), ("gemma3_text", "another base")]
     for family, rope in cases:
         torch.manual_seed(0)
         scaling = {"rope_theta": 10_000.0, "rope_type": "default", **ROPES.get(rope, {})}
-        if family == "olmo3":
+        if family in ("olmo3", "gemma3_text"):
             base = 700.0 if rope == "another base" else 10_000.0
             scaling = {"full_attention": scaling, "sliding_attention": {"rope_theta": base, "rope_type": "default"}}
         keys = {"num_hidden_layers": 3, "head_dim": 16, **FAMILIES[family], "rope_parameters": scaling}
@@ -157,7 +158,7 @@ def small_models(midc, work):
         model = AutoModelForCausalLM.from_config(config).eval()
         for name, parameter in model.named_parameters():
             if "norm" in name:  # 1 everywhere would hide a norm in the wrong place
-                torch.nn.init.normal_(parameter, 1.0, 0.3)
+                torch.nn.init.normal_(parameter, 0.0 if family == "gemma3_text" else 1.0, 0.3)
             if "bias" in name:  # 0 everywhere, a bias that is left out
                 torch.nn.init.normal_(parameter, 0.0, 0.3)
         name = f"{family}, {rope} RoPE"

@@ -39,6 +39,7 @@ pub(super) fn fresh(model: &ModelPlan, a: &Architecture) -> Map<String, Value> {
         "olmo2" => "Olmo2ForCausalLM",
         "olmo3" => "Olmo3ForCausalLM",
         "smollm3" => "SmolLM3ForCausalLM",
+        "gemma3_text" => "Gemma3ForCausalLM",
         _ => "LlamaForCausalLM",
     };
     let Value::Object(mut keys) = json!({
@@ -66,12 +67,18 @@ pub(super) fn fresh(model: &ModelPlan, a: &Architecture) -> Map<String, Value> {
     if a.model_type == "qwen2" {
         keys.remove("attention_bias");
     }
+    if a.model_type == "gemma3_text" {
+        keys.remove("hidden_act");
+        keys.insert("hidden_activation".into(), json!("gelu_pytorch_tanh"));
+        keys.insert("query_pre_attn_scalar".into(), json!(a.head_dim));
+    }
     let (theta, scaling) = match &model.rope {
         Some(rope) => (rope.theta, rope.scaling.clone()),
         None => (10_000.0, rope::RopeScaling::Default),
     };
     let rope = rope::to_hf(a.head_dim, theta, &scaling, model.context.unwrap_or_default());
-    keys.extend(if a.has_plain_rope() { rope::nested(rope, theta) } else { rope });
+    let local = rope::default_local_theta(&a.model_type).unwrap_or(theta);
+    keys.extend(if a.has_plain_rope() { rope::nested(&a.model_type, rope, local) } else { rope });
     keys.extend(layers::to_hf(&a.model_type, &a.pattern, a.num_hidden_layers));
     keys
 }

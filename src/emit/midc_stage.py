@@ -102,17 +102,21 @@ def origin_keys(stage, root, base):
 
 def local_rope(keys):
     """RoPE of layers with a window, which keep theirs whatever a stage does to the others', or None."""
-    if keys["model_type"] != "olmo3":
-        return None
     by_type = keys.get("rope_parameters") or {}
-    theta = (by_type.get("sliding_attention") or by_type).get("rope_theta") or keys.get("rope_theta") or 500_000.0
+    if keys["model_type"] == "olmo3":
+        theta = (by_type.get("sliding_attention") or by_type).get("rope_theta") or keys.get("rope_theta") or 500_000.0
+    elif keys["model_type"] == "gemma3_text":
+        theta = (by_type.get("sliding_attention") or {}).get("rope_theta") or keys.get("rope_local_base_freq") or 10_000.0
+    else:
+        return None
     return {"rope_type": "default", "rope_theta": theta}
 
 
 def full_rope(keys, local):
     """RoPE of the other layers of such a model, whichever way its configuration spells it."""
     by_type = keys.get("rope_parameters") or {}
-    flat = {"rope_type": "default", "rope_theta": keys.get("rope_theta") or local["rope_theta"]}
+    usual = 1_000_000.0 if keys["model_type"] == "gemma3_text" else local["rope_theta"]
+    flat = {"rope_type": "default", "rope_theta": keys.get("rope_theta") or usual}
     full = {**flat, **by_type.get("full_attention", by_type), **(keys.get("rope_scaling") or {})}
     if "type" in full:
         full["rope_type"] = full.pop("type")

@@ -19,10 +19,12 @@ pub struct PatternError {
 /// More than any model has: lists of so many entries are made.
 pub const MOST_LAYERS: usize = 1 << 12;
 
-/// The window transformers gives models of `mistral` and `olmo3` whose file names none.
+/// The window transformers gives models of `mistral`, `olmo3` and `gemma3_text` whose file names none.
 const DEFAULT_WINDOW: u64 = 4096;
 /// `no_rope_layer_interval` of `smollm3`, and the distance of full layers in `olmo3`, where the file is silent.
 const DEFAULT_INTERVAL: u64 = 4;
+/// The distance of full layers in `gemma3_text` where the file is silent.
+const GEMMA_INTERVAL: usize = 6;
 
 /// Read the pattern of a model of `layers` layers. What is absent takes transformers' defaults for the file's
 /// `model_type`; a type without a pattern must say full attention, if anything.
@@ -66,12 +68,15 @@ pub fn from_hf(config: &Map<String, Value>, layers: usize) -> Result<LayerPatter
             }
             None => reader.alike(listed)?,
         },
-        "olmo3" => {
+        "olmo3" | "gemma3_text" => {
             let window = match config.get("sliding_window") {
                 None => Some(DEFAULT_WINDOW),
                 Some(_) => reader.window()?,
             };
-            let every = DEFAULT_INTERVAL as usize;
+            let every = match model_type {
+                "olmo3" => DEFAULT_INTERVAL as usize,
+                _ => reader.gemma_interval()?,
+            };
             let types = listed.unwrap_or_else(|| LayerPattern::windows(layers, 1, every).layer_types);
             LayerPattern { sliding_window: window, layer_types: types, ..LayerPattern::default() }
         }
@@ -141,7 +146,7 @@ pub fn to_hf(model_type: &str, pattern: &LayerPattern, layers: usize) -> Map<Str
         "mistral" => {
             keys.insert("sliding_window".into(), json!(window));
         }
-        "olmo3" => {
+        "olmo3" | "gemma3_text" => {
             // Without a window transformers still wants a number here.
             keys.insert("sliding_window".into(), json!(window.unwrap_or(DEFAULT_WINDOW)));
             keys.insert("layer_types".into(), json!(types));
@@ -224,6 +229,18 @@ impl Reader<'_> {
         Ok(Some(list))
     }
 
+    /// The distance of Gemma 3's full layers, for files that have no list.
+    fn gemma_interval(&self) -> Result<usize, PatternError> {
+        for key in ["sliding_window_pattern", "_sliding_window_pattern"] {
+            match self.whole(key)? {
+                Some(0) => return Err(self.error(key, "expected 1 or more")),
+                Some(every) => return Ok(usize::try_from(every).unwrap_or(usize::MAX)),
+                None => {}
+            }
+        }
+        Ok(GEMMA_INTERVAL)
+    }
+
     fn layer_types(&self) -> Result<Option<Vec<LayerType>>, PatternError> {
         let problem = "midc knows `full_attention` and `sliding_attention`, one for each layer";
         self.list("layer_types", problem, |v| serde_json::from_value(v.clone()).ok())
@@ -292,6 +309,8 @@ mod tests {
         let patterns = [
             ("olmo3", LayerPattern::windows(4, 16, 2)),
             ("olmo3", LayerPattern::default()),
+            ("gemma3_text", LayerPattern::windows(4, 16, 3)),
+            ("gemma3_text", LayerPattern::default()),
             ("smollm3", LayerPattern::without_rope(4, 3)),
             ("smollm3", LayerPattern::default()),
             ("smollm3", LayerPattern { no_rope_layers: vec![1, 0, 1, 1], ..LayerPattern::windows(4, 9, 3) }),

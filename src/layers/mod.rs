@@ -76,11 +76,12 @@ impl LayerPattern {
     }
 
     /// How the layer of a model of this `model_type` tells positions. OLMo 3 scales RoPE in its layers of full
-    /// attention only (Olmo 3 report, section 3.6).
+    /// attention only (Olmo 3 report, section 3.6), and so does Gemma 3, whose others have a smaller base besides
+    /// (arXiv:2503.19786, section 2).
     pub fn positions(&self, model_type: &str, layer: usize) -> Positions {
         if self.no_rope_layers.get(layer) == Some(&0) {
             Positions::None
-        } else if model_type == "olmo3" && self.window(layer).is_some() {
+        } else if ["olmo3", "gemma3_text"].contains(&model_type) && self.window(layer).is_some() {
             Positions::Plain
         } else {
             Positions::Scaled
@@ -161,6 +162,7 @@ mod tests {
         assert_eq!((windows.sliding(), windows.last(2).sliding()), (6, 1));
         assert_eq!(windows.positions("olmo3", 0), Positions::Plain);
         assert_eq!(windows.positions("olmo3", 3), Positions::Scaled);
+        assert_eq!(windows.positions("gemma3_text", 0), Positions::Plain);
         assert_eq!(windows.positions("qwen3", 0), Positions::Scaled);
         let nope = LayerPattern::without_rope(5, 4);
         assert_eq!(nope.no_rope_layers, [1, 1, 1, 0, 1]);

@@ -78,7 +78,7 @@ pub struct ModelPlan {
 /// Dimensions of a decoder, with the names of a Hugging Face `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Architecture {
-    /// `llama`, `qwen2`, `qwen3`, `olmo2`, `olmo3` or `smollm3`.
+    /// `llama`, `qwen2`, `qwen3`, `olmo2`, `olmo3`, `smollm3` or `gemma3_text`.
     pub model_type: String,
     /// Decoder layers.
     pub num_hidden_layers: usize,

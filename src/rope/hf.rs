@@ -14,8 +14,8 @@ pub struct Rope {
     pub theta: f64,
     /// Scaling over it.
     pub scaling: RopeScaling,
-    /// Base in layers with a window, which are never scaled, of a model that has such (OLMo 3), where it is not
-    /// `theta`.
+    /// Base in layers with a window, which are never scaled, of a model that has such (OLMo 3, Gemma 3), where it
+    /// is not `theta`.
     pub local_theta: Option<f64>,
 }
 
@@ -139,13 +139,16 @@ pub fn to_hf(head_dim: usize, theta: f64, scaling: &RopeScaling, context: u64) -
     keys
 }
 
-/// `keys` as [`to_hf`] gave them, for an OLMo 3 whose layers with a window keep plain RoPE over `local_theta`:
+/// `keys` as [`to_hf`] gave them, for a model whose layers with a window keep plain RoPE over `local_theta`:
 /// `rope_parameters` by the types of layers, which transformers before 5 does not know and some engines do not
-/// read. Where the base is everywhere the one that all of them take it is left out, as in Ai2's own files.
-pub fn nested(mut keys: Map<String, Value>, local_theta: f64) -> Map<String, Value> {
+/// read. Gemma 3 has a key of its own for the base, which they do. Where OLMo 3 has everywhere the base that all of
+/// them take it is left out, as in Ai2's own files.
+pub fn nested(model_type: &str, mut keys: Map<String, Value>, local_theta: f64) -> Map<String, Value> {
     let full = keys.remove("rope_parameters").unwrap_or_default();
     let usual = default_theta("olmo3");
-    if local_theta == usual && keys.get("rope_theta").and_then(Value::as_f64) == Some(usual) {
+    if model_type == GEMMA {
+        keys.insert("rope_local_base_freq".into(), json!(local_theta));
+    } else if local_theta == usual && keys.get("rope_theta").and_then(Value::as_f64) == Some(usual) {
         return keys;
     }
     let local = json!({ "rope_type": "default", "rope_theta": local_theta });
@@ -153,10 +156,23 @@ pub fn nested(mut keys: Map<String, Value>, local_theta: f64) -> Map<String, Val
     keys
 }
 
+/// Gemma 3 without its eyes.
+const GEMMA: &str = "gemma3_text";
+
+/// Model types whose layers with a window have a RoPE of their own.
+const BY_LAYER_TYPES: [&str; 2] = ["olmo3", GEMMA];
+
+/// The base in layers with a window that transformers takes for a model of this type when a configuration names
+/// none, where it is not that of the others.
+pub fn default_local_theta(model_type: &str) -> Option<f64> {
+    (model_type == GEMMA).then_some(10_000.0)
+}
+
 /// The base transformers takes when a configuration names none.
 fn default_theta(model_type: &str) -> f64 {
     match model_type {
         "olmo3" => 500_000.0,
+        GEMMA => 1_000_000.0,
         "smollm3" => 2_000_000.0,
         _ => 10_000.0,
     }
@@ -167,10 +183,10 @@ fn default_theta(model_type: &str) -> f64 {
 ///
 /// # Errors
 /// A method or a setting that midc does not have (`partial_rotary_factor`, per-layer dictionaries of anything
-/// but OLMo 3), a number that is none, or parameters out of range.
+/// but OLMo 3 and Gemma 3), a number that is none, or parameters out of range.
 pub fn from_hf(config: &Map<String, Value>) -> Result<Rope, RopeConfigError> {
     let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    if model_type == "olmo3"
+    if BY_LAYER_TYPES.contains(&model_type)
         && let Some(Value::Object(entries)) = config.get("rope_parameters")
         && entries.values().any(Value::is_object)
     {
@@ -279,7 +295,11 @@ pub fn from_hf(config: &Map<String, Value>) -> Result<Rope, RopeConfigError> {
         value: dict_text(entries, theta),
         problem: error.to_string(),
     })?;
-    Ok(Rope { theta, scaling, local_theta: None })
+    let local_theta = match default_local_theta(model_type) {
+        Some(usual) => Some(beside.number("rope_local_base_freq")?.unwrap_or(usual)),
+        None => None,
+    };
+    Ok(Rope { theta, scaling, local_theta: local_theta.filter(|local| *local != theta) })
 }
 
 /// `rope_parameters` with one dictionary for layers of full attention and one for those with a window.
@@ -299,7 +319,14 @@ fn by_layer_types(
         let problem = "expected nothing beside `full_attention` and `sliding_attention`";
         return Err(wrong(&path(key), value, problem));
     }
-    let (mut full, local) = (full?, local?);
+    let (mut full, mut local) = (full?, local?);
+    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    if let Some(usual) = default_local_theta(model_type)
+        && local.get("rope_theta").is_none_or(Value::is_null)
+    {
+        let beside = config.get("rope_local_base_freq").filter(|v| !v.is_null());
+        local.insert("rope_theta".into(), beside.cloned().unwrap_or(json!(usual)));
+    }
     // transformers lays `rope_scaling` over the one for full attention.
     let mut flat = config.clone();
     if let Some(Value::Object(over)) = flat.remove("rope_scaling") {

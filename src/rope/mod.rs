@@ -19,7 +19,7 @@ mod tests;
 mod yarn;
 
 pub use check::{RopeError, check};
-pub use hf::{Rope, RopeConfigError, from_hf, nested, to_hf};
+pub use hf::{Rope, RopeConfigError, default_local_theta, from_hf, nested, to_hf};
 pub use reach::{Reach, base_for, base_reach, reach};
 
 use schemars::JsonSchema;

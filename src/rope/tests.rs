@@ -171,6 +171,31 @@ fn reads_older_spellings() {
     assert_eq!(read(qwen).unwrap().scaling, yarn(4.0, 32768));
 }
 
+/// Gemma 3's two bases, before transformers 5 and since.
+#[test]
+fn reads_a_base_for_layers_with_a_window() {
+    let read = |config: Value| match config {
+        Value::Object(map) => from_hf(&map).map(|rope| (rope.theta, rope.scaling, rope.local_theta)),
+        _ => unreachable!("the test writes objects"),
+    };
+    let gemma = |mut keys: Value| {
+        keys["model_type"] = json!("gemma3_text");
+        read(keys)
+    };
+    let linear = json!({ "rope_type": "linear", "factor": 8.0 });
+    let scaled = RopeScaling::Pi { factor: 8.0 };
+    assert_eq!(gemma(json!({})).unwrap(), (1e6, RopeScaling::Default, Some(1e4)));
+    let old = json!({ "rope_theta": 2e6, "rope_local_base_freq": 3e4, "rope_scaling": linear });
+    assert_eq!(gemma(old).unwrap(), (2e6, scaled.clone(), Some(3e4)));
+    let mut full = linear;
+    full["rope_theta"] = json!(1e6);
+    let new = json!({ "rope_parameters": { "full_attention": full, "sliding_attention": { "rope_theta": 2e4 } } });
+    assert_eq!(gemma(new).unwrap(), (1e6, scaled.clone(), Some(2e4)));
+    let new = json!({ "rope_local_base_freq": 5e4, "rope_parameters": { "full_attention": full } });
+    assert_eq!(gemma(new).unwrap(), (1e6, scaled, Some(5e4)));
+    assert_eq!(gemma(json!({ "rope_theta": 1e4 })).unwrap(), (1e4, RopeScaling::Default, None));
+}
+
 #[test]
 fn errors_name_key_and_value() {
     for (config, expected) in [

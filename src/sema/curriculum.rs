@@ -67,7 +67,7 @@ pub struct Model {
 /// Dimensions of a decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
-    /// `llama`, `qwen2`, `qwen3`, `olmo2`, `olmo3`, `smollm3`; whatever a `config.json` says.
+    /// `llama`, `qwen2`, `qwen3`, `olmo2`, `olmo3`, `smollm3`, `gemma3_text`; whatever a `config.json` says.
     pub model_type: String,
     /// Decoder layers.
     pub layers: u64,

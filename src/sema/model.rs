@@ -252,16 +252,20 @@ impl<'p> Checker<'p> {
             ));
             return None;
         }
+        let gemma = call.function.name == "gemma3";
         let tie_embeddings = match call.arg("tie_embeddings").cloned() {
             Some(v) => self.yes_no(&v, "tie_embeddings")?,
-            None => false,
+            None => gemma,
         };
         let mut real = |name: &str, default: f64| match call.arg(name).cloned() {
             Some(v) => self.positive(&v, name),
             None => Some(default),
         };
-        let (eps, init_std, theta) = (real("eps", 1e-5)?, real("init_std", 0.02)?, real("theta", 10_000.0)?);
-        let model_type = call.function.name.to_owned();
+        let (usual_eps, usual_theta) = if gemma { (1e-6, 1_000_000.0) } else { (1e-5, 10_000.0) };
+        let eps = real("eps", usual_eps)?;
+        let (init_std, theta) = (real("init_std", 0.02)?, real("theta", usual_theta)?);
+        // As a `config.json` calls it: `gemma3` is the model that also sees.
+        let model_type = if gemma { "gemma3_text" } else { call.function.name }.to_owned();
         let pattern = self.pattern(call, layers)?;
         let shape = Architecture {
             model_type,
@@ -282,9 +286,10 @@ impl<'p> Checker<'p> {
 
     /// How the layers of a written model differ.
     fn pattern(&mut self, call: &Call<'p>, layers: u64) -> Option<LayerPattern> {
-        let every = match call.function.name {
-            "olmo3" => "full_every",
-            "smollm3" => "nope_every",
+        let (every, usual, usual_window) = match call.function.name {
+            "olmo3" => ("full_every", 4, 4096),
+            "gemma3" => ("full_every", 6, 512),
+            "smollm3" => ("nope_every", 4, 0),
             _ => return Some(LayerPattern::default()),
         };
         if size(layers) > MOST_LAYERS {
@@ -299,14 +304,14 @@ impl<'p> Checker<'p> {
         }
         let every = match call.arg(every).cloned() {
             Some(v) => self.whole_positive(&v, every)?,
-            None => 4,
+            None => usual,
         };
         if call.function.name == "smollm3" {
             return Some(LayerPattern::without_rope(size(layers), size(every)));
         }
         let window = match call.arg("window").cloned() {
             Some(v) => self.tokens(&v, "window")?,
-            None => 4096,
+            None => usual_window,
         };
         Some(LayerPattern::windows(size(layers), window, size(every)))
     }

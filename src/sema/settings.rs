@@ -108,6 +108,19 @@ impl<'p> Checker<'p> {
                 *d = moved_diagnostic(d.clone(), written);
             }
             if found.is_poison() {
+                if self.diags.len() == before {
+                    // Settings come before what the file defines.
+                    self.push(
+                        Diagnostic::error(
+                            codes::BAD_PARAM,
+                            written,
+                            format!("`{name}` is set to a name of the file"),
+                            "a value from outside is written out",
+                        )
+                        .label(param, "the parameter")
+                        .help("write the value itself, as in `--set budget=10B`"),
+                    );
+                }
                 // What is wrong with it is said; the default must not stand in for it.
                 self.settings.insert(name.clone(), Val::poison(written));
             } else {

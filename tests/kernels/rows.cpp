@@ -1,4 +1,4 @@
-// The kernels that go over rows once: RMSNorm, SwiGLU, RoPE, embedding, conversions.
+// The kernels that go over rows once: RMSNorm, SwiGLU and GeGLU, RoPE, embedding, conversions.
 #include "check.h"
 
 namespace {
@@ -7,6 +7,8 @@ unsigned blocks(size_t items, size_t per) { return (unsigned)((items + per - 1) 
 
 struct Norm {
   int rows, stride, offset, segments, width;
+  // Added to the weight.
+  float plus = 0;
   size_t size() const { return (size_t)rows * stride; }
   size_t items() const { return (size_t)rows * segments; }
   size_t base(size_t item) const { return item / segments * stride + offset + item % segments * width; }
@@ -24,11 +26,11 @@ void norm_reference(const Norm& n, double eps, const std::vector<double>& x, con
     for (int i = 0; i < n.width; i++) s += x[b + i] * x[b + i];
     double r = rstd[item] = 1 / sqrt(s / n.width + eps);
     for (int i = 0; i < n.width; i++) {
-      y[b + i] = x[b + i] * r * w[i];
-      dot += dy[b + i] * w[i] * x[b + i] * r;
+      y[b + i] = x[b + i] * r * (n.plus + w[i]);
+      dot += dy[b + i] * (n.plus + w[i]) * x[b + i] * r;
       dw[i] += dy[b + i] * x[b + i] * r;
     }
-    for (int i = 0; i < n.width; i++) dx[b + i] = r * (dy[b + i] * w[i] - x[b + i] * r * dot / n.width);
+    for (int i = 0; i < n.width; i++) dx[b + i] = r * (dy[b + i] * (n.plus + w[i]) - x[b + i] * r * dot / n.width);
   }
 }
 
@@ -55,7 +57,7 @@ void rmsnorm(Check& c, const Norm& n) {
   bool whole = n.segments == 1 && n.width == n.stride;
 
   if (whole) {
-    c.begin("rmsnorm stream %dx%d", n.rows, n.width);
+    c.begin("rmsnorm stream %dx%d", n.rows, n.width, n.plus);
     y = dx = nothing;
     std::vector<uint16_t> rounded(n.size());
     for (size_t i = 0; i < n.size(); i++) rounded[i] = host::to_bf16(xf.bits[i]);
@@ -64,7 +66,7 @@ void rmsnorm(Check& c, const Norm& n) {
     Buffer<float> drstd(c.device, n.items()), grad(c.device, base.bits), partial(c.device, (size_t)grid * n.width),
         grad_w(c.device, dw0.bits);
     forward.kernel = "rmsnorm_forward";
-    c.device.run(forward, dxf.ptr(), dwt.ptr(), dx16.ptr(), dy.ptr(), drstd.ptr(), rows, n.stride, n.offset, n.segments, n.width, eps32);
+    c.device.run(forward, dxf.ptr(), dwt.ptr(), dx16.ptr(), dy.ptr(), drstd.ptr(), rows, n.stride, n.offset, n.segments, n.width, eps32, n.plus);
     c.same_bits("x", dx16.get(), rounded);
     c.close("y", widen(dy.get()), y, 3e-3);
     c.close("rstd", widen(drstd.get()), rstd, 1e-6);
@@ -74,13 +76,13 @@ void rmsnorm(Check& c, const Norm& n) {
     LaunchSpec segments = forward;
     segments.kernel = "rmsnorm_segments_forward";
     c.device.run(segments, dx16.ptr(), dwt.ptr(), again.ptr(), rstd_again.ptr(), rows, n.stride, n.offset, n.segments, n.width,
-                 eps32);
+                 eps32, n.plus);
     c.close("y again", widen(again.get()), y, 5e-3);
     y = dx = nothing;
     norm_reference(n, eps, widen(rounded), w.value, gb.value, y, rstd, dx, dw);
     backward.kernel = "rmsnorm_backward";
     c.device.run(backward, dx16.ptr(), dwt.ptr(), rstd_again.ptr(), dgb.ptr(), grad.ptr(), copy.ptr(), partial.ptr(), rows, n.stride,
-                 n.offset, n.segments, n.width);
+                 n.offset, n.segments, n.width, n.plus);
     c.device.run(weight, partial.ptr(), grad_w.ptr(), (int)grid, n.width);
     c.close("grad", widen(grad.get()), plus(dx, base.value), 1e-5);
     c.close("copy", widen(copy.get()), plus(dx, base.value), 3e-3);
@@ -88,13 +90,13 @@ void rmsnorm(Check& c, const Norm& n) {
     const LaunchSpec by_row = {"rmsnorm_rows_backward", {std::min((unsigned)n.rows, 5u), 1, 1}, {128u * ((n.width + 2047) / 2048), 1, 1}, 0};
     Buffer<float> row_grad(c.device, base.bits), row_partial(c.device, (size_t)by_row.grid.x * n.width), row_grad_w(c.device, dw0.bits);
     Buffer<uint16_t> row_copy(c.device, n.size());
-    c.device.run(by_row, dx16.ptr(), dwt.ptr(), rstd_again.ptr(), dgb.ptr(), row_grad.ptr(), row_copy.ptr(), row_partial.ptr(), rows, n.width);
+    c.device.run(by_row, dx16.ptr(), dwt.ptr(), rstd_again.ptr(), dgb.ptr(), row_grad.ptr(), row_copy.ptr(), row_partial.ptr(), rows, n.width, n.plus);
     c.device.run(weight, row_partial.ptr(), row_grad_w.ptr(), (int)by_row.grid.x, n.width);
     c.close("grad by row", widen(row_grad.get()), plus(dx, base.value), 1e-5);
     c.close("copy by row", widen(row_copy.get()), plus(dx, base.value), 3e-3);
     c.close("grad w by row", widen(row_grad_w.get()), plus(dw, dw0.value), 1e-5);
 
-    c.begin("rmsnorm residual %dx%d", n.rows, n.width);
+    c.begin("rmsnorm residual %dx%d", n.rows, n.width, n.plus);
     y = dx = nothing;
     norm_reference(n, eps, xb.value, w.value, gf.value, y, rstd, dx, dw);
     Buffer<float> dy2(c.device, base.bits), drstd2(c.device, n.items()), partial2(c.device, (size_t)grid * n.width),
@@ -102,18 +104,18 @@ void rmsnorm(Check& c, const Norm& n) {
     Buffer<uint16_t> grad_x(c.device, n.size());
     forward.kernel = "rmsnorm_residual_forward";
     c.device.run(forward, dxb.ptr(), dwt.ptr(), dy2.ptr(), drstd2.ptr(), rows, n.stride, n.offset, n.segments,
-                 n.width, eps32);
+                 n.width, eps32, n.plus);
     c.close("y", widen(dy2.get()), plus(y, base.value), 1e-5);
     backward.kernel = "rmsnorm_residual_backward";
     c.device.run(backward, dxb.ptr(), dwt.ptr(), drstd2.ptr(), dgf.ptr(), grad_x.ptr(), partial2.ptr(), rows, n.stride,
-                 n.offset, n.segments, n.width);
+                 n.offset, n.segments, n.width, n.plus);
     c.device.run(weight, partial2.ptr(), grad_w2.ptr(), (int)grid, n.width);
     c.close("grad x", widen(grad_x.get()), dx, 3e-3);
     c.close("grad w", widen(grad_w2.get()), plus(dw, dw0.value), 1e-5);
     LaunchSpec by_row2 = by_row;
     by_row2.kernel = "rmsnorm_rows_residual_backward";
     Buffer<float> row_partial2(c.device, (size_t)by_row.grid.x * n.width), row_grad_w2(c.device, dw0.bits);
-    c.device.run(by_row2, dxb.ptr(), dwt.ptr(), drstd2.ptr(), dgf.ptr(), grad_x.ptr(), row_partial2.ptr(), rows, n.width);
+    c.device.run(by_row2, dxb.ptr(), dwt.ptr(), drstd2.ptr(), dgf.ptr(), grad_x.ptr(), row_partial2.ptr(), rows, n.width, n.plus);
     c.device.run(weight, row_partial2.ptr(), row_grad_w2.ptr(), (int)by_row.grid.x, n.width);
     c.close("grad x by row", widen(grad_x.get()), dx, 3e-3);
     c.close("grad w by row", widen(row_grad_w2.get()), plus(dw, dw0.value), 1e-5);
@@ -126,34 +128,45 @@ void rmsnorm(Check& c, const Norm& n) {
   Buffer<uint16_t> dy3(c.device, xb.bits), grad3(c.device, gb.bits);
   Buffer<float> drstd3(c.device, n.items()), partial3(c.device, (size_t)grid * n.width), grad_w3(c.device, dw0.bits);
   forward.kernel = "rmsnorm_segments_forward";
-  c.device.run(forward, dxb.ptr(), dwt.ptr(), dy3.ptr(), drstd3.ptr(), rows, n.stride, n.offset, n.segments, n.width, eps32);
+  c.device.run(forward, dxb.ptr(), dwt.ptr(), dy3.ptr(), drstd3.ptr(), rows, n.stride, n.offset, n.segments, n.width, eps32, n.plus);
   c.close("y", widen(dy3.get()), y, 3e-3);
   backward.kernel = "rmsnorm_segments_backward";
   c.device.run(backward, dxb.ptr(), dwt.ptr(), drstd3.ptr(), grad3.ptr(), partial3.ptr(), rows, n.stride, n.offset, n.segments,
-               n.width);
+               n.width, n.plus);
   c.device.run(weight, partial3.ptr(), grad_w3.ptr(), (int)grid, n.width);
   c.close("grad", widen(grad3.get()), dx, 3e-3);
   c.close("grad w", widen(grad_w3.get()), plus(dw, dw0.value), 1e-5);
 }
 
-void swiglu(Check& c, int rows, int width) {
-  c.begin("swiglu %dx%d", rows, width);
+void glu(Check& c, bool gelu, int rows, int width) {
+  const std::string name = gelu ? "geglu" : "swiglu";
+  c.begin("%s %dx%d", name.c_str(), rows, width);
   Random r(c.seed * 17 + width);
   Bf16 in = random_bf16(r, (size_t)rows * 2 * width, 2), dy = random_bf16(r, (size_t)rows * width, 1);
   std::vector<double> y((size_t)rows * width), grad(in.value.size());
+  const double linear = 2 * sqrt(2 / M_PI), cubic = 0.044715;
   for (int t = 0; t < rows; t++)
     for (int i = 0; i < width; i++) {
       size_t g = (size_t)t * 2 * width + i, u = g + width, o = (size_t)t * width + i;
-      double s = 1 / (1 + exp(-in.value[g])), silu = in.value[g] * s;
-      y[o] = silu * in.value[u];
-      grad[g] = dy.value[o] * in.value[u] * (s + silu * (1 - s));
-      grad[u] = dy.value[o] * silu;
+      double x = in.value[g], gated, slope;
+      if (gelu) {
+        double tan = tanh(linear / 2 * (x + cubic * x * x * x));
+        gated = x / 2 * (1 + tan);
+        slope = (1 + tan) / 2 + x / 2 * (1 - tan * tan) * linear / 2 * (1 + 3 * cubic * x * x);
+      } else {
+        double s = 1 / (1 + exp(-x));
+        gated = x * s;
+        slope = s + gated * (1 - s);
+      }
+      y[o] = gated * in.value[u];
+      grad[g] = dy.value[o] * in.value[u] * slope;
+      grad[u] = dy.value[o] * gated;
     }
   Buffer<uint16_t> gate_up(c.device, in.bits), out(c.device, y.size()), again(c.device, y.size()), d(c.device, dy.bits);
   unsigned grid = blocks(y.size() / 8, 256);
-  c.device.run({"swiglu_forward", {grid, 1, 1}, {256, 1, 1}, 0}, gate_up.ptr(), out.ptr(), (long long)rows, width);
+  c.device.run({name + "_forward", {grid, 1, 1}, {256, 1, 1}, 0}, gate_up.ptr(), out.ptr(), (long long)rows, width);
   c.close("y", widen(out.get()), y, 3e-3);
-  c.device.run({"swiglu_backward", {grid, 1, 1}, {256, 1, 1}, 0}, d.ptr(), gate_up.ptr(), again.ptr(), (long long)rows, width);
+  c.device.run({name + "_backward", {grid, 1, 1}, {256, 1, 1}, 0}, d.ptr(), gate_up.ptr(), again.ptr(), (long long)rows, width);
   c.close("gradient", widen(gate_up.get()), grad, 3e-3);
   c.same_bits("y computed again", out.get(), again.get());
 }
@@ -190,7 +203,7 @@ void rope(Check& c, int tokens, int heads, int other, int d) {
   }
 }
 
-void embedding(Check& c, int tokens, int width, int vocab) {
+void embedding(Check& c, int tokens, int width, int vocab, float scale = 1) {
   c.begin("embedding %d of %d, width %d", tokens, vocab, width);
   Random r(c.seed * 11 + tokens);
   F32 table = random_f32(r, (size_t)vocab * width, 1), grad = random_f32(r, (size_t)tokens * width, 1),
@@ -201,16 +214,17 @@ void embedding(Check& c, int tokens, int width, int vocab) {
   std::vector<float> exact = before.bits;
   for (int t = 0; t < tokens; t++)
     for (int i = 0; i < width; i++) {
-      out[(size_t)t * width + i] = table.value[(size_t)ids[t] * width + i];
-      want[(size_t)ids[t] * width + i] += grad.value[(size_t)t * width + i];
-      exact[(size_t)ids[t] * width + i] += grad.bits[(size_t)t * width + i];
+      out[(size_t)t * width + i] = scale * table.bits[(size_t)ids[t] * width + i];
+      want[(size_t)ids[t] * width + i] += scale * grad.value[(size_t)t * width + i];
+      float& sum = exact[(size_t)ids[t] * width + i];
+      sum = fmaf(scale, grad.bits[(size_t)t * width + i], sum);
     }
   Buffer<float> dt(c.device, table.bits), dg(c.device, grad.bits), db(c.device, before.bits), dout(c.device, out.size());
   Buffer<uint32_t> di(c.device, ids);
-  c.device.run({"embedding_forward", {(unsigned)tokens, 1, 1}, {128, 1, 1}, 0}, dt.ptr(), di.ptr(), dout.ptr(), width);
+  c.device.run({"embedding_forward", {(unsigned)tokens, 1, 1}, {128, 1, 1}, 0}, dt.ptr(), di.ptr(), dout.ptr(), width, scale);
   c.close("rows", widen(dout.get()), out, 0);
   c.device.run({"embedding_backward", {(unsigned)tokens, blocks(width, 512), 1}, {128, 1, 1}, 0}, dg.ptr(), di.ptr(), db.ptr(),
-               tokens, width);
+               tokens, width, scale);
   c.close("gradient", widen(db.get()), want, 1e-6);
   c.same_bits("additions in the order of the tokens", db.get(), exact);
 }
@@ -224,14 +238,18 @@ FAMILY(rmsnorm) {
   rmsnorm(c, {70, 96, 0, 1, 96});
   rmsnorm(c, {9, 320, 64, 3, 64});
   rmsnorm(c, {33, 192, 0, 1, 128});
+  rmsnorm(c, {19, 576, 0, 1, 576, 1});
+  rmsnorm(c, {9, 320, 64, 3, 64, 1});
   // More than the registers of a warp hold.
   rmsnorm(c, {5, 2304, 0, 1, 2304});
   rmsnorm(c, {3, 4352, 0, 1, 4352});
 }
 
-FAMILY(swiglu) {
-  swiglu(c, 1, 8);
-  if (!c.small) swiglu(c, 13, 200), swiglu(c, 3, 1536);
+FAMILY(glu) {
+  for (bool gelu : {false, true}) {
+    glu(c, gelu, 1, 8);
+    if (!c.small) glu(c, gelu, 13, 200), glu(c, gelu, 3, 1536);
+  }
 }
 
 FAMILY(rope) {
@@ -241,7 +259,7 @@ FAMILY(rope) {
 
 FAMILY(embedding) {
   embedding(c, 9, 8, 5);
-  if (!c.small) embedding(c, 300, 264, 40), embedding(c, 1, 576, 3), embedding(c, 1101, 516, 70);
+  if (!c.small) embedding(c, 300, 264, 40), embedding(c, 1, 576, 3), embedding(c, 1101, 516, 70), embedding(c, 65, 72, 9, 25.3f);
 }
 
 FAMILY(elementwise) {

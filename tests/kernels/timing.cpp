@@ -307,13 +307,14 @@ void bandwidth(Timer& t, long tokens, long width) {
   Buffer<float> partial(t.device, (size_t)std::max(shares, by_row) * width);
   auto row = [&](const char* op, double bytes, double seconds) { t.row(op, shape, seconds, "bytes", bytes * n); };
   row("rmsnorm_forward", 8, t.run(shape, {"rmsnorm_forward", {blocks(tokens, 8), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), weight.ptr(),
-                                  kept.ptr(), y.ptr(), rstd.ptr(), rows, w, 0, 1, w, 1e-5f));
+                                  kept.ptr(), y.ptr(), rstd.ptr(), rows, w, 0, 1, w, 1e-5f, 0.0f));
   row("adamw_f32", 30, t.run(shape, {"adamw_f32", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), wide.ptr(), moment.ptr(), second.ptr(),
                              y.ptr(), (float*)nullptr, items, 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 1.0f, 1.0f));
   row("rmsnorm_rows_backward", 14, t.run(shape, {"rmsnorm_rows_backward", {by_row, 1, 1}, {128u * ((w + 2047) / 2048), 1, 1}, 0}, kept.ptr(),
-                                         weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w));
+                                         weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w, 0.0f));
   row("rmsnorm_backward", 14, t.run(shape, {"rmsnorm_backward", {shares, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * width * 4},
-                                    kept.ptr(), weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w, 0, 1, w));
+                                    kept.ptr(), weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w, 0, 1, w,
+                                    0.0f));
   row("swiglu_forward", 6, t.run(shape, {"swiglu_forward", {blocks(n / 8, 256), 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), y.ptr(), rows, w));
   row("swiglu_backward", 12, t.run(shape, {"swiglu_backward", {blocks(n / 8, 256), 1, 1}, {256, 1, 1}, 0}, gradient.on.ptr(), x.on.ptr(), y.ptr(),
                                    rows, w));

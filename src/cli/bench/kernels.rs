@@ -10,7 +10,7 @@ use super::measure::{self, Clock, fastest, narrow, wide};
 use super::{Format, Precision};
 use crate::cli::lines;
 use crate::runtime::backend::cpu::Cpu;
-use crate::runtime::backend::{AdamW, AttentionShape, Backend, LossShape, NormShape};
+use crate::runtime::backend::{AdamW, AttentionShape, Backend, Gate, LossShape, NormShape};
 use crate::runtime::engine::{self, EngineError};
 
 /// Time the operations of a step
@@ -174,11 +174,11 @@ impl<B: Backend> Bench<'_, B> {
         let (gate_up, da) = (narrow(b, 4, 2 * values)?, narrow(b, 5, values)?);
         let mut act = b.narrow(values)?;
         self.memory("swiglu", &shape, 3 * values * narrow_bytes, || {
-            b.swiglu(rows, ffn, &gate_up, &mut act);
+            b.glu(Gate::Silu, rows, ffn, &gate_up, &mut act);
         });
         let mut gate_up = gate_up;
         self.memory("swiglu backward", &shape, 6 * values * narrow_bytes, || {
-            b.swiglu_backward(rows, ffn, &da, &mut gate_up, &mut act);
+            b.glu_backward(Gate::Silu, rows, ffn, &da, &mut gate_up, &mut act);
         });
 
         let n = 1 << 23;

@@ -42,10 +42,10 @@ pub(crate) struct Args {
     /// Rows, in place of the geometry's
     #[arg(long)]
     rows: Option<usize>,
-    /// `llama`, `qwen2`, `qwen3`, `olmo2`, `olmo3` or `smollm3`
+    /// `llama`, `qwen2`, `qwen3`, `olmo2`, `olmo3`, `smollm3` or `gemma3_text`
     #[arg(long, default_value = "llama")]
     model_type: String,
-    /// Tokens that three of four layers of `olmo3` look back over
+    /// Tokens that three of four layers of `olmo3`, and five of six of `gemma3_text`, look back over
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..))]
     window: u64,
     /// An output matrix of its own
@@ -165,6 +165,7 @@ impl Args {
             initializer_range: 0.02,
             pattern: match self.model_type.as_str() {
                 "olmo3" => LayerPattern::windows(shape.layers, self.window, 4),
+                "gemma3_text" => LayerPattern::windows(shape.layers, self.window, 6),
                 "smollm3" => LayerPattern::without_rope(shape.layers, 4),
                 _ => LayerPattern::default(),
             },

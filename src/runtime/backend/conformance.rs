@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::cpu::{Cpu, Element, Like};
 use super::reference::Reference;
-use super::{AdamW, AttentionShape, Backend, LossShape, Momentum, NormShape};
+use super::{AdamW, AttentionShape, Backend, Gate, LossShape, Momentum, NormShape};
 use crate::runtime::batch::IGNORE;
 use crate::runtime::engine::{Hyper, Muon};
 use crate::runtime::model::parameters::{Role, slot};
@@ -134,7 +134,7 @@ fn format<E: Element>(case: &impl Case, expected: &Outputs, tolerance: f64) {
     }
 }
 
-/// Products with RoPE or SwiGLU on their results.
+/// Products with RoPE or a gated linear unit on their results.
 struct Fused {
     shape: AttentionShape,
     inputs: usize,
@@ -166,11 +166,14 @@ impl Case for Fused {
         let mut qkv = h.unset_narrow(t * s.qkv_width());
         let (mut gate_up, mut y) = (h.unset_narrow(t * 2 * f), h.unset_narrow(t * f));
         b.linear_rope(s, i, &x, &w, &positions, &cos, &sin, &mut qkv);
-        b.linear_swiglu(t, i, f, &x, &w2, &mut gate_up, &mut y);
+        b.linear_glu(Gate::Silu, t, i, f, &x, &w2, &mut gate_up, &mut y);
+        let (mut inner, mut gelu) = (h.unset_narrow(t * 2 * f), h.unset_narrow(t * f));
+        b.linear_glu(Gate::GeluTanh, t, i, f, &x, &w2, &mut inner, &mut gelu);
         vec![
             ("qkv", h.read_narrow(&qkv, t * s.qkv_width())),
             ("gate and up", h.read_narrow(&gate_up, t * 2 * f)),
             ("activated", h.read_narrow(&y, t * f)),
+            ("activated by GELU", h.read_narrow(&gelu, t * f)),
         ]
     }
 }
@@ -419,7 +422,7 @@ impl Case for Norm {
         let mut rstd = h.unset_wide(stats);
         let mut grad_w = h.wide(&random(4, shape.width));
         let mut outputs = Vec::new();
-        if shape == NormShape::whole(shape.rows, shape.width) {
+        if shape.segments == 1 && shape.stride == shape.width {
             let (mut x, mut y, mut sum) = (h.unset_narrow(len), h.unset_narrow(len), h.wide(&grads));
             // A hair off what bf16 holds: what is kept is rounded.
             let stream: Vec<f32> = values.iter().map(|v| v * (1.0 + 1e-5)).collect();
@@ -458,12 +461,16 @@ impl Case for Norm {
 fn norms() {
     // A norm over one value has no gradient but rounding.
     for (rows, width) in [(1, 2), (3, 5), (63, 15), (64, 16), (65, 17), (130, 256), (5, 577)] {
-        check(&Norm(NormShape::whole(rows, width)));
+        let shape = NormShape::whole(rows, width);
+        check(&Norm(shape));
+        check(&Norm(NormShape { zero_centred: true, ..shape }));
     }
     for (rows, stride, offset, segments, width) in
         [(7, 24, 8, 2, 4), (65, 96, 0, 4, 16), (66, 100, 64, 1, 33), (1, 1000, 10, 3, 300)]
     {
-        check(&Norm(NormShape { rows, stride, offset, segments, width }));
+        for zero_centred in [false, true] {
+            check(&Norm(NormShape { rows, stride, offset, segments, width, zero_centred }));
+        }
     }
 }
 
@@ -483,20 +490,26 @@ impl Case for Pointwise {
         let len = t * d;
         let mut outputs = Vec::new();
 
-        let mut gate_up = h.narrow(&random(1, 2 * len));
-        let (mut y, mut again) = (h.unset_narrow(len), h.unset_narrow(len));
-        b.swiglu(t, d, &gate_up, &mut y);
-        b.swiglu_backward(t, d, &h.narrow(&random(2, len)), &mut gate_up, &mut again);
-        outputs.push(("swiglu", h.read_narrow(&y, len)));
-        outputs.push(("swiglu again", h.read_narrow(&again, len)));
-        outputs.push(("grad of swiglu", h.read_narrow(&gate_up, 2 * len)));
+        let gates = [
+            (Gate::Silu, ["swiglu", "swiglu again", "grad of swiglu"]),
+            (Gate::GeluTanh, ["geglu", "geglu again", "grad of geglu"]),
+        ];
+        for (gate, names) in gates {
+            let mut gate_up = h.narrow(&random(1, 2 * len));
+            let (mut y, mut again) = (h.unset_narrow(len), h.unset_narrow(len));
+            b.glu(gate, t, d, &gate_up, &mut y);
+            b.glu_backward(gate, t, d, &h.narrow(&random(2, len)), &mut gate_up, &mut again);
+            outputs.push((names[0], h.read_narrow(&y, len)));
+            outputs.push((names[1], h.read_narrow(&again, len)));
+            outputs.push((names[2], h.read_narrow(&gate_up, 2 * len)));
+        }
 
         let vocab = 37;
         let ids = h.index(&random_ids(3, t, vocab));
         let mut rows = h.unset_wide(len);
-        b.embed(t, d, &h.wide(&random(4, vocab * d)), &ids, &mut rows);
+        b.embed(t, d, 25.3, &h.wide(&random(4, vocab * d)), &ids, &mut rows);
         let mut table = h.wide(&random(5, vocab * d));
-        b.embed_backward(t, d, &h.wide(&random(6, len)), &ids, &mut table);
+        b.embed_backward(t, d, 0.7, &h.wide(&random(6, len)), &ids, &mut table);
         outputs.push(("embedding", h.read(&rows, len)));
         outputs.push(("grad of embedding", h.read(&table, vocab * d)));
 
@@ -829,8 +842,12 @@ pub(super) fn on_device(backend: &impl Backend) {
         against(backend, &Norm(NormShape::whole(rows, width)));
         against(backend, &Pointwise { rows, width });
     }
-    against(backend, &Norm(NormShape { rows: 65, stride: 96, offset: 0, segments: 4, width: 16 }));
-    against(backend, &Norm(NormShape { rows: 3, stride: 384, offset: 64, segments: 1, width: 300 }));
+    for zero_centred in [false, true] {
+        let segments = NormShape { rows: 65, stride: 96, offset: 0, segments: 4, width: 16, zero_centred };
+        against(backend, &Norm(segments));
+        let one = NormShape { rows: 3, stride: 384, offset: 64, segments: 1, width: 300, zero_centred };
+        against(backend, &Norm(one));
+    }
     against(backend, &Rope { rows: 2, context: 33, heads: 3, kv_heads: 1, head_dim: 32 });
     against(backend, &Loss { tokens: 33, width: 64, vocab: 301, z_loss: 0.0 });
     against(backend, &Loss { tokens: 200, width: 8, vocab: 50, z_loss: 0.1 });

@@ -32,13 +32,30 @@ pub struct NormShape {
     pub segments: usize,
     /// Values per segment.
     pub width: usize,
+    /// Whether what is multiplied by is 1 + w (Gemma), not w.
+    pub zero_centred: bool,
 }
 
 impl NormShape {
     /// The norm of whole rows.
     pub fn whole(rows: usize, width: usize) -> Self {
-        NormShape { rows, stride: width, offset: 0, segments: 1, width }
+        NormShape { rows, stride: width, offset: 0, segments: 1, width, zero_centred: false }
     }
+
+    /// What is added to every weight.
+    pub fn plus(&self) -> f32 {
+        if self.zero_centred { 1.0 } else { 0.0 }
+    }
+}
+
+/// What the gate of a gated linear unit goes through (Shazeer, arXiv:2002.05202).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// `x · σ(x)`: SwiGLU.
+    Silu,
+    /// `x · σ(2·√(2/π)·(x + 0.044715·x³))`, GELU by its usual approximation with a hyperbolic tangent
+    /// (Hendrycks & Gimpel, arXiv:1606.08415, section 2): GeGLU as Gemma has it.
+    GeluTanh,
 }
 
 /// Rows of queries, keys and values in one matrix: `rows · context` rows of
@@ -236,13 +253,22 @@ pub trait Backend: Send {
     /// `to += from`, then `copy = to`, rounded.
     fn add_narrow(&self, len: usize, from: &Self::Narrow, to: &mut Self::Wide, copy: &mut Self::Narrow);
 
-    /// `out[t] = table[ids[t]]` for `tokens` rows of `width`.
-    fn embed(&self, tokens: usize, width: usize, table: &Self::Wide, ids: &Self::Index, out: &mut Self::Wide);
-    /// `grad_table[ids[t]] += grad[t]`.
+    /// `out[t] = scale · table[ids[t]]` for `tokens` rows of `width`.
+    fn embed(
+        &self,
+        tokens: usize,
+        width: usize,
+        scale: f32,
+        table: &Self::Wide,
+        ids: &Self::Index,
+        out: &mut Self::Wide,
+    );
+    /// `grad_table[ids[t]] += scale · grad[t]`.
     fn embed_backward(
         &self,
         tokens: usize,
         width: usize,
+        scale: f32,
         grad: &Self::Wide,
         ids: &Self::Index,
         grad_table: &mut Self::Wide,
@@ -289,10 +315,11 @@ pub trait Backend: Send {
         self.rope(shape, positions, cos, sin, false, qkv);
     }
     /// [`linear`](Backend::linear) to rows of `[gate, up]`, `width` values each, then
-    /// [`swiglu`](Backend::swiglu).
+    /// [`glu`](Backend::glu).
     #[allow(clippy::too_many_arguments)]
-    fn linear_swiglu(
+    fn linear_glu(
         &self,
+        gate: Gate,
         rows: usize,
         inputs: usize,
         width: usize,
@@ -302,7 +329,7 @@ pub trait Backend: Send {
         y: &mut Self::Narrow,
     ) {
         self.linear(rows, inputs, 2 * width, x, w, gate_up);
-        self.swiglu(rows, width, gate_up, y);
+        self.glu(gate, rows, width, gate_up, y);
     }
     /// `grad_x = grad_y · w`.
     fn linear_input_grad(
@@ -471,12 +498,13 @@ pub trait Backend: Send {
         self.rope(shape, positions, cos, sin, true, grad_qkv);
     }
 
-    /// `y = silu(gate) · up` for rows of `[gate, up]`, `width` values each (SwiGLU, arXiv:2002.05202).
-    fn swiglu(&self, rows: usize, width: usize, gate_up: &Self::Narrow, y: &mut Self::Narrow);
-    /// Backward of [`swiglu`](Backend::swiglu): turns `gate_up` into its gradient in place and
+    /// `y = act(gate) · up` for rows of `[gate, up]`, `width` values each (arXiv:2002.05202).
+    fn glu(&self, gate: Gate, rows: usize, width: usize, gate_up: &Self::Narrow, y: &mut Self::Narrow);
+    /// Backward of [`glu`](Backend::glu): turns `gate_up` into its gradient in place and
     /// computes `y` again.
-    fn swiglu_backward(
+    fn glu_backward(
         &self,
+        gate: Gate,
         rows: usize,
         width: usize,
         grad_y: &Self::Narrow,

@@ -7,7 +7,7 @@
 
 use num_traits::Float;
 
-use super::{AdamW, AttentionShape, Backend, LossShape, Momentum, NormShape};
+use super::{AdamW, AttentionShape, Backend, Gate, LossShape, Momentum, NormShape};
 use crate::runtime::batch::IGNORE;
 use crate::runtime::engine::EngineError;
 
@@ -59,18 +59,43 @@ fn root_mean_square<R: Real>(x: &[R], eps: f64) -> R {
     (mean + R::of(eps)).sqrt().recip()
 }
 
-/// Gradient of x from that of y for one segment: `rstd · (g − x̂ · mean(g · x̂))`, `g = dy · w`.
+/// Gradient of x from that of y for one segment: `rstd · (g − x̂ · mean(g · x̂))`, `g = dy · (plus + w)`.
 /// Adds `dy · x̂` to `grad_w`.
-fn norm_segment_backward<R: Real>(x: &[R], w: &[R], rstd: R, grad_y: &[R], grad_w: &mut [R]) -> Vec<R> {
+fn norm_segment_backward<R: Real>(
+    x: &[R],
+    (plus, w): (R, &[R]),
+    rstd: R,
+    grad_y: &[R],
+    grad_w: &mut [R],
+) -> Vec<R> {
     let n = R::of(x.len() as f64);
-    let mean = (0..x.len()).map(|i| grad_y[i] * w[i] * x[i] * rstd).sum::<R>() / n;
+    let mean = (0..x.len()).map(|i| grad_y[i] * (plus + w[i]) * x[i] * rstd).sum::<R>() / n;
     (0..x.len())
         .map(|i| {
             let unit = x[i] * rstd;
             grad_w[i] += grad_y[i] * unit;
-            rstd * (grad_y[i] * w[i] - unit * mean)
+            rstd * (grad_y[i] * (plus + w[i]) - unit * mean)
         })
         .collect()
+}
+
+/// What a norm multiplies by besides its weight, and the weight.
+fn gain<R: Real>(shape: NormShape, w: &[R]) -> (R, &[R]) {
+    (R::of(f64::from(shape.plus())), w)
+}
+
+/// `σ(u)`, and `u` and its derivative, where the gate `x` becomes `x · σ(u(x))`.
+fn gating<R: Real>(gate: Gate, x: R) -> (R, R) {
+    let (linear, cubic) = match gate {
+        Gate::Silu => (1.0, 0.0),
+        Gate::GeluTanh => {
+            let twice = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+            (twice, twice * 0.044_715)
+        }
+    };
+    let (linear, cubic) = (R::of(linear), R::of(cubic));
+    let sigmoid = (R::one() + (-(x * (linear + cubic * x * x))).exp()).recip();
+    (sigmoid, linear + R::of(3.0) * cubic * x * x)
 }
 
 impl<R: Real> Backend for Reference<R> {
@@ -151,10 +176,20 @@ impl<R: Real> Backend for Reference<R> {
         }
     }
 
-    fn embed(&self, tokens: usize, width: usize, table: &Vec<R>, ids: &Vec<u32>, out: &mut Vec<R>) {
+    fn embed(
+        &self,
+        tokens: usize,
+        width: usize,
+        scale: f32,
+        table: &Vec<R>,
+        ids: &Vec<u32>,
+        out: &mut Vec<R>,
+    ) {
+        let scale = R::of(f64::from(scale));
         for t in 0..tokens {
-            let row = ids[t] as usize * width;
-            out[t * width..][..width].copy_from_slice(&table[row..row + width]);
+            for i in 0..width {
+                out[t * width + i] = scale * table[ids[t] as usize * width + i];
+            }
         }
     }
 
@@ -162,13 +197,15 @@ impl<R: Real> Backend for Reference<R> {
         &self,
         tokens: usize,
         width: usize,
+        scale: f32,
         grad: &Vec<R>,
         ids: &Vec<u32>,
         grad_table: &mut Vec<R>,
     ) {
+        let scale = R::of(f64::from(scale));
         for t in 0..tokens {
             for i in 0..width {
-                grad_table[ids[t] as usize * width + i] += grad[t * width + i];
+                grad_table[ids[t] as usize * width + i] += scale * grad[t * width + i];
             }
         }
     }
@@ -268,7 +305,7 @@ impl<R: Real> Backend for Reference<R> {
     ) {
         for t in 0..shape.rows {
             let row = t * shape.width..(t + 1) * shape.width;
-            let d = norm_segment_backward(&x[row.clone()], w, rstd[t], &grad_y[row.clone()], grad_w);
+            let d = norm_segment_backward(&x[row.clone()], gain(shape, w), rstd[t], &grad_y[row.clone()], grad_w);
             for (i, d) in row.zip(d) {
                 grad[i] += d;
                 copy[i] = grad[i];
@@ -304,7 +341,7 @@ impl<R: Real> Backend for Reference<R> {
     ) {
         for t in 0..shape.rows {
             let row = t * shape.width..(t + 1) * shape.width;
-            let d = norm_segment_backward(&x[row.clone()], w, rstd[t], &grad_y[row.clone()], grad_w);
+            let d = norm_segment_backward(&x[row.clone()], gain(shape, w), rstd[t], &grad_y[row.clone()], grad_w);
             grad_x[row].copy_from_slice(&d);
         }
     }
@@ -318,13 +355,14 @@ impl<R: Real> Backend for Reference<R> {
         y: &mut Vec<R>,
         rstd: &mut Vec<R>,
     ) {
+        let (plus, w) = gain(shape, w);
         for t in 0..shape.rows {
             for s in 0..shape.segments {
                 let at = segment(shape, t, s);
                 let r = root_mean_square(&x[at..at + shape.width], eps);
                 rstd[t * shape.segments + s] = r;
                 for i in 0..shape.width {
-                    y[at + i] = x[at + i] * r * w[i];
+                    y[at + i] = x[at + i] * r * (plus + w[i]);
                 }
             }
         }
@@ -344,7 +382,7 @@ impl<R: Real> Backend for Reference<R> {
                 let at = segment(shape, t, s);
                 let r = rstd[t * shape.segments + s];
                 let range = at..at + shape.width;
-                let d = norm_segment_backward(&x[range.clone()], w, r, &grad[range.clone()], grad_w);
+                let d = norm_segment_backward(&x[range.clone()], gain(shape, w), r, &grad[range.clone()], grad_w);
                 grad[range].copy_from_slice(&d);
             }
         }
@@ -474,17 +512,18 @@ impl<R: Real> Backend for Reference<R> {
         }
     }
 
-    fn swiglu(&self, rows: usize, width: usize, gate_up: &Vec<R>, y: &mut Vec<R>) {
+    fn glu(&self, gate: Gate, rows: usize, width: usize, gate_up: &Vec<R>, y: &mut Vec<R>) {
         for t in 0..rows {
             for i in 0..width {
                 let (g, u) = (gate_up[t * 2 * width + i], gate_up[(t * 2 + 1) * width + i]);
-                y[t * width + i] = g / (R::one() + (-g).exp()) * u;
+                y[t * width + i] = g * gating(gate, g).0 * u;
             }
         }
     }
 
-    fn swiglu_backward(
+    fn glu_backward(
         &self,
+        gate: Gate,
         rows: usize,
         width: usize,
         grad_y: &Vec<R>,
@@ -495,9 +534,9 @@ impl<R: Real> Backend for Reference<R> {
             for i in 0..width {
                 let (at_g, at_u) = (t * 2 * width + i, (t * 2 + 1) * width + i);
                 let (g, u, d) = (gate_up[at_g], gate_up[at_u], grad_y[t * width + i]);
-                let sigmoid = (R::one() + (-g).exp()).recip();
+                let (sigmoid, slope) = gating(gate, g);
                 y[t * width + i] = g * sigmoid * u;
-                gate_up[at_g] = d * u * sigmoid * (R::one() + g * (R::one() - sigmoid));
+                gate_up[at_g] = d * u * sigmoid * (R::one() + g * slope * (R::one() - sigmoid));
                 gate_up[at_u] = d * g * sigmoid;
             }
         }

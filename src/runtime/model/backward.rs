@@ -2,7 +2,7 @@
 
 use crate::runtime::backend::Backend;
 use crate::runtime::model::forward::Pass;
-use crate::runtime::model::parameters::{LayerParameters, NormPlace};
+use crate::runtime::model::parameters::LayerParameters;
 use crate::runtime::model::workspace::{Gradients, SavedAttention, SavedFeedForward};
 
 impl<B: Backend> Pass<'_, B> {
@@ -26,25 +26,24 @@ impl<B: Backend> Pass<'_, B> {
     ) {
         let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
         // Gradient of the block's output: that of the stream, or through the norm behind the block.
-        let grad_out = match &saved.branch {
-            None => &g.stream_narrow,
-            Some(branch) => {
-                let (weight, rstd) = (&p.feed_forward_norm, &saved.rstd);
-                let grad_weight = &mut grads.feed_forward_norm;
+        let (weights, grad_weights) = (&p.feed_forward_norms, &mut grads.feed_forward_norms);
+        let grad_out = match (&saved.branch, &weights.after, &mut grad_weights.after) {
+            (Some((branch, rstd)), Some(weight), Some(grad_weight)) => {
                 b.norm_residual_backward(norm, branch, weight, rstd, stream, &mut g.hidden, grad_weight);
                 &g.hidden
             }
+            _ => &g.stream_narrow,
         };
         b.linear_input_grad(t, w.ffn, w.hidden, grad_out, &p.down, &mut g.activated);
-        b.swiglu_backward(t, w.ffn, &g.activated, &mut saved.gate_up, activated);
+        b.glu_backward(w.family.gate, t, w.ffn, &g.activated, &mut saved.gate_up, activated);
         b.linear_weight_grad(t, w.ffn, w.hidden, grad_out, activated, accumulate, &mut grads.down);
 
-        let input = kept.unwrap_or_else(|| self.input(&p.feed_forward_norm, entry, &mut saved.rstd, hidden));
+        let before = weights.before.as_ref();
+        let input = kept.unwrap_or_else(|| self.input(before, entry, &mut saved.rstd, hidden));
         let grad_gate_up = &saved.gate_up;
         b.linear_weight_grad(t, w.hidden, 2 * w.ffn, grad_gate_up, input, accumulate, &mut grads.gate_up);
         b.linear_input_grad(t, w.hidden, 2 * w.ffn, grad_gate_up, &p.gate_up, &mut g.hidden);
-        let grad_weight = &mut grads.feed_forward_norm;
-        self.leave(&p.feed_forward_norm, entry, &saved.rstd, stream, g, grad_weight);
+        self.leave(before.zip(grad_weights.before.as_mut()), entry, &saved.rstd, stream, g);
     }
 
     /// As [`feed_forward_backward`](Self::feed_forward_backward); `packed`, what attention takes, is scratch too.
@@ -63,14 +62,13 @@ impl<B: Backend> Pass<'_, B> {
         accumulate: bool,
     ) {
         let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
-        let grad_out = match &saved.branch {
-            None => &g.stream_narrow,
-            Some(branch) => {
-                let (weight, rstd) = (&p.attention_norm, &saved.rstd);
-                let grad_weight = &mut grads.attention_norm;
+        let (weights, grad_weights) = (&p.attention_norms, &mut grads.attention_norms);
+        let grad_out = match (&saved.branch, &weights.after, &mut grad_weights.after) {
+            (Some((branch, rstd)), Some(weight), Some(grad_weight)) => {
                 b.norm_residual_backward(norm, branch, weight, rstd, stream, &mut g.hidden, grad_weight);
                 &g.hidden
             }
+            _ => &g.stream_narrow,
         };
         b.linear_input_grad(t, w.queries, w.hidden, grad_out, &p.out, &mut g.attention);
         b.linear_weight_grad(t, w.queries, w.hidden, grad_out, &saved.attention, accumulate, &mut grads.out);
@@ -92,48 +90,40 @@ impl<B: Backend> Pass<'_, B> {
             ),
             None => b.attention_backward(self.shape, qkv, out, log_sum, from, grad_out, grad_qkv, packed),
         }
-        if let (Some((raw, rstd)), Some(weights), Some(norms), Some(grad_weights)) =
+        if let (Some((raw, rstd)), Some(w), Some(norms), Some(grad_w)) =
             (&saved.raw, &p.qk_norm, self.qk_norms(), &mut grads.qk_norm)
         {
             for i in 0..2 {
-                b.norm_segments_backward(
-                    norms[i],
-                    raw,
-                    &weights[i],
-                    &rstd[i],
-                    &mut g.qkv,
-                    &mut grad_weights[i],
-                );
+                b.norm_segments_backward(norms[i], raw, &w[i], &rstd[i], &mut g.qkv, &mut grad_w[i]);
             }
         }
 
         if let Some(grad_bias) = &mut grads.qkv_bias {
             b.bias_grad(t, w.qkv, &g.qkv, grad_bias);
         }
-        let input = kept.unwrap_or_else(|| self.input(&p.attention_norm, entry, &mut saved.rstd, hidden));
+        let before = weights.before.as_ref();
+        let input = kept.unwrap_or_else(|| self.input(before, entry, &mut saved.rstd, hidden));
         b.linear_weight_grad(t, w.hidden, w.qkv, &g.qkv, input, accumulate, &mut grads.qkv);
         b.linear_input_grad(t, w.hidden, w.qkv, &g.qkv, &p.qkv, &mut g.hidden);
-        let grad_weight = &mut grads.attention_norm;
-        self.leave(&p.attention_norm, entry, &saved.rstd, stream, g, grad_weight);
+        self.leave(before.zip(grad_weights.before.as_mut()), entry, &saved.rstd, stream, g);
     }
 
     /// Add the gradient of a block's input in `g.hidden` to that of the stream, through the norm where one
-    /// stands before the block.
+    /// stands before the block: its weight, and the gradient of that.
     fn leave(
         &self,
-        weight: &B::Wide,
+        weight: Option<(&B::Wide, &mut B::Wide)>,
         entry: &B::Narrow,
         rstd: &B::Wide,
         stream: &mut B::Wide,
         g: &mut Gradients<B>,
-        grad_weight: &mut B::Wide,
     ) {
         let (b, norm, copy) = (self.backend, self.stream_norm(), &mut g.stream_narrow);
-        match self.widths.family.norm_place {
-            NormPlace::Before => {
+        match weight {
+            Some((weight, grad_weight)) => {
                 b.norm_backward(norm, entry, weight, rstd, &g.hidden, stream, copy, grad_weight);
             }
-            NormPlace::After => b.add_narrow(self.tokens() * self.widths.hidden, &g.hidden, stream, copy),
+            None => b.add_narrow(self.tokens() * self.widths.hidden, &g.hidden, stream, copy),
         }
     }
 }

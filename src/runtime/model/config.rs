@@ -223,7 +223,25 @@ const FAMILIES: &[Family] = &[
         pad: Some(128_004),
         tied: true,
     },
+    Family {
+        name: "gemma3_text",
+        arithmetic: "gemma3_text",
+        class: "Gemma3ForCausalLM",
+        rms_norm_eps: 1e-6,
+        context: 131_072,
+        head_dim: Some(GEMMA_HEAD),
+        kv_heads: Some(4),
+        bos: Some(2),
+        eos: Some(1),
+        pad: Some(0),
+        tied: true,
+    },
 ];
+
+/// Width of Gemma 3's heads where the file is silent.
+const GEMMA_HEAD: u64 = 256;
+/// What transformers calls GELU by a hyperbolic tangent.
+const GELU: &str = "gelu_pytorch_tanh";
 
 /// More than any model has, so that the product of two dimensions cannot overflow.
 const LARGEST: u64 = 1 << 27;
@@ -256,11 +274,22 @@ impl ModelConfig {
         };
         let Some(family) = FAMILIES.iter().find(|f| f.name == name) else {
             let known = FAMILIES.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
-            let help = "midc computes Llama-shaped models, Qwen2, Qwen3, OLMo 2, OLMo 3 and SmolLM3; other families need \
-                        their own layers";
+            let help = match name {
+                "gemma3" => {
+                    "of Gemma 3 midc computes the text model: write its part of the checkpoint with transformers, \
+                     `AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)`, and name that directory"
+                }
+                _ => {
+                    "midc computes Llama-shaped models, Qwen2, Qwen3, OLMo 2, OLMo 3, SmolLM3 and Gemma 3; other \
+                     families need their own layers"
+                }
+            };
             return Err(reader.error("model_type", &format!("not one of {known}"), Some(help)));
         };
         reader.check_fixed(family)?;
+        if family.name == "gemma3_text" {
+            reader.check_gemma()?;
+        }
 
         let hidden = reader.dimension("hidden_size")?;
         let heads = reader.dimension("num_attention_heads")?;
@@ -330,11 +359,18 @@ impl ModelConfig {
             keys.insert("attention_bias".into(), json!(false));
         }
         keys.insert("attention_dropout".into(), json!(0.0));
-        keys.insert("hidden_act".into(), json!("silu"));
+        if architecture.model_type == "gemma3_text" {
+            keys.insert("hidden_activation".into(), json!(GELU));
+            keys.insert("query_pre_attn_scalar".into(), json!(architecture.head_dim));
+        } else {
+            keys.insert("hidden_act".into(), json!("silu"));
+        }
         if ["llama", "smollm3"].contains(&architecture.model_type.as_str()) {
             keys.insert("mlp_bias".into(), json!(false));
         }
         keys.insert("use_cache".into(), json!(true));
+        let local = rope.local_theta.or(rope::default_local_theta(&architecture.model_type));
+        let rope = Rope { local_theta: local.filter(|local| *local != rope.theta), ..rope };
         Self { architecture, rope, context, bos: None, eos: Vec::new(), pad: None, dtype: None, keys }
     }
 
@@ -380,7 +416,8 @@ impl ModelConfig {
         keys.remove("rope_parameters");
         let rope = rope::to_hf(a.head_dim, self.rope.theta, &self.rope.scaling, self.context);
         if a.has_plain_rope() {
-            keys.extend(rope::nested(rope, self.rope.local_theta.unwrap_or(self.rope.theta)));
+            let local = self.rope.local_theta.unwrap_or(self.rope.theta);
+            keys.extend(rope::nested(&a.model_type, rope, local));
         } else {
             keys.extend(rope);
         }
@@ -414,10 +451,32 @@ impl<'a> Reader<'a> {
 
     fn check_fixed(&self, family: &Family) -> Result<(), ConfigError> {
         for (key, fixed, help) in FIXED {
-            // transformers does not look at it there: queries, keys and values have theirs.
-            if *key == "attention_bias" && family.name == "qwen2" {
+            // transformers does not look at them there: queries, keys and values have their biases, Gemma's
+            // activation another key.
+            if [("qwen2", "attention_bias"), ("gemma3_text", "hidden_act")].contains(&(family.name, *key)) {
                 continue;
             }
+            if let Some(value) = self.present(key)
+                && !fixed.holds(value)
+            {
+                return Err(self.error(key, "this is not supported", Some(help)));
+            }
+        }
+        Ok(())
+    }
+
+    /// What of Gemma 3's own settings midc computes.
+    fn check_gemma(&self) -> Result<(), ConfigError> {
+        let width = self.dimension_or("head_dim", GEMMA_HEAD)?;
+        let scale = self.positive("query_pre_attn_scalar", GEMMA_HEAD as f64)?;
+        if scale != width as f64 {
+            let problem = format!("midc divides scores by the root of `head_dim`, {width}");
+            return Err(self.error("query_pre_attn_scalar", &problem, None));
+        }
+        for (key, fixed, help) in [
+            ("hidden_activation", Fixed::Text(GELU), "midc computes GeGLU with GELU by its hyperbolic tangent only"),
+            ("use_bidirectional_attention", Fixed::False, "midc attends to what is before a token only"),
+        ] {
             if let Some(value) = self.present(key)
                 && !fixed.holds(value)
             {

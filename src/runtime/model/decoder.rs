@@ -249,7 +249,7 @@ impl<B: Backend> Decoder<B> {
         let (stream, hidden, activated) = (&mut ws.stream, &mut ws.hidden, &mut ws.activated);
         let (packed, logits) = (&mut ws.packed, &mut ws.logits);
 
-        b.embed(tokens, widths.hidden, &weights.embedding, &ws.ids, stream);
+        b.embed(tokens, widths.hidden, widths.embedding_scale(), &weights.embedding, &ws.ids, stream);
         for layer in 0..layers {
             let (p, first, second) = (&weights.layers[layer], 2 * layer % entries, (2 * layer + 1) % entries);
             let pass = pass_of(layer);
@@ -338,7 +338,7 @@ impl<B: Backend> Decoder<B> {
                 accumulate,
             );
         }
-        b.embed_backward(tokens, widths.hidden, stream, &ws.ids, &mut grads.embedding);
+        b.embed_backward(tokens, widths.hidden, widths.embedding_scale(), stream, &ws.ids, &mut grads.embedding);
     }
 
     pub(super) fn weight_gradients(&self) -> Option<&Parameters<B::Wide>> {

@@ -38,7 +38,7 @@ pub(in crate::runtime) fn architecture(
 /// Every second layer is another, where the family has such.
 fn pattern(model_type: &str, layers: usize) -> LayerPattern {
     match model_type {
-        "olmo3" => LayerPattern::windows(layers, 3, 2),
+        "olmo3" | "gemma3_text" => LayerPattern::windows(layers, 3, 2),
         "smollm3" => LayerPattern::without_rope(layers, 2),
         _ => LayerPattern::default(),
     }
@@ -160,6 +160,12 @@ fn smollm3_leaves_rope_out() {
     check(&architecture("smollm3", 2, 1, true), true);
 }
 
+#[test]
+fn gemma3_normalises_around_its_blocks() {
+    check(&architecture("gemma3_text", 4, 2, true), true);
+    check(&architecture("gemma3_text", 2, 1, false), false);
+}
+
 /// A layer that sees `window` tokens carries nothing further, and with two layers it goes twice as far.
 #[test]
 fn a_window_ends_where_it_should() {
@@ -180,7 +186,7 @@ fn a_window_ends_where_it_should() {
 
 #[test]
 fn recomputed_layers_give_the_same_gradients() {
-    for model_type in ["llama", "qwen2", "qwen3", "olmo2", "olmo3", "smollm3"] {
+    for model_type in ["llama", "qwen2", "qwen3", "olmo2", "olmo3", "smollm3", "gemma3_text"] {
         let a = deep(model_type);
         let (batch, rope) = (batch(true), rope(1.0));
         let mut model = oracle(&a);
@@ -208,7 +214,7 @@ fn recomputed_layers_give_the_same_gradients() {
 /// Where buffers really lie over one another, whatever is computed again.
 #[test]
 fn gradients_over_activations_are_those_of_the_oracle() {
-    for model_type in ["llama", "qwen3", "olmo2", "olmo3", "smollm3"] {
+    for model_type in ["llama", "qwen3", "olmo2", "olmo3", "smollm3", "gemma3_text"] {
         let a = deep(model_type);
         let (batch, rope) = (batch(true), rope(1.0));
         let mut model = oracle(&a);

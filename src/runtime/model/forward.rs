@@ -1,7 +1,7 @@
 //! Forward pass of the two blocks of a decoder layer, written once over the backend.
 
 use crate::runtime::backend::{AttentionShape, Backend, NormShape};
-use crate::runtime::model::parameters::{LayerParameters, NormPlace, QkNorm};
+use crate::runtime::model::parameters::{LayerParameters, QkNorm};
 use crate::runtime::model::workspace::{SavedAttention, SavedFeedForward, Widths};
 
 /// What a layer of a pass works with.
@@ -24,7 +24,8 @@ impl<B: Backend> Pass<'_, B> {
 
     /// The norm over the stream.
     pub(crate) fn stream_norm(&self) -> NormShape {
-        NormShape::whole(self.tokens(), self.widths.hidden)
+        let zero_centred = self.widths.family.zero_centred;
+        NormShape { zero_centred, ..NormShape::whole(self.tokens(), self.widths.hidden) }
     }
 
     /// The norms of queries and keys within a qkv row.
@@ -36,6 +37,7 @@ impl<B: Backend> Pass<'_, B> {
             offset,
             segments,
             width,
+            zero_centred: w.family.zero_centred,
         };
         match w.family.qk_norm {
             QkNorm::None => None,
@@ -56,14 +58,14 @@ impl<B: Backend> Pass<'_, B> {
         packed: &mut B::Narrow,
     ) {
         let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
-        let input = self.enter(&p.attention_norm, stream, entry, &mut saved.rstd, hidden);
+        let input = self.enter(p.attention_norms.before.as_ref(), stream, entry, &mut saved.rstd, hidden);
         self.attend(p, input, saved, packed);
-        match &mut saved.branch {
-            None => b.linear_residual(t, w.queries, w.hidden, &saved.attention, &p.out, stream),
-            Some(branch) => {
+        match (&mut saved.branch, &p.attention_norms.after) {
+            (Some((branch, rstd)), Some(after)) => {
                 b.linear(t, w.queries, w.hidden, &saved.attention, &p.out, branch);
-                b.norm_residual(norm, self.eps, branch, &p.attention_norm, stream, &mut saved.rstd);
+                b.norm_residual(norm, self.eps, branch, after, stream, rstd);
             }
+            _ => b.linear_residual(t, w.queries, w.hidden, &saved.attention, &p.out, stream),
         }
     }
 
@@ -77,11 +79,11 @@ impl<B: Backend> Pass<'_, B> {
         packed: &mut B::Narrow,
     ) {
         let (b, w, t) = (self.backend, self.widths, self.tokens());
-        let input = self.input(&p.attention_norm, entry, &mut saved.rstd, hidden);
+        let input = self.input(p.attention_norms.before.as_ref(), entry, &mut saved.rstd, hidden);
         self.attend(p, input, saved, packed);
-        if let Some(branch) = &mut saved.branch {
+        if let (Some((branch, rstd)), Some(after)) = (&mut saved.branch, &p.attention_norms.after) {
             b.linear(t, w.queries, w.hidden, &saved.attention, &p.out, branch);
-            self.statistics(&p.attention_norm, branch, &mut saved.rstd, hidden);
+            self.statistics(after, branch, rstd, hidden);
         }
     }
 
@@ -97,14 +99,14 @@ impl<B: Backend> Pass<'_, B> {
         activated: &mut B::Narrow,
     ) {
         let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
-        let input = self.enter(&p.feed_forward_norm, stream, entry, &mut saved.rstd, hidden);
-        b.linear_swiglu(t, w.hidden, w.ffn, input, &p.gate_up, &mut saved.gate_up, activated);
-        match &mut saved.branch {
-            None => b.linear_residual(t, w.ffn, w.hidden, activated, &p.down, stream),
-            Some(branch) => {
+        let input = self.enter(p.feed_forward_norms.before.as_ref(), stream, entry, &mut saved.rstd, hidden);
+        b.linear_glu(w.family.gate, t, w.hidden, w.ffn, input, &p.gate_up, &mut saved.gate_up, activated);
+        match (&mut saved.branch, &p.feed_forward_norms.after) {
+            (Some((branch, rstd)), Some(after)) => {
                 b.linear(t, w.ffn, w.hidden, activated, &p.down, branch);
-                b.norm_residual(norm, self.eps, branch, &p.feed_forward_norm, stream, &mut saved.rstd);
+                b.norm_residual(norm, self.eps, branch, after, stream, rstd);
             }
+            _ => b.linear_residual(t, w.ffn, w.hidden, activated, &p.down, stream),
         }
     }
 
@@ -118,32 +120,33 @@ impl<B: Backend> Pass<'_, B> {
         activated: &mut B::Narrow,
     ) {
         let (b, w, t) = (self.backend, self.widths, self.tokens());
-        let input = self.input(&p.feed_forward_norm, entry, &mut saved.rstd, hidden);
-        match &mut saved.branch {
-            None => b.linear(t, w.hidden, 2 * w.ffn, input, &p.gate_up, &mut saved.gate_up),
-            Some(branch) => {
-                b.linear_swiglu(t, w.hidden, w.ffn, input, &p.gate_up, &mut saved.gate_up, activated);
+        let input = self.input(p.feed_forward_norms.before.as_ref(), entry, &mut saved.rstd, hidden);
+        match (&mut saved.branch, &p.feed_forward_norms.after) {
+            (Some((branch, rstd)), Some(after)) => {
+                let gate_up = &mut saved.gate_up;
+                b.linear_glu(w.family.gate, t, w.hidden, w.ffn, input, &p.gate_up, gate_up, activated);
                 b.linear(t, w.ffn, w.hidden, activated, &p.down, branch);
-                self.statistics(&p.feed_forward_norm, branch, &mut saved.rstd, hidden);
+                self.statistics(after, branch, rstd, hidden);
             }
+            _ => b.linear(t, w.hidden, 2 * w.ffn, input, &p.gate_up, &mut saved.gate_up),
         }
     }
 
     /// What a block reads of the stream: `entry` or, where a norm stands before it, `hidden`.
     fn enter<'b>(
         &self,
-        weight: &B::Wide,
+        weight: Option<&B::Wide>,
         stream: &B::Wide,
         entry: &'b mut B::Narrow,
         rstd: &mut B::Wide,
         hidden: &'b mut B::Narrow,
     ) -> &'b B::Narrow {
-        match self.widths.family.norm_place {
-            NormPlace::Before => {
+        match weight {
+            Some(weight) => {
                 self.backend.norm(self.stream_norm(), self.eps, stream, weight, entry, hidden, rstd);
                 hidden
             }
-            NormPlace::After => {
+            None => {
                 self.backend.narrow_copy(self.tokens() * self.widths.hidden, stream, entry);
                 entry
             }
@@ -153,17 +156,17 @@ impl<B: Backend> Pass<'_, B> {
     /// The same as [`enter`](Self::enter) gave, from what it kept.
     pub(crate) fn input<'b>(
         &self,
-        weight: &B::Wide,
+        weight: Option<&B::Wide>,
         entry: &'b B::Narrow,
         rstd: &mut B::Wide,
         hidden: &'b mut B::Narrow,
     ) -> &'b B::Narrow {
-        match self.widths.family.norm_place {
-            NormPlace::Before => {
+        match weight {
+            Some(weight) => {
                 self.statistics(weight, entry, rstd, hidden);
                 hidden
             }
-            NormPlace::After => entry,
+            None => entry,
         }
     }
 

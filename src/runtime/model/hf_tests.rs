@@ -200,7 +200,7 @@ fn settings_midc_does_not_compute_are_errors() {
         (
             "model_type",
             json!("gemma3"),
-            "`model_type` is \"gemma3\": not one of llama, mistral, qwen2, qwen3, olmo2, olmo3, smollm3",
+            "`model_type` is \"gemma3\": not one of llama, mistral, qwen2, qwen3, olmo2, olmo3, smollm3, gemma3_text",
         ),
         ("model_type", Value::Null, "`model_type` is null: expected a string"),
         ("hidden_size", json!(9), "`hidden_size` is 9: not a multiple of `num_attention_heads`, 2"),
@@ -264,6 +264,29 @@ fn absent_keys_take_the_defaults_of_transformers() {
     smollm3["num_key_value_heads"] = Value::Null;
     let smollm3 = parse(smollm3).unwrap();
     assert!(smollm3.architecture.tie_word_embeddings && smollm3.architecture.num_key_value_heads == 4);
+    let mut gemma = with("model_type", json!("gemma3_text"));
+    gemma.as_object_mut().unwrap().remove("tie_word_embeddings");
+    gemma["rope_theta"] = Value::Null;
+    gemma["num_attention_heads"] = json!(4);
+    gemma["num_key_value_heads"] = Value::Null;
+    gemma["num_hidden_layers"] = json!(7);
+    // What it does not look at.
+    gemma["hidden_act"] = json!("relu");
+    let refused = |key: &str, value: Value| {
+        let mut config = gemma.clone();
+        config[key] = value;
+        parse(config).unwrap_err().to_string()
+    };
+    assert!(refused("head_dim", json!(4)).contains("`query_pre_attn_scalar` is missing: midc divides scores by"));
+    assert!(refused("query_pre_attn_scalar", json!(168)).contains("the root of `head_dim`, 256"));
+    assert!(refused("hidden_activation", json!("gelu")).contains("this is not supported"));
+    assert!(refused("use_bidirectional_attention", json!(true)).contains("this is not supported"));
+    let gemma = parse(gemma).unwrap();
+    let a = &gemma.architecture;
+    assert!(a.tie_word_embeddings && (a.num_key_value_heads, a.head_dim) == (4, 256));
+    assert_eq!(a.pattern, LayerPattern::windows(7, 4096, 6));
+    assert_eq!((gemma.rope.theta, gemma.rope.local_theta), (1e6, Some(1e4)));
+    assert_eq!((gemma.bos, gemma.eos.as_slice(), gemma.pad), (Some(2), &[1][..], Some(0)));
     let several = parse(with("eos_token_id", json!([1, 2]))).unwrap();
     assert_eq!(several.eos, [1, 2]);
     assert_eq!(parse(with("pad_token_id", json!(-1))).unwrap().pad, None);
@@ -279,6 +302,7 @@ fn written_configurations_are_read_as_they_were() {
         ("olmo2", LayerPattern::default()),
         ("olmo3", LayerPattern::windows(1, 7, 4)),
         ("smollm3", LayerPattern::without_rope(1, 1)),
+        ("gemma3_text", LayerPattern::windows(1, 7, 6)),
     ] {
         let architecture = crate::plan::Architecture {
             model_type: model_type.into(),
@@ -289,7 +313,12 @@ fn written_configurations_are_read_as_they_were() {
         let rope = crate::rope::Rope { theta: 5e5, scaling, local_theta: None };
         let mut fresh = ModelConfig::fresh(architecture, rope, 16384);
         fresh.stretch(7e5, fresh.rope.scaling.clone());
-        assert_eq!(fresh.rope.local_theta, (model_type == "olmo3").then_some(5e5));
+        let local = match model_type {
+            "olmo3" => Some(5e5),
+            "gemma3_text" => Some(1e4),
+            _ => None,
+        };
+        assert_eq!(fresh.rope.local_theta, local);
         fresh.eos = vec![3];
         fresh.dtype = Some(Dtype::Bf16);
         let back = parse(Value::Object(fresh.to_keys())).unwrap();

@@ -1,10 +1,11 @@
-//! Fresh weights: normal with the architecture's `initializer_range`, norms at 1, as transformers does.
+//! Fresh weights: normal with the architecture's `initializer_range`, norms that multiply by 1, as transformers
+//! does.
 
 use rayon::prelude::*;
 
 use crate::plan::Architecture;
 use crate::runtime::engine::EngineError;
-use crate::runtime::model::parameters::{Role, slots};
+use crate::runtime::model::parameters::{Family, Role, slots};
 use crate::runtime::model::tensor::{StateDict, Tensor};
 use crate::runtime::random::{normal_pair, philox};
 
@@ -17,10 +18,11 @@ const BLOCKS: usize = 1 << 12;
 /// When the architecture is not one the engine can run.
 pub fn init_weights(architecture: &Architecture, seed: u64) -> Result<StateDict, EngineError> {
     let mut state = StateDict::new();
+    let norm = if Family::of(architecture)?.zero_centred { 0.0 } else { 1.0 };
     for slot in slots(architecture)?.iter() {
         for piece in &slot.pieces {
             let data = match slot.role {
-                Role::Norm => vec![1.0; piece.len()],
+                Role::Norm => vec![norm; piece.len()],
                 Role::Bias => vec![0.0; piece.len()],
                 Role::Matrix | Role::Output | Role::Embedding => {
                     normal(seed, &piece.name, piece.len(), architecture.initializer_range)

@@ -3,7 +3,7 @@
 //! Knows names and shapes; does no arithmetic.
 
 use crate::plan::Architecture;
-use crate::runtime::backend::Backend;
+use crate::runtime::backend::{Backend, Gate};
 use crate::runtime::engine::EngineError;
 use crate::runtime::model::tensor::{StateDict, Tensor};
 
@@ -14,6 +14,20 @@ pub(crate) enum NormPlace {
     Before,
     /// After them, before the residual is added (OLMo 2, arXiv:2501.00656, and OLMo 3).
     After,
+    /// Both (Gemma 3, arXiv:2503.19786, section 2).
+    Around,
+}
+
+impl NormPlace {
+    /// Whether a norm stands before a block.
+    pub(crate) fn before(self) -> bool {
+        self != Self::After
+    }
+
+    /// Whether a norm stands behind a block.
+    pub(crate) fn after(self) -> bool {
+        self != Self::Before
+    }
 }
 
 /// What is normalised in queries and keys before RoPE.
@@ -21,7 +35,7 @@ pub(crate) enum NormPlace {
 pub(crate) enum QkNorm {
     /// Nothing (Llama, SmolLM3).
     None,
-    /// Each head on its own (Qwen3).
+    /// Each head on its own (Qwen3, Gemma 3).
     Head,
     /// All heads together (OLMo 2 and 3).
     Projection,
@@ -34,6 +48,12 @@ pub(crate) struct Family {
     pub(crate) qk_norm: QkNorm,
     /// Whether queries, keys and values have biases (Qwen2).
     pub(crate) qkv_bias: bool,
+    /// Whether norms multiply by 1 + w (Gemma 3).
+    pub(crate) zero_centred: bool,
+    /// What gates go through.
+    pub(crate) gate: Gate,
+    /// Whether embeddings are multiplied by the root of their width (Gemma 3).
+    pub(crate) scaled_embedding: bool,
 }
 
 impl Family {
@@ -68,20 +88,58 @@ impl Family {
         if let Err(problem) = a.pattern.check(a.num_hidden_layers) {
             return refuse(problem, None);
         }
+        let llama = Family {
+            norm_place: NormPlace::Before,
+            qk_norm: QkNorm::None,
+            qkv_bias: false,
+            zero_centred: false,
+            gate: Gate::Silu,
+            scaled_embedding: false,
+        };
         match a.model_type.as_str() {
-            "llama" | "smollm3" => {
-                Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::None, qkv_bias: false })
-            }
-            "qwen2" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::None, qkv_bias: true }),
-            "qwen3" => Ok(Family { norm_place: NormPlace::Before, qk_norm: QkNorm::Head, qkv_bias: false }),
+            "llama" | "smollm3" => Ok(llama),
+            "qwen2" => Ok(Family { qkv_bias: true, ..llama }),
+            "qwen3" => Ok(Family { qk_norm: QkNorm::Head, ..llama }),
             "olmo2" | "olmo3" => {
-                Ok(Family { norm_place: NormPlace::After, qk_norm: QkNorm::Projection, qkv_bias: false })
+                Ok(Family { norm_place: NormPlace::After, qk_norm: QkNorm::Projection, ..llama })
             }
+            "gemma3_text" => Ok(Family {
+                norm_place: NormPlace::Around,
+                qk_norm: QkNorm::Head,
+                zero_centred: true,
+                gate: Gate::GeluTanh,
+                scaled_embedding: true,
+                ..llama
+            }),
             other => {
-                let known = "supported: llama, qwen2, qwen3, olmo2, olmo3, smollm3";
+                let known = "supported: llama, qwen2, qwen3, olmo2, olmo3, smollm3, gemma3_text";
                 refuse(format!("unknown model_type `{other}`"), Some(known.into()))
             }
         }
+    }
+}
+
+/// One value of `T` for each norm around a block, where there is one.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockNorms<T> {
+    pub(crate) before: Option<T>,
+    pub(crate) after: Option<T>,
+}
+
+impl<T> BlockNorms<T> {
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.before.iter().chain(&self.after)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.before.iter_mut().chain(&mut self.after)
+    }
+
+    fn try_map<U, E>(&self, mut f: impl FnMut(&T) -> Result<U, E>) -> Result<BlockNorms<U>, E> {
+        Ok(BlockNorms {
+            before: self.before.as_ref().map(&mut f).transpose()?,
+            after: self.after.as_ref().map(&mut f).transpose()?,
+        })
     }
 }
 
@@ -96,10 +154,10 @@ pub(crate) struct LayerParameters<T> {
     pub(crate) gate_up: T,
     /// `[hidden, intermediate]`.
     pub(crate) down: T,
-    /// Norm of the attention block, before or after it.
-    pub(crate) attention_norm: T,
-    /// Norm of the feed-forward block.
-    pub(crate) feed_forward_norm: T,
+    /// Norms around the attention block.
+    pub(crate) attention_norms: BlockNorms<T>,
+    /// Norms around the feed-forward block.
+    pub(crate) feed_forward_norms: BlockNorms<T>,
     /// Norms of queries and keys.
     pub(crate) qk_norm: Option<[T; 2]>,
     /// `[(heads + 2·kv_heads)·head_dim]`: of q, k and v, end to end.
@@ -109,25 +167,22 @@ pub(crate) struct LayerParameters<T> {
 impl<T> LayerParameters<T> {
     /// All values in a fixed order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        [&self.qkv, &self.out, &self.gate_up, &self.down, &self.attention_norm, &self.feed_forward_norm]
+        [&self.qkv, &self.out, &self.gate_up, &self.down]
             .into_iter()
+            .chain(self.attention_norms.iter())
+            .chain(self.feed_forward_norms.iter())
             .chain(self.qk_norm.iter().flatten())
             .chain(&self.qkv_bias)
     }
 
     /// All values in the order of [`iter`](Self::iter).
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        [
-            &mut self.qkv,
-            &mut self.out,
-            &mut self.gate_up,
-            &mut self.down,
-            &mut self.attention_norm,
-            &mut self.feed_forward_norm,
-        ]
-        .into_iter()
-        .chain(self.qk_norm.iter_mut().flatten())
-        .chain(&mut self.qkv_bias)
+        [&mut self.qkv, &mut self.out, &mut self.gate_up, &mut self.down]
+            .into_iter()
+            .chain(self.attention_norms.iter_mut())
+            .chain(self.feed_forward_norms.iter_mut())
+            .chain(self.qk_norm.iter_mut().flatten())
+            .chain(&mut self.qkv_bias)
     }
 
     /// The same structure with each value replaced, in the order of [`iter`](Self::iter).
@@ -140,8 +195,8 @@ impl<T> LayerParameters<T> {
             out: f(&self.out)?,
             gate_up: f(&self.gate_up)?,
             down: f(&self.down)?,
-            attention_norm: f(&self.attention_norm)?,
-            feed_forward_norm: f(&self.feed_forward_norm)?,
+            attention_norms: self.attention_norms.try_map(&mut f)?,
+            feed_forward_norms: self.feed_forward_norms.try_map(&mut f)?,
             qk_norm: match &self.qk_norm {
                 Some([q, k]) => Some([f(q)?, f(k)?]),
                 None => None,
@@ -280,9 +335,14 @@ pub(crate) fn slots(a: &Architecture) -> Result<Parameters<Slot>, EngineError> {
         .map(|i| {
             let named = |part: &str| format!("model.layers.{i}.{part}.weight");
             let matrix = |part: &str, out: usize, inner: usize| (named(part), vec![out, inner]);
-            let (first, second) = match family.norm_place {
-                NormPlace::Before => ("input_layernorm", "post_attention_layernorm"),
-                NormPlace::After => ("post_attention_layernorm", "post_feedforward_layernorm"),
+            // Where there is one norm before each block, the second's is named after what it follows.
+            let second = match family.norm_place {
+                NormPlace::Around => "pre_feedforward_layernorm",
+                NormPlace::Before | NormPlace::After => "post_attention_layernorm",
+            };
+            let norms = |before: &str, after: &str| BlockNorms {
+                before: family.norm_place.before().then(|| norm(named(before), d)),
+                after: family.norm_place.after().then(|| norm(named(after), d)),
             };
             let qk_widths = match family.qk_norm {
                 QkNorm::None => None,
@@ -301,8 +361,8 @@ pub(crate) fn slots(a: &Architecture) -> Result<Parameters<Slot>, EngineError> {
                 out: slot(Role::Matrix, [matrix("self_attn.o_proj", d, q)]),
                 gate_up: slot(Role::Matrix, [matrix("mlp.gate_proj", ffn, d), matrix("mlp.up_proj", ffn, d)]),
                 down: slot(Role::Matrix, [matrix("mlp.down_proj", d, ffn)]),
-                attention_norm: norm(named(first), d),
-                feed_forward_norm: norm(named(second), d),
+                attention_norms: norms("input_layernorm", "post_attention_layernorm"),
+                feed_forward_norms: norms(second, "post_feedforward_layernorm"),
                 qk_norm: qk_widths
                     .map(|[q, k]| [norm(named("self_attn.q_norm"), q), norm(named("self_attn.k_norm"), k)]),
                 qkv_bias: family.qkv_bias.then(|| {

@@ -6,7 +6,7 @@
 use crate::plan::Architecture;
 use crate::runtime::backend::{AttentionShape, Backend};
 use crate::runtime::engine::EngineError;
-use crate::runtime::model::parameters::{Family, LayerParameters, NormPlace, Parameters, QkNorm, Slot};
+use crate::runtime::model::parameters::{Family, LayerParameters, Parameters, QkNorm, Slot};
 
 /// Tokens at once that fill any device.
 const TOKENS_ENOUGH: usize = 8192;
@@ -49,6 +49,11 @@ impl Widths {
         })
     }
 
+    /// What embeddings are multiplied by.
+    pub(crate) fn embedding_scale(&self) -> f32 {
+        if self.family.scaled_embedding { (self.hidden as f64).sqrt() as f32 } else { 1.0 }
+    }
+
     /// Attention over `rows` rows of `context` tokens.
     pub(crate) fn attention(&self, rows: usize, context: usize) -> AttentionShape {
         AttentionShape {
@@ -70,6 +75,9 @@ impl Widths {
     }
 }
 
+/// Output of a block before the norm behind it, `[tokens, hidden]`, and that norm's statistics, `[tokens]`.
+type Branch<B> = (<B as Backend>::Narrow, <B as Backend>::Wide);
+
 /// What the backward pass of a layer's attention block needs besides what the block read.
 pub(crate) struct SavedAttention<B: Backend> {
     /// `[tokens, qkv]` as attention reads it: normalised and rotated.
@@ -80,20 +88,20 @@ pub(crate) struct SavedAttention<B: Backend> {
     pub(crate) attention: B::Narrow,
     /// `[rows, heads, context]`.
     pub(crate) log_sum: B::Wide,
-    /// `[tokens]` statistics of the block's norm.
+    /// `[tokens]` statistics of the norm before the block.
     pub(crate) rstd: B::Wide,
-    /// `[tokens, hidden]` output of the block before its norm, when the norm comes after.
-    pub(crate) branch: Option<B::Narrow>,
+    /// Where a norm stands behind the block.
+    pub(crate) branch: Option<Branch<B>>,
 }
 
 /// What the backward pass of a layer's feed-forward block needs besides what the block read.
 pub(crate) struct SavedFeedForward<B: Backend> {
-    /// `[tokens]` statistics of the block's norm.
+    /// `[tokens]` statistics of the norm before the block.
     pub(crate) rstd: B::Wide,
     /// `[tokens, 2·ffn]`; the backward pass turns it into its gradient.
     pub(crate) gate_up: B::Narrow,
-    /// `[tokens, hidden]` output of the block before its norm, when the norm comes after.
-    pub(crate) branch: Option<B::Narrow>,
+    /// Where a norm stands behind the block.
+    pub(crate) branch: Option<Branch<B>>,
 }
 
 impl<B: Backend> SavedAttention<B> {
@@ -138,18 +146,12 @@ impl<B: Backend> SavedFeedForward<B> {
     }
 }
 
-fn branch<B: Backend>(w: &Widths, maker: &mut Maker<'_, B>) -> Result<Option<B::Narrow>, EngineError> {
-    match w.family.norm_place {
-        NormPlace::Before => Ok(None),
-        NormPlace::After => maker.narrow(w.hidden).map(Some),
-    }
+fn branch<B: Backend>(w: &Widths, maker: &mut Maker<'_, B>) -> Result<Option<Branch<B>>, EngineError> {
+    if w.family.norm_place.after() { Ok(Some((maker.narrow(w.hidden)?, maker.wide(1)?))) } else { Ok(None) }
 }
 
 fn branch_size(w: &Widths) -> Size {
-    match w.family.norm_place {
-        NormPlace::Before => Size::default(),
-        NormPlace::After => Size::of(&[], &[w.hidden]),
-    }
+    if w.family.norm_place.after() { Size::of(&[1], &[w.hidden]) } else { Size::default() }
 }
 
 /// Makes buffers of so many values per token: with memory of their own, or one after another in a slab.
@@ -373,7 +375,7 @@ pub(crate) fn schedule<B: Backend>(
 
 /// Whether blocks that are not computed again keep what they read behind their norm.
 fn keeps_inputs<B: Backend>(w: &Widths) -> bool {
-    B::KEEPS_INPUTS && w.family.norm_place == NormPlace::Before
+    B::KEEPS_INPUTS && w.family.norm_place.before()
 }
 
 /// What `layer` keeps for the backward pass; behind the last layer, what the norm there read.
@@ -807,7 +809,7 @@ mod tests {
         type B = Cpu<half::bf16>;
         let backend = B::new(Some(1)).unwrap();
         let rows = Rows { count: 1, context: 33, at_most: 1 };
-        for model_type in ["llama", "qwen3", "olmo2", "olmo3"] {
+        for model_type in ["llama", "qwen3", "olmo2", "olmo3", "gemma3_text"] {
             let pattern = match model_type {
                 "olmo3" => LayerPattern::windows(8, 4, 4),
                 _ => LayerPattern::default(),

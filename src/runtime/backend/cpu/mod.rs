@@ -25,7 +25,7 @@ mod vectorise;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::{AdamW, AttentionShape, Backend, Load, LossShape, Momentum, NormShape};
+use super::{AdamW, AttentionShape, Backend, Gate, Load, LossShape, Momentum, NormShape};
 use crate::runtime::engine::EngineError;
 use buffer::{Buffer, Pieces, Slab};
 use element::Arithmetic;
@@ -180,22 +180,24 @@ impl<E: Element> Backend for Cpu<E> {
         &self,
         tokens: usize,
         width: usize,
+        scale: f32,
         table: &Buffer<f32>,
         ids: &Buffer<u32>,
         out: &mut Buffer<f32>,
     ) {
-        pointwise::embed(&self.pool, width, table, ids, &mut out[..tokens * width]);
+        pointwise::embed(&self.pool, width, scale, table, ids, &mut out[..tokens * width]);
     }
 
     fn embed_backward(
         &self,
         tokens: usize,
         width: usize,
+        scale: f32,
         grad: &Buffer<f32>,
         ids: &Buffer<u32>,
         grad_table: &mut Buffer<f32>,
     ) {
-        pointwise::embed_backward(&self.pool, width, grad, &ids[..tokens], grad_table);
+        pointwise::embed_backward(&self.pool, width, scale, grad, &ids[..tokens], grad_table);
     }
 
     fn linear(
@@ -417,12 +419,13 @@ impl<E: Element> Backend for Cpu<E> {
         attention::backward(&self.pool, shape, qkv, out, log_sum, attend_from, grad_out, grad_qkv);
     }
 
-    fn swiglu(&self, rows: usize, width: usize, gate_up: &Buffer<E>, y: &mut Buffer<E>) {
-        pointwise::swiglu(&self.pool, width, gate_up, &mut y[..rows * width]);
+    fn glu(&self, gate: Gate, rows: usize, width: usize, gate_up: &Buffer<E>, y: &mut Buffer<E>) {
+        pointwise::glu(&self.pool, gate, width, gate_up, &mut y[..rows * width]);
     }
 
-    fn swiglu_backward(
+    fn glu_backward(
         &self,
+        gate: Gate,
         rows: usize,
         width: usize,
         grad_y: &Buffer<E>,
@@ -430,7 +433,7 @@ impl<E: Element> Backend for Cpu<E> {
         y: &mut Buffer<E>,
     ) {
         let (gate_up, y) = (&mut gate_up[..rows * 2 * width], &mut y[..rows * width]);
-        pointwise::swiglu_backward(&self.pool, width, grad_y, gate_up, y);
+        pointwise::glu_backward(&self.pool, gate, width, grad_y, gate_up, y);
     }
 
     fn loss(

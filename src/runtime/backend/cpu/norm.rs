@@ -26,26 +26,27 @@ vectorised! {
         sum_lanes(lanes)
     }
 
-    /// Sum of `grad · w · x`.
-    fn weighted<E: Element>(grad: &[f32], w: &[f32], x: &[E]) -> f32 {
+    /// Sum of `grad · (plus + w) · x`.
+    fn weighted<E: Element>(grad: &[f32], plus: f32, w: &[f32], x: &[E]) -> f32 {
         let mut lanes = [0.0; LANES];
         let whole = x.len() / LANES * LANES;
         for at in (0..whole).step_by(LANES) {
             let (g, w, x) = (&grad[at..at + LANES], &w[at..at + LANES], &x[at..at + LANES]);
             for i in 0..LANES {
-                lanes[i] = multiply_add::<FMA>(g[i] * w[i], x[i].get(), lanes[i]);
+                lanes[i] = multiply_add::<FMA>(g[i] * (plus + w[i]), x[i].get(), lanes[i]);
             }
         }
         for i in whole..x.len() {
-            lanes[i - whole] = multiply_add::<FMA>(grad[i] * w[i], x[i].get(), lanes[i - whole]);
+            let g = grad[i] * (plus + w[i]);
+            lanes[i - whole] = multiply_add::<FMA>(g, x[i].get(), lanes[i - whole]);
         }
         sum_lanes(lanes)
     }
 
-    /// `y = x · rstd · w`.
-    fn scale<E: Element>(x: &[E], rstd: f32, w: &[f32], y: &mut [f32]) {
+    /// `y = x · rstd · (plus + w)`.
+    fn scale<E: Element>(x: &[E], rstd: f32, plus: f32, w: &[f32], y: &mut [f32]) {
         for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-            *y = x.get() * rstd * *w;
+            *y = x.get() * rstd * (plus + *w);
         }
     }
 
@@ -70,15 +71,15 @@ vectorised! {
         }
     }
 
-    /// `grad ← rstd · (grad · w − x̂ · mean)` and `grad_w += grad · x̂`, `x̂ = x · rstd`.
+    /// `grad ← rstd · (grad · (plus + w) − x̂ · mean)` and `grad_w += grad · x̂`, `x̂ = x · rstd`.
     fn backward<E: Element>(
-        x: &[E], w: &[f32], rstd: f32, mean: f32, grad: &mut [f32], grad_w: &mut [f32],
+        x: &[E], plus: f32, w: &[f32], rstd: f32, mean: f32, grad: &mut [f32], grad_w: &mut [f32],
     ) {
         for (((x, w), grad), grad_w) in x.iter().zip(w).zip(grad).zip(grad_w) {
             let unit = x.get() * rstd;
             let g = *grad;
             *grad_w = multiply_add::<FMA>(g, unit, *grad_w);
-            *grad = rstd * multiply_add::<FMA>(-unit, mean, g * *w);
+            *grad = rstd * multiply_add::<FMA>(-unit, mean, g * (plus + *w));
         }
     }
 }
@@ -89,9 +90,16 @@ fn rstd_of<E: Element>(x: &[E], eps: f64) -> f32 {
 }
 
 /// Turn the gradient of one segment's output in `grad` into that of its input.
-fn segment_backward<E: Element>(x: &[E], w: &[f32], rstd: f32, grad: &mut [f32], grad_w: &mut [f32]) {
-    let mean = weighted(grad, w, x) * rstd / x.len() as f32;
-    backward(x, w, rstd, mean, grad, grad_w);
+fn segment_backward<E: Element>(
+    x: &[E],
+    plus: f32,
+    w: &[f32],
+    rstd: f32,
+    grad: &mut [f32],
+    grad_w: &mut [f32],
+) {
+    let mean = weighted(grad, plus, w, x) * rstd / x.len() as f32;
+    backward(x, plus, w, rstd, mean, grad, grad_w);
 }
 
 /// `x = stream`, rounded; `y = norm(stream)`, rounded.
@@ -120,7 +128,7 @@ pub(super) fn norm<E: Element>(
             for (((stream, x), y), rstd) in rows.zip(rstd) {
                 round(stream, x);
                 *rstd = rstd_of(stream, eps);
-                scale(stream, *rstd, w, &mut normed);
+                scale(stream, *rstd, shape.plus(), w, &mut normed);
                 round(&normed, y);
             }
         });
@@ -144,7 +152,7 @@ pub(super) fn norm_residual<E: Element>(
         for (i, (stream, rstd)) in stream.chunks_exact_mut(width).zip(rstd).enumerate() {
             let x = &x[(chunk * ROWS + i) * width..][..width];
             *rstd = rstd_of(x, eps);
-            scale(x, *rstd, w, &mut normed);
+            scale(x, *rstd, shape.plus(), w, &mut normed);
             add(&normed, stream);
         }
     });
@@ -188,7 +196,7 @@ pub(super) fn norm_backward<E: Element>(
                 let row = block * ROWS + i;
                 let range = row * width..(row + 1) * width;
                 widen(&grad_y[range.clone()], &mut g);
-                segment_backward(&x[range], w, rstd[row], &mut g, partial);
+                segment_backward(&x[range], shape.plus(), w, rstd[row], &mut g, partial);
                 add(&g, grad);
                 round(grad, copy);
             }
@@ -218,7 +226,7 @@ pub(super) fn norm_residual_backward<E: Element>(
             let row = block * ROWS + i;
             let range = row * width..(row + 1) * width;
             g.copy_from_slice(&grad_y[range.clone()]);
-            segment_backward(&x[range], w, rstd[row], &mut g, partial);
+            segment_backward(&x[range], shape.plus(), w, rstd[row], &mut g, partial);
             round(&g, grad_x);
         }
     });
@@ -235,7 +243,7 @@ pub(super) fn norm_segments<E: Element>(
     y: &mut [E],
     rstd: &mut [f32],
 ) {
-    let NormShape { rows, stride, offset, segments, width } = shape;
+    let NormShape { rows, stride, offset, segments, width, .. } = shape;
     let (y, rstd) = (&mut y[..rows * stride], &mut rstd[..rows * segments]);
     pool.chunks2((y, ROWS * stride), (rstd, ROWS * segments), |block, y, rstd| {
         let mut normed = vec![0.0; width];
@@ -245,7 +253,7 @@ pub(super) fn norm_segments<E: Element>(
                 let range = offset + s * width..offset + (s + 1) * width;
                 let x = &row[range.clone()];
                 *rstd = rstd_of(x, eps);
-                scale(x, *rstd, w, &mut normed);
+                scale(x, *rstd, shape.plus(), w, &mut normed);
                 round(&normed, &mut y[range]);
             }
         }
@@ -262,7 +270,7 @@ pub(super) fn norm_segments_backward<E: Element>(
     grad: &mut [E],
     grad_w: &mut [f32],
 ) {
-    let NormShape { rows, stride, offset, segments, width } = shape;
+    let NormShape { rows, stride, offset, segments, width, .. } = shape;
     let mut partial = vec![0.0; rows.div_ceil(ROWS) * width];
     let grad = &mut grad[..rows * stride];
     pool.chunks2((grad, ROWS * stride), (&mut partial, width), |block, grad, partial| {
@@ -273,7 +281,7 @@ pub(super) fn norm_segments_backward<E: Element>(
                 let range = offset + s * width..offset + (s + 1) * width;
                 widen(&grad[range.clone()], &mut g);
                 let x = &x[row * stride..][..stride][range.clone()];
-                segment_backward(x, w, rstd[row * segments + s], &mut g, partial);
+                segment_backward(x, shape.plus(), w, rstd[row * segments + s], &mut g, partial);
                 round(&g, &mut grad[range]);
             }
         }

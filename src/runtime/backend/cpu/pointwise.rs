@@ -1,15 +1,45 @@
-//! Operations without products or sums over rows: copies, RoPE, SwiGLU, the embedding.
+//! Operations without products or sums over rows: copies, RoPE, gated linear units, the embedding.
 
 use super::element::Element;
 use super::exp::exp;
 use super::pool::Pool;
 use super::vectorise::vectorised;
-use crate::runtime::backend::AttentionShape;
+use crate::runtime::backend::{AttentionShape, Gate};
 
 /// Values per task of flat loops.
 const BLOCK: usize = 1 << 14;
 /// Tokens per task of row-wise loops.
 const ROWS: usize = 32;
+
+/// A gate x becomes `x · σ(u(x))`.
+trait Gating {
+    /// `u(x)` and its derivative.
+    fn inner(x: f32) -> (f32, f32);
+}
+
+/// [`Gate::Silu`].
+struct Silu;
+
+impl Gating for Silu {
+    #[inline(always)]
+    fn inner(x: f32) -> (f32, f32) {
+        (x, 1.0)
+    }
+}
+
+/// [`Gate::GeluTanh`].
+struct GeluTanh;
+
+impl Gating for GeluTanh {
+    #[inline(always)]
+    fn inner(x: f32) -> (f32, f32) {
+        /// `2·√(2/π)`.
+        const LINEAR: f32 = 1.595_769_1;
+        const CUBIC: f32 = 0.044_715 * LINEAR;
+        let square = x * x;
+        (x * (LINEAR + CUBIC * square), LINEAR + 3.0 * CUBIC * square)
+    }
+}
 
 vectorised! {
     fn convert_block<E: Element>(from: &[E], to: &mut [f32]) {
@@ -31,9 +61,15 @@ vectorised! {
         }
     }
 
-    fn add_f32(from: &[f32], to: &mut [f32]) {
+    fn scale_f32(from: &[f32], scale: f32, to: &mut [f32]) {
         for (to, from) in to.iter_mut().zip(from) {
-            *to += *from;
+            *to = scale * *from;
+        }
+    }
+
+    fn add_f32(from: &[f32], scale: f32, to: &mut [f32]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to += scale * *from;
         }
     }
 
@@ -45,21 +81,22 @@ vectorised! {
         }
     }
 
-    fn swiglu_row<E: Element>(gate: &[E], up: &[E], y: &mut [E]) {
+    fn glu_row<E: Element, G: Gating>(gate: &[E], up: &[E], y: &mut [E]) {
         for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
             let g = g.get();
-            *y = E::of(g / (1.0 + exp::<FMA>(-g)) * u.get());
+            *y = E::of(g / (1.0 + exp::<FMA>(-G::inner(g).0)) * u.get());
         }
     }
 
-    fn swiglu_backward_row<E: Element>(grad: &[E], gate: &mut [E], up: &mut [E], y: &mut [E]) {
+    fn glu_backward_row<E: Element, G: Gating>(grad: &[E], gate: &mut [E], up: &mut [E], y: &mut [E]) {
         for (((y, d), g), u) in y.iter_mut().zip(grad).zip(gate).zip(up) {
             let (x, v, d) = (g.get(), u.get(), d.get());
-            let sigmoid = 1.0 / (1.0 + exp::<FMA>(-x));
-            let silu = x * sigmoid;
-            *y = E::of(silu * v);
-            *g = E::of(d * v * (sigmoid + silu * (1.0 - sigmoid)));
-            *u = E::of(d * silu);
+            let (inner, slope) = G::inner(x);
+            let sigmoid = 1.0 / (1.0 + exp::<FMA>(-inner));
+            let gated = x * sigmoid;
+            *y = E::of(gated * v);
+            *g = E::of(d * v * (sigmoid + gated * slope * (1.0 - sigmoid)));
+            *u = E::of(d * gated);
         }
     }
 }
@@ -81,18 +118,25 @@ pub(super) fn add_narrow<E: Element>(pool: &Pool, from: &[E], to: &mut [f32], co
     });
 }
 
-/// Rows of `table`.
-pub(super) fn embed(pool: &Pool, width: usize, table: &[f32], ids: &[u32], out: &mut [f32]) {
+/// Rows of `table`, times `scale`.
+pub(super) fn embed(pool: &Pool, width: usize, scale: f32, table: &[f32], ids: &[u32], out: &mut [f32]) {
     pool.chunks(out, ROWS * width, |i, out| {
         for (out, id) in out.chunks_exact_mut(width).zip(&ids[i * ROWS..]) {
-            out.copy_from_slice(&table[*id as usize * width..][..width]);
+            scale_f32(&table[*id as usize * width..][..width], scale, out);
         }
     });
 }
 
-/// Adds the gradient of every token to the row of its id: each task owns a range of ids and goes
+/// Adds `scale` times the gradient of every token to the row of its id: each task owns a range of ids and goes
 /// through the tokens in order, so the sums do not depend on the number of threads.
-pub(super) fn embed_backward(pool: &Pool, width: usize, grad: &[f32], ids: &[u32], table: &mut [f32]) {
+pub(super) fn embed_backward(
+    pool: &Pool,
+    width: usize,
+    scale: f32,
+    grad: &[f32],
+    ids: &[u32],
+    table: &mut [f32],
+) {
     let vocab = table.len() / width;
     let rows = vocab.div_ceil(4 * pool.threads()).max(1);
     pool.chunks(table, rows * width, |i, part| {
@@ -101,7 +145,7 @@ pub(super) fn embed_backward(pool: &Pool, width: usize, grad: &[f32], ids: &[u32
         for (id, grad) in ids.iter().zip(grad.chunks_exact(width)) {
             let id = *id as usize;
             if (first..end).contains(&id) {
-                add_f32(grad, &mut part[(id - first) * width..][..width]);
+                add_f32(grad, scale, &mut part[(id - first) * width..][..width]);
             }
         }
     });
@@ -147,31 +191,40 @@ pub(super) fn rope<E: Element>(
     });
 }
 
-/// `y = silu(gate) · up`.
-pub(super) fn swiglu<E: Element>(pool: &Pool, width: usize, gate_up: &[E], y: &mut [E]) {
+/// `y = act(gate) · up`.
+pub(super) fn glu<E: Element>(pool: &Pool, gate: Gate, width: usize, gate_up: &[E], y: &mut [E]) {
+    let row = match gate {
+        Gate::Silu => glu_row::<E, Silu>,
+        Gate::GeluTanh => glu_row::<E, GeluTanh>,
+    };
     pool.chunks(y, ROWS * width, |i, y| {
         let gate_up = gate_up[i * ROWS * 2 * width..].chunks_exact(2 * width);
         for (y, gate_up) in y.chunks_exact_mut(width).zip(gate_up) {
-            swiglu_row(&gate_up[..width], &gate_up[width..], y);
+            row(&gate_up[..width], &gate_up[width..], y);
         }
     });
 }
 
 /// Gradient of `gate_up` in place, and `y` again.
-pub(super) fn swiglu_backward<E: Element>(
+pub(super) fn glu_backward<E: Element>(
     pool: &Pool,
+    gate: Gate,
     width: usize,
     grad: &[E],
     gate_up: &mut [E],
     y: &mut [E],
 ) {
+    let row = match gate {
+        Gate::Silu => glu_backward_row::<E, Silu>,
+        Gate::GeluTanh => glu_backward_row::<E, GeluTanh>,
+    };
     pool.chunks2((y, ROWS * width), (gate_up, ROWS * 2 * width), |i, y, gate_up| {
         let grad = grad[i * ROWS * width..].chunks_exact(width);
         for ((y, gate_up), grad) in
             y.chunks_exact_mut(width).zip(gate_up.chunks_exact_mut(2 * width)).zip(grad)
         {
             let (gate, up) = gate_up.split_at_mut(width);
-            swiglu_backward_row(grad, gate, up, y);
+            row(grad, gate, up, y);
         }
     });
 }

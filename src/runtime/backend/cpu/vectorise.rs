@@ -66,45 +66,45 @@ pub(super) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
 macro_rules! vectorised {
     ($(
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident$(<$e:ident: $bound:path>)?(
+        $vis:vis fn $name:ident$(<$($e:ident: $bound:path),+>)?(
             $($arg:ident: $ty:ty),* $(,)?
         ) $(-> $ret:ty)? $body:block
     )*) => {$(
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name$(<$e: $bound>)?($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name$(<$($e: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body<$($e: $bound,)? const FMA: bool>($($arg: $ty),*) $(-> $ret)? $body
+            fn body<$($($e: $bound,)+)? const FMA: bool>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
-                fn avx512$(<$e: $bound>)?($($arg: $ty),*) $(-> $ret)? {
-                    body::<$($e,)? true>($($arg),*)
+                fn avx512$(<$($e: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
+                    body::<$($($e,)+)? true>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
-                fn avx2$(<$e: $bound>)?($($arg: $ty),*) $(-> $ret)? {
-                    body::<$($e,)? true>($($arg),*)
+                fn avx2$(<$($e: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
+                    body::<$($($e,)+)? true>($($arg),*)
                 }
                 match $crate::runtime::backend::cpu::vectorise::level() {
                     // SAFETY: `level` returns a level only after detecting its features.
                     $crate::runtime::backend::cpu::vectorise::Level::Avx512 => unsafe {
-                        avx512$(::<$e>)?($($arg),*)
+                        avx512$(::<$($e),+>)?($($arg),*)
                     },
                     // SAFETY: as above.
                     $crate::runtime::backend::cpu::vectorise::Level::Avx2 => unsafe {
-                        avx2$(::<$e>)?($($arg),*)
+                        avx2$(::<$($e),+>)?($($arg),*)
                     },
                     $crate::runtime::backend::cpu::vectorise::Level::Plain => {
-                        body::<$($e,)? false>($($arg),*)
+                        body::<$($($e,)+)? false>($($arg),*)
                     }
                 }
             }
             #[cfg(not(target_arch = "x86_64"))]
-            body::<$($e,)? false>($($arg),*)
+            body::<$($($e,)+)? false>($($arg),*)
         }
     )*};
 }

@@ -11,7 +11,7 @@ use super::memory::{Index, Memory, Narrow, Scratch, Wide};
 use super::norm::NORM_SHARES;
 use super::product::{self, Order, Output, Product, Rotation};
 use super::{attention, loss};
-use crate::runtime::backend::{AdamW, AttentionShape, Backend, Load, LossShape, Momentum, NormShape};
+use crate::runtime::backend::{AdamW, AttentionShape, Backend, Gate, Load, LossShape, Momentum, NormShape};
 use crate::runtime::engine::EngineError;
 use Argument::{Float, Int, Long, Pointer};
 
@@ -213,16 +213,29 @@ impl Backend for Cuda {
         self.attempt(|| self.each("add_narrow", len.div_ceil(8), &mut arguments));
     }
 
-    fn embed(&self, tokens: usize, width: usize, table: &Wide, ids: &Index, out: &mut Wide) {
+    fn embed(&self, tokens: usize, width: usize, scale: f32, table: &Wide, ids: &Index, out: &mut Wide) {
         self.attempt(|| {
             whole_quads(width)?;
-            let mut arguments =
-                [Pointer(table.at()), Pointer(ids.0.at()), Pointer(out.change()), Int(width as i32)];
+            let mut arguments = [
+                Pointer(table.at()),
+                Pointer(ids.0.at()),
+                Pointer(out.change()),
+                Int(width as i32),
+                Float(scale),
+            ];
             self.launch("embedding_forward", [tokens, 1, 1], 128, 0, &mut arguments)
         });
     }
 
-    fn embed_backward(&self, tokens: usize, width: usize, grad: &Wide, ids: &Index, grad_table: &mut Wide) {
+    fn embed_backward(
+        &self,
+        tokens: usize,
+        width: usize,
+        scale: f32,
+        grad: &Wide,
+        ids: &Index,
+        grad_table: &mut Wide,
+    ) {
         self.attempt(|| {
             whole_quads(width)?;
             let mut arguments = [
@@ -231,6 +244,7 @@ impl Backend for Cuda {
                 Pointer(grad_table.change()),
                 Int(tokens as i32),
                 Int(width as i32),
+                Float(scale),
             ];
             self.launch("embedding_backward", [tokens, width.div_ceil(512), 1], 128, 0, &mut arguments)
         });
@@ -315,8 +329,9 @@ impl Backend for Cuda {
         });
     }
 
-    fn linear_swiglu(
+    fn linear_glu(
         &self,
+        gate: Gate,
         rows: usize,
         inputs: usize,
         width: usize,
@@ -325,6 +340,10 @@ impl Backend for Cuda {
         gate_up: &mut Narrow,
         y: &mut Narrow,
     ) {
+        if gate != Gate::Silu {
+            self.linear(rows, inputs, 2 * width, x, w, gate_up);
+            return self.glu(gate, rows, width, gate_up, y);
+        }
         self.attempt(|| {
             whole_chunks(width)?;
             self.product(Product {
@@ -612,23 +631,32 @@ impl Backend for Cuda {
         });
     }
 
-    fn swiglu(&self, rows: usize, width: usize, gate_up: &Narrow, y: &mut Narrow) {
+    fn glu(&self, gate: Gate, rows: usize, width: usize, gate_up: &Narrow, y: &mut Narrow) {
+        let kernel = match gate {
+            Gate::Silu => "swiglu_forward",
+            Gate::GeluTanh => "geglu_forward",
+        };
         self.attempt(|| {
             whole_chunks(width)?;
             let mut arguments =
                 [Pointer(gate_up.0.at()), Pointer(y.0.at()), Long(rows as i64), Int(width as i32)];
-            self.each("swiglu_forward", rows * width / 8, &mut arguments)
+            self.each(kernel, rows * width / 8, &mut arguments)
         });
     }
 
-    fn swiglu_backward(
+    fn glu_backward(
         &self,
+        gate: Gate,
         rows: usize,
         width: usize,
         grad_y: &Narrow,
         gate_up: &mut Narrow,
         y: &mut Narrow,
     ) {
+        let kernel = match gate {
+            Gate::Silu => "swiglu_backward",
+            Gate::GeluTanh => "geglu_backward",
+        };
         self.attempt(|| {
             whole_chunks(width)?;
             let mut arguments = [
@@ -638,7 +666,7 @@ impl Backend for Cuda {
                 Long(rows as i64),
                 Int(width as i32),
             ];
-            self.each("swiglu_backward", rows * width / 8, &mut arguments)
+            self.each(kernel, rows * width / 8, &mut arguments)
         });
     }
 
@@ -809,7 +837,7 @@ fn whole_quads(width: usize) -> Result<(), DeviceFailure> {
 }
 
 fn whole_chunks(width: usize) -> Result<(), DeviceFailure> {
-    multiple(width, 8, "rows of SwiGLU")
+    multiple(width, 8, "rows of a gated linear unit")
 }
 
 fn multiple(width: usize, of: usize, what: &str) -> Result<(), DeviceFailure> {

@@ -53,7 +53,7 @@ impl Cuda {
         front: &[Argument],
     ) -> Result<(), DeviceFailure> {
         let NormArguments { items, tail } = Self::norm_arguments(shape)?;
-        let mut arguments = [front, &tail, &[Float(eps as f32)]].concat();
+        let mut arguments = [front, &tail, &[Float(eps as f32), Float(shape.plus())]].concat();
         self.launch(kernel, [items.div_ceil(8), 1, 1], 256, 0, &mut arguments)
     }
 
@@ -104,11 +104,12 @@ impl Cuda {
         };
         let partial = self.scratch.borrow_mut().shares.at_least(&self.device, shares * shape.width * 4)?;
         if let Some(kernel) = by_row {
-            let rest = [Pointer(partial), Long(shape.rows as i64), Int(shape.width as i32)];
+            let rest =
+                [Pointer(partial), Long(shape.rows as i64), Int(shape.width as i32), Float(shape.plus())];
             let threads = 128 * shape.width.div_ceil(2048) as u32;
             self.launch(kernel, [shares, 1, 1], threads, 0, &mut [front, &rest].concat())?;
         } else {
-            let mut arguments = [front, &[Pointer(partial)], &tail].concat();
+            let mut arguments = [front, &[Pointer(partial)], &tail, &[Float(shape.plus())]].concat();
             self.launch(kernel, [shares, 1, 1], warps as u32 * 32, warps * shape.width * 4, &mut arguments)?;
         }
         let mut sum =

@@ -50,7 +50,7 @@ pub const SOURCES: &[Source] = embed![
     "reduce.cu",
     "rmsnorm.cu",
     "rope.cu",
-    "swiglu.cu",
+    "glu.cu",
 ];
 
 /// What the files include, under the names they use.

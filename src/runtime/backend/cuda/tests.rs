@@ -59,7 +59,7 @@ fn architecture(model_type: &str, tied: bool) -> Architecture {
         rms_norm_eps: 1e-5,
         initializer_range: 0.1,
         pattern: match model_type {
-            "olmo3" => LayerPattern::windows(2, 19, 2),
+            "olmo3" | "gemma3_text" => LayerPattern::windows(2, 19, 2),
             "smollm3" => LayerPattern::without_rope(2, 2),
             _ => LayerPattern::default(),
         },
@@ -153,6 +153,7 @@ fn gradients_match_the_reference() {
         ("olmo2", false),
         ("olmo3", false),
         ("smollm3", true),
+        ("gemma3_text", true),
     ] {
         let a = architecture(model_type, tied);
         let weights = init_weights(&a, 3).unwrap();
@@ -285,7 +286,7 @@ fn steps_become_graphs() {
 #[test]
 fn memory_is_predicted() {
     for (model_type, hopper) in
-        [("llama", true), ("qwen2", true), ("qwen3", false), ("olmo2", true), ("olmo3", true)]
+        [("llama", true), ("qwen2", true), ("qwen3", false), ("olmo2", true), ("olmo3", true), ("gemma3_text", true)]
     {
         let a = architecture(model_type, false);
         let weights = init_weights(&a, 7).unwrap();

@@ -50,6 +50,7 @@ pub(super) fn config_keys(
     let window = whole("attention.sliding_window")?.filter(|window| *window > 0);
     let model_type = match (family, window) {
         ("olmo2", Some(_)) => "olmo3",
+        ("gemma3", _) => "gemma3_text",
         (_, None) => family,
         (_, Some(window)) => {
             let help = "midc attends to the whole context in this family";
@@ -81,16 +82,22 @@ pub(super) fn config_keys(
     };
     let epsilon = named("attention.layer_norm_rms_epsilon");
     let context = need("context_length")?;
+    let layers = need("block_count")?;
+    // llama.cpp knows Gemma 3 27B, whose scores are scaled otherwise, by its layers.
+    let gemma_scale = if layers == 62 { hidden / heads.max(1) } else { head_dim };
     let mut keys = Map::new();
     for (key, value) in [
         ("model_type", json!(model_type)),
         ("architectures", json!([class(model_type)])),
         ("sliding_window", json!(window)),
+        // Each is looked at by the families that have it.
         ("hidden_act", json!("silu")),
+        ("hidden_activation", json!("gelu_pytorch_tanh")),
+        ("query_pre_attn_scalar", json!(gemma_scale)),
         ("attention_bias", json!(false)),
         ("attention_dropout", json!(0.0)),
         ("use_cache", json!(true)),
-        ("num_hidden_layers", json!(need("block_count")?)),
+        ("num_hidden_layers", json!(layers)),
         ("hidden_size", json!(hidden)),
         ("num_attention_heads", json!(heads)),
         ("num_key_value_heads", json!(whole("attention.head_count_kv")?.unwrap_or(heads))),
@@ -109,7 +116,14 @@ pub(super) fn config_keys(
     let theta = metadata.number(&named("rope.freq_base"))?.unwrap_or(10_000.0);
     let scaling = scaling(metadata, family, context, head_dim, theta, rope_factors)?;
     let rope = rope::to_hf(head_dim as usize, theta, &scaling, context);
-    keys.extend(if model_type == "olmo3" { rope::nested(rope, theta) } else { rope });
+    keys.extend(match model_type {
+        "olmo3" => rope::nested(model_type, rope, theta),
+        "gemma3_text" => {
+            let local = metadata.number(&named("rope.freq_base_swa"))?;
+            rope::nested(model_type, rope, local.unwrap_or(10_000.0))
+        }
+        _ => rope,
+    });
     // What the file says, whatever length the method would suggest.
     if !matches!(scaling, RopeScaling::Longrope { .. }) {
         keys.insert("max_position_embeddings".into(), json!(context));
@@ -124,6 +138,7 @@ fn class(model_type: &str) -> &'static str {
         "olmo2" => "Olmo2ForCausalLM",
         "olmo3" => "Olmo3ForCausalLM",
         "smollm3" => "SmolLM3ForCausalLM",
+        "gemma3_text" => "Gemma3ForCausalLM",
         _ => "LlamaForCausalLM",
     }
 }

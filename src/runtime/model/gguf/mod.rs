@@ -151,6 +151,10 @@ fn weights(container: &Container, config: &ModelConfig) -> Result<StateDict, Loa
             Some("k_proj") => a.num_key_value_heads,
             _ => 0,
         };
+        // llama.cpp stores what its norms multiply by.
+        if a.model_type == "gemma3_text" && name.ends_with("norm.weight") {
+            data.iter_mut().for_each(|w| *w -= 1.0);
+        }
         if permuted && heads > 0 {
             data = unpermute(&data, heads, a.head_dim, a.hidden_size);
         }
@@ -165,9 +169,9 @@ fn weights(container: &Container, config: &ModelConfig) -> Result<StateDict, Loa
 
 /// The name llama.cpp gives a tensor of the Hugging Face name.
 fn stored_name(name: &str, model_type: &str) -> String {
-    // The same name in Hugging Face's files for a norm before the feed-forward layer and, in OLMo,
+    // The same name in Hugging Face's files for a norm before the feed-forward layer and, in OLMo and Gemma,
     // for one after attention.
-    let behind = ["olmo2", "olmo3"].contains(&model_type);
+    let behind = ["olmo2", "olmo3", "gemma3_text"].contains(&model_type);
     let after_attention = if behind { "post_attention_norm" } else { "ffn_norm" };
     let parts = [
         ("model.embed_tokens", "token_embd"),
@@ -184,6 +188,7 @@ fn stored_name(name: &str, model_type: &str) -> String {
         ("mlp.up_proj", "ffn_up"),
         ("mlp.down_proj", "ffn_down"),
         ("post_attention_layernorm", after_attention),
+        ("pre_feedforward_layernorm", "ffn_norm"),
         ("post_feedforward_layernorm", "post_ffw_norm"),
     ];
     let (stem, kind) = name.rsplit_once('.').unwrap_or((name, "weight"));

@@ -240,6 +240,30 @@ fn a_smollm3_is_permuted_and_has_layers_without_rope() {
 }
 
 #[test]
+fn a_gemma3_stores_what_its_norms_multiply_by() {
+    let mut b = model_of("gemma3");
+    b.whole("gemma3.attention.sliding_window", 32);
+    for (name, len) in [("post_attention_norm", 8), ("post_ffw_norm", 8), ("attn_q_norm", 4), ("attn_k_norm", 4)] {
+        b.tensor(&format!("blk.0.{name}.weight"), &[len as u64], &vec![1.5; len]);
+    }
+    let loaded = load(b.file().path()).unwrap();
+    let config = &loaded.config;
+    assert_eq!(config.architecture.model_type, "gemma3_text");
+    assert_eq!(config.architecture.pattern, LayerPattern::windows(1, 32, 6));
+    assert_eq!((config.rope.theta, config.rope.local_theta), (1e4, None));
+    let weights = |name: &str| &loaded.weights[&format!("model.layers.0.{name}.weight")].data;
+    assert_eq!(weights("post_attention_layernorm"), &[0.5; 8]);
+    assert_eq!(weights("self_attn.k_norm"), &[0.5; 4]);
+    // Numbered from 0 in the file.
+    assert_eq!(weights("pre_feedforward_layernorm")[..3], [-1.0, 0.0, 1.0]);
+    assert_eq!(weights("self_attn.q_proj"), &(0..64).map(|i| i as f32).collect::<Vec<_>>());
+    b.whole("gemma3.attention.key_length", 4);
+    b.whole("gemma3.block_count", 62);
+    b.whole("gemma3.embedding_length", 10);
+    assert!(message(&b).contains("`query_pre_attn_scalar` is 5: midc divides scores by the root of `head_dim`"));
+}
+
+#[test]
 fn tokenizer_becomes_a_hugging_face_one() {
     let loaded = load(model().file().path()).unwrap();
     let tokenizer = tokenizers::Tokenizer::from_bytes(loaded.tokenizer.tokenizer_json().unwrap()).unwrap();
