@@ -630,6 +630,33 @@ fn loss_is_taken_on_the_named_fields_only() {
 }
 
 #[test]
+fn what_no_record_has_is_refused() {
+    use serde_json::json;
+    let dir = tempfile::tempdir().unwrap();
+    let lines =
+        [json!({"q": "the question", "a": "the answer", "level": 1}), json!({"q": "another", "a": "two"})];
+    let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+    std::fs::write(dir.path().join("0.jsonl"), text).unwrap();
+    let open = |change: &dyn Fn(&mut SourcePlan)| {
+        let mut plan = source("s0", "0.jsonl");
+        plan.text = Some("{q} = {a}".into());
+        change(&mut plan);
+        Corpus::open(&[plan], tokenizer(), &options(dir.path(), &dir.path().join("cache")), &Quiet).map(drop)
+    };
+    let refused = |change: &dyn Fn(&mut SourcePlan)| open(change).unwrap_err().to_string();
+    let masked = refused(&|p| p.loss_on = vec!["answer".into()]);
+    assert!(masked.contains("`loss_on = answer` is in none of its records"), "{masked}");
+    let order = refused(&|p| p.order = "descending(difficulty)".into());
+    assert!(
+        order.contains("`order = descending(difficulty)` sorts by a field in which no record"),
+        "{order}"
+    );
+    // One record that has it is enough.
+    open(&|p| p.loss_on = vec!["answer".into(), "a".into()]).unwrap();
+    open(&|p| p.order = "ascending(level)".into()).unwrap();
+}
+
+#[test]
 fn some_documents_are_to_be_filled_in() {
     let lines: Vec<_> =
         (0..40).map(|i| serde_json::json!({"text": format!("fn f{i}() {{ {i} }}")})).collect();

@@ -169,7 +169,7 @@ DIFFERING = {
     "smollm3": dict(intermediate_size=128, num_key_value_heads=2, no_rope_layers=[1, 0]),
     "gemma3_text": dict(
         intermediate_size=128, num_key_value_heads=2, sliding_window=24, layer_types=["sliding_attention", "full_attention"],
-        query_pre_attn_scalar=16, rope_parameters={
+        head_dim=16, query_pre_attn_scalar=16, rope_parameters={
             "sliding_attention": PLAIN, "full_attention": {"rope_type": "default", "rope_theta": 50000.0}}),
 }
 # PyTorch makes the products of Muon in bf16 whatever the precision of the rest.

@@ -37,9 +37,12 @@ fn commands_print_what_the_readme_says() {
 }
 
 #[test]
-fn the_recipe_is_sound() {
+fn the_recipes_are_sound() {
     let dir = tempfile::tempdir().unwrap();
-    for block in blocks(include_str!("../README.md"), "curriculum") {
+    let (readme, language) = (include_str!("../README.md"), include_str!("../docs/src/language.md"));
+    let all: Vec<&str> = [readme, language].into_iter().flat_map(|page| blocks(page, "curriculum")).collect();
+    assert_eq!(all.len(), 2);
+    for block in all {
         let path = dir.path().join("readme.curriculum");
         std::fs::write(&path, block).unwrap();
         let (sound, said) =

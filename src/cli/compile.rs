@@ -54,6 +54,14 @@ pub(crate) fn plan(args: &CompileArgs) -> miette::Result<Option<Compiled>> {
 pub(crate) fn plan_and_file(args: &CompileArgs) -> miette::Result<Option<Found>> {
     let base_dir = args.file.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     if args.file.extension().is_some_and(|e| e == "json") {
+        if let Some(option) = args.input.given() {
+            return Err(miette::miette!(
+                code = "midc::plan::settled",
+                help = "give it to the curriculum that the plan was made from",
+                "`{option}` changes a curriculum; `{}` is a plan, in which everything is settled",
+                args.file.display()
+            ));
+        }
         let text = std::fs::read(&args.file)
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot read `{}`", args.file.display()))?;

@@ -51,6 +51,13 @@ pub(crate) fn plan(path: &str, input: &InputArgs) -> miette::Result<Option<(Plan
     match &checked.curriculum {
         Some(curriculum) if !denied => {
             let plan = plan::build(curriculum);
+            if plan.stages.is_empty() {
+                return Err(miette::miette!(
+                    code = "midc::plan::empty",
+                    help = "a file that only gives names to others is checked with `midc check`",
+                    "`{path}` has no stage: there is nothing to plan"
+                ));
+            }
             Ok(Some((plan, checked)))
         }
         _ => Ok(None),

@@ -58,6 +58,19 @@ struct UnknownLint {
 }
 
 impl InputArgs {
+    /// An option that was given, as it is spelled.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        [
+            ("--set", !self.set.is_empty()),
+            ("--params", self.params.is_some()),
+            ("--allow", !self.allow.is_empty()),
+            ("--warn", !self.warn.is_empty()),
+            ("--deny", !self.deny.is_empty()),
+        ]
+        .into_iter()
+        .find_map(|(option, given)| given.then_some(option))
+    }
+
     /// The lint levels of the command line. A stricter level given for the same lint wins, whatever
     /// the order of the options.
     ///

@@ -186,6 +186,7 @@ codes! {
     STAGE_NOTHING_INHERITED E0508, "nothing to inherit a field from";
     MODEL_SHAPE E0509, "an architecture that cannot be";
     STAGE_STATE E0510, "moments of another optimizer, or of none";
+    GATE_UNMEASURED E0511, "a gate on what nothing measures";
 
     // E055x: lints on stages and the graph.
     BATCH_CHANGES_TOKENS E0550 Warn "batch_changes_tokens", "tokens per step change with the context";

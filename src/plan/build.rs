@@ -6,8 +6,8 @@ use crate::sema::{self, Curriculum};
 
 use super::{
     Architecture, Attention, BatchPlan, CheckpointPlan, ContextPoint, EvalPlan, FimPlan, FromKind, GatePlan,
-    LrPlan, MixPlan, ModelPlan, MuonPlan, OptimizerPlan, Packing, Phase, Plan, Precision, RopePlan, SoupPlan,
-    SourcePlan, StagePlan, State, Totals,
+    GateSource, LrPlan, MixPlan, ModelPlan, MuonPlan, OptimizerPlan, Packing, Phase, Plan, Precision,
+    RopePlan, SoupPlan, SourcePlan, StagePlan, State, Totals,
 };
 
 /// The plan of a curriculum.
@@ -31,8 +31,9 @@ pub fn build(curriculum: &Curriculum) -> Plan {
             .sources
             .iter()
             .zip(&drawn)
-            .filter(|(_, drawn)| **drawn > 0)
-            .map(|(s, drawn)| source(s, *drawn))
+            .enumerate()
+            .filter(|(index, (_, drawn))| **drawn > 0 || gated(curriculum, *index))
+            .map(|(_, (s, drawn))| source(s, *drawn))
             .collect(),
         totals,
     };
@@ -47,6 +48,12 @@ fn drawn(curriculum: &Curriculum) -> Vec<u64> {
         drawn[portion.source] = drawn[portion.source].saturating_add(portion.tokens);
     }
     drawn
+}
+
+/// Whether a gate is on the loss of a source, which may be one that no stage trains on.
+fn gated(curriculum: &Curriculum, source: usize) -> bool {
+    let mut gates = curriculum.stages.iter().flat_map(|s| &s.gates);
+    gates.any(|g| g.sources.iter().any(|(s, _)| *s == source))
 }
 
 fn model(m: &sema::Model) -> ModelPlan {
@@ -187,7 +194,20 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
             .map(|g| GatePlan {
                 text: g.text.clone(),
                 measure: g.measure.clone(),
-                argument: g.argument.clone(),
+                argument: match g.sources.as_slice() {
+                    [(source, _)] => curriculum.sources[*source].name.clone(),
+                    _ => g.argument.clone(),
+                },
+                sources: match g.sources.as_slice() {
+                    [_] => Vec::new(),
+                    several => several
+                        .iter()
+                        .map(|(s, share)| GateSource {
+                            source: curriculum.sources[*s].name.clone(),
+                            share: *share,
+                        })
+                        .collect(),
+                },
                 op: g.op.to_owned(),
                 bound: g.bound,
                 relative_to_from: g.relative_to_from,

@@ -404,12 +404,24 @@ pub struct GatePlan {
     pub measure: String,
     /// The argument of the measure: a length, a source or mix, a task.
     pub argument: String,
+    /// Of a mix, its sources and their shares: the loss is their mean by these.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub sources: Vec<GateSource>,
     /// `<=`, `>=`, `<`, `>`, `==`.
     pub op: String,
     /// The bound, a number or a share of the value at `from`.
     pub bound: f64,
     /// Whether the bound is a share of the same measure at the start of the stage.
     pub relative_to_from: bool,
+}
+
+/// A source of a mix whose loss a gate is on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GateSource {
+    /// Its name.
+    pub source: String,
+    /// Its share of the mix.
+    pub share: f64,
 }
 
 /// A weight average.

@@ -189,7 +189,8 @@ fn reads_a_base_for_layers_with_a_window() {
     assert_eq!(gemma(old).unwrap(), (2e6, scaled.clone(), Some(3e4)));
     let mut full = linear;
     full["rope_theta"] = json!(1e6);
-    let new = json!({ "rope_parameters": { "full_attention": full, "sliding_attention": { "rope_theta": 2e4 } } });
+    let new =
+        json!({ "rope_parameters": { "full_attention": full, "sliding_attention": { "rope_theta": 2e4 } } });
     assert_eq!(gemma(new).unwrap(), (1e6, scaled.clone(), Some(2e4)));
     let new = json!({ "rope_local_base_freq": 5e4, "rope_parameters": { "full_attention": full } });
     assert_eq!(gemma(new).unwrap(), (1e6, scaled, Some(5e4)));

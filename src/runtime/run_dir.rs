@@ -296,7 +296,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&aside, path)?;
-        if let Some(parent) = path.parent() {
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
         Ok(())

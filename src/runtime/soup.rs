@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::checkpoint::{self, CheckpointError};
 use super::model::hf::{self, Shards};
 use super::model::{Dtype, LoadError, ModelConfig, TokenizerSource, load_config};
+use crate::rope::Rope;
 
 /// How checkpoints are averaged. All arithmetic is in f32, in the order of the ingredients.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,10 +153,16 @@ impl Ingredient {
             return Some("their architectures differ".into());
         }
         if self.config.rope != other.config.rope {
-            return Some(format!(
-                "RoPE is {:?} in the one and {:?} in the other",
-                self.config.rope, other.config.rope
-            ));
+            let text = |rope: &Rope| {
+                let factor = rope.scaling.factor().map_or_else(String::new, |f| format!(" by {f}"));
+                format!("`{}`{factor} over a base of {}", rope.scaling.method(), rope.theta)
+            };
+            let (one, two) = (text(&self.config.rope), text(&other.config.rope));
+            return Some(if one == two {
+                format!("RoPE is {one} in both, with other settings")
+            } else {
+                format!("RoPE is {one} in the one and {two} in the other")
+            });
         }
         let tokenizer = |i: &Self| i.tokenizer.files.get("tokenizer.json").cloned();
         if tokenizer(self) != tokenizer(other) {

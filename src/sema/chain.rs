@@ -251,10 +251,55 @@ impl<'p> Checker<'p> {
             if start > frame.tokens || (start == frame.tokens && end > start) {
                 break;
             }
+            if frame.field == "lr" && !chain.truncated && self.unseen(call, start, end, frame) {
+                return None;
+            }
             let horizon = (end > frame.tokens).then_some(end);
             placed.push(Placed { call: call.clone(), start, end: end.min(frame.tokens), horizon });
         }
         Some(placed)
+    }
+
+    /// A segment of the learning rate that no step follows, or not as it is written: whoever reads the curve
+    /// believes in values that are never used.
+    fn unseen(&mut self, call: &Call<'p>, start: u64, end: u64, frame: Frame<'_>) -> bool {
+        let Some(clock) = frame.clock else { return false };
+        if call.function.name == "step" {
+            if start < clock.tokens {
+                return false;
+            }
+            self.push(
+                Diagnostic::error(
+                    codes::CURVE_SPAN,
+                    call.span,
+                    format!("a jump of `{}` where the stage is over", frame.field),
+                    "no step comes after this",
+                )
+                .label(frame.length_span, "the length of the stage")
+                .help("take it out, or give the segment before it a length that leaves something: `over: …`"),
+            );
+            return true;
+        }
+        // A share becomes as short as a trial makes its stage; a number of tokens was meant.
+        let Some(Val { kind: Kind::Number(_) | Kind::Quantity(_, Unit::Tokens), span }) = call.arg("over")
+        else {
+            return false;
+        };
+        let step = clock.step_at(start);
+        let size = clock.tokens_at(step + 1) - clock.tokens_at(step);
+        if end - start >= size {
+            return false;
+        }
+        self.push(
+            Diagnostic::error(
+                codes::CURVE_SPAN,
+                *span,
+                format!("a segment of `{}` that is shorter than a step", frame.field),
+                format!("{} tokens of the {} that a step has", show::count(end - start), show::count(size)),
+            )
+            .help("give it at least one step, or leave it out; a jump is written `step(to: …)`"),
+        );
+        true
     }
 
     fn add(&mut self, a: Rational, b: Rational, span: Span) -> Option<Rational> {

@@ -301,18 +301,47 @@ impl<'p> Checker<'p> {
                 })?;
                 // A trial evaluation: what it finds is found again when the stage is resolved.
                 let kept = self.diags.len();
-                let value = self.eval(field, &Scope::top(program.def(*id).module));
-                let clean = self.diags.len() == kept;
-                own = match value.kind {
-                    Kind::Number(n) | Kind::Quantity(n, ast::Unit::Tokens) if clean && n.is_integer() => {
-                        u64::try_from(*n.numer()).ok()?
-                    }
-                    _ => return None,
-                };
+                let tokens = self.longest_member(block, field, &Scope::top(program.def(*id).module));
+                self.diags.truncate(kept);
+                own = tokens?;
             }
             let sum = before.checked_add(own)?;
             best.insert(*id, sum);
             longest = longest.max(sum);
+        }
+        Some(longest)
+    }
+
+    /// What `field`, the length of the stage `block`, comes to in tokens; of a fan-out, for its longest member.
+    fn longest_member(
+        &mut self,
+        block: &'p ast::Block,
+        field: &'p ast::Expr,
+        scope: &Scope<'p>,
+    ) -> Option<u64> {
+        let scopes = match &block.each {
+            None => vec![scope.clone()],
+            Some(each) => {
+                let Kind::List(values) = self.eval(&each.values, scope).kind else { return None };
+                let member = |value: &Val<'p>| Scope {
+                    local: Some((each.var.text.as_str(), value.clone())),
+                    ..scope.clone()
+                };
+                values.iter().map(member).collect()
+            }
+        };
+        let mut longest = 0;
+        for scope in scopes {
+            let kept = self.diags.len();
+            let value = self.eval(field, &scope);
+            let clean = self.diags.len() == kept;
+            let tokens = match value.kind {
+                Kind::Number(n) | Kind::Quantity(n, ast::Unit::Tokens) if clean && n.is_integer() => {
+                    u64::try_from(*n.numer()).ok()?
+                }
+                _ => return None,
+            };
+            longest = longest.max(tokens);
         }
         Some(longest)
     }

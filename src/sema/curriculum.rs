@@ -351,10 +351,14 @@ pub struct Eval {
 pub struct Gate {
     /// As written.
     pub text: String,
+    /// Where.
+    pub span: Span,
     /// `needle`, `loss`, `choice`.
     pub measure: String,
     /// What is measured.
     pub argument: String,
+    /// The sources whose loss it is, by index, with their shares; a single one where no mix is named.
+    pub sources: Vec<(usize, f64)>,
     /// The comparison.
     pub op: &'static str,
     /// The bound.

@@ -221,7 +221,9 @@ impl<'p> Checker<'p> {
             format!("unknown name `{}`", first.text),
             "nothing with this name is defined here",
         );
-        if first.text == "heldout" && path.segments.len() == 1 {
+        if near.is_none() && ["constant", "flat", "plateau"].contains(&first.text.as_str()) {
+            d = suggest(d, first.span, Some("hold"), "");
+        } else if first.text == "heldout" && path.segments.len() == 1 {
             d = d.help("say which share is held out: `heldout 1%`");
         } else if near.is_none() && schema::function(&first.text).is_some() {
             d = d.help(format!("`{0}` is a function: write `{0}(…)`", first.text));
@@ -325,7 +327,11 @@ impl<'p> Checker<'p> {
                         format!("`{name}` has no argument `{}`", arg_name.text),
                         "unknown argument",
                     );
-                    let near = nearest(&arg_name.text, function.params.iter().map(|p| p.name));
+                    // What some papers call s.
+                    let common =
+                        (arg_name.text == "scale" && function.param("factor").is_some()).then_some("factor");
+                    let near =
+                        common.or_else(|| nearest(&arg_name.text, function.params.iter().map(|p| p.name)));
                     let all = function.params.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>();
                     let other = if all.is_empty() {
                         format!("`{name}` takes no named arguments")

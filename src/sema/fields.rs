@@ -192,9 +192,15 @@ impl<'p> Checker<'p> {
             "base" | "parent" | "init_from" => Some("from"),
             "max_steps" | "num_steps" => Some("steps"),
             "token_budget" | "budget" | "max_tokens" => Some("tokens"),
+            "save_steps" | "save_interval" | "checkpoint_every" | "ckpt_interval" => Some("save_every"),
+            "max_grad_norm" | "grad_clip" | "gradient_clipping" => Some("clip"),
             _ => None,
         }
         .filter(|n| schema.field(n).is_some());
+        if let Some(help) = elsewhere(name).filter(|_| schema.keyword == "stage") {
+            self.push(d.help(help));
+            return;
+        }
         let near = common.or_else(|| nearest(name, schema.fields.iter().map(|f| f.name)));
         let all = schema.fields.iter().map(|f| format!("`{}`", f.name)).collect::<Vec<_>>().join(", ");
         self.push(suggest(d, span, near, &format!("its fields are {all}")));
@@ -224,5 +230,28 @@ impl<'p> Checker<'p> {
     /// Text of a span.
     pub(crate) fn text(&self, span: Span) -> String {
         self.files.text(span.file).get(span.range()).unwrap_or_default().to_owned()
+    }
+}
+
+/// Where a stage says what other tools have a setting of its own for.
+fn elsewhere(name: &str) -> Option<&'static str> {
+    match name {
+        "weight_decay" | "betas" | "adam_beta1" | "adam_beta2" | "adam_epsilon" | "eps" => {
+            Some("it is the optimizer's: `optimizer = adamw(betas: [0.9, 0.95], weight_decay: 0.1)`")
+        }
+        "warmup" | "warmup_steps" | "warmup_ratio" | "warmup_tokens" | "lr_scheduler_type"
+        | "lr_scheduler" | "scheduler" | "schedule" | "min_lr" | "decay" | "decay_steps" => Some(
+            "the whole of it is one curve: `lr = 0 then linear(to: 3e-4, over: 2000 steps) then cosine(to: 3e-5)`",
+        ),
+        "eval_every" | "eval_steps" | "eval_interval" | "evaluation_strategy" => {
+            Some("a measurement is a block: `eval heldout { every = 500 steps, loss = heldout 1% }`")
+        }
+        "epochs" | "num_epochs" | "num_train_epochs" => Some(
+            "the length of a stage is its `tokens` or `steps`; how often a source may be read is its `max_epochs`",
+        ),
+        "gradient_accumulation_steps" | "micro_batch_size" | "per_device_train_batch_size" => {
+            Some("`batch` is what one step of the optimizer sees; how it is cut is found when it is run")
+        }
+        _ => None,
     }
 }

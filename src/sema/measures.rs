@@ -83,8 +83,21 @@ impl<'p> Checker<'p> {
     fn heldout(&mut self, value: &Val<'p>) -> Option<f64> {
         match &value.kind {
             Kind::Apply(word, share) if word.text == "heldout" => {
-                let share = (**share).clone();
-                self.share(&share, "heldout").map(show::real)
+                let value = (**share).clone();
+                let share = self.share(&value, "heldout").map(show::real)?;
+                if share >= 1.0 {
+                    self.push(
+                        Diagnostic::error(
+                            codes::OUT_OF_RANGE,
+                            value.span,
+                            "all documents held out",
+                            "none is left to train on",
+                        )
+                        .help("hold out a few: `heldout 1%`"),
+                    );
+                    return None;
+                }
+                Some(share)
             }
             _ => {
                 self.wrong(value, Ty::Heldout, "loss");
@@ -172,10 +185,12 @@ impl<'p> Checker<'p> {
             return None;
         };
         let argument = argument.clone();
+        let mut sources = Vec::new();
         let argument = match call.function.name {
             "needle" => self.tokens(&argument, "needle")?.to_string(),
             "loss" => match argument.kind {
                 Kind::Entity(super::value::Entity::Source(_) | super::value::Entity::Mix(_)) => {
+                    sources = self.shares_of(&argument)?;
                     self.text(argument.span)
                 }
                 _ => {
@@ -212,11 +227,58 @@ impl<'p> Checker<'p> {
         }
         Some(Gate {
             text: self.text(expr.span),
+            span: expr.span,
             measure: call.function.name.to_owned(),
             argument,
+            sources,
             op,
             bound,
             relative_to_from,
         })
+    }
+
+    /// The sources of a mix with their shares, which must stand still to be the weights of a mean.
+    fn shares_of(&mut self, mix: &Val<'p>) -> Option<Vec<(usize, f64)>> {
+        let flat = self.flatten(mix, None)?;
+        let shares: Option<Vec<(usize, f64)>> = flat
+            .iter()
+            .map(|(source, amount)| Some((*source, amount.blend().as_constant()?)))
+            .filter(|share| share.is_none_or(|(_, share)| share > 0.0))
+            .collect();
+        if shares.is_none() {
+            self.push(
+                Diagnostic::error(
+                    codes::NOT_A_CONDITION,
+                    mix.span,
+                    "the loss of a mix whose weights move",
+                    "of which weights would it be the mean?",
+                )
+                .help("name a source, or a mix that stands still"),
+            );
+        }
+        shares
+    }
+
+    /// What gates need and no stage measures.
+    pub(crate) fn check_gates(&mut self) {
+        let stages = &self.out.stages;
+        if stages.iter().flat_map(|s| &s.evals).any(|e| e.heldout.is_some()) {
+            return;
+        }
+        let gates: Vec<_> = stages
+            .iter()
+            .flat_map(|s| s.gates.iter().filter(|g| g.measure == "loss").map(|g| (g.span, s.base.clone())))
+            .collect();
+        for (span, stage) in gates {
+            self.push(
+                Diagnostic::error(
+                    codes::GATE_UNMEASURED,
+                    span,
+                    format!("a gate of `{stage}` on a loss that nothing measures"),
+                    "no document is held out of training",
+                )
+                .help("hold some out, in this stage or another: `eval heldout { loss = heldout 1% }`"),
+            );
+        }
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn analyze(files: &mut dyn Files, file: FileId, options: &Options) ->
     checker.apply_settings(&settings);
     checker.resolve();
     checker.check_asserts();
+    checker.check_gates();
     checker.check_attributes();
     let facts = checker.resolved.iter().map(fact).collect();
     let stem = files.name(file).rsplit('/').next().unwrap_or_default();

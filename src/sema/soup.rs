@@ -63,6 +63,21 @@ impl<'p> Checker<'p> {
                     ));
                     return None;
                 }
+                if call.function.name == "ema"
+                    && let Some(later) = ingredients.last().filter(|last| self.is_after(last, &place))
+                {
+                    let (later, name) = (self.place_name(later), self.place_name(&place));
+                    self.push(
+                        Diagnostic::error(
+                            codes::SOUP,
+                            v.span,
+                            format!("`{name}` comes before `{later}`, which stands before it"),
+                            "an average that forgets takes the oldest first",
+                        )
+                        .help("list the ingredients in the order in which they were trained"),
+                    );
+                    return None;
+                }
                 ingredients.push(place);
             }
         }
@@ -127,5 +142,20 @@ impl<'p> Checker<'p> {
             weights,
         });
         Some(self.out.soups.len() - 1)
+    }
+
+    /// Whether `one` is a later place of the same stage than `other`.
+    fn is_after(&self, one: &From, other: &From) -> bool {
+        let step = |place: &From| match place {
+            From::Stage(stage) => Some((*stage, self.out.stages[*stage].steps)),
+            From::Checkpoint(stage, point) => {
+                Some((*stage, self.out.stages[*stage].checkpoints[*point].step))
+            }
+            From::Model(_) | From::Soup(_) => None,
+        };
+        match (step(one), step(other)) {
+            (Some((a, later)), Some((b, earlier))) => a == b && later > earlier,
+            _ => false,
+        }
     }
 }

@@ -43,7 +43,7 @@ impl<'p> Checker<'p> {
         let synthetic = read!("synthetic", |v| self.yes_no(&v, "synthetic")).unwrap_or(false);
         let max_epochs = read!("max_epochs", |v| self.epochs(&v)).unwrap_or(4.0);
         let fim = read!("fim", |v| self.fim(&v));
-        let loss_on = read!("loss_on", |v| self.texts(&v, Ty::Names, "loss_on")).unwrap_or_default();
+        let loss_on = read!("loss_on", |v| self.loss_on(&v, text.as_deref())).unwrap_or_default();
         let order = read!("order", |v| self.data_order(&v)).unwrap_or_else(|| "shuffled".to_owned());
         let dedup = read!("dedup", |v| self.word(&v, schema::DEDUP, "dedup")).is_some();
         let exclude = read!("exclude", |v| self.texts(&v, Ty::Paths, "exclude")).unwrap_or_default();
@@ -240,6 +240,41 @@ impl<'p> Checker<'p> {
         None
     }
 
+    /// Names of what is trained on, some of which the template has, if there is one.
+    fn loss_on(&mut self, value: &Val<'p>, template: Option<&str>) -> Option<Vec<String>> {
+        let names = self.texts(value, Ty::Names, "loss_on")?;
+        if names.is_empty() {
+            self.push(
+                Diagnostic::error(
+                    codes::WRONG_VALUE,
+                    value.span,
+                    "`loss_on` names nothing",
+                    "nothing would be trained on",
+                )
+                .help("leave it out to train on every token"),
+            );
+            return None;
+        }
+        let Some(fields) = template.map(template_fields) else { return Some(names) };
+        let unknown = names.iter().find(|name| !fields.contains(&name.as_str()));
+        let Some(unknown) = unknown.filter(|_| !names.iter().any(|n| fields.contains(&n.as_str()))) else {
+            return Some(names);
+        };
+        let near = crate::diag::suggest::nearest(unknown, fields.iter().copied());
+        let all = fields.iter().map(|f| format!("`{f}`")).collect::<Vec<_>>().join(", ");
+        let d = Diagnostic::error(
+            codes::WRONG_VALUE,
+            value.span,
+            format!("`loss_on` names `{unknown}`, which the text is not made of"),
+            "nothing would be trained on",
+        );
+        self.push(d.help(match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the text is made of {all}"),
+        }));
+        None
+    }
+
     /// A template of a record's text must be readable as the reader of the data will read it.
     fn template(&mut self, value: &Val<'p>) -> Option<String> {
         let text = self.string(value, "text")?;
@@ -309,6 +344,23 @@ fn is_length(expr: &Expr) -> bool {
 
 fn is_text(expr: &Expr) -> bool {
     matches!(expr.kind, ExprKind::Str(_))
+}
+
+/// The fields of a template without faults: those in braces, or the one that it names.
+fn template_fields(text: &str) -> Vec<&str> {
+    let mut fields = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        let brace = &rest[at..=at];
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix(brace) {
+            rest = after;
+        } else if let Some(end) = rest.find('}') {
+            fields.push(rest[..end].trim());
+            rest = &rest[end + 1..];
+        }
+    }
+    if fields.is_empty() { vec![text.trim()] } else { fields }
 }
 
 /// What is wrong with the braces of a template.

@@ -57,7 +57,7 @@ void rmsnorm(Check& c, const Norm& n) {
   bool whole = n.segments == 1 && n.width == n.stride;
 
   if (whole) {
-    c.begin("rmsnorm stream %dx%d", n.rows, n.width, n.plus);
+    c.begin("rmsnorm stream %dx%d", n.rows, n.width);
     y = dx = nothing;
     std::vector<uint16_t> rounded(n.size());
     for (size_t i = 0; i < n.size(); i++) rounded[i] = host::to_bf16(xf.bits[i]);
@@ -96,7 +96,7 @@ void rmsnorm(Check& c, const Norm& n) {
     c.close("copy by row", widen(row_copy.get()), plus(dx, base.value), 3e-3);
     c.close("grad w by row", widen(row_grad_w.get()), plus(dw, dw0.value), 1e-5);
 
-    c.begin("rmsnorm residual %dx%d", n.rows, n.width, n.plus);
+    c.begin("rmsnorm residual %dx%d", n.rows, n.width);
     y = dx = nothing;
     norm_reference(n, eps, xb.value, w.value, gf.value, y, rstd, dx, dw);
     Buffer<float> dy2(c.device, base.bits), drstd2(c.device, n.items()), partial2(c.device, (size_t)grid * n.width),
@@ -139,8 +139,7 @@ void rmsnorm(Check& c, const Norm& n) {
 }
 
 void glu(Check& c, bool gelu, int rows, int width) {
-  const std::string name = gelu ? "geglu" : "swiglu";
-  c.begin("%s %dx%d", name.c_str(), rows, width);
+  c.begin("%s %dx%d", gelu ? "geglu" : "swiglu", rows, width);
   Random r(c.seed * 17 + width);
   Bf16 in = random_bf16(r, (size_t)rows * 2 * width, 2), dy = random_bf16(r, (size_t)rows * width, 1);
   std::vector<double> y((size_t)rows * width), grad(in.value.size());
@@ -164,9 +163,9 @@ void glu(Check& c, bool gelu, int rows, int width) {
     }
   Buffer<uint16_t> gate_up(c.device, in.bits), out(c.device, y.size()), again(c.device, y.size()), d(c.device, dy.bits);
   unsigned grid = blocks(y.size() / 8, 256);
-  c.device.run({name + "_forward", {grid, 1, 1}, {256, 1, 1}, 0}, gate_up.ptr(), out.ptr(), (long long)rows, width);
+  c.device.run({gelu ? "geglu_forward" : "swiglu_forward", {grid, 1, 1}, {256, 1, 1}, 0}, gate_up.ptr(), out.ptr(), (long long)rows, width);
   c.close("y", widen(out.get()), y, 3e-3);
-  c.device.run({name + "_backward", {grid, 1, 1}, {256, 1, 1}, 0}, d.ptr(), gate_up.ptr(), again.ptr(), (long long)rows, width);
+  c.device.run({gelu ? "geglu_backward" : "swiglu_backward", {grid, 1, 1}, {256, 1, 1}, 0}, d.ptr(), gate_up.ptr(), again.ptr(), (long long)rows, width);
   c.close("gradient", widen(gate_up.get()), grad, 3e-3);
   c.same_bits("y computed again", out.get(), again.get());
 }

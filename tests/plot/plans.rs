@@ -171,6 +171,7 @@ pub(crate) fn gate(
         text: text.into(),
         measure: measure.into(),
         argument: argument.into(),
+        sources: Vec::new(),
         op: op.into(),
         bound,
         relative_to_from: relative,

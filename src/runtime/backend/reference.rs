@@ -305,7 +305,8 @@ impl<R: Real> Backend for Reference<R> {
     ) {
         for t in 0..shape.rows {
             let row = t * shape.width..(t + 1) * shape.width;
-            let d = norm_segment_backward(&x[row.clone()], gain(shape, w), rstd[t], &grad_y[row.clone()], grad_w);
+            let d =
+                norm_segment_backward(&x[row.clone()], gain(shape, w), rstd[t], &grad_y[row.clone()], grad_w);
             for (i, d) in row.zip(d) {
                 grad[i] += d;
                 copy[i] = grad[i];
@@ -341,7 +342,8 @@ impl<R: Real> Backend for Reference<R> {
     ) {
         for t in 0..shape.rows {
             let row = t * shape.width..(t + 1) * shape.width;
-            let d = norm_segment_backward(&x[row.clone()], gain(shape, w), rstd[t], &grad_y[row.clone()], grad_w);
+            let d =
+                norm_segment_backward(&x[row.clone()], gain(shape, w), rstd[t], &grad_y[row.clone()], grad_w);
             grad_x[row].copy_from_slice(&d);
         }
     }
@@ -382,7 +384,8 @@ impl<R: Real> Backend for Reference<R> {
                 let at = segment(shape, t, s);
                 let r = rstd[t * shape.segments + s];
                 let range = at..at + shape.width;
-                let d = norm_segment_backward(&x[range.clone()], gain(shape, w), r, &grad[range.clone()], grad_w);
+                let d =
+                    norm_segment_backward(&x[range.clone()], gain(shape, w), r, &grad[range.clone()], grad_w);
                 grad[range].copy_from_slice(&d);
             }
         }

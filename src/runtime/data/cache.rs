@@ -235,6 +235,11 @@ impl Shard {
         !self.header.has_mask || self.map[self.at.mask.start + (at / 8) as usize] >> (at % 8) & 1 == 1
     }
 
+    /// Whether any token of the shard carries loss.
+    pub(crate) fn any_loss(&self) -> bool {
+        !self.header.has_mask || self.map[self.at.mask.clone()].iter().any(|byte| *byte != 0)
+    }
+
     /// Whether some tokens carry no loss.
     pub(crate) fn has_mask(&self) -> bool {
         self.header.has_mask

@@ -18,6 +18,10 @@ use super::{DataError, OnBad, Order, Piece, Progress, SourceSummary, Summary, Te
 use crate::plan::{Attention, SourcePlan, StagePlan};
 use crate::runtime::batch::{Batch, IGNORE};
 
+/// Why a mask that hides everything is refused.
+const NO_LOSS: &str = "is in none of its records, so that no token of them would be trained on; for records of messages it \
+                       holds roles, such as `assistant`, and for a `text` template names of its fields";
+
 /// How to open a corpus.
 #[derive(Clone, Debug)]
 pub struct OpenOptions<'a> {
@@ -221,6 +225,7 @@ impl Source {
             Order::Ascending(field) | Order::Descending(field) => Some(field.clone()),
             Order::Shuffled | Order::AsWritten => None,
         };
+        let sort_field = sort_by.clone();
         let files = files::find(&plan.name, &plan.path, options.base_dir)?;
         let filter = match &plan.filter {
             Some(filter) => Some(Filter::parse(filter).map_err(|why| wrong("where", filter, &why))?),
@@ -273,6 +278,14 @@ impl Source {
         }
         if summary.bytes > 0 {
             summary.bytes_per_token = Some(summary.bytes as f64 / all_tokens as f64);
+        }
+        if documents > 0 && !plan.loss_on.is_empty() && !shards.iter().any(|s| s.shard.any_loss()) {
+            let value = plan.loss_on.join(", ");
+            return Err(wrong("loss_on", &value, NO_LOSS));
+        }
+        let keyed = |s: &Indexed| (0..s.shard.documents()).any(|d| !s.shard.key(d).is_nan());
+        if documents > 0 && sort_field.is_some() && !shards.iter().any(keyed) {
+            return Err(wrong("order", &plan.order, "sorts by a field in which no record has a number"));
         }
         let mut source = Self {
             name: plan.name.clone(),

@@ -12,7 +12,7 @@ pub(super) const EVAL: &str = "gate";
 ///
 /// # Errors
 /// The plan holds a measure this version does not know.
-pub(super) fn measures(stage: &StagePlan) -> Result<Vec<(&GatePlan, Measure)>, ExecError> {
+pub(super) fn measures(stage: &StagePlan) -> Result<Vec<(&GatePlan, Measure<'_>)>, ExecError> {
     let unknown =
         |gate: &GatePlan| ExecError::UnknownGate { stage: stage.name.clone(), gate: gate.text.clone() };
     stage
@@ -20,7 +20,8 @@ pub(super) fn measures(stage: &StagePlan) -> Result<Vec<(&GatePlan, Measure)>, E
         .iter()
         .map(|gate| {
             let measure = match gate.measure.as_str() {
-                "loss" => Measure::Loss(gate.argument.clone()),
+                "loss" if gate.sources.is_empty() => Measure::Loss(gate.argument.clone()),
+                "loss" => Measure::MixLoss(gate.argument.clone(), &gate.sources),
                 "needle" => Measure::Needle(gate.argument.parse().map_err(|_| unknown(gate))?),
                 "choice" => Measure::Choice(gate.argument.clone()),
                 _ => return Err(unknown(gate)),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{EvalPlan, StagePlan};
+use crate::plan::{EvalPlan, GateSource, StagePlan};
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::data::Corpus;
 use crate::runtime::engine::RopeTable;
@@ -28,19 +28,21 @@ pub(super) enum Moment {
 
 /// One number to be measured.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Measure {
+pub(super) enum Measure<'p> {
     /// Mean held-out loss of a source, nats per token.
     Loss(String),
+    /// The mean of those of a mix's sources, by their shares of it.
+    MixLoss(String, &'p [GateSource]),
     /// Share of needles found at a length.
     Needle(u64),
     /// Accuracy on a task file.
     Choice(String),
 }
 
-impl Measure {
+impl Measure<'_> {
     fn name(&self) -> &'static str {
         match self {
-            Self::Loss(_) => "loss",
+            Self::Loss(_) | Self::MixLoss(..) => "loss",
             Self::Needle(_) => "needle",
             Self::Choice(_) => "choice",
         }
@@ -48,7 +50,7 @@ impl Measure {
 
     fn subject(&self) -> String {
         match self {
-            Self::Loss(source) => source.clone(),
+            Self::Loss(name) | Self::MixLoss(name, _) => name.clone(),
             Self::Needle(length) => length.to_string(),
             Self::Choice(task) => task.clone(),
         }
@@ -88,7 +90,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn measures(&self, eval: &EvalPlan) -> Vec<Measure> {
+    fn measures(&self, eval: &EvalPlan) -> Vec<Measure<'static>> {
         let mut measures = Vec::new();
         if eval.heldout.is_some() {
             measures.extend(self.plan.sources.iter().map(|s| Measure::Loss(s.name.clone())));
@@ -104,7 +106,7 @@ impl Run<'_> {
         stage: &StagePlan,
         work: &mut Work,
         eval: &str,
-        measure: &Measure,
+        measure: &Measure<'_>,
         by_position: Option<&mut ByPosition>,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), ExecError> {
@@ -115,6 +117,7 @@ impl Run<'_> {
         let context = stage.step_point(step.min(stage.steps.saturating_sub(1))).context;
         let found = match measure {
             Measure::Loss(source) => self.heldout_loss(stage, work, source, context, by_position)?,
+            Measure::MixLoss(_, sources) => self.mix_loss(stage, work, sources, context)?,
             Measure::Needle(length) => {
                 let table = work.tables.of_length(*length);
                 Some(needle_score(work, &table, *length as usize, stage.data_seed, stopping)?)
@@ -163,6 +166,51 @@ impl Run<'_> {
         work.board.eval(&record)?;
         self.observer.on(Event::Eval(&record));
         Ok(())
+    }
+
+    /// Whether all that is to be measured can be, seen before the first step rather than after the last.
+    pub(super) fn measurable(&self, stage: &StagePlan, corpus: &Corpus) -> Result<(), ExecError> {
+        let gates = gate::measures(stage)?;
+        for (gate, measure) in &gates {
+            let sources: Vec<&str> = match measure {
+                Measure::Loss(source) => vec![source],
+                Measure::MixLoss(_, sources) => sources.iter().map(|s| s.source.as_str()).collect(),
+                _ => continue,
+            };
+            let held_out = |name: &&str| corpus.source(name).is_some_and(|s| s.heldout_documents() > 0);
+            if !sources.iter().any(held_out) {
+                let (stage, gate) = (stage.name.clone(), gate.text.clone());
+                return Err(ExecError::GateUnmeasured { stage, gate });
+            }
+        }
+        let of_evals = stage.evals.iter().filter_map(|eval| eval.choice.as_ref());
+        let of_gates = gates.iter().filter_map(|(_, measure)| match measure {
+            Measure::Choice(task) => Some(task),
+            _ => None,
+        });
+        for task in of_evals.chain(of_gates) {
+            choice::read(&self.options.base_dir.join(task)).map_err(MeasureError::from)?;
+        }
+        Ok(())
+    }
+
+    fn mix_loss(
+        &self,
+        stage: &StagePlan,
+        work: &mut Work,
+        sources: &[GateSource],
+        context: u64,
+    ) -> Result<Option<(f64, u64)>, ExecError> {
+        let (mut sum, mut shares, mut count) = (0.0, 0.0, 0);
+        for GateSource { source, share } in sources {
+            // Of a source that nothing is held out of, nothing is known.
+            if let Some((loss, predicted)) = self.heldout_loss(stage, work, source, context, None)? {
+                sum += share * loss;
+                shares += share;
+                count += predicted;
+            }
+        }
+        Ok((count > 0).then(|| (sum / shares, count)))
     }
 
     fn heldout_loss(

@@ -137,6 +137,7 @@ impl Run<'_> {
             // As asked for before there was anything to read.
             return Err(DataError::Stopped.into());
         }
+        self.measurable(stage, &corpus)?;
         let sampler = StageSampler::new(stage, &corpus, trainer.sampler.clone())?;
         if let Some(rope) = &stage.rope {
             config.stretch(rope.theta, rope.scaling.clone());

@@ -474,7 +474,11 @@ impl<'a> Reader<'a> {
             return Err(self.error("query_pre_attn_scalar", &problem, None));
         }
         for (key, fixed, help) in [
-            ("hidden_activation", Fixed::Text(GELU), "midc computes GeGLU with GELU by its hyperbolic tangent only"),
+            (
+                "hidden_activation",
+                Fixed::Text(GELU),
+                "midc computes GeGLU with GELU by its hyperbolic tangent only",
+            ),
             ("use_bidirectional_attention", Fixed::False, "midc attends to what is before a token only"),
         ] {
             if let Some(value) = self.present(key)

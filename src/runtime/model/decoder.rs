@@ -338,7 +338,14 @@ impl<B: Backend> Decoder<B> {
                 accumulate,
             );
         }
-        b.embed_backward(tokens, widths.hidden, widths.embedding_scale(), stream, &ws.ids, &mut grads.embedding);
+        b.embed_backward(
+            tokens,
+            widths.hidden,
+            widths.embedding_scale(),
+            stream,
+            &ws.ids,
+            &mut grads.embedding,
+        );
     }
 
     pub(super) fn weight_gradients(&self) -> Option<&Parameters<B::Wide>> {

@@ -277,7 +277,9 @@ fn absent_keys_take_the_defaults_of_transformers() {
         config[key] = value;
         parse(config).unwrap_err().to_string()
     };
-    assert!(refused("head_dim", json!(4)).contains("`query_pre_attn_scalar` is missing: midc divides scores by"));
+    assert!(
+        refused("head_dim", json!(4)).contains("`query_pre_attn_scalar` is missing: midc divides scores by")
+    );
     assert!(refused("query_pre_attn_scalar", json!(168)).contains("the root of `head_dim`, 256"));
     assert!(refused("hidden_activation", json!("gelu")).contains("this is not supported"));
     assert!(refused("use_bidirectional_attention", json!(true)).contains("this is not supported"));

@@ -5,6 +5,7 @@ use crate::diag::{Diagnostic, Level, codes};
 use crate::sema::show;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
+    let held_out = scene.held_out();
     for (index, stage) in scene.stages() {
         let before = scene.drawn(&stage.from);
         let after = scene.drawn_through(index, None);
@@ -12,7 +13,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
             let s = scene.source(*source);
             let Some(tokens) = s.tokens else { continue };
             let had = before.get(source).copied().unwrap_or(0);
-            let most = tokens as f64 * s.max_epochs;
+            let most = tokens as f64 * (1.0 - held_out) * s.max_epochs;
             // Told where it first runs out.
             if *need as f64 <= most || had as f64 > most {
                 continue;
@@ -37,6 +38,9 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                 s.fields.get("tokens").copied().unwrap_or(s.span),
                 format!("{} tokens, read at most {} times", show::count(tokens), show::number(s.max_epochs)),
             );
+            if held_out > 0.0 {
+                d = d.note(format!("{} of its documents are held out of training", show::percent(held_out)));
+            }
             if had > 0 {
                 d = d.note(format!("{} of them were drawn by the stages before", show::count(had)));
             }

@@ -33,7 +33,9 @@ fn backwards(scene: &Scene<'_>, stage: &Stage) -> Option<Diagnostic> {
             )
     });
     let trained = trained(scene, &stage.from);
-    let (index, segment) = match (decay, moving.last()) {
+    // A plateau at the top is no rise: the stable stage before a decay ends so.
+    let last = stage.lr.segments.iter().enumerate().rfind(|(_, s)| s.end > s.start);
+    let (index, segment) = match (decay, &last) {
         (Some(found), _) => found,
         (None, Some(last)) if trained && rises(last.1) => last,
         _ => return None,

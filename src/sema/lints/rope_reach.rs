@@ -4,13 +4,17 @@ use super::rope_transition;
 use super::scene::Scene;
 use crate::diag::{Applicability, Diagnostic, Level, codes};
 use crate::rope::{RopeScaling, base_for, reach};
+use crate::sema::curriculum::Stage;
 use crate::sema::show;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
     for (_, stage) in scene.stages() {
         let model = scene.root_model(&stage.from).map(|m| &scene.curriculum.models[m]);
         let inherited = scene.rope_at(&stage.from);
-        let Some(rope) = stage.rope.as_ref().or(inherited.map(|(r, _)| r)) else { continue };
+        let Some(rope) = stage.rope.as_ref().or(inherited.map(|(r, _)| r)) else {
+            out.extend(unknown(scene, stage));
+            continue;
+        };
         let Some(theta) = rope.theta else { continue };
         let native = model.and_then(|m| m.context);
         let trained =
@@ -58,4 +62,35 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         }
         out.push(d);
     }
+}
+
+/// A context longer than any before under a RoPE that is not known.
+fn unknown(scene: &Scene<'_>, stage: &Stage) -> Option<Diagnostic> {
+    let model = &scene.curriculum.models[scene.root_model(&stage.from)?];
+    let native = model.context?;
+    let trained =
+        scene.lineage(&stage.from).iter().map(|l| scene.curriculum.stages[l.stage].context_max()).max();
+    let (context, before) = (stage.context_max(), native.max(trained.unwrap_or_default()));
+    if context <= before {
+        return None;
+    }
+    let d = Diagnostic::lint(
+        codes::ROPE_REACH,
+        "rope_reach",
+        Level::Warn,
+        scene.field(stage, "context"),
+        format!(
+            "`{}` trains at {}, beyond the {} before it, and nothing says how its RoPE reaches so far",
+            stage.name,
+            show::length(context),
+            show::length(before)
+        ),
+        format!("{} tokens per row", show::digits(context)),
+    );
+    let at = model.fields.get("context").copied().unwrap_or(model.span);
+    Some(d.label(at, format!("the context of `{}`", model.name)).help(format!(
+        "write the model's `rope = rope(theta: …)`, so that it can be checked, or the stage's: `yarn(factor: {}, original: {})`",
+        context.div_ceil(native),
+        show::length(native)
+    )))
 }

@@ -53,6 +53,23 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
 /// What a source reads: its patterns as written, then the files they match here.
 fn files(scene: &Scene<'_>, source: &Source) -> Vec<String> {
     let matched = source.path.iter().flat_map(|p| scene.files.glob(p, scene.root));
-    let matched: BTreeSet<String> = matched.map(|p| p.display().to_string()).collect();
-    source.path.iter().cloned().chain(matched).collect()
+    let matched = matched.map(|p| p.canonicalize().unwrap_or(p).display().to_string());
+    let written = source.path.iter().map(|p| plain(p));
+    written.chain(matched).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A path without `.`, empty parts, and `..` behind a name.
+fn plain(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "." => {}
+            "" if !parts.is_empty() => {}
+            ".." if parts.last().is_some_and(|p| !["", ".."].contains(p)) => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
 }

@@ -241,7 +241,7 @@ impl<'p> Checker<'p> {
         if value.is_poison() {
             return None;
         }
-        let key = crate::sema::params::print(&value);
+        let key = self.member_key(&value);
         let Resolved::Stage(members) = &self.resolved[id.index()] else { return None };
         let members = members.clone();
         let found =

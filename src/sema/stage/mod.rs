@@ -88,7 +88,7 @@ impl<'p> Checker<'p> {
         let mut keys: Vec<String> = Vec::new();
         let mut members = Vec::new();
         for value in values.iter() {
-            let key = super::params::print(value);
+            let key = self.member_key(value);
             if keys.contains(&key) {
                 self.push(Diagnostic::error(
                     codes::STAGE_EACH,
@@ -105,6 +105,14 @@ impl<'p> Checker<'p> {
         }
         // A fan-out with a broken member is broken as a whole: averages over it would be wrong.
         if members.len() == keys.len() { members } else { Vec::new() }
+    }
+
+    /// What a member is called after the value it is for: a number, a string, or the name of something.
+    pub(super) fn member_key(&self, value: &Val<'p>) -> String {
+        match &value.kind {
+            Kind::Entity(_) | Kind::Word(_) => self.text(value.span),
+            _ => crate::sema::params::print(value),
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -272,13 +280,13 @@ impl<'p> Checker<'p> {
             Some(value) => {
                 let word = self.word(&value, schema::STATE, "state");
                 sound &= word.is_some();
+                if let (Some("keep"), Some(from)) = (word, &from) {
+                    sound &= self.has_moments(from, value.span);
+                }
                 word.unwrap_or("keep")
             }
             None => "keep",
         };
-        if let (Some(entry), "keep", Some(from)) = (fields.get("state"), state, &from) {
-            sound &= self.has_moments(from, entry.span);
-        }
         let optimizer =
             self.optimizer(fields, scope, ground.as_ref().and_then(|g| g.optimizer.clone()), &mut inherited);
         if let Some(optimizer) = &optimizer {

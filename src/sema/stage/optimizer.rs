@@ -18,6 +18,7 @@ impl<'p> Checker<'p> {
         ground: Option<Optimizer>,
         inherited: &mut Vec<&'static str>,
     ) -> Option<Optimizer> {
+        let taken = ground.as_ref().map(|o| (o.clip, o.z_loss));
         let default = Optimizer {
             muon: None,
             betas: [0.9, 0.95],
@@ -37,7 +38,34 @@ impl<'p> Checker<'p> {
                         return None;
                     }
                 };
-                self.constants(&call, default)?
+                for name in ["clip", "z_loss"] {
+                    if let (Some(inner), Some(field)) = (call.arg(name), fields.get(name)) {
+                        self.push(
+                            Diagnostic::error(
+                                codes::DUPLICATE_FIELD,
+                                inner.span,
+                                format!("`{name}` twice: of the optimizer and of the stage"),
+                                "written again here",
+                            )
+                            .label(field.span, "the other one")
+                            .help("keep one of them"),
+                        );
+                        return None;
+                    }
+                }
+                let mut optimizer = self.constants(&call, default)?;
+                // They are the stage's, wherever they are written: another optimizer does not take them away.
+                if let Some((clip, z_loss)) = taken {
+                    if call.arg("clip").is_none() {
+                        optimizer.clip = clip;
+                        inherited.extend(fields.get("clip").is_none().then_some("clip"));
+                    }
+                    if call.arg("z_loss").is_none() {
+                        optimizer.z_loss = z_loss;
+                        inherited.extend(fields.get("z_loss").is_none().then_some("z_loss"));
+                    }
+                }
+                optimizer
             }
             None => match ground {
                 Some(o) => {

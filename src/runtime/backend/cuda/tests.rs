@@ -285,9 +285,14 @@ fn steps_become_graphs() {
 /// The prediction covers what a run takes, and is not far above: in an arena of just that size it runs.
 #[test]
 fn memory_is_predicted() {
-    for (model_type, hopper) in
-        [("llama", true), ("qwen2", true), ("qwen3", false), ("olmo2", true), ("olmo3", true), ("gemma3_text", true)]
-    {
+    for (model_type, hopper) in [
+        ("llama", true),
+        ("qwen2", true),
+        ("qwen3", false),
+        ("olmo2", true),
+        ("olmo3", true),
+        ("gemma3_text", true),
+    ] {
         let a = architecture(model_type, false);
         let weights = init_weights(&a, 7).unwrap();
         let Some(path) = HostModel::path() else { return };

@@ -243,7 +243,9 @@ fn a_smollm3_is_permuted_and_has_layers_without_rope() {
 fn a_gemma3_stores_what_its_norms_multiply_by() {
     let mut b = model_of("gemma3");
     b.whole("gemma3.attention.sliding_window", 32);
-    for (name, len) in [("post_attention_norm", 8), ("post_ffw_norm", 8), ("attn_q_norm", 4), ("attn_k_norm", 4)] {
+    for (name, len) in
+        [("post_attention_norm", 8), ("post_ffw_norm", 8), ("attn_q_norm", 4), ("attn_k_norm", 4)]
+    {
         b.tensor(&format!("blk.0.{name}.weight"), &[len as u64], &vec![1.5; len]);
     }
     let loaded = load(b.file().path()).unwrap();
@@ -260,7 +262,9 @@ fn a_gemma3_stores_what_its_norms_multiply_by() {
     b.whole("gemma3.attention.key_length", 4);
     b.whole("gemma3.block_count", 62);
     b.whole("gemma3.embedding_length", 10);
-    assert!(message(&b).contains("`query_pre_attn_scalar` is 5: midc divides scores by the root of `head_dim`"));
+    assert!(
+        message(&b).contains("`query_pre_attn_scalar` is 5: midc divides scores by the root of `head_dim`")
+    );
 }
 
 #[test]
