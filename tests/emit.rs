@@ -173,6 +173,26 @@ fn verify_passes_what_is_right_and_finds_each_mistake() {
 }
 
 /// Line of the first occurrence of `text` in the curriculum, from 1.
+#[test]
+fn a_launch_makes_way_for_another_until_it_is_started() {
+    let dir = workplace(CURRICULUM);
+    let (done, text) = emit(dir.path(), "transformers", &[]);
+    assert!(done, "{text}");
+    let out = dir.path().join("out");
+    std::fs::rename(out.join("stages/main.json"), out.join("stages/old.json")).unwrap();
+    let mut plan = read(&out.join("plan.json"));
+    plan["hash"] = json!("another");
+    std::fs::write(out.join("plan.json"), plan.to_string()).unwrap();
+    std::fs::create_dir(out.join("out")).unwrap();
+    let (done, text) = emit(dir.path(), "transformers", &[]);
+    assert!(!done && text.contains("that has been started"), "{text}");
+    assert!(out.join("stages/old.json").exists());
+    std::fs::remove_dir(out.join("out")).unwrap();
+    let (done, text) = emit(dir.path(), "transformers", &[]);
+    assert!(done, "{text}");
+    assert!(out.join("stages/main.json").exists() && !out.join("stages/old.json").exists());
+}
+
 fn line_of(curriculum: &str, text: &str) -> usize {
     curriculum.lines().position(|l| l.contains(text)).expect("in the file") + 1
 }

@@ -8,7 +8,7 @@ use miette::{IntoDiagnostic as _, WrapErr as _};
 use super::compile::{self, CompileArgs, Compiled, Found};
 use super::curriculum::{self, Checked};
 use super::lines::tell;
-use super::rows;
+use super::{plan_file, rows};
 use crate::diag::codes::{ROPE_TARGET_MISMATCH, TARGET_DROPS, TARGET_LACKS};
 use crate::diag::{Diagnostic, Level, LintLevels};
 use crate::emit::{self, Engine, Finding, Kind, Launch, Place};
@@ -58,6 +58,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         return Ok(ExitCode::from(super::FOUND));
     };
     let Compiled { plan, base_dir } = &found.compiled;
+    clear(&launch, plan, &args.output)?;
     write(&launch, &args.output)?;
     write_plan(plan, &args.output)?;
     let rows = args.output.join("rows");
@@ -78,6 +79,32 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Make way for a launch where another is: what it alone had would be taken for a part of the new one. A
+/// launch of another plan that has been started stays as it is.
+fn clear(launch: &Launch, plan: &Plan, dir: &Path) -> miette::Result<()> {
+    let Ok(before) = plan_file::read(&dir.join("plan.json")) else { return Ok(()) };
+    if before.hash != plan.hash && dir.join("out").exists() {
+        return Err(miette::miette!(
+            code = "midc::emit::started",
+            help = "name another directory, or move this one away",
+            "`{}` holds a launch of another plan, `{}`, that has been started",
+            dir.display(),
+            before.curriculum
+        ));
+    }
+    for folder in ["stages", "soups", "models"] {
+        let Ok(entries) = std::fs::read_dir(dir.join(folder)) else { continue };
+        for entry in entries.flatten() {
+            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if !launch.files.iter().any(|file| file.path == name) {
+                let path = entry.path();
+                std::fs::remove_file(&path).into_diagnostic().wrap_err_with(|| cannot("remove", &path))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The launch of a plan for `engine` and the curriculum's directory as the launch names it. Findings are
