@@ -225,7 +225,7 @@ fn what_an_engine_lacks_is_said_where_it_is_written() {
         (
             "transformers",
             "  rope      = yarn",
-            "  gate { loss(prose) <= 200% of from }\n  rope      = yarn",
+            "  eval e { loss = heldout 5% }\n  gate { loss(prose) <= 200% of from }\n  rope      = yarn",
             "E0901",
             "stage long",
         ),
