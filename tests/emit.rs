@@ -179,6 +179,12 @@ fn a_launch_makes_way_for_another_until_it_is_started() {
     let (done, text) = emit(dir.path(), "transformers", &[]);
     assert!(done, "{text}");
     let out = dir.path().join("out");
+    // A file that is of no launch is somebody's.
+    let plan_json = std::fs::read(out.join("plan.json")).unwrap();
+    std::fs::remove_file(out.join("plan.json")).unwrap();
+    let (done, text) = emit(dir.path(), "transformers", &[]);
+    assert!(!done && text.contains("is there already"), "{text}");
+    std::fs::write(out.join("plan.json"), plan_json).unwrap();
     std::fs::rename(out.join("stages/main.json"), out.join("stages/old.json")).unwrap();
     let mut plan = read(&out.join("plan.json"));
     plan["hash"] = json!("another");

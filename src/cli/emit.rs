@@ -84,7 +84,18 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 /// Make way for a launch where another is: what it alone had would be taken for a part of the new one. A
 /// launch of another plan that has been started stays as it is.
 fn clear(launch: &Launch, plan: &Plan, dir: &Path) -> miette::Result<()> {
-    let Ok(before) = plan_file::read(&dir.join("plan.json")) else { return Ok(()) };
+    let Ok(before) = plan_file::read(&dir.join("plan.json")) else {
+        if let Some(file) = launch.files.iter().find(|file| dir.join(&file.path).exists()) {
+            return Err(miette::miette!(
+                code = "midc::emit::occupied",
+                help = "name another directory",
+                "`{}` is there already, and `{}` holds no launch that it would be of",
+                dir.join(&file.path).display(),
+                dir.display()
+            ));
+        }
+        return Ok(());
+    };
     if before.hash != plan.hash && dir.join("out").exists() {
         return Err(miette::miette!(
             code = "midc::emit::started",

@@ -237,7 +237,7 @@ fn table(plan: &Plan, exhaustion: &[Exhaustion], cost: Option<&Cost>, verbose: b
     }
     out.push_str(&format!("{sources}\n"));
     for s in &plan.soups {
-        out.push_str(&format!("soup {} = {}({})\n", s.name, s.method, s.ingredients.join(", ")));
+        out.push_str(&format!("soup {} = {}\n", s.name, s.describe()));
     }
     let flops = plan.totals.flops.map_or_else(String::new, |f| format!(", {f:.3e} FLOPs"));
     out.push_str(&format!(

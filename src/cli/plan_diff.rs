@@ -76,8 +76,7 @@ fn text(diff: &Diff, new: &Plan) -> String {
     }
     for soup in &diff.soups {
         let made = new.soups.iter().find(|s| &s.name == soup);
-        let now = made
-            .map_or("is gone".to_owned(), |s| format!("is now {}({})", s.method, s.ingredients.join(", ")));
+        let now = made.map_or("is gone".to_owned(), |s| format!("is now {}", s.describe()));
         let _ = writeln!(out, "soup {soup} {now}");
     }
     if diff.tokens.before != diff.tokens.after || diff.steps.before != diff.steps.after {

@@ -48,7 +48,16 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let logs = args.logs.unwrap_or_else(|| args.dir.join("logs"));
     let chosen = |stage: &str| args.stage.is_empty() || args.stage.iter().any(|s| s == stage);
     let mut wrong = false;
-    for (stage, report) in launch(&args.dir, &logs, chosen)? {
+    let reports = launch(&args.dir, &logs, chosen)?;
+    if let Some(stage) = args.stage.iter().find(|stage| reports.iter().all(|(name, _)| name != *stage)) {
+        return Err(miette::miette!(
+            code = "midc::verify::stage",
+            help = "`expected.json` there names the stages",
+            "the launch in `{}` has no stage `{stage}`",
+            args.dir.display()
+        ));
+    }
+    for (stage, report) in reports {
         wrong |= !report.problems.is_empty();
         for line in verdict(&stage, &report) {
             lines::output(&format!("{line}\n"))?;

@@ -32,7 +32,7 @@ pub fn build(curriculum: &Curriculum) -> Plan {
             .iter()
             .zip(&drawn)
             .enumerate()
-            .filter(|(index, (_, drawn))| **drawn > 0 || gated(curriculum, *index))
+            .filter(|(index, (_, drawn))| **drawn > 0 || named(curriculum, *index))
             .map(|(_, (s, drawn))| source(s, *drawn))
             .collect(),
         totals,
@@ -50,10 +50,13 @@ fn drawn(curriculum: &Curriculum) -> Vec<u64> {
     drawn
 }
 
-/// Whether a gate is on the loss of a source, which may be one that no stage trains on.
-fn gated(curriculum: &Curriculum, source: usize) -> bool {
-    let mut gates = curriculum.stages.iter().flat_map(|s| &s.gates);
-    gates.any(|g| g.sources.iter().any(|(s, _)| *s == source))
+/// Whether a source from which nothing is drawn is asked for: a mix has it with a weight of 0, or a gate is on its
+/// loss.
+fn named(curriculum: &Curriculum, source: usize) -> bool {
+    curriculum.stages.iter().any(|stage| {
+        let gates = stage.gates.iter().flat_map(|g| &g.sources);
+        stage.mix.iter().any(|p| p.source == source) || gates.into_iter().any(|(s, _)| *s == source)
+    })
 }
 
 fn model(m: &sema::Model) -> ModelPlan {

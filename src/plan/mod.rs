@@ -437,6 +437,18 @@ pub struct SoupPlan {
     pub weights: Vec<f64>,
 }
 
+impl SoupPlan {
+    /// For people: what goes in, with its weight where they are not all the same.
+    pub fn describe(&self) -> String {
+        let alike = self.weights.windows(2).all(|w| w[0] == w[1]);
+        let each = |(place, weight): (&String, &f64)| {
+            if alike { place.clone() } else { format!("{place} {:.1}%", 100.0 * weight) }
+        };
+        let all: Vec<String> = self.ingredients.iter().zip(&self.weights).map(each).collect();
+        format!("{}({})", self.method, all.join(", "))
+    }
+}
+
 /// A body of text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SourcePlan {

@@ -88,6 +88,13 @@ impl<'p> Checker<'p> {
         }
     }
 
+    /// Take back all but the first `kept` diagnostics, which may come again.
+    pub(crate) fn forget(&mut self, kept: usize) {
+        for d in self.diags.drain(kept..) {
+            self.seen.remove(&(d.code.0, d.primary.span, d.message));
+        }
+    }
+
     /// Resolve everything.
     pub(crate) fn resolve(&mut self) {
         let order = self.order();
@@ -302,7 +309,7 @@ impl<'p> Checker<'p> {
                 // A trial evaluation: what it finds is found again when the stage is resolved.
                 let kept = self.diags.len();
                 let tokens = self.longest_member(block, field, &Scope::top(program.def(*id).module));
-                self.diags.truncate(kept);
+                self.forget(kept);
                 own = tokens?;
             }
             let sum = before.checked_add(own)?;

@@ -85,15 +85,15 @@ impl<'p> Checker<'p> {
             Kind::Apply(word, share) if word.text == "heldout" => {
                 let value = (**share).clone();
                 let share = self.share(&value, "heldout").map(show::real)?;
-                if share >= 1.0 {
+                let wrong = match share {
+                    0.0 => Some(("no document held out", "nothing would be measured")),
+                    1.0.. => Some(("all documents held out", "none is left to train on")),
+                    _ => None,
+                };
+                if let Some((message, label)) = wrong {
                     self.push(
-                        Diagnostic::error(
-                            codes::OUT_OF_RANGE,
-                            value.span,
-                            "all documents held out",
-                            "none is left to train on",
-                        )
-                        .help("hold out a few: `heldout 1%`"),
+                        Diagnostic::error(codes::OUT_OF_RANGE, value.span, message, label)
+                            .help("hold out a few: `heldout 1%`"),
                     );
                     return None;
                 }

@@ -124,6 +124,10 @@ impl<'p> Checker<'p> {
             return None;
         }
         let Some(lr) = frame.lr else {
+            if frame.field == "mix" {
+                // What is wrong with the learning rate is said there.
+                return None;
+            }
             self.push(
                 Diagnostic::error(
                     codes::CURVE_UNTIL,

@@ -53,6 +53,29 @@ impl<'p> Checker<'p> {
                 return None;
             };
             for place in self.places(entity, v.span)? {
+                let what = match &place {
+                    From::Model(_) => Some((
+                        "a model",
+                        "`midc soup` averages directories of checkpoints, models among them",
+                    )),
+                    From::Soup(_) => Some((
+                        "another soup",
+                        "name its ingredients here, with their shares of it in `weights`",
+                    )),
+                    From::Stage(_) | From::Checkpoint(..) => None,
+                };
+                if let Some((what, help)) = what {
+                    self.push(
+                        Diagnostic::error(
+                            codes::SOUP,
+                            v.span,
+                            format!("{what} in a soup"),
+                            "a stage, a fan-out or a checkpoint is expected here",
+                        )
+                        .help(help),
+                    );
+                    return None;
+                }
                 if ingredients.contains(&place) {
                     let name = self.place_name(&place);
                     self.push(Diagnostic::error(

@@ -67,9 +67,10 @@ impl ChatTemplate {
         });
         // `strftime_now` is left undefined, as templates expect of old versions: a corpus that changes
         // with the day could not be read twice.
-        environment.add_template_owned(NAME, source.to_owned()).map_err(|e| describe(&e))?;
+        environment.add_template_owned(NAME, without_generation(source)).map_err(|e| describe(&e))?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update(source.as_bytes());
+        // What is known of how it is written: once, keys were in the order of the alphabet.
+        hasher.update(b"keys as they stand\n").update(source.as_bytes());
         for (name, token) in &tokens {
             hasher.update(name.as_bytes()).update(b"=").update(token.as_bytes()).update(b"\n");
         }
@@ -202,6 +203,28 @@ fn describe(error: &Error) -> String {
     }
 }
 
+/// The template without the tags of transformers around what an assistant says (`generation`, which marks it for
+/// masks and writes nothing), as blocks that are always entered.
+fn without_generation(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let Some(end) = rest[at..].find("%}").map(|end| at + end) else { break };
+        let tag = &rest[at + 2..end];
+        let word = tag.trim_matches(|c: char| c.is_whitespace() || "-+".contains(c));
+        let instead = match word {
+            "generation" => "if true",
+            "endgeneration" => "endif",
+            same => same,
+        };
+        out.push_str(&rest[..at + 2]);
+        out.push_str(&if instead == word { tag.to_owned() } else { tag.replace(word, instead) });
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +258,31 @@ mod tests {
         let tools = json!([{"name": "f", "x": [1, 2]}]);
         let got = template(source).render(&turns, &tools, false).unwrap();
         assert_eq!(got.text, "[{\"name\": \"f\", \"x\": [1, 2]}]a < b</s>");
+    }
+
+    /// As they stand in the record, whose text a template may write out.
+    #[test]
+    fn keys_keep_their_order() {
+        let turns: Vec<Value> = serde_json::from_str(
+            r#"[{"role": "user", "content": "x", "call": {"z": 1, "a": {"c": 2, "b": 3}}}]"#,
+        )
+        .unwrap();
+        let source =
+            "{{ messages[0].call | tojson }}{% for k, v in messages[0].call.items() %} {{ k }}{% endfor %}";
+        let got = template(source).render(&turns, &Value::Null, false).unwrap();
+        assert_eq!(got.text, r#"{"z": 1, "a": {"c": 2, "b": 3}} z a"#);
+    }
+
+    #[test]
+    fn what_an_assistant_says_may_be_marked() {
+        let marked = "{% for m in messages %}{{ m.role }}: {%- generation %} {{ m.content }} {%endgeneration -%} \n|{% endfor %}";
+        let turns = [json!({"role": "user", "content": "x"}), json!({"role": "assistant", "content": "y"})];
+        let got = template(marked).render(&turns, &Value::Null, false).unwrap();
+        assert_eq!(got.text, "user: x |assistant: y |");
+        assert_eq!(
+            without_generation("{% if generation %}{{ generation }}{% open"),
+            "{% if generation %}{{ generation }}{% open"
+        );
     }
 
     #[test]

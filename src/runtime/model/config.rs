@@ -276,8 +276,9 @@ impl ModelConfig {
             let known = FAMILIES.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
             let help = match name {
                 "gemma3" => {
-                    "of Gemma 3 midc computes the text model: write its part of the checkpoint with transformers, \
-                     `AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)`, and name that directory"
+                    "of Gemma 3 midc computes the text model. With transformers: make \
+                     `Gemma3ForCausalLM(config.text_config)`, load the weights of the whole model's \
+                     `model.language_model` into its `model`, `save_pretrained` it, and name that directory"
                 }
                 _ => {
                     "midc computes Llama-shaped models, Qwen2, Qwen3, OLMo 2, OLMo 3, SmolLM3 and Gemma 3; other \

@@ -148,6 +148,11 @@ impl<'p> Checker<'p> {
                 taken += n;
             }
         }
+        // An imported entry by its own name, where no other has it: an argument's name has no dots.
+        let own = |entry: &str| entry.rsplit('.').next().unwrap_or_default().to_owned();
+        let alone =
+            |name: &str| spec.entries.iter().filter(|e| e.name == name || own(&e.name) == name).count() == 1;
+        let means = |name: &str, entry: &str| entry == name || own(entry) == name && alone(name);
         let mut scaled: Vec<(usize, Rational)> = Vec::new();
         let mut total = Rational::from_integer(0);
         for (i, e) in spec.entries.iter().enumerate() {
@@ -155,7 +160,7 @@ impl<'p> Checker<'p> {
                 Weight::Share(n) => n,
                 _ => Rational::from_integer(1) - taken,
             };
-            let factor = match call.named.iter().find(|(n, _)| n.text == e.name) {
+            let factor = match call.named.iter().find(|(n, _)| means(&n.text, &e.name)) {
                 Some((_, v)) => match v.kind {
                     Kind::Number(n) if n >= Rational::from_integer(0) => n,
                     Kind::Number(_) => {
@@ -180,7 +185,7 @@ impl<'p> Checker<'p> {
             scaled.push((i, w));
         }
         for (name, _) in &call.named {
-            if spec.entries.iter().all(|e| e.name != name.text) {
+            if !spec.entries.iter().any(|e| means(&name.text, &e.name)) {
                 let d = Diagnostic::error(
                     codes::UNKNOWN_NAME,
                     name.span,

@@ -85,10 +85,30 @@ impl<'p> Checker<'p> {
             );
             return Vec::new();
         }
+        // What is wrong with a value is said, and a fan-out without it would be another.
+        if values.iter().any(Val::is_poison) {
+            return Vec::new();
+        }
         let mut keys: Vec<String> = Vec::new();
         let mut members = Vec::new();
         for value in values.iter() {
             let key = self.member_key(value);
+            // Directories and files are called after it.
+            let plain = |c: char| c.is_alphanumeric() || "._-+ ".contains(c);
+            if let Kind::Text(text) = &value.kind
+                && !(text.starts_with(char::is_alphanumeric) && text.chars().all(plain))
+            {
+                self.push(
+                    Diagnostic::error(
+                        codes::STAGE_EACH,
+                        value.span,
+                        format!("a member called `{key}`"),
+                        "directories and files are called after it",
+                    )
+                    .help("a string here is made of letters, digits, blanks, `.`, `-`, `_` and `+`, a letter or digit first"),
+                );
+                return Vec::new();
+            }
             if keys.contains(&key) {
                 self.push(Diagnostic::error(
                     codes::STAGE_EACH,

@@ -159,6 +159,19 @@ impl<'p> Checker<'p> {
                 continue;
             };
             let tokens = position.floor().to_integer().max(0) as u64;
+            if tokens == 0 {
+                self.push(
+                    Diagnostic::error(
+                        codes::STAGE_CHECKPOINT,
+                        at.span,
+                        format!("checkpoint `{}` before the first step", name.text),
+                        "nothing is written there",
+                    )
+                    .help("start from what the stage starts `from`"),
+                );
+                sound = false;
+                continue;
+            }
             if tokens > frame.tokens {
                 self.push(
                     Diagnostic::error(

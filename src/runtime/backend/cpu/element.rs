@@ -72,6 +72,14 @@ pub(crate) trait Element: Default + Send + Sync + Plain + Kernels + 'static {
     fn as_f32(values: &[Self]) -> Option<&[f32]>;
     /// The same slice, where the format is f32 already.
     fn as_f32_mut(values: &mut [Self]) -> Option<&mut [f32]>;
+    /// The same slice, where the format is bf16.
+    fn as_bf16(_values: &[Self]) -> Option<&[bf16]> {
+        None
+    }
+    /// The same slice, where the format is bf16.
+    fn as_bf16_mut(_values: &mut [Self]) -> Option<&mut [bf16]> {
+        None
+    }
     /// By what the kernels sum over `k` values of the format, if this processor runs any.
     fn arithmetic(k: usize) -> Option<Arithmetic>;
 }
@@ -121,6 +129,14 @@ impl Element for bf16 {
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         // Rounding could carry a NaN's payload over into an infinity.
         bf16::from_bits(if value.is_nan() { 0x7fc0 } else { rounded as u16 })
+    }
+
+    fn as_bf16(values: &[bf16]) -> Option<&[bf16]> {
+        Some(values)
+    }
+
+    fn as_bf16_mut(values: &mut [bf16]) -> Option<&mut [bf16]> {
+        Some(values)
     }
 
     fn as_f32(_: &[bf16]) -> Option<&[f32]> {

@@ -3,6 +3,8 @@
 use super::element::Element;
 use super::exp::exp;
 use super::pool::Pool;
+#[cfg(target_arch = "x86_64")]
+use super::simd;
 use super::vectorise::vectorised;
 use crate::runtime::backend::{AttentionShape, Gate};
 
@@ -193,9 +195,19 @@ pub(super) fn rope<E: Element>(
 
 /// `y = act(gate) · up`.
 pub(super) fn glu<E: Element>(pool: &Pool, gate: Gate, width: usize, gate_up: &[E], y: &mut [E]) {
-    let row = match gate {
-        Gate::Silu => glu_row::<E, Silu>,
-        Gate::GeluTanh => glu_row::<E, GeluTanh>,
+    let row = |gates: &[E], ups: &[E], y: &mut [E]| {
+        #[cfg(target_arch = "x86_64")]
+        if simd::has_f32()
+            && let (Some(gates), Some(ups)) = (E::as_bf16(gates), E::as_bf16(ups))
+            && let Some(y) = E::as_bf16_mut(y)
+        {
+            // SAFETY: the features are there.
+            return unsafe { simd::glu::forward(gate, gates, ups, y) };
+        }
+        match gate {
+            Gate::Silu => glu_row::<E, Silu>(gates, ups, y),
+            Gate::GeluTanh => glu_row::<E, GeluTanh>(gates, ups, y),
+        }
     };
     pool.chunks(y, ROWS * width, |i, y| {
         let gate_up = gate_up[i * ROWS * 2 * width..].chunks_exact(2 * width);
@@ -214,9 +226,20 @@ pub(super) fn glu_backward<E: Element>(
     gate_up: &mut [E],
     y: &mut [E],
 ) {
-    let row = match gate {
-        Gate::Silu => glu_backward_row::<E, Silu>,
-        Gate::GeluTanh => glu_backward_row::<E, GeluTanh>,
+    let row = |grad: &[E], gates: &mut [E], ups: &mut [E], y: &mut [E]| {
+        #[cfg(target_arch = "x86_64")]
+        if simd::has_f32()
+            && let Some(grad) = E::as_bf16(grad)
+            && let (Some(gates), Some(ups)) = (E::as_bf16_mut(gates), E::as_bf16_mut(ups))
+            && let Some(y) = E::as_bf16_mut(y)
+        {
+            // SAFETY: the features are there.
+            return unsafe { simd::glu::backward(gate, grad, gates, ups, y) };
+        }
+        match gate {
+            Gate::Silu => glu_backward_row::<E, Silu>(grad, gates, ups, y),
+            Gate::GeluTanh => glu_backward_row::<E, GeluTanh>(grad, gates, ups, y),
+        }
     };
     pool.chunks2((y, ROWS * width), (gate_up, ROWS * 2 * width), |i, y, gate_up| {
         let grad = grad[i * ROWS * width..].chunks_exact(width);

@@ -24,6 +24,7 @@ mod powers;
 mod tile;
 
 pub(crate) use avx2::Avx2;
+pub(crate) use avx512::glu;
 pub(crate) use element::{Element, Stored};
 
 use std::sync::OnceLock;

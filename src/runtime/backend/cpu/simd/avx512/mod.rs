@@ -1,6 +1,7 @@
 //! The kernels with AVX-512: f32, or pairs of bf16 with its product of bf16.
 
 mod exp;
+pub(crate) mod glu;
 mod lanes;
 mod micro;
 mod pack;
