@@ -361,7 +361,7 @@ fn a_file_without_one_text_is_refused_with_the_fields_it_has() {
         Corpus::open(&[plan], tokenizer(), &options, &Quiet).map(|(_, summary)| summary.sources[0].clone())
     };
     let told = open(&["good.jsonl", "none.jsonl"], None).unwrap_err().to_string();
-    for part in ["none.jsonl", "not one of the 40 records", "record 1: has neither `text`", "`content`, `id`"]
+    for part in ["none.jsonl", "not one of the 40 records", "record 1: has neither `text`", "`id`, `content`"]
     {
         assert!(told.contains(part), "{told}");
     }

@@ -81,6 +81,16 @@ pub(crate) fn plan_and_file(args: &CompileArgs) -> miette::Result<Option<Found>>
     Ok(plan.map(|(plan, checked)| Found { compiled: Compiled { plan, base_dir }, checked: Some(checked) }))
 }
 
+/// All sources of the curriculum of `args`, which has mistakes.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn sources(args: &CompileArgs) -> miette::Result<Compiled> {
+    let base_dir = args.file.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    let plan = super::curriculum::sources(&args.file.to_string_lossy(), &args.input)?;
+    Ok(Compiled { plan, base_dir })
+}
+
 /// A size such as `4GiB`, `512MiB` or plain bytes.
 ///
 /// # Errors

@@ -64,6 +64,18 @@ pub(crate) fn plan(path: &str, input: &InputArgs) -> miette::Result<Option<(Plan
     }
 }
 
+/// A plan of all sources of `path` and of whatever else could be resolved, for a file with mistakes: what they
+/// ask for may be in the sources.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn sources(path: &str, input: &InputArgs) -> miette::Result<Plan> {
+    let mut files = DiskFiles::new();
+    let (options, _) = input.options(&mut files)?;
+    let file = files.load(path, None).map_err(|why| ReadError { path: path.to_owned(), why })?;
+    Ok(plan::sources(&sema::resolved(&mut files, file, &options)))
+}
+
 /// Write diagnostics to stderr, for people.
 pub(crate) fn print(diagnostics: &[Diagnostic], files: &DiskFiles) {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());

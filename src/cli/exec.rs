@@ -71,7 +71,7 @@ pub(crate) struct Args {
     /// Stop at a malformed line of a data file instead of counting and skipping it
     #[arg(long)]
     strict_data: bool,
-    /// Print nothing but errors
+    /// Print nothing but errors and warnings
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]

@@ -41,6 +41,13 @@ pub fn build(curriculum: &Curriculum) -> Plan {
     plan
 }
 
+/// A plan of all sources of a curriculum, drawn from or not, and of what stages it has.
+pub fn sources(curriculum: &Curriculum) -> Plan {
+    let drawn = drawn(curriculum);
+    let sources = curriculum.sources.iter().zip(drawn).map(|(s, drawn)| source(s, drawn)).collect();
+    Plan { sources, ..build(curriculum) }
+}
+
 /// Tokens drawn from each source by all stages.
 fn drawn(curriculum: &Curriculum) -> Vec<u64> {
     let mut drawn = vec![0u64; curriculum.sources.len()];

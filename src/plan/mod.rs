@@ -13,7 +13,7 @@ mod hash;
 mod lineage;
 
 pub use at::{AtError, Moment, at, moment};
-pub use build::build;
+pub use build::{build, sources};
 pub use cost::{ACCELERATORS, Accelerator, Cost, StageCost, cost};
 pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standing, StepsDone, diff};
 pub use exhaustion::{Exhaustion, Place, exhaustion};

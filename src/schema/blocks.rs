@@ -116,7 +116,11 @@ pub const BLOCKS: &[Block] = &[
             ),
             field("kind", Ty::Word(KINDS), "What sort of text it is; lints and reports group by it.")
                 .default("other"),
-            field("tokens", Ty::Tokens, "Its size; `midc data` measures it."),
+            field(
+                "tokens",
+                Ty::Tokens,
+                "Its size; what `midc data --save` measured where it is not written.",
+            ),
             field(
                 "text",
                 Ty::Text,

@@ -56,6 +56,8 @@ pub(crate) struct Checker<'p> {
     pub(crate) settings: HashMap<String, Val<'p>>,
     /// By [`DefId`]: whether it, or a named value or mix it mentions, is marked `@assumed`.
     pub(crate) assumed: Vec<bool>,
+    /// Tokens of sources that were measured, once some source asks.
+    pub(crate) measured: Option<HashMap<String, u64>>,
     /// Findings about `lr_never_lands` and the like that arise while values are laid out.
     pub(crate) early_lints: Vec<Diagnostic>,
 }
@@ -76,6 +78,7 @@ impl<'p> Checker<'p> {
             member_defs: Vec::new(),
             settings: HashMap::new(),
             assumed: vec![false; n],
+            measured: None,
             early_lints: Vec::new(),
         }
     }

@@ -7,7 +7,7 @@
 //! chain     curves to positions      numeric  …with numbers     batch, clock  …on the grid of steps
 //! mix       flat shares of sources   model, source, stage, soup  the items
 //! property  what can be asked of items   query  conditions   asserts  those that must hold
-//! measures  evals and gates             lints  what is legal and unwise
+//! measured  what `midc data` counted     measures  evals and gates             lints  what is legal and unwise
 //! ```
 
 mod asserts;
@@ -21,6 +21,7 @@ mod eval;
 mod expect;
 mod fields;
 mod lints;
+mod measured;
 mod measures;
 mod mix;
 mod model;
@@ -89,6 +90,12 @@ pub fn check(
 ) -> (Option<Curriculum>, Vec<Diagnostic>) {
     let outcome = outcome::analyze(files, file, options);
     (outcome.complete.then_some(outcome.curriculum), outcome.diagnostics)
+}
+
+/// What of `file` could be resolved in spite of its mistakes: enough to look at the sources of a curriculum that
+/// has no plan yet.
+pub fn resolved(files: &mut dyn Files, file: FileId, options: &Options) -> Curriculum {
+    outcome::analyze(files, file, options).curriculum
 }
 
 /// The name of a place as the plan spells it: `anneal[42]`, `main.stable_end`.

@@ -53,6 +53,7 @@ impl<'p> Checker<'p> {
         let root = |this: &Self, paths: Vec<String>| -> Vec<String> {
             paths.iter().map(|p| this.beside_root(scope.module, p)).collect()
         };
+        let tokens = tokens.or_else(|| self.measured(&self.full_name(id)));
         self.out.sources.push(Source {
             name: self.full_name(id),
             span: name.span,
@@ -72,6 +73,13 @@ impl<'p> Checker<'p> {
             fields: fields.spans(),
         });
         Some(self.out.sources.len() - 1)
+    }
+
+    /// Tokens of a source as `midc data --save` counted them, where it says none itself.
+    fn measured(&mut self, name: &str) -> Option<u64> {
+        let root = self.program.modules[0].file;
+        let known = self.measured.get_or_insert_with(|| crate::sema::measured::tokens(self.files, root));
+        known.get(name).copied().filter(|tokens| *tokens > 0)
     }
 
     /// `source long = books where length >= 16Ki`.
@@ -111,12 +119,13 @@ impl<'p> Checker<'p> {
             None => predicate,
         };
         let def = self.program.def(id);
+        let tokens = self.measured(&self.full_name(id));
         self.out.sources.push(Source {
             name: self.full_name(id),
             span: def.name_span,
             filter: Some(filter),
             // How much of the whole it is, only `midc data` can tell.
-            tokens: None,
+            tokens,
             parent: Some(parent),
             ..whole
         });

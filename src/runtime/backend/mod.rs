@@ -58,6 +58,13 @@ pub enum Gate {
     GeluTanh,
 }
 
+impl Gate {
+    /// `2·√(2/π)`, of [`GeluTanh`](Gate::GeluTanh).
+    pub const LINEAR: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
+    /// That times the factor of the cube.
+    pub const CUBIC: f32 = 0.044_715 * Self::LINEAR;
+}
+
 /// Rows of queries, keys and values in one matrix: `rows · context` rows of
 /// `(heads + 2 · kv_heads) · head_dim` values, queries first, then keys, then values.
 #[derive(Clone, Copy, Debug, PartialEq)]

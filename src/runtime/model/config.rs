@@ -425,6 +425,8 @@ impl ModelConfig {
         // A Mistral-shaped model is a `llama` here.
         let written = keys.get("model_type").and_then(Value::as_str).unwrap_or(&a.model_type).to_owned();
         keys.extend(layers::to_hf(&written, &a.pattern, a.num_hidden_layers));
+        // In an order that does not depend on where they came from.
+        keys.sort_keys();
         keys
     }
 }

@@ -1,35 +1,17 @@
 //! `context_starved`: a stage that stretches the context and reads few documents that fill half of
 //! it. What is not known about the lengths of a source is taken to be long.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
-
 use super::scene::Scene;
 use crate::diag::{Diagnostic, Level, codes};
 use crate::sema::curriculum::{Portion, Source};
-use crate::sema::show;
+use crate::sema::{measured, show};
 
 /// Published long stages draw 25% (Hunyuan-Large) to 75% (Qwen3) of their tokens from documents of
 /// the new length; well below that, attention across the new distance is hardly trained.
 const FLOOR: f64 = 0.10;
 
-/// What `midc data --save` leaves beside the curriculum, as far as it is read here.
-#[derive(Deserialize)]
-struct Counts {
-    sources: Vec<Count>,
-}
-
-#[derive(Deserialize)]
-struct Count {
-    name: String,
-    /// Entry i: tokens in documents of 2^(i−1) to 2^i − 1 tokens.
-    #[serde(default)]
-    tokens_by_length: Vec<u64>,
-}
-
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
-    let measured = measured(scene);
+    let measured = measured::lengths(scene.files, scene.root);
     for (_, stage) in scene.stages() {
         let Some(before) = scene.context_at(&stage.from) else { continue };
         let context = stage.context_max();
@@ -78,17 +60,6 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
             )),
         );
     }
-}
-
-/// Tokens by length of the sources that were measured.
-fn measured(scene: &Scene<'_>) -> BTreeMap<String, Vec<u64>> {
-    let name = scene.files.name(scene.root).rsplit('/').next().unwrap_or_default();
-    let stem = name.strip_suffix(".curriculum").unwrap_or(name);
-    let text = scene.files.read_beside(&format!("{stem}.data.json"), scene.root);
-    // A file of another version or made by hand measures nothing.
-    let counts = text.and_then(|text| serde_json::from_str::<Counts>(&text).ok());
-    let counts = counts.into_iter().flat_map(|c| c.sources);
-    counts.map(|c| (c.name, c.tokens_by_length)).filter(|(_, lengths)| !lengths.is_empty()).collect()
 }
 
 /// The share of tokens in documents of at least `half`; those of the class that `half` lies in count.

@@ -81,7 +81,7 @@ impl<'p> Checker<'p> {
                         "proportions need the tokens of every source",
                     )
                     .label(at, "this source has no `tokens`")
-                    .help("write `tokens = …` into the source; `midc data` measures it"),
+                    .help("write `tokens = …` into the source, or let `midc data FILE --save` measure it"),
                 );
                 return None;
             };

@@ -35,11 +35,9 @@ struct GeluTanh;
 impl Gating for GeluTanh {
     #[inline(always)]
     fn inner(x: f32) -> (f32, f32) {
-        /// `2·√(2/π)`.
-        const LINEAR: f32 = 1.595_769_1;
-        const CUBIC: f32 = 0.044_715 * LINEAR;
         let square = x * x;
-        (x * (LINEAR + CUBIC * square), LINEAR + 3.0 * CUBIC * square)
+        let inner = x * (Gate::LINEAR + Gate::CUBIC * square);
+        (inner, Gate::LINEAR + 3.0 * Gate::CUBIC * square)
     }
 }
 

@@ -11,10 +11,6 @@ use super::exp::exp2;
 use super::lanes::{Lanes, Register, first};
 use crate::runtime::backend::Gate;
 
-/// `2·√(2/π)`, and that times the factor of the cube, of [`Gate::GeluTanh`].
-const LINEAR: f32 = 1.595_769_1;
-const CUBIC: f32 = 0.044_715 * LINEAR;
-
 /// `y = act(gate) · up`.
 ///
 /// # Safety
@@ -60,9 +56,9 @@ fn sigmoid<const GELU: bool>(x: __m512) -> (__m512, __m512) {
     let one = _mm512_set1_ps(1.0);
     let (inner, slope) = if GELU {
         let square = _mm512_mul_ps(x, x);
-        let linear = _mm512_set1_ps(LINEAR);
-        let inner = _mm512_fmadd_ps(_mm512_set1_ps(CUBIC), square, linear);
-        (_mm512_mul_ps(x, inner), _mm512_fmadd_ps(_mm512_set1_ps(3.0 * CUBIC), square, linear))
+        let linear = _mm512_set1_ps(Gate::LINEAR);
+        let inner = _mm512_fmadd_ps(_mm512_set1_ps(Gate::CUBIC), square, linear);
+        (_mm512_mul_ps(x, inner), _mm512_fmadd_ps(_mm512_set1_ps(3.0 * Gate::CUBIC), square, linear))
     } else {
         (x, one)
     };
@@ -139,7 +135,7 @@ mod tests {
         let all: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).collect();
         let ones = vec![bf16::ONE; all.len()];
         for (gate, linear, cubic) in
-            [(Gate::Silu, 1.0, 0.0), (Gate::GeluTanh, f64::from(LINEAR), f64::from(CUBIC))]
+            [(Gate::Silu, 1.0, 0.0), (Gate::GeluTanh, f64::from(Gate::LINEAR), f64::from(Gate::CUBIC))]
         {
             let (mut y, mut again) = (ones.clone(), ones.clone());
             let (mut gates, mut ups) = (all.clone(), ones.clone());

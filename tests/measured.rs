@@ -1,0 +1,55 @@
+//! Sizes that `midc data` measures: of a curriculum that needs them to be sound.
+
+#[path = "common/launch.rs"]
+#[allow(dead_code, reason = "a part of it is used")]
+mod launch;
+
+use launch::{midc, read, workplace};
+
+const CURRICULUM: &str = r#"
+model base {
+  init      = llama(layers: 1, hidden: 32, heads: 2, ffn: 64, vocab: 4096)
+  tokenizer = "data/tokenizer.json"
+  context   = 64
+  rope      = rope(theta: 10_000)
+}
+source prose { path = "data/prose.train.jsonl", kind = web }
+source code { path = "data/code.train.jsonl", kind = code }
+source brief = code where length < 200
+stage main {
+  from      = base
+  tokens    = 60k
+  context   = 64
+  batch     = 8 seqs
+  mix       = proportional(prose, code, brief)
+  lr        = 1e-3 then linear(to: 0)
+  data_seed = 1
+}
+"#;
+
+#[test]
+fn what_is_measured_makes_a_curriculum_sound() {
+    let dir = workplace(CURRICULUM);
+    let check = || midc(dir.path(), &["check", "run.curriculum"]);
+    let before = check();
+    assert!(!before.status.success());
+    assert!(String::from_utf8_lossy(&before.stdout).contains("E0305"), "{before:?}");
+
+    // Its mistakes are said, and what would mend them is measured all the same.
+    let data = midc(dir.path(), &["data", "run.curriculum", "--save", "--quiet"]);
+    assert_eq!(data.status.code(), Some(1), "{data:?}");
+    let counts = read(&dir.path().join("run.data.json"));
+    let tokens: Vec<f64> =
+        counts["sources"].as_array().unwrap().iter().map(|s| s["tokens"].as_f64().unwrap()).collect();
+    assert!(tokens.len() == 3 && tokens[2] < tokens[1], "{tokens:?}");
+
+    let after = check();
+    assert!(after.status.success(), "{}", String::from_utf8_lossy(&after.stdout));
+    let plan = midc(dir.path(), &["plan", "run.curriculum", "--format", "json"]);
+    let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
+    let sum: f64 = tokens.iter().sum();
+    for (i, portion) in plan["stages"][0]["mix"].as_array().unwrap().iter().enumerate() {
+        let weight = portion["weight_mean"].as_f64().unwrap();
+        assert!((weight - tokens[i] / sum).abs() < 1e-9, "{portion}");
+    }
+}
