@@ -23,7 +23,7 @@ pub(crate) struct Batch {
 impl<'p> Checker<'p> {
     /// The context curve: constant between jumps.
     pub(crate) fn context(&mut self, chain: &Chain<'p>, frame: Frame<'_>) -> Option<Vec<(u64, u64)>> {
-        let mut points = vec![(0, self.tokens(&chain.start, "context")?)];
+        let mut points = vec![(0, self.row_length(&chain.start)?)];
         if chain.segments.is_empty() {
             return Some(points);
         }
@@ -44,7 +44,7 @@ impl<'p> Checker<'p> {
         for (start, _, call) in self.layout(chain, frame)? {
             if call.function.name == "step" {
                 let to = call.arg("to")?.clone();
-                points.push((start, self.tokens(&to, "context")?));
+                points.push((start, self.row_length(&to)?));
             }
         }
         points.dedup_by(|next, before| {
@@ -56,6 +56,21 @@ impl<'p> Checker<'p> {
             next.1 == before.1
         });
         Some(points)
+    }
+
+    /// Tokens of a row, in which something is predicted.
+    fn row_length(&mut self, value: &Val<'p>) -> Option<u64> {
+        let tokens = self.tokens(value, "context")?;
+        if tokens < 2 {
+            self.push(Diagnostic::error(
+                codes::OUT_OF_RANGE,
+                value.span,
+                format!("rows of {tokens} tokens"),
+                "a token is predicted from one before it: two are the least",
+            ));
+            return None;
+        }
+        Some(tokens)
     }
 
     /// Positions of a chain's segments. In a stage measured in steps (`frame.tokens` is 0) the last
