@@ -2,7 +2,8 @@
 //
 // A tensor has `rows` rows of `stride` values; of each the `segments` segments of `width` values that begin at
 // `offset` are normalised on their own, with one weight of `width` values: y = x · rstd · (plus + w) with
-// `plus` 1 where a weight is stored as its distance from 1, else 0, and rstd = (mean(x²) + eps)^(−1/2). One warp per segment, most of which it keeps in
+// `plus` 1 where a weight is stored as its distance from 1, else 0, and rstd = (mean(x²) + eps)^(−1/2). One warp per
+// segment, most of which it keeps in
 // registers between its two passes. Width, stride and offset are multiples of 4.
 //
 // The gradient of the weight is a sum over all segments. Every block sums a fixed share of them in order and writes

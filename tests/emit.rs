@@ -188,6 +188,8 @@ fn a_launch_makes_way_for_another_until_it_is_started() {
     std::fs::rename(out.join("stages/main.json"), out.join("stages/old.json")).unwrap();
     let mut plan = read(&out.join("plan.json"));
     plan["hash"] = json!("another");
+    plan["stages"][0]["name"] = json!("old");
+    std::fs::write(out.join("models/mine.json"), "{}").unwrap();
     std::fs::write(out.join("plan.json"), plan.to_string()).unwrap();
     std::fs::create_dir(out.join("out")).unwrap();
     let (done, text) = emit(dir.path(), "transformers", &[]);
@@ -197,6 +199,8 @@ fn a_launch_makes_way_for_another_until_it_is_started() {
     let (done, text) = emit(dir.path(), "transformers", &[]);
     assert!(done, "{text}");
     assert!(out.join("stages/main.json").exists() && !out.join("stages/old.json").exists());
+    // What no launch named is somebody's.
+    assert!(out.join("models/mine.json").exists());
 }
 
 fn line_of(curriculum: &str, text: &str) -> usize {

@@ -2,13 +2,10 @@
 
 mod common;
 
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use midc::plan::{self, Plan, Precision};
-use midc::runtime::data::OnBad;
-use midc::runtime::engine::Device;
-use midc::runtime::exec::{ExecOptions, NotFinite, Outcome, Selection, exec};
+use midc::plan::{self, Plan};
+use midc::runtime::exec::{Outcome, exec};
 use midc::runtime::journal::{self, EvalRecord, StepRecord};
 
 /// The graph of `tests/kill_resume` with gates of its first stage.
@@ -20,31 +17,13 @@ fn graph(gates: &str) -> Plan {
     plan::build(&curriculum.unwrap_or_else(|| panic!("{diagnostics:?}")))
 }
 
-fn options(dir: &Path) -> ExecOptions {
-    ExecOptions {
-        base_dir: dir.to_owned(),
-        run_dir: dir.join("run"),
-        cache_dir: dir.join("cache"),
-        resume: false,
-        device: Device::Cpu,
-        precision: Precision::F32,
-        threads: None,
-        memory: None,
-        on_bad: OnBad::Skip,
-        selection: Selection::Until("trunk".to_owned()),
-        jobs: 1,
-        noise_every: None,
-        on_not_finite: NotFinite::Skip,
-        gates_halt: true,
-    }
-}
-
 #[test]
 fn the_loss_of_a_mix_is_the_mean_by_its_shares() {
     let dir = tempfile::tempdir().unwrap();
     // `qa` is no part of the stage's mix.
     let plan = graph("loss(both) <= 100, loss(later) <= 100% of from, loss(qa) <= 100");
-    let ended = exec(&plan, &options(dir.path()), &AtomicBool::new(false), &()).unwrap();
+    let ended =
+        exec(&plan, &common::options(dir.path(), "run", "trunk"), &AtomicBool::new(false), &()).unwrap();
     assert!(matches!(ended, Outcome::Finished(_)), "{ended:?}");
     let records = journal::read::<EvalRecord>(&dir.path().join("run/evals.jsonl")).unwrap();
     let last = records.iter().map(|r| r.step).max().unwrap();
@@ -67,7 +46,8 @@ fn the_loss_of_a_mix_is_the_mean_by_its_shares() {
 fn a_missing_task_is_known_before_the_first_step() {
     let dir = tempfile::tempdir().unwrap();
     let plan = graph(r#"choice("nosuch.jsonl") >= 50%"#);
-    let error = exec(&plan, &options(dir.path()), &AtomicBool::new(false), &()).unwrap_err();
+    let error =
+        exec(&plan, &common::options(dir.path(), "run", "trunk"), &AtomicBool::new(false), &()).unwrap_err();
     assert!(error.to_string().contains("nosuch.jsonl"), "{error}");
     let steps = journal::read::<StepRecord>(&dir.path().join("run/metrics.jsonl")).unwrap();
     assert!(steps.is_empty(), "{} steps", steps.len());

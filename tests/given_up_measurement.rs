@@ -8,10 +8,9 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use midc::plan::{self, Plan, Precision};
-use midc::runtime::data::{OnBad, Progress};
-use midc::runtime::engine::Device;
-use midc::runtime::exec::{Event, ExecOptions, NotFinite, Observer, Outcome, Selection, exec};
+use midc::plan::{self, Plan};
+use midc::runtime::data::Progress;
+use midc::runtime::exec::{Event, Observer, Outcome, exec};
 use midc::runtime::journal::{self, EvalRecord, StepRecord};
 
 /// Asks to stop once at every step that is measured, after the first of its records.
@@ -33,25 +32,6 @@ impl Observer for Impatient {
     fn reading(&self) -> &dyn Progress {
         // As of somebody who does not watch.
         ().reading()
-    }
-}
-
-fn options(dir: &Path, run: &str) -> ExecOptions {
-    ExecOptions {
-        base_dir: dir.to_owned(),
-        run_dir: dir.join(run),
-        cache_dir: dir.join("cache"),
-        resume: true,
-        device: Device::Cpu,
-        precision: Precision::F32,
-        threads: None,
-        memory: None,
-        on_bad: OnBad::Skip,
-        selection: Selection::Until("trunk".to_owned()),
-        jobs: 1,
-        noise_every: None,
-        on_not_finite: NotFinite::Skip,
-        gates_halt: true,
     }
 }
 
@@ -79,10 +59,11 @@ fn it_is_taken_when_the_run_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let plan = graph();
     let steps = plan.stages.iter().find(|s| s.name == "trunk").unwrap().steps;
-    let calm = exec(&plan, &options(dir.path(), "calm"), &AtomicBool::new(false), &()).unwrap();
+    let calm =
+        exec(&plan, &common::options(dir.path(), "calm", "trunk"), &AtomicBool::new(false), &()).unwrap();
     assert!(matches!(calm, Outcome::Finished(_)));
 
-    let (options, observer) = (options(dir.path(), "stopped"), Impatient::default());
+    let (options, observer) = (common::options(dir.path(), "stopped", "trunk"), Impatient::default());
     let run = options.run_dir.clone();
     let mut given_up = Vec::new();
     loop {

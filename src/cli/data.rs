@@ -63,7 +63,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let sound = compile::plan(&args.compile)?;
     // What is wrong may be that sizes are not known, which is what this measures.
     let code = if sound.is_some() { ExitCode::SUCCESS } else { ExitCode::from(super::FOUND) };
-    if sound.is_none() && args.export.is_some() {
+    // What came through a pipe is not there a second time.
+    if sound.is_none() && (args.export.is_some() || args.compile.file.as_os_str() == "-") {
         return Ok(code);
     }
     let Compiled { plan, base_dir } = match sound {

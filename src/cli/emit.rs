@@ -12,7 +12,7 @@ use super::{plan_file, rows};
 use crate::diag::codes::{ROPE_TARGET_MISMATCH, TARGET_DROPS, TARGET_LACKS};
 use crate::diag::{Diagnostic, Level, LintLevels};
 use crate::emit::{self, Engine, Finding, Kind, Launch, Place};
-use crate::plan::{Plan, StagePlan};
+use crate::plan::{self, Plan, StagePlan};
 use crate::runtime::data::planned_rows;
 use crate::sema::Curriculum;
 use crate::source::Span;
@@ -84,7 +84,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 /// Make way for a launch where another is: what it alone had would be taken for a part of the new one. A
 /// launch of another plan that has been started stays as it is.
 fn clear(launch: &Launch, plan: &Plan, dir: &Path) -> miette::Result<()> {
-    let Ok(before) = plan_file::read(&dir.join("plan.json")) else {
+    let Some(before) = launched(dir) else {
         if let Some(file) = launch.files.iter().find(|file| dir.join(&file.path).exists()) {
             return Err(miette::miette!(
                 code = "midc::emit::occupied",
@@ -105,17 +105,29 @@ fn clear(launch: &Launch, plan: &Plan, dir: &Path) -> miette::Result<()> {
             before.curriculum
         ));
     }
-    for folder in ["stages", "soups", "models"] {
-        let Ok(entries) = std::fs::read_dir(dir.join(folder)) else { continue };
-        for entry in entries.flatten() {
-            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
-            if !launch.files.iter().any(|file| file.path == name) {
-                let path = entry.path();
+    // Of these folders only what the launch before named: somebody may keep files of their own there.
+    let stages = before.stages.iter().map(|s| ("stages", &s.name));
+    let soups = before.soups.iter().map(|s| ("soups", &s.name));
+    let models = before.models.iter().map(|m| ("models", &m.name));
+    for (folder, name) in stages.chain(soups).chain(models) {
+        for extension in ["json", "yaml"] {
+            let file = format!("{folder}/{}.{extension}", plan::file_name(name));
+            let path = dir.join(&file);
+            if path.is_file() && !launch.files.iter().any(|f| f.path == file) {
                 std::fs::remove_file(&path).into_diagnostic().wrap_err_with(|| cannot("remove", &path))?;
             }
         }
     }
     Ok(())
+}
+
+/// The plan of the launch in `dir`, if one is there. A plan alone is none: `midc plan -o` writes one, too.
+fn launched(dir: &Path) -> Option<Plan> {
+    let plan = plan_file::read(&dir.join("plan.json")).ok()?;
+    let program = std::fs::read_to_string(dir.join("run.sh")).ok()?;
+    (program.starts_with("#!/usr/bin/env bash\n# Runs ")
+        && program.contains(&format!("`{}`", plan.curriculum)))
+    .then_some(plan)
 }
 
 /// The launch of a plan for `engine` and the curriculum's directory as the launch names it. Findings are

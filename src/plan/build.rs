@@ -61,8 +61,8 @@ fn drawn(curriculum: &Curriculum) -> Vec<u64> {
 /// loss.
 fn named(curriculum: &Curriculum, source: usize) -> bool {
     curriculum.stages.iter().any(|stage| {
-        let gates = stage.gates.iter().flat_map(|g| &g.sources);
-        stage.mix.iter().any(|p| p.source == source) || gates.into_iter().any(|(s, _)| *s == source)
+        let mut of_gates = stage.gates.iter().flat_map(|g| &g.sources);
+        stage.mix.iter().any(|p| p.source == source) || of_gates.any(|(s, _)| *s == source)
     })
 }
 

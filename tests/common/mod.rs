@@ -5,6 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use midc::diag::Diagnostic;
+use midc::plan::Precision;
+use midc::runtime::data::OnBad;
+use midc::runtime::engine::Device;
+use midc::runtime::exec::{ExecOptions, NotFinite, Selection};
 use midc::sema::{self, Curriculum, Options, Setting};
 use midc::source::MemoryFiles;
 
@@ -35,6 +39,26 @@ pub(crate) fn graph() -> String {
     let data = root().join("examples/data");
     let data = data.to_str().expect("a path in UTF-8");
     std::fs::read_to_string(graph).expect("the graph can be read").replace("../../examples/data", data)
+}
+
+/// A run of one stage of the graph on this processor, below `dir`.
+pub(crate) fn options(dir: &Path, run: &str, until: &str) -> ExecOptions {
+    ExecOptions {
+        base_dir: dir.to_owned(),
+        run_dir: dir.join(run),
+        cache_dir: dir.join("cache"),
+        resume: true,
+        device: Device::Cpu,
+        precision: Precision::F32,
+        threads: None,
+        memory: None,
+        on_bad: OnBad::Skip,
+        selection: Selection::Until(until.to_owned()),
+        jobs: 1,
+        noise_every: None,
+        on_not_finite: NotFinite::Skip,
+        gates_halt: true,
+    }
 }
 
 /// Check a file of the package; what it uses is loaded with it.

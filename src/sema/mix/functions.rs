@@ -149,10 +149,9 @@ impl<'p> Checker<'p> {
             }
         }
         // An imported entry by its own name, where no other has it: an argument's name has no dots.
-        let own = |entry: &str| entry.rsplit('.').next().unwrap_or_default().to_owned();
-        let alone =
-            |name: &str| spec.entries.iter().filter(|e| e.name == name || own(&e.name) == name).count() == 1;
-        let means = |name: &str, entry: &str| entry == name || own(entry) == name && alone(name);
+        let ends = |entry: &str, name: &str| entry.rsplit('.').next() == Some(name);
+        let alone = |name: &str| spec.entries.iter().filter(|e| ends(&e.name, name)).count() == 1;
+        let means = |name: &str, entry: &str| entry == name || ends(entry, name) && alone(name);
         let mut scaled: Vec<(usize, Rational)> = Vec::new();
         let mut total = Rational::from_integer(0);
         for (i, e) in spec.entries.iter().enumerate() {
