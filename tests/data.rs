@@ -27,6 +27,7 @@ fn source(name: &str, path: &str) -> SourcePlan {
         max_epochs: None,
         order: "shuffled".into(),
         loss_on: Vec::new(),
+        today: None,
         fim: None,
         dedup: false,
         exclude: Vec::new(),

@@ -267,6 +267,7 @@ fn source(s: &sema::Source, drawn: u64) -> SourcePlan {
         max_epochs: Some(s.max_epochs),
         order: s.order.clone(),
         loss_on: s.loss_on.clone(),
+        today: s.today.clone(),
         fim: s.fim.map(|(rate, style)| FimPlan { rate, style: style.to_owned() }),
         dedup: s.dedup,
         exclude: s.exclude.clone(),

@@ -475,6 +475,9 @@ pub struct SourcePlan {
     pub order: String,
     /// Fields the loss is taken on; empty means all.
     pub loss_on: Vec<String>,
+    /// The day that chat templates see as today's, `YYYY-MM-DD`; absent when they see none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub today: Option<String>,
     /// Fill-in-the-middle rate and style.
     pub fim: Option<FimPlan>,
     /// Drop exact duplicates.

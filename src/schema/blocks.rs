@@ -135,6 +135,11 @@ pub const BLOCKS: &[Block] = &[
             field("fim", Ty::Fim, "Fill in the middle, per document."),
             field("loss_on", Ty::Names, "Fields the loss is taken on; all when absent."),
             field(
+                "today",
+                Ty::Text,
+                "The day that a chat template sees as today's, such as `\"2025-07-08\"`; undefined when absent.",
+            ),
+            field(
                 "synthetic",
                 Ty::Word(YES_NO),
                 "Whether a model wrote it; synthetic text tolerates more epochs.",

@@ -147,6 +147,8 @@ pub struct Source {
     pub fim: Option<(f64, &'static str)>,
     /// Fields the loss is taken on.
     pub loss_on: Vec<String>,
+    /// The day that chat templates see as today's.
+    pub today: Option<String>,
     /// Whether a model wrote it.
     pub synthetic: bool,
     /// The order of its documents.

@@ -44,6 +44,7 @@ impl<'p> Checker<'p> {
         let max_epochs = read!("max_epochs", |v| self.epochs(&v)).unwrap_or(4.0);
         let fim = read!("fim", |v| self.fim(&v));
         let loss_on = read!("loss_on", |v| self.loss_on(&v, text.as_deref())).unwrap_or_default();
+        let today = read!("today", |v| self.day(&v));
         let order = read!("order", |v| self.data_order(&v)).unwrap_or_else(|| "shuffled".to_owned());
         let dedup = read!("dedup", |v| self.word(&v, schema::DEDUP, "dedup")).is_some();
         let exclude = read!("exclude", |v| self.texts(&v, Ty::Paths, "exclude")).unwrap_or_default();
@@ -65,6 +66,7 @@ impl<'p> Checker<'p> {
             max_epochs,
             fim,
             loss_on,
+            today,
             synthetic,
             order,
             dedup,
@@ -291,6 +293,24 @@ impl<'p> Checker<'p> {
         self.push(
             Diagnostic::error(codes::WRONG_VALUE, value.span, "a template that cannot be read", fault)
                 .help("write a field name, or a template such as `\"{question}\\n{answer}\"`; a literal brace is `{{` or `}}`"),
+        );
+        None
+    }
+
+    /// A day of the calendar, as it is written.
+    fn day(&mut self, value: &Val<'p>) -> Option<String> {
+        let text = self.string(value, "today")?;
+        if text.len() == 10 && chrono::NaiveDate::parse_from_str(&text, "%Y-%m-%d").is_ok() {
+            return Some(text);
+        }
+        self.push(
+            Diagnostic::error(
+                codes::WRONG_VALUE,
+                value.span,
+                format!("`{text}` is no day"),
+                "year, month, day?",
+            )
+            .help("write it as `\"2025-07-08\"`"),
         );
         None
     }

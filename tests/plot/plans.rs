@@ -201,6 +201,7 @@ pub(crate) fn plan(name: &str, stages: Vec<StagePlan>, soups: Vec<SoupPlan>) -> 
             max_epochs: Some(4.0),
             order: "shuffled".into(),
             loss_on: Vec::new(),
+            today: None,
             fim: None,
             dedup: false,
             exclude: Vec::new(),

@@ -2,8 +2,11 @@
 //! tokenizer, rendered as `apply_chat_template` of transformers does. The only file that names minijinja.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::ops::Range;
 
+use chrono::format::{Item, StrftimeItems};
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, Error, ErrorKind, Value as Jinja};
@@ -31,6 +34,30 @@ pub(crate) struct Conversation {
 }
 
 const NAME: &str = "chat_template";
+/// What templates call the clock.
+const CLOCK: &str = "strftime_now";
+
+/// What a template may read beside the turns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beside<'a> {
+    /// The functions that a dialogue may use.
+    tools: &'a Value,
+    /// What the template of one model asks for and others do not, such as `enable_thinking`.
+    settings: &'a Value,
+    /// What it sees as today.
+    today: Option<NaiveDate>,
+}
+
+impl<'a> Beside<'a> {
+    /// Where records have these, under the names that data sets for transformers use.
+    pub(crate) const FIELDS: [&'static str; 2] = ["tools", "chat_template_kwargs"];
+
+    /// What `record` has.
+    pub(crate) fn of(record: &'a Value, today: Option<NaiveDate>) -> Self {
+        let [tools, settings] = Self::FIELDS.map(|name| &record[name]);
+        Beside { tools, settings, today }
+    }
+}
 
 impl ChatTemplate {
     /// The template in `chat_template.jinja`, else in `tokenizer_config.json` (of several named ones
@@ -65,12 +92,13 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        // `strftime_now` is left undefined, as templates expect of old versions: a corpus that changes
-        // with the day could not be read twice.
+        // `strftime_now` is undefined unless a source says what day it is, as templates expect of old
+        // versions: a corpus that changes with the day could not be read twice.
         environment.add_template_owned(NAME, without_generation(source)).map_err(|e| describe(&e))?;
         let mut hasher = blake3::Hasher::new();
-        // What is known of how it is written: once, keys were in the order of the alphabet.
-        hasher.update(b"keys as they stand\n").update(source.as_bytes());
+        // What is known of how it is written: once, keys were in the order of the alphabet, and the settings of a
+        // record were not read.
+        hasher.update(b"keys as they stand, settings\n").update(source.as_bytes());
         for (name, token) in &tokens {
             hasher.update(name.as_bytes()).update(b"=").update(token.as_bytes()).update(b"\n");
         }
@@ -87,18 +115,26 @@ impl ChatTemplate {
     /// # Errors
     /// Turns that are none; what the template says of them; spans of a template that does not write a
     /// longer conversation as a continuation of a shorter one.
-    pub(crate) fn render(&self, turns: &[Value], tools: &Value, spans: bool) -> Result<Conversation, String> {
+    pub(crate) fn render(
+        &self,
+        turns: &[Value],
+        beside: Beside<'_>,
+        spans: bool,
+    ) -> Result<Conversation, String> {
+        if !beside.settings.is_null() && !beside.settings.is_object() {
+            return Err("has beside it a `chat_template_kwargs` that is no object of settings".into());
+        }
         let messages = turns.iter().enumerate().map(message).collect::<Result<Vec<_>, _>>()?;
-        let text = self.write(&messages, tools, false)?;
+        let text = self.write(&messages, beside, false)?;
         let mut found = Vec::new();
         if spans {
             let mut before = 0;
             for (i, turn) in messages.iter().enumerate() {
                 let role = turn["role"].as_str().unwrap_or_default();
-                let end = self.prefix(&messages[..=i], tools, false, &text)?;
+                let end = self.prefix(&messages[..=i], beside, false, &text)?;
                 let start = match role {
                     // The words that open its turn are given to the model, not said by it.
-                    "assistant" if i > 0 => self.prefix(&messages[..i], tools, true, &text)?,
+                    "assistant" if i > 0 => self.prefix(&messages[..i], beside, true, &text)?,
                     _ => before,
                 };
                 found.push((role.to_owned(), start.min(end)..end));
@@ -109,8 +145,14 @@ impl ChatTemplate {
     }
 
     /// Length of what a shorter conversation is written as, if the whole begins with it.
-    fn prefix(&self, messages: &[Value], tools: &Value, prompt: bool, whole: &str) -> Result<usize, String> {
-        let text = self.write(messages, tools, prompt)?;
+    fn prefix(
+        &self,
+        messages: &[Value],
+        beside: Beside<'_>,
+        prompt: bool,
+        whole: &str,
+    ) -> Result<usize, String> {
+        let text = self.write(messages, beside, prompt)?;
         if whole.starts_with(&text) {
             return Ok(text.len());
         }
@@ -119,12 +161,21 @@ impl ChatTemplate {
             .into())
     }
 
-    fn write(&self, messages: &[Value], tools: &Value, prompt: bool) -> Result<String, String> {
+    fn write(&self, messages: &[Value], beside: Beside<'_>, prompt: bool) -> Result<String, String> {
         let template = self.environment.get_template(NAME).map_err(|e| describe(&e))?;
         let mut names: BTreeMap<&str, Jinja> =
             self.tokens.iter().map(|(name, token)| (name.as_str(), Jinja::from(token.as_str()))).collect();
+        // Columns of a table are there for every record, empty or not; templates ask whether they are.
+        let settings =
+            beside.settings.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        names.extend(settings.map(|(name, value)| (name.as_str(), Jinja::from(Serde(value)))));
+        if !beside.tools.is_null() || !names.contains_key("tools") {
+            names.insert("tools", Jinja::from(Serde(beside.tools)));
+        }
+        if let Some(today) = beside.today {
+            names.insert(CLOCK, Jinja::from_function(move |format: String| strftime(today, &format)));
+        }
         names.insert("messages", Jinja::from(Serde(messages)));
-        names.insert("tools", Jinja::from(Serde(tools)));
         names.insert("add_generation_prompt", Jinja::from(prompt));
         template.render(Jinja::from_pairs(names)).map_err(|e| describe(&e))
     }
@@ -195,7 +246,28 @@ impl serde_json::ser::Formatter for Spaced {
     }
 }
 
+/// The first moment of `today` as C's `strftime` writes it.
+fn strftime(today: NaiveDate, format: &str) -> Result<String, Error> {
+    let wrong = || {
+        let what = format!("`{CLOCK}` is asked for `{format}`, which a day without a time zone cannot say");
+        Error::new(ErrorKind::InvalidOperation, what)
+    };
+    let items: Vec<Item<'_>> = StrftimeItems::new(format).collect();
+    if items.contains(&Item::Error) {
+        return Err(wrong());
+    }
+    let mut out = String::new();
+    let moment = NaiveDateTime::new(today, NaiveTime::MIN);
+    write!(out, "{}", moment.format_with_items(items.iter())).map_err(|_| wrong())?;
+    Ok(out)
+}
+
 fn describe(error: &Error) -> String {
+    if error.kind() == ErrorKind::UnknownFunction && error.detail().is_some_and(|d| d.contains(CLOCK)) {
+        return "is written by a chat template that asks for today's date: say which day it is to see as the \
+                source's `today`, as in `today = \"2025-07-08\"`"
+            .into();
+    }
     let line = error.line().map(|l| format!(" (line {l} of the chat template)")).unwrap_or_default();
     match error.detail() {
         Some(detail) => format!("cannot be written by the chat template: {detail}{line}"),
@@ -237,11 +309,13 @@ mod tests {
             .unwrap()
     }
 
+    const NOTHING: Beside<'static> = Beside { tools: &Value::Null, settings: &Value::Null, today: None };
+
     #[test]
     fn turns_are_found_in_what_the_template_writes() {
         let turns =
             [json!({"from": "human", "value": " hi "}), json!({"role": "assistant", "content": "ho"})];
-        let got = template(CHATML).render(&turns, &Value::Null, true).unwrap();
+        let got = template(CHATML).render(&turns, NOTHING, true).unwrap();
         let text = "<|im_start|>system\nHelp.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n\
                     <|im_start|>assistant\nho<|im_end|>\n";
         assert_eq!(got.text, text);
@@ -256,7 +330,8 @@ mod tests {
         let source = "{% if tools %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}{{ eos_token }}";
         let turns = [json!({"role": "user", "content": "a < b"})];
         let tools = json!([{"name": "f", "x": [1, 2]}]);
-        let got = template(source).render(&turns, &tools, false).unwrap();
+        let record = json!({"tools": tools});
+        let got = template(source).render(&turns, Beside::of(&record, None), false).unwrap();
         assert_eq!(got.text, "[{\"name\": \"f\", \"x\": [1, 2]}]a < b</s>");
     }
 
@@ -269,15 +344,51 @@ mod tests {
         .unwrap();
         let source =
             "{{ messages[0].call | tojson }}{% for k, v in messages[0].call.items() %} {{ k }}{% endfor %}";
-        let got = template(source).render(&turns, &Value::Null, false).unwrap();
+        let got = template(source).render(&turns, NOTHING, false).unwrap();
         assert_eq!(got.text, r#"{"z": 1, "a": {"c": 2, "b": 3}} z a"#);
+    }
+
+    #[test]
+    fn a_record_may_set_what_a_template_asks_for() {
+        let source = "{{ messages[0].content }}{% if not think | default(true) %}/no_think{% endif %}\
+                      {{ (tools or []) | length }}{{ eos_token }}";
+        let turns = [json!({"role": "user", "content": "x"})];
+        let say =
+            |record: Value| template(source).render(&turns, Beside::of(&record, None), false).unwrap().text;
+        assert_eq!(say(json!({})), "x0</s>");
+        assert_eq!(say(json!({"chat_template_kwargs": {"think": null}})), "x0</s>");
+        let set = json!({"think": false, "tools": [1, 2], "messages": [], "eos_token": "!"});
+        assert_eq!(say(json!({"chat_template_kwargs": set})), "x/no_think2!");
+        assert_eq!(say(json!({"chat_template_kwargs": set, "tools": [1]})), "x/no_think1!");
+        let wrong = json!({"chat_template_kwargs": "think"});
+        let error = template(source).render(&turns, Beside::of(&wrong, None), false).unwrap_err();
+        assert!(error.contains("`chat_template_kwargs`"), "{error}");
+    }
+
+    #[test]
+    fn today_is_what_the_source_says() {
+        let turns = [json!({"role": "user", "content": "x"})];
+        let day = NaiveDate::from_ymd_opt(2025, 7, 8);
+        let say = |source: &str, today: Option<NaiveDate>| {
+            template(source).render(&turns, Beside { today, ..NOTHING }, false).map(|c| c.text)
+        };
+        let asks = "{{ strftime_now('%d %B %Y, %d %b %y %H:%M') }}";
+        assert_eq!(say(asks, day).unwrap(), "08 July 2025, 08 Jul 25 00:00");
+        assert!(say(asks, None).unwrap_err().contains("`today`"));
+        let may = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}2024{% endif %}";
+        assert_eq!(say(may, None).unwrap(), "2024");
+        assert_eq!(say(may, day).unwrap(), "2025");
+        for wrong in ["%z", "%Q"] {
+            let error = say(&format!("{{{{ strftime_now('{wrong}') }}}}"), day).unwrap_err();
+            assert!(error.contains(wrong), "{error}");
+        }
     }
 
     #[test]
     fn what_an_assistant_says_may_be_marked() {
         let marked = "{% for m in messages %}{{ m.role }}: {%- generation %} {{ m.content }} {%endgeneration -%} \n|{% endfor %}";
         let turns = [json!({"role": "user", "content": "x"}), json!({"role": "assistant", "content": "y"})];
-        let got = template(marked).render(&turns, &Value::Null, false).unwrap();
+        let got = template(marked).render(&turns, NOTHING, false).unwrap();
         assert_eq!(got.text, "user: x |assistant: y |");
         assert_eq!(
             without_generation("{% if generation %}{{ generation }}{% open"),
@@ -288,8 +399,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_says_why() {
         let turns = [json!({"role": "user", "content": "x"}), json!({"role": "assistant", "content": "y"})];
-        let say =
-            |source: &str, turns: &[Value]| template(source).render(turns, &Value::Null, true).unwrap_err();
+        let say = |source: &str, turns: &[Value]| template(source).render(turns, NOTHING, true).unwrap_err();
         let raised = "{{ raise_exception('only one turn') }}";
         assert!(say(raised, &turns).contains("only one turn (line 1"));
         let rewrites = "{{ messages | length }}: {% for m in messages %}{{ m.content }}{% endfor %}";
@@ -307,7 +417,7 @@ mod tests {
         let config = json!({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]});
         let turns = [json!({"role": "user", "content": "x"})];
         let text =
-            |jinja| ChatTemplate::find(&config, jinja).unwrap().unwrap().render(&turns, &Value::Null, false);
+            |jinja| ChatTemplate::find(&config, jinja).unwrap().unwrap().render(&turns, NOTHING, false);
         assert_eq!(text(None).unwrap().text, "d");
         assert_eq!(text(Some("f")).unwrap().text, "f");
     }

@@ -231,6 +231,10 @@ impl Source {
             Some(filter) => Some(Filter::parse(filter).map_err(|why| wrong("where", filter, &why))?),
             None => None,
         };
+        let today = match &plan.today {
+            Some(day) => Some(day.parse().map_err(|_| wrong("today", day, "is no day; write `2025-07-08`"))?),
+            None => None,
+        };
         let fim = match &plan.fim {
             Some(fim) if !plan.loss_on.is_empty() => {
                 return Err(wrong("fim", &fim.style, "cannot be combined with `loss_on`"));
@@ -249,6 +253,7 @@ impl Source {
             text,
             filter,
             loss_on: plan.loss_on.clone(),
+            today,
             fim,
             exclusion,
             sort_by,

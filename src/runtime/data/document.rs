@@ -1,6 +1,7 @@
 //! From a raw record to the tokens of a document, or the reason why it is none. Runs on every core;
 //! knows neither files nor the cache.
 
+use chrono::NaiveDate;
 use serde_json::Value;
 
 use super::decontaminate::Exclusion;
@@ -20,6 +21,8 @@ pub(crate) struct Recipe<'a> {
     pub(crate) filter: Option<Filter>,
     /// Fields and roles that carry loss; empty for all.
     pub(crate) loss_on: Vec<String>,
+    /// The day that chat templates see.
+    pub(crate) today: Option<NaiveDate>,
     pub(crate) fim: Option<Fim>,
     pub(crate) exclusion: Exclusion,
     /// Field the order is by.
@@ -76,6 +79,9 @@ impl Recipe<'_> {
         );
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.tokenizer.digest().as_bytes()).update(text.as_bytes());
+        if let Some(today) = self.today {
+            hasher.update(format!("\n{today}").as_bytes());
+        }
         hasher.finalize()
     }
 
@@ -114,7 +120,8 @@ impl Recipe<'_> {
         if self.filter.as_ref().and_then(|f| f.passes(&record, None)) == Some(false) {
             return Outcome::unwanted(|d| d.filtered += 1, String::new());
         }
-        let dialogues = Dialogues { chat: self.tokenizer.chat(), turns: !self.loss_on.is_empty() };
+        let dialogues =
+            Dialogues { chat: self.tokenizer.chat(), turns: !self.loss_on.is_empty(), today: self.today };
         match self.text.render(&record, dialogues) {
             Ok(rendered) => self.text(rendered, &record),
             Err(what) => Outcome::bad(|d| d.no_text += 1, format!("{what}{}", fields_of(&record))),

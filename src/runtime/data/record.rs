@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 
+use chrono::NaiveDate;
 use serde_json::Value;
 
-use super::chat::ChatTemplate;
+use super::chat::{Beside, ChatTemplate};
 
-/// What the chat templates of models call the functions a dialogue may use; read beside the turns.
-const TOOLS: &str = "tools";
 /// Fields tried in turn when a source does not say which is its text.
 const AUTO: [&str; 3] = ["text", "messages", "conversations"];
 
@@ -45,6 +44,8 @@ pub(crate) struct Dialogues<'a> {
     pub(crate) chat: Option<&'a ChatTemplate>,
     /// Whether the bytes of each turn are wanted.
     pub(crate) turns: bool,
+    /// The day that the template sees.
+    pub(crate) today: Option<NaiveDate>,
 }
 
 impl TextOf {
@@ -92,13 +93,13 @@ impl TextOf {
         Ok(Self::Template(parts))
     }
 
-    /// The fields it may read: those of the text, and the tools of a dialogue.
+    /// The fields it may read: those of the text, and what a dialogue has beside its turns.
     pub(crate) fn fields(&self) -> Vec<String> {
-        let tools = match self {
-            Self::Auto | Self::Field(_) => Some(TOOLS.to_owned()),
-            Self::Template(_) => None,
-        };
-        self.text_fields().into_iter().chain(tools).collect()
+        let mut fields = self.text_fields();
+        if matches!(self, Self::Auto | Self::Field(_)) {
+            fields.extend(Beside::FIELDS.map(str::to_owned));
+        }
+        fields
     }
 
     /// What a table must have of these: one of each.
@@ -176,7 +177,7 @@ impl Rendered {
             Value::Array(turns) => match dialogues.chat {
                 Some(chat) if turns.iter().any(Value::is_object) => {
                     let written = chat
-                        .render(turns, &record[TOOLS], dialogues.turns)
+                        .render(turns, Beside::of(record, dialogues.today), dialogues.turns)
                         .map_err(|why| format!("`{name}` {why}"))?;
                     self.text.push_str(&written.text);
                     self.templated = true;
@@ -269,10 +270,14 @@ mod tests {
 
     /// Tables are read by column.
     #[test]
-    fn the_tools_of_a_dialogue_are_read_where_there_are_any() {
+    fn what_a_dialogue_has_beside_its_turns_is_read_where_there_is_any() {
         for (text, fields, needed) in [
-            (None, vec!["text", "messages", "conversations", "tools"], vec![AUTO.to_vec()]),
-            (Some("chat"), vec!["chat", "tools"], vec![vec!["chat"]]),
+            (
+                None,
+                vec!["text", "messages", "conversations", "tools", "chat_template_kwargs"],
+                vec![AUTO.to_vec()],
+            ),
+            (Some("chat"), vec!["chat", "tools", "chat_template_kwargs"], vec![vec!["chat"]]),
             (Some("{q}{a}"), vec!["q", "a"], vec![vec!["q"], vec!["a"]]),
         ] {
             let of = TextOf::parse(text).unwrap();

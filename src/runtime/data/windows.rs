@@ -40,7 +40,7 @@ pub fn file_windows<'a>(
     let (fields, needed) = (Some(text_of.fields()), text_of.needed());
     let items = readers::open(&stretch, &View { vocab_size, eos: tokenizer.eos(), fields, needed })?;
     let path = path.to_owned();
-    let dialogues = Dialogues { chat: tokenizer.chat(), turns: false };
+    let dialogues = Dialogues { chat: tokenizer.chat(), turns: false, today: None };
     let documents = items.map(move |item| -> Result<Vec<u32>, DataError> {
         let item = item?;
         let record = item.record;

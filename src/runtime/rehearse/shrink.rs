@@ -275,6 +275,7 @@ fn toy_source(source: &SourcePlan, left_out: &mut Vec<String>) -> SourcePlan {
         filter: None,
         order: if source.order == "as_written" { source.order.clone() } else { "shuffled".into() },
         loss_on: Vec::new(),
+        today: None,
         // The stand-in tokenizer has no special tokens for it.
         fim: None,
         exclude: Vec::new(),
