@@ -4,7 +4,7 @@ usage: emit_engines.py MIDC ENGINE PYTHON_OF_ENGINE [WORK]      (see tests/emit_
 
 The curriculum has a mixture that moves, a fan-out of two data orders that decay other weights than the stage before
 them, YaRN, a learning rate of several shapes and a soup, a model with windows, and for transformers attention within
-documents, dialogues, Muon and layers without RoPE; all start from the same random weights. Two processes train over gloo. `midc verify` must find
+documents, dialogues, Muon, layers without RoPE and a mixture of experts; all start from the same random weights. Two processes train over gloo. `midc verify` must find
 nothing wrong with the logs and exports, and must find each of several mistakes put in on purpose. Losses are those of
 `midc exec` within 1e-3 at every step, in f32. Then the same under `midc exec --engine`, killed and stopped on the way,
 and under `slurm.sbatch`.
@@ -578,6 +578,71 @@ def under_slurm(case):
     check(f"{case.engine}: and verify finds nothing wrong", found.returncode == 0, found.stdout.strip())
 
 
+EXPERTS = """
+model sparse { checkpoint = "start-qwen3_moe", context = 128 }
+source prose { path = "data/prose.train.jsonl", kind = web, tokens = 118k }
+
+stage balanced {
+  from      = sparse
+  steps     = 6
+  context   = 128
+  batch     = 4 seqs
+  mix       = prose
+  lr        = 1e-2 then linear(to: 0)
+  data_seed = 1
+  optimizer = adamw(betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0)
+  clip      = 1e9
+  precision = f32
+}
+"""
+# transformers' own loss, which has the balance of the experts in it where `labels` are given.
+BY_ITSELF = """
+import json, sys
+import torch
+sys.path.insert(0, sys.argv[1])
+from midc_stage import Rows, Table, read
+from transformers import AutoModelForCausalLM
+stage = read(sys.argv[1] + "/stages/balanced.json")
+rows, lr = Rows(stage, sys.argv[1]), Table(stage["lr"])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[2], dtype=torch.float32).train()
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+for step in range(stage["steps"]):
+    tokens = torch.tensor([rows.row(step, row)[0].tolist() for row in range(rows.shape(step)[1])])
+    out = model(input_ids=tokens, labels=tokens)
+    balance = model.config.router_aux_loss_coef * out.aux_loss if model.config.output_router_logits else 0.0
+    out.loss.backward()
+    optimizer.param_groups[0]["lr"] = lr[step]
+    optimizer.step()
+    optimizer.zero_grad()
+    print(float(out.loss - balance))
+"""
+
+
+def experts(case):
+    """A mixture of experts, which only the engine trains: with the balance of its experts where it is asked for."""
+    sparse = Case(case.midc, case.engine, case.python, case.work)
+    sparse.file, sparse.launch = os.path.join(case.work, "experts.curriculum"), case.launch + "-experts"
+    with open(sparse.file, "w") as out:
+        out.write(EXPERTS)
+    first = {}
+    for weight in (0.0, 0.5):
+        make_start(
+            case.python, case.work, name="start-qwen3_moe", model_type="qwen3_moe", intermediate_size=128, num_key_value_heads=2,
+            head_dim=16, moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=1,
+            router_aux_loss_coef=weight, output_router_logits=weight > 0)
+        sparse.emit()
+        code = sparse.train(NPROC="1", MICRO_ROWS="4")
+        alone = subprocess.run(
+            [case.python, "-c", BY_ITSELF, sparse.launch, os.path.join(case.work, "start-qwen3_moe")],
+            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        ours, theirs = [row["loss"] for row in sparse.logs("balanced")], [float(loss) for loss in alone.stdout.split()]
+        worst = max((abs(a - b) for a, b in zip(ours, theirs)), default=1.0)
+        check(f"{case.engine}: experts train as by transformers' own loss, balance {weight}", code == 0 and len(ours) == len(theirs) == 6 and worst < 1e-4, f"worst {worst:.1e}, {ours[0]:.3f} to {ours[-1]:.3f}{alone.stderr[-500:] if alone.returncode else ''}")
+        first[weight] = ours
+    apart = max(abs(a - b) for a, b in zip(*first.values()))
+    check(f"{case.engine}: and the balance makes a difference", apart > 1e-3, f"{apart:.1e}")
+
+
 def main():
     midc, engine, python = sys.argv[1:4]
     with tempfile.TemporaryDirectory() as temporary:
@@ -599,6 +664,7 @@ def main():
         supervised(case)
         if engine == "transformers":
             sharded(case)
+            experts(case)
         trained_wrong(case)
         under_slurm(case)
     print(f"{results['passed']} passed, {results['failed']} failed")

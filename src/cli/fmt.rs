@@ -8,6 +8,7 @@ use super::lines::{self, tell};
 use super::{FOUND, write};
 use crate::fmt::{format, unified_diff};
 use crate::source::Files as _;
+use crate::syntax;
 
 /// Format curriculum files
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,10 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         let file = loaded.map_err(|why| ReadError { path: path.clone(), why })?;
         let (name, text) = (files.name(file), files.text(file));
         let formatted = format(text);
+        if let [first, ..] = syntax::parse(file, text).1.as_slice() {
+            let line = text[..first.primary.span.start as usize].matches('\n').count() + 1;
+            tell!("{name}:{line}: what cannot be read is left as it stands; `midc check` says why");
+        }
         let same = formatted == text;
         unformatted += usize::from(!same);
         if args.diff {

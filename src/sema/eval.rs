@@ -507,13 +507,17 @@ impl<'p> Checker<'p> {
         let share = match share_value.kind {
             Kind::Share(n) | Kind::Number(n) => n,
             Kind::Poison => return Kind::Poison,
-            _ => {
-                self.push(Diagnostic::error(
+            ref kind => {
+                let mut d = Diagnostic::error(
                     codes::WRONG_VALUE,
                     share_value.span,
                     format!("{} before `of`", share_value.describe()),
                     "a share such as `10%` stands before `of`",
-                ));
+                );
+                if let Kind::Quantity(_, Unit::Epochs) = kind {
+                    d = d.help("`2 * math.tokens` is twice the size of a source `math`");
+                }
+                self.push(d);
                 return Kind::Poison;
             }
         };
@@ -532,12 +536,16 @@ impl<'p> Checker<'p> {
             Kind::Real(v) => Kind::Real(super::show::real(share) * v),
             Kind::Poison => Kind::Poison,
             _ => {
-                self.push(Diagnostic::error(
+                let mut d = Diagnostic::error(
                     codes::WRONG_VALUE,
                     whole_value.span,
                     format!("a share of {}", whole_value.describe()),
                     "a share can be taken of `stage`, `total`, `peak`, `inherit` or a number",
-                ));
+                );
+                if let Kind::Entity(Entity::Source(_) | Entity::Stage(_)) = whole_value.kind {
+                    d = d.help("the number of its tokens is its property: `10% of NAME.tokens`");
+                }
+                self.push(d);
                 Kind::Poison
             }
         }

@@ -39,6 +39,10 @@ impl<'p> Checker<'p> {
         {
             d = match unit {
                 Unit::Steps => d.help("a length in steps is the field `steps`: `steps = 2_000`"),
+                Unit::Epochs => d.help(
+                    "write the number of tokens; `2 * math.tokens` is that of two passes over a source `math`, where a \
+                     stage reads nothing else",
+                ),
                 _ => d.help("write the number of tokens: `50B`"),
             };
         }

@@ -374,6 +374,9 @@ impl Program {
         match &self.item(id).kind {
             ItemKind::Param { value, .. } | ItemKind::Let { value, .. } | ItemKind::Bind { value, .. } => {
                 visit_expr(value, &mut |path| visit(path, false));
+                if let ExprKind::Where { predicate, .. } = &value.kind {
+                    visit_expr(predicate, &mut |path| visit(path, true));
+                }
             }
             ItemKind::Block(block) => visit_block(block, &mut visit),
             ItemKind::Use { .. } | ItemKind::Assert(_) => {}

@@ -7,7 +7,7 @@ use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment};
 use super::checker::{Checker, Resolved};
 use super::curriculum::Source;
 use super::eval::Scope;
-use super::program::DefId;
+use super::program::{DefId, DefKind, Lookup};
 use super::show;
 use super::value::{Entity, Kind, Val};
 use crate::diag::codes;
@@ -203,7 +203,11 @@ impl<'p> Checker<'p> {
         match &expr.kind {
             ExprKind::Paren(inner) => self.canonical(inner).map(|t| format!("({t})")),
             ExprKind::Not(inner) => self.canonical(inner).map(|t| format!("not {t}")),
-            ExprKind::Path(path) => Some(self.text(path.span)),
+            ExprKind::Path(path) => match self.stands_for(path) {
+                Some(Val { kind: Kind::Condition(inner), .. }) => self.canonical(inner).map(|t| format!("({t})")),
+                Some(value) => self.no_operand(&value, "a condition or the name of a field is expected here"),
+                None => Some(self.text(path.span)),
+            },
             ExprKind::Binary { op, left, right, .. } => {
                 let sign = match op {
                     BinaryOp::Or => "or",
@@ -318,10 +322,18 @@ impl<'p> Checker<'p> {
     fn operand(&mut self, expr: &'p Expr) -> Option<String> {
         match &expr.kind {
             ExprKind::Path(path) if path.segments.iter().all(|s| matches!(s, PathSegment::Name(_))) => {
-                Some(self.text(path.span))
+                let Some(value) = self.stands_for(path) else { return Some(self.text(path.span)) };
+                match value.kind {
+                    Kind::Number(n) | Kind::Quantity(n, ast::Unit::Tokens) => Some(decimal(n)),
+                    Kind::Real(n) => Some(n.to_string()),
+                    Kind::Text(ref text) => Some(format!("{text:?}")),
+                    Kind::Bool(holds) => Some(holds.to_string()),
+                    Kind::Word(word @ ("yes" | "no")) => Some((word == "yes").to_string()),
+                    _ => self.no_operand(&value, "a field is compared with a number or a string"),
+                }
             }
             ExprKind::Quantity(q) if q.unit.is_none() || q.unit == Some(ast::Unit::Tokens) => {
-                Some(show::decimal(q.value).unwrap_or_else(|| show::real(q.value).to_string()))
+                Some(decimal(q.value))
             }
             ExprKind::Str(text) => Some(format!("{text:?}")),
             ExprKind::Neg(inner) => self.operand(inner).map(|t| format!("-{t}")),
@@ -329,6 +341,24 @@ impl<'p> Checker<'p> {
             ExprKind::Error => None,
             _ => self.not_a_predicate(expr),
         }
+    }
+
+    /// What a name in a condition stands for where it is that of a `param` or a `let`; a field of the record
+    /// otherwise.
+    fn stands_for(&mut self, path: &'p ast::Path) -> Option<Val<'p>> {
+        let module = self.program.modules.iter().position(|m| m.file == path.span.file)?;
+        let Lookup::Def(id, used) = self.program.lookup(module, path) else { return None };
+        let value = matches!(self.program.def(id).kind, DefKind::Param | DefKind::Let);
+        (value && used == path.segments.len()).then(|| self.eval_path(path, &Scope::top(module)))
+    }
+
+    /// A value that has no place in a condition on a record.
+    fn no_operand<T>(&mut self, value: &Val<'p>, wanted: &str) -> Option<T> {
+        if !value.is_poison() {
+            let message = format!("{} in a condition on a record", value.describe());
+            self.push(Diagnostic::error(codes::NOT_A_CONDITION, value.span, message, wanted));
+        }
+        None
     }
 
     fn not_a_predicate(&mut self, expr: &'p Expr) -> Option<String> {
@@ -373,6 +403,10 @@ fn is_length(expr: &Expr) -> bool {
 
 fn is_text(expr: &Expr) -> bool {
     matches!(expr.kind, ExprKind::Str(_))
+}
+
+fn decimal(n: ast::Rational) -> String {
+    show::decimal(n).unwrap_or_else(|| show::real(n).to_string())
 }
 
 /// The fields of a template without faults: those in braces, or the one that it names.

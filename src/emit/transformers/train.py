@@ -102,6 +102,8 @@ def parts_of(model, constants):
             parts["embedding"].append(p)
         elif p.ndim < 2:
             parts["norms"].append(p)
+        elif p.ndim > 2 and constants["muon"]:
+            raise SystemExit("the experts of this model are no matrices, which is all that Muon moves here: use `optimizer = adamw(…)`")
         else:
             parts["moved" if constants["muon"] and p is not head else "matrices"].append(p)
     decay = constants["weight_decay"]
@@ -190,6 +192,12 @@ def tensors(rows, device):
     return tokens.to(device), targets.to(device), (index - begins).to(device)
 
 
+def balance_of(model):
+    """How much the loss that keeps the experts of a mixture equally busy weighs, where the model's configuration asks for it."""
+    config = getattr(model, "module", model).config
+    return getattr(config, "router_aux_loss_coef", 0.0) if getattr(config, "output_router_logits", False) else 0.0
+
+
 def train_step(model, optimizers, stage, rows, step, micro, device, bf16, autocast, stopping):
     """One update. Returns what the log has of it, and whether any process is to stop."""
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -206,19 +214,22 @@ def train_step(model, optimizers, stage, rows, step, micro, device, bf16, autoca
     targets_of_step, stopping = totals[0].item(), totals[1].item() > 0
     nll = []
     documents = stage["attention"] == "documents"
+    balance = balance_of(model)
     for i, (tokens, targets, positions) in enumerate(batches):
         last = i + 1 == len(batches)
         wait = contextlib.nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
         with wait:
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16 and autocast):
-                logits = model(input_ids=tokens, position_ids=positions if documents else None, use_cache=False).logits
-            logits, targets = logits.float().flatten(0, 1), targets.flatten()
+                out = model(input_ids=tokens, position_ids=positions if documents else None, use_cache=False)
+            logits, targets = out.logits.float().flatten(0, 1), targets.flatten()
             losses = F.cross_entropy(logits, targets, ignore_index=-100, reduction="none")
             nll.append(losses.detach().double().view(len(tokens), -1).sum(dim=1))
             loss = losses.sum()
             if stage["optimizer"]["z_loss"]:
                 normaliser = torch.logsumexp(logits, dim=-1)[targets != -100]
                 loss = loss + stage["optimizer"]["z_loss"] * normaliser.square().sum()
+            if balance:
+                loss = loss + balance * (targets != -100).sum() * out.aux_loss.to(loss.device)
             # Gradients are averaged over processes; the mean is over all targets of the step.
             (loss * (world / targets_of_step)).backward()
     nll = torch.cat(nll)

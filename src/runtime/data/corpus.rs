@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::cache::Shard;
 use super::decontaminate::Exclusion;
-use super::document::Recipe;
+use super::document::{Recipe, Unseen};
 use super::files;
 use super::filter::Filter;
 use super::fim::Fim;
@@ -247,11 +247,13 @@ impl Source {
         } else {
             Exclusion::read(&files::find(&plan.name, &plan.exclude, options.base_dir)?)?
         };
+        let unseen = Unseen::of(filter.as_ref());
         let recipe = Recipe {
             tokenizer,
             vocab_size: options.vocab_size,
             text,
             filter,
+            unseen,
             loss_on: plan.loss_on.clone(),
             today,
             fim,
@@ -287,6 +289,15 @@ impl Source {
         if documents > 0 && !plan.loss_on.is_empty() && !shards.iter().any(|s| s.shard.any_loss()) {
             let value = plan.loss_on.join(", ");
             return Err(wrong("loss_on", &value, NO_LOSS));
+        }
+        if let [first, rest @ ..] = shards.as_slice() {
+            let nowhere = |f: &&String| rest.iter().all(|s| s.report.unseen.contains(f));
+            for field in first.report.unseen.iter().filter(nowhere) {
+                progress.note(&format!(
+                    "source `{}`: `where` compares `{field}`, which no record has; a string is written in quotes",
+                    plan.name
+                ));
+            }
         }
         let keyed = |s: &Indexed| (0..s.shard.documents()).any(|d| !s.shard.key(d).is_nan());
         if documents > 0 && sort_field.is_some() && !shards.iter().any(keyed) {

@@ -1,6 +1,9 @@
 //! From a raw record to the tokens of a document, or the reason why it is none. Runs on every core;
 //! knows neither files nor the cache.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
 use chrono::NaiveDate;
 use serde_json::Value;
 
@@ -19,6 +22,8 @@ pub(crate) struct Recipe<'a> {
     pub(crate) vocab_size: usize,
     pub(crate) text: TextOf,
     pub(crate) filter: Option<Filter>,
+    /// Fields that `filter` reads and no record has had yet.
+    pub(crate) unseen: Unseen,
     /// Fields and roles that carry loss; empty for all.
     pub(crate) loss_on: Vec<String>,
     /// The day that chat templates see.
@@ -28,6 +33,36 @@ pub(crate) struct Recipe<'a> {
     /// Field the order is by.
     pub(crate) sort_by: Option<String>,
     pub(crate) on_bad: OnBad,
+}
+
+/// Fields of a condition that no record has had so far: most likely none has them.
+#[derive(Debug, Default)]
+pub(crate) struct Unseen(Vec<(String, AtomicBool)>);
+
+impl Unseen {
+    pub(crate) fn of(filter: Option<&Filter>) -> Self {
+        let mut fields = Vec::new();
+        if let Some(filter) = filter {
+            filter.fields(&mut fields);
+        }
+        fields.sort_unstable();
+        fields.dedup();
+        Self(fields.into_iter().map(|name| (name, AtomicBool::new(true))).collect())
+    }
+
+    fn look(&self, record: &Value) {
+        for (name, unseen) in &self.0 {
+            if unseen.load(Relaxed) && !field(record, name).is_null() {
+                unseen.store(false, Relaxed);
+            }
+        }
+    }
+
+    /// Which they are, to begin again.
+    pub(crate) fn take(&self) -> Vec<String> {
+        let unseen = |(name, unseen): &(String, AtomicBool)| unseen.swap(true, Relaxed).then(|| name.clone());
+        self.0.iter().filter_map(unseen).collect()
+    }
 }
 
 /// What became of a record.
@@ -117,6 +152,7 @@ impl Recipe<'_> {
                 Err(outcome) => return outcome,
             },
         };
+        self.unseen.look(&record);
         if self.filter.as_ref().and_then(|f| f.passes(&record, None)) == Some(false) {
             return Outcome::unwanted(|d| d.filtered += 1, String::new());
         }

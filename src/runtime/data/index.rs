@@ -56,6 +56,9 @@ pub(crate) struct ShardReport {
     pub(crate) bytes: u64,
     pub(crate) dropped: Dropped,
     pub(crate) examples: Vec<ShardExample>,
+    /// Fields that `where` asks for and no record has.
+    #[serde(default)]
+    pub(crate) unseen: Vec<String>,
 }
 
 /// A dropped record; the file by its number in the shard, whose name may change.
@@ -327,6 +330,7 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
         return Ok(());
     };
     let mut report = ShardReport::default();
+    recipe.unseen.take();
     let mut tallies: Vec<Tally> = group.stretches.iter().map(|_| Tally::default()).collect();
     std::thread::scope(|scope| -> Result<(), DataError> {
         let (send, batches) = sync_channel(2);
@@ -406,6 +410,7 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
     for (stretch, tally) in group.stretches.iter().zip(tallies) {
         tally.judge(stretch)?;
     }
+    report.unseen = recipe.unseen.take();
     let json = serde_json::to_vec(&report).unwrap_or_default();
     writer.finish(&group.key, &json)
 }

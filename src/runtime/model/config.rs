@@ -85,8 +85,8 @@ const FIXED: &[(&str, Fixed, &str)] = &[
     ("mlp_bias", Fixed::False, "midc has no biases in the feed-forward layer"),
     ("attention_dropout", Fixed::Zero, "midc trains without dropout: set it to 0.0"),
     ("clip_qkv", Fixed::Null, "midc does not clip queries, keys and values"),
-    ("num_local_experts", Fixed::Null, "midc has no mixture of experts"),
-    ("num_experts", Fixed::Null, "midc has no mixture of experts"),
+    ("num_local_experts", Fixed::Null, "midc has no mixture of experts: train it by `midc exec --engine transformers`"),
+    ("num_experts", Fixed::Null, "midc has no mixture of experts: train it by `midc exec --engine transformers`"),
     ("quantization_config", Fixed::Null, "take the checkpoint before quantisation, or its GGUF file"),
     ("attn_logit_softcapping", Fixed::Null, "midc does not cap logits"),
     ("final_logit_softcapping", Fixed::Null, "midc does not cap logits"),
@@ -281,8 +281,8 @@ impl ModelConfig {
                      `model.language_model` into its `model`, `save_pretrained` it, and name that directory"
                 }
                 _ => {
-                    "midc computes Llama-shaped models, Qwen2, Qwen3, OLMo 2, OLMo 3, SmolLM3 and Gemma 3; other \
-                     families need their own layers"
+                    "midc computes Llama-shaped models, Qwen2, Qwen3, OLMo 2, OLMo 3, SmolLM3 and Gemma 3; what else \
+                     transformers loads is trained by `midc exec --engine transformers`"
                 }
             };
             return Err(reader.error("model_type", &format!("not one of {known}"), Some(help)));

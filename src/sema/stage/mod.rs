@@ -340,6 +340,15 @@ impl<'p> Checker<'p> {
             }
             None => None,
         };
+        if let Some(field) = fields.get("keep").filter(|_| fields.get("save_every").is_none()) {
+            let d = Diagnostic::error(
+                codes::WRONG_VALUE,
+                field.span,
+                "`keep` without `save_every`",
+                "there are no periodic checkpoints",
+            );
+            self.push(d.help("write how often one is saved, as in `save_every = 1000 steps`, or leave `keep` out; the last one always stays"));
+        }
         let name = key.as_ref().map_or_else(|| base.clone(), |k| format!("{base}[{k}]"));
         let checkpoints = self.checkpoints(block, scope, frame);
         let (evals, evals_sound) = self.evals(block, scope, frame);
