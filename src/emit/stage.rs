@@ -139,6 +139,7 @@ fn description(plan: &Plan, stage: &StagePlan) -> Value {
         }),
         "init_seed": stage.init_seed,
         "save_every": stage.save_every,
+        "save_every_tokens": stage.save_every_tokens,
         "keep": stage.keep,
         "checkpoints": checkpoints,
     })

@@ -2,7 +2,7 @@
 
 use crate::schema::{self, Ty};
 use crate::sema::program::{DefId, DefKind};
-use crate::sema::{self, Curriculum, Fact, Stage, show};
+use crate::sema::{self, Curriculum, Every, Fact, Stage, show};
 use crate::source::{FileId, Span};
 use crate::syntax::ast::{self, EntryKind, ItemKind, Preface, Quantity, Unit};
 
@@ -442,7 +442,10 @@ fn resolved(curriculum: &Curriculum, stage: &Stage, field: &str) -> Option<Strin
             if stage.optimizer.decay_embeddings { "" } else { " but the embedding" },
             if stage.optimizer.decay_norms { " and norms" } else { "" }
         ),
-        "save_every" => format!("every {} steps", numbers::grouped(stage.save_every?)),
+        "save_every" => match stage.save_every? {
+            Every { tokens: Some(tokens), .. } => format!("every {} tokens", numbers::grouped(tokens)),
+            Every { steps, .. } => format!("every {} steps", numbers::grouped(steps)),
+        },
         _ => return None,
     };
     Some(text)

@@ -175,7 +175,8 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
         precision: s.precision.map(|p| if p == "f32" { Precision::F32 } else { Precision::Bf16 }),
         data_seed: s.data_seed,
         init_seed: s.init_seed,
-        save_every: s.save_every,
+        save_every: s.save_every.map(|e| e.steps),
+        save_every_tokens: s.save_every.and_then(|e| e.tokens),
         keep: s.keep,
         checkpoints: s
             .checkpoints
@@ -192,7 +193,8 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
             .iter()
             .map(|e| EvalPlan {
                 name: e.name.clone(),
-                every_steps: e.every_steps,
+                every_steps: e.every.map(|e| e.steps),
+                every_tokens: e.every.and_then(|e| e.tokens),
                 heldout: e.heldout,
                 needle: e.needle.clone(),
                 choice: e.choice.clone(),

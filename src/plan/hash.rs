@@ -5,12 +5,13 @@ use serde_json::{Map, Value};
 use super::{Plan, SourcePlan};
 
 /// Keys that say how a run is watched or where its numbers came from, not what it computes.
-const IDLE: [&str; 10] = [
+const IDLE: [&str; 11] = [
     "assumed",
     "inherited",
     "evals",
     "gates",
     "save_every",
+    "save_every_tokens",
     "keep",
     "epochs",
     "flops",

@@ -171,8 +171,12 @@ pub struct StagePlan {
     pub data_seed: u64,
     /// Seed of fresh weights.
     pub init_seed: u64,
-    /// Checkpoint every so many steps, besides the end.
+    /// Checkpoint every so many steps, besides the end; of `save_every_tokens`, where that is there, the first.
     pub save_every: Option<u64>,
+    /// Checkpoint at the first step past each multiple of so many tokens of the stage; absent where all steps have as
+    /// many tokens.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub save_every_tokens: Option<u64>,
     /// How many periodic checkpoints stay.
     pub keep: Option<u64>,
     /// Named checkpoints.
@@ -387,6 +391,9 @@ pub struct EvalPlan {
     pub name: String,
     /// Every so many steps; at the end of the stage when absent.
     pub every_steps: Option<u64>,
+    /// As `save_every_tokens`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub every_tokens: Option<u64>,
     /// Share of each source's documents held out for the loss.
     pub heldout: Option<f64>,
     /// Lengths for needle in a haystack.
@@ -520,6 +527,25 @@ pub struct StepPoint {
 }
 
 impl StagePlan {
+    /// Whether a checkpoint is periodically due after `done` steps.
+    pub fn saves_after(&self, done: u64) -> bool {
+        self.due(done, self.save_every, self.save_every_tokens)
+    }
+
+    /// Whether `eval` is periodically due after `done` steps.
+    pub fn measures_after(&self, eval: &EvalPlan, done: u64) -> bool {
+        self.due(done, eval.every_steps, eval.every_tokens)
+    }
+
+    fn due(&self, done: u64, steps: Option<u64>, tokens: Option<u64>) -> bool {
+        let periods = |period: u64, done: u64| self.step_point(done).tokens / period.max(1);
+        match (steps, tokens) {
+            (_, Some(period)) => done > 0 && periods(period, done) > periods(period, done - 1),
+            (Some(period), None) => period > 0 && done.is_multiple_of(period),
+            (None, None) => false,
+        }
+    }
+
     /// The shape of step `step` (0-based); the last phase goes on past the end.
     ///
     /// # Panics

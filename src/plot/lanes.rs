@@ -194,6 +194,7 @@ fn differ_in_seeds_only(a: &StagePlan, b: &StagePlan) -> bool {
         && a.evals == b.evals
         && a.gates == b.gates
         && a.save_every == b.save_every
+        && a.save_every_tokens == b.save_every_tokens
 }
 
 /// Give each leg a lane: its parent's where it follows at once, else the first that is free.

@@ -76,7 +76,7 @@ pub struct RowLoss {
 /// What one optimizer step did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
-    /// Mean over all predicted positions, in nats.
+    /// Mean over all predicted positions, in nats; NaN where there are none.
     pub loss: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
@@ -84,7 +84,8 @@ pub struct StepReport {
     pub rows: Vec<RowLoss>,
     /// Where it was asked for and the batch has two rows.
     pub noise: Option<NoiseSample>,
-    /// False when the loss or the gradient was not finite: the weights and moments are then as before.
+    /// False when the loss or the gradient was not finite, or nothing was predicted: the weights and moments are then
+    /// as before.
     pub finite: bool,
 }
 

@@ -25,7 +25,7 @@ pub struct StepRecord {
     pub batch_tokens: u64,
     /// Tokens per row.
     pub context: u64,
-    /// Mean negative log-likelihood over predicted positions, nats.
+    /// Mean negative log-likelihood over predicted positions, nats; `null` where there are none.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// The same for the rows of each source; absent sources had no row in the step.
@@ -48,7 +48,7 @@ pub struct StepRecord {
     pub mix: BTreeMap<String, f64>,
     /// Rows of the step by source.
     pub rows: BTreeMap<String, u64>,
-    /// Whether the update was skipped because loss or gradient was not finite.
+    /// Whether the update was skipped: loss or gradient were not finite, or no token carried loss.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub skipped: bool,
 }

@@ -240,8 +240,8 @@ pub struct Stage {
     pub data_seed: u64,
     /// Fresh weights.
     pub init_seed: u64,
-    /// Steps between periodic checkpoints.
-    pub save_every: Option<u64>,
+    /// How far periodic checkpoints are apart.
+    pub save_every: Option<Every>,
     /// How many of them stay.
     pub keep: Option<u64>,
     /// Named checkpoints.
@@ -333,13 +333,22 @@ pub struct Checkpoint {
     pub forever: bool,
 }
 
+/// A period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Every {
+    /// In steps, counted from the beginning of the stage.
+    pub steps: u64,
+    /// In tokens, where it was not given in steps and the tokens of a step change.
+    pub tokens: Option<u64>,
+}
+
 /// A measurement.
 #[derive(Clone, Debug)]
 pub struct Eval {
     /// Its name.
     pub name: String,
-    /// Steps between measurements.
-    pub every_steps: Option<u64>,
+    /// How far measurements are apart; at the end only when absent.
+    pub every: Option<Every>,
     /// Held-out share.
     pub heldout: Option<f64>,
     /// Needle lengths.

@@ -48,7 +48,7 @@ impl<'p> Checker<'p> {
     fn eval_block(&mut self, inner: &'p ast::Block, scope: &Scope<'p>, frame: Frame<'_>) -> Option<Eval> {
         let name = self.named(inner)?;
         let fields = self.fields(inner)?;
-        let every_steps = match self.field(&fields, "every", scope) {
+        let every = match self.field(&fields, "every", scope) {
             Some(v) => Some(self.every(&v, "every", frame)?),
             None => None,
         };
@@ -77,7 +77,7 @@ impl<'p> Checker<'p> {
             );
             return None;
         }
-        Some(Eval { name: name.text.clone(), every_steps, heldout, needle, choice })
+        Some(Eval { name: name.text.clone(), every, heldout, needle, choice })
     }
 
     fn heldout(&mut self, value: &Val<'p>) -> Option<f64> {

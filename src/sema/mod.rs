@@ -41,8 +41,8 @@ mod stage;
 mod value;
 
 pub use curriculum::{
-    Architecture, Checkpoint, Curriculum, Eval, From, Gate, Model, Muon, Optimizer, Param, Phase, Portion,
-    Rope, Soup, Source, Stage,
+    Architecture, Checkpoint, Curriculum, Eval, Every, From, Gate, Model, Muon, Optimizer, Param, Phase,
+    Portion, Rope, Soup, Source, Stage,
 };
 
 pub(crate) use outcome::{Fact, analyze};

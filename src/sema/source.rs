@@ -204,7 +204,9 @@ impl<'p> Checker<'p> {
             ExprKind::Paren(inner) => self.canonical(inner).map(|t| format!("({t})")),
             ExprKind::Not(inner) => self.canonical(inner).map(|t| format!("not {t}")),
             ExprKind::Path(path) => match self.stands_for(path) {
-                Some(Val { kind: Kind::Condition(inner), .. }) => self.canonical(inner).map(|t| format!("({t})")),
+                Some(Val { kind: Kind::Condition(inner), .. }) => {
+                    self.canonical(inner).map(|t| format!("({t})"))
+                }
                 Some(value) => self.no_operand(&value, "a condition or the name of a field is expected here"),
                 None => Some(self.text(path.span)),
             },

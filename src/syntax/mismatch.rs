@@ -576,7 +576,9 @@ impl Place<'_> {
             }
             (Context::Head, None) => diagnostic.help("a block is `kind name { … }`"),
             // `linear(to: 0) over 10B`: what other notations put behind.
-            (Context::Entry, None) if !key && matches!(next.text, "over" | "until" | "to" | "for" | "after") => {
+            (Context::Entry, None)
+                if !key && matches!(next.text, "over" | "until" | "to" | "for" | "after") =>
+            {
                 diagnostic.help(
                     "what a segment takes stands in its parentheses: `linear(to: 0, over: 10B)`, \
                      `hold(over: 60% of stage)`, `hold(until: lr <= 20% of peak)`",

@@ -83,6 +83,7 @@ pub(crate) fn stage(name: &str, from: &str, tokens: u64, lr: Curve, mix: &[(&str
         data_seed: 1,
         init_seed: 1,
         save_every: None,
+        save_every_tokens: None,
         keep: None,
         checkpoints: Vec::new(),
         evals: Vec::new(),
@@ -153,6 +154,7 @@ pub(crate) fn eval(name: &str, every_steps: Option<u64>, heldout: bool, needle: 
     EvalPlan {
         name: name.into(),
         every_steps,
+        every_tokens: None,
         heldout: heldout.then_some(0.01),
         needle: needle.to_vec(),
         choice: None,

@@ -170,6 +170,14 @@ def save(stage, root, base, step, model, optimizers, export):
     dist.barrier()
 
 
+def saves_after(stage, rows, step):
+    """Whether a checkpoint is periodically due after so many steps."""
+    tokens = stage["save_every_tokens"]
+    if tokens:
+        return rows.shape(step)[0] // tokens > rows.shape(step - 1)[0] // tokens
+    return bool(stage["save_every"]) and step % stage["save_every"] == 0
+
+
 def prune(stage, root):
     """Of the periodic checkpoints the last `keep` stay; the others that are named or last always do."""
     if not stage["keep"]:
@@ -231,18 +239,19 @@ def train_step(model, optimizers, stage, rows, step, micro, device, bf16, autoca
             if balance:
                 loss = loss + balance * (targets != -100).sum() * out.aux_loss.to(loss.device)
             # Gradients are averaged over processes; the mean is over all targets of the step.
-            (loss * (world / targets_of_step)).backward()
+            (loss * (world / max(targets_of_step, 1))).backward()
     nll = torch.cat(nll)
     total = nll.sum()
     dist.all_reduce(total)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), stage["optimizer"]["clip"] or float("inf"))
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     for optimizer in optimizers:
-        if torch.isfinite(norm):
+        # Rows within one long prompt may have no target: such a step changes nothing.
+        if torch.isfinite(norm) and targets_of_step > 0:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     own = len(mine)
-    loss = total.item() / targets_of_step
+    loss = total.item() / targets_of_step if targets_of_step else float("nan")
     entry = {"rows": [row[3] for row in mine], "nll": nll.tolist()[:own], "targets": predicted[:own]}
     return {**entry, "loss": loss, "grad_norm": norm.item()}, stopping
 
@@ -289,7 +298,7 @@ def train(stage, root, options):
         if dist.get_rank() == 0:
             print(f"{stage['stage']} {step + 1}/{stage['steps']} loss {entry['loss']:.4f} lr {used:.3e} norm {entry['grad_norm']:.3f}", flush=True)
         after = step + 1
-        if after in lasting or stopping or (stage["save_every"] and after % stage["save_every"] == 0):
+        if after in lasting or stopping or saves_after(stage, rows, after):
             save(stage, root, base, after, model, optimizers, after in lasting)
         if stopping and after < stage["steps"]:
             print(f"{stage['stage']}: stopped after step {after}, which is kept", flush=True)

@@ -73,7 +73,7 @@ pub(super) fn compare(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan) -> S
     out.watching = [
         ("eval", o.evals != n.evals),
         ("gate", o.gates != n.gates),
-        ("save_every", o.save_every != n.save_every),
+        ("save_every", (o.save_every, o.save_every_tokens) != (n.save_every, n.save_every_tokens)),
         ("keep", o.keep != n.keep),
     ]
     .into_iter()

@@ -139,12 +139,21 @@ fn draw(svg: &mut Svg, mark: &Mark, (x, y): (f64, f64)) {
     svg.close();
 }
 
-/// Positions every `steps` steps of a leg, at most as many as can be told apart.
-fn every(leg: &Leg, steps: u64) -> Vec<u64> {
+/// Positions every `steps` steps, or `tokens` tokens, of a leg, at most as many as can be told apart.
+fn every(leg: &Leg, steps: u64, tokens: Option<u64>) -> Vec<u64> {
     let stage = leg.stage();
-    let count = stage.steps / steps.max(1);
+    let count = match tokens {
+        Some(tokens) => stage.tokens / tokens.max(1),
+        None => stage.steps / steps.max(1),
+    };
     let stride = (count / 400).max(1);
-    let at = |i: u64| leg.start.saturating_add(sample::tokens_after(stage, i.saturating_mul(steps)));
+    let at = |i: u64| {
+        let into = match tokens {
+            Some(tokens) => i.saturating_mul(tokens),
+            None => sample::tokens_after(stage, i.saturating_mul(steps)),
+        };
+        leg.start.saturating_add(into)
+    };
     (1..=count).step_by(stride as usize).map(at).collect()
 }
 
@@ -152,12 +161,16 @@ fn checkpoints(leg: &Leg) -> Vec<Mark> {
     let stage = leg.stage();
     let mut marks = Vec::new();
     if let Some(steps) = stage.save_every {
-        marks.extend(every(leg, steps).into_iter().map(|tokens| Mark {
+        let period = match stage.save_every_tokens {
+            Some(tokens) => format!("{tokens} tokens"),
+            None => format!("{steps} steps"),
+        };
+        marks.extend(every(leg, steps, stage.save_every_tokens).into_iter().map(|tokens| Mark {
             tokens,
             lane: leg.lane,
             shape: Shape::Tick,
             label: None,
-            hover: format!("{}: every {steps} steps", leg.name()),
+            hover: format!("{}: every {period}", leg.name()),
         }));
     }
     marks.push(Mark {
@@ -191,7 +204,7 @@ fn evals(
     let stage = leg.stage();
     let mut marks = Vec::new();
     for eval in stage.evals.iter().filter(|e| wanted(e)) {
-        let mut at = eval.every_steps.map_or_else(Vec::new, |steps| every(leg, steps));
+        let mut at = eval.every_steps.map_or_else(Vec::new, |steps| every(leg, steps, eval.every_tokens));
         if at.last().is_none_or(|last| *last < leg.end()) {
             at.push(leg.end());
         }

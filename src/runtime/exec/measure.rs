@@ -70,7 +70,7 @@ impl Run<'_> {
         let step = work.trainer.step;
         let stopping = || moment != Moment::End && self.stopping();
         for eval in &stage.evals {
-            let due = eval.every_steps.is_some_and(|n| n > 0 && step.is_multiple_of(n));
+            let due = stage.measures_after(eval, step);
             if moment != Moment::Between || due {
                 let mut by_position = ByPosition::default();
                 for measure in self.measures(eval) {

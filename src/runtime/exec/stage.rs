@@ -69,7 +69,7 @@ impl Run<'_> {
         if work.trainer.unmeasured {
             self.measure_anew(stage, work)?;
         }
-        let (mut not_finite, mut spikes) = (Count::default(), SpikeWatch::default());
+        let (mut not_finite, mut spikes, mut told) = (Count::default(), SpikeWatch::default(), false);
         while work.trainer.step < stage.steps {
             if self.stopping() {
                 self.settle(&mut work.writing)?;
@@ -80,7 +80,9 @@ impl Run<'_> {
                 return Ok(Some(work.trainer.step));
             }
             let record = self.step(stage, work)?;
-            if record.skipped {
+            if record.skipped && record.loss_by_source.is_empty() {
+                self.nothing_predicted(stage, &record, &mut told);
+            } else if record.skipped {
                 if self.not_finite(stage, work, &record, &mut not_finite)? {
                     continue;
                 }
@@ -98,13 +100,29 @@ impl Run<'_> {
             if !self.measured(stage, work, if last { Moment::End } else { Moment::Between })? {
                 continue;
             }
-            let periodic = stage.save_every.is_some_and(|n| n > 0 && done.is_multiple_of(n));
+            let periodic = stage.saves_after(done);
             let named = stage.checkpoints.iter().any(|c| c.step == done);
             if last || periodic || named {
                 self.save(stage, work)?;
             }
         }
         Ok(None)
+    }
+
+    /// A step in whose rows no token carries loss, such as rows within one long prompt, changes nothing; that there
+    /// are such steps is said once.
+    fn nothing_predicted(&self, stage: &StagePlan, record: &StepRecord, told: &mut bool) {
+        if !std::mem::replace(told, true) {
+            let rows = record.rows.iter().filter(|(_, rows)| **rows > 0);
+            let sources: Vec<String> = rows.map(|(source, _)| format!("`{source}`")).collect();
+            self.note(&format!(
+                "stage `{}`, step {}: none of the tokens read from {} carries loss (`loss_on`), so the step changes \
+                 nothing; a larger batch or longer rows make such steps rarer",
+                stage.name,
+                record.step,
+                sources.join(", ")
+            ));
+        }
     }
 
     /// Measure, or remember that it was given up for the checkpoint that is written next.

@@ -85,8 +85,16 @@ const FIXED: &[(&str, Fixed, &str)] = &[
     ("mlp_bias", Fixed::False, "midc has no biases in the feed-forward layer"),
     ("attention_dropout", Fixed::Zero, "midc trains without dropout: set it to 0.0"),
     ("clip_qkv", Fixed::Null, "midc does not clip queries, keys and values"),
-    ("num_local_experts", Fixed::Null, "midc has no mixture of experts: train it by `midc exec --engine transformers`"),
-    ("num_experts", Fixed::Null, "midc has no mixture of experts: train it by `midc exec --engine transformers`"),
+    (
+        "num_local_experts",
+        Fixed::Null,
+        "midc has no mixture of experts: train it by `midc exec --engine transformers`",
+    ),
+    (
+        "num_experts",
+        Fixed::Null,
+        "midc has no mixture of experts: train it by `midc exec --engine transformers`",
+    ),
     ("quantization_config", Fixed::Null, "take the checkpoint before quantisation, or its GGUF file"),
     ("attn_logit_softcapping", Fixed::Null, "midc does not cap logits"),
     ("final_logit_softcapping", Fixed::Null, "midc does not cap logits"),

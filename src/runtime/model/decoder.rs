@@ -392,7 +392,14 @@ impl<B: Backend> Engine for Decoder<B> {
         self.check(batch, rope)?;
         let predicted = batch.predicted();
         if predicted == 0 {
-            return Err(EngineError::Batch { reason: "no position has a target".into() });
+            let nothing = RowLoss { nll: 0.0, predicted: 0 };
+            return Ok(StepReport {
+                loss: f64::NAN,
+                grad_norm: 0.0,
+                rows: vec![nothing; batch.rows()],
+                noise: None,
+                finite: false,
+            });
         }
         self.rule = hyper.rule();
         if let Some(held) = self.optimizer.as_ref().map(|o| o.rule).filter(|held| *held != self.rule) {

@@ -116,6 +116,7 @@ fn toy_stage(stage: &StagePlan, steps: u64, scale: &Scale, left_out: &mut Vec<St
         context: context_points(&phases),
         rope: stage.rope.as_ref().map(|r| toy_rope(r, scale)),
         save_every: stage.save_every.map(|_| (steps / 3).max(1)),
+        save_every_tokens: None,
         keep: stage.keep,
         phases,
         ..stage.clone()
@@ -140,6 +141,7 @@ fn toy_stage(stage: &StagePlan, steps: u64, scale: &Scale, left_out: &mut Vec<St
     for eval in &mut toy.evals {
         let times = eval.every_steps.map_or(0, |every| stage.steps / every.max(1)).min(3);
         eval.every_steps = (times > 0).then(|| (steps / times).max(1));
+        eval.every_tokens = None;
         for length in &mut eval.needle {
             *length = scale.context(*length).max(128);
         }

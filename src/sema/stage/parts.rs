@@ -9,7 +9,7 @@ use crate::diag::codes;
 use crate::sema::chain::Frame;
 use crate::sema::checker::Checker;
 use crate::sema::clock::Length;
-use crate::sema::curriculum::Checkpoint;
+use crate::sema::curriculum::{Checkpoint, Every};
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
 use crate::sema::property::is_property;
@@ -83,13 +83,15 @@ impl<'p> Checker<'p> {
         }
     }
 
-    /// An interval in steps.
-    pub(crate) fn every(&mut self, value: &Val<'p>, field: &str, frame: Frame<'_>) -> Option<u64> {
+    /// A period.
+    pub(crate) fn every(&mut self, value: &Val<'p>, field: &str, frame: Frame<'_>) -> Option<Every> {
         if let Kind::Quantity(n, Unit::Steps) = value.kind {
-            return self.positive_count(n, value.span, field);
+            let steps = self.positive_count(n, value.span, field)?;
+            return Some(Every { steps, tokens: None });
         }
         let tokens = self.span(value, field, frame, |clock, steps| clock.span(0, steps))?;
-        let steps = frame.clock?.step_at(tokens.ceil().to_integer().max(0) as u64);
+        let (tokens, clock) = (tokens.ceil().to_integer().max(0) as u64, frame.clock?);
+        let steps = clock.step_at(tokens);
         if steps == 0 {
             self.push(Diagnostic::error(
                 codes::OUT_OF_RANGE,
@@ -99,7 +101,7 @@ impl<'p> Checker<'p> {
             ));
             return None;
         }
-        Some(steps)
+        Some(Every { steps, tokens: clock.moves().then_some(tokens) })
     }
 
     /// Named checkpoints.
