@@ -177,6 +177,10 @@ impl RunDir {
                 let (found, wanted) = (found.trim().to_owned(), engine.to_owned());
                 return Err(RunDirError::OtherEngine { dir: root.to_path_buf(), found, wanted });
             }
+            // Measurements, gates and what is kept may change while a run is under way; reports look here.
+            if there != *plan {
+                write_plan(&plan_path, plan)?;
+            }
         } else {
             let path = root.join("engine");
             if engine != OWN_ENGINE {
@@ -185,12 +189,7 @@ impl RunDir {
                 // Of another engine that was stopped before it had begun.
                 fs::remove_file(&path).map_err(RunDirError::io("remove", &path))?;
             }
-            let text = serde_json::to_vec_pretty(plan).map_err(|e| RunDirError::Io {
-                action: "write",
-                path: plan_path.clone(),
-                source: e.into(),
-            })?;
-            write_whole(&plan_path, &text)?;
+            write_plan(&plan_path, plan)?;
         }
         Ok(Self { root: root.to_path_buf(), lock })
     }
@@ -281,6 +280,11 @@ fn lock(root: &Path) -> Result<File, RunDirError> {
 /// directory are not told apart there, but there is one.
 pub(in crate::runtime) fn has_no_locks(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::Unsupported
+}
+
+fn write_plan(path: &Path, plan: &Plan) -> Result<(), RunDirError> {
+    let io = |e: serde_json::Error| RunDirError::io("write", path)(e.into());
+    write_whole(path, &serde_json::to_vec_pretty(plan).map_err(io)?)
 }
 
 /// Write `path` so that it is seen whole or not at all, also after a kill or a power cut.

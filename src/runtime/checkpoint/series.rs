@@ -80,17 +80,44 @@ pub fn clean(series: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     Ok(removed)
 }
 
-/// Keep the latest `keep` of the checkpoints whose step is not in `protected`, and all that are:
-/// stage edges, named checkpoints, those another stage starts from. Returns what was removed.
+/// What a checkpoint is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Something starts from it: a stage edge, a named checkpoint.
+    Lasting,
+    /// It was due.
+    Periodic,
+    /// The run was interrupted there.
+    Interruption,
+}
+
+/// Once there are `keep` periodic checkpoints, leave only the latest of them, those that last and, where it is the
+/// latest of all, that of an interruption. The latest of all stays in any case. Returns what was removed.
 ///
 /// # Errors
 /// The directory cannot be listed or something in it cannot be removed.
-pub fn prune(series: &Path, keep: u64, protected: &[u64]) -> Result<Vec<PathBuf>, CheckpointError> {
-    let mut periodic = list(series)?;
-    periodic.retain(|e| !protected.contains(&e.step));
-    let surplus = periodic.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+pub fn prune(
+    series: &Path,
+    keep: u64,
+    purpose: impl Fn(u64) -> Purpose,
+) -> Result<Vec<PathBuf>, CheckpointError> {
+    let mut entries = list(series)?;
+    let periodic = entries.iter().filter(|e| purpose(e.step) == Purpose::Periodic).count();
+    let Some(mut surplus) = periodic.checked_sub(usize::try_from(keep).unwrap_or(usize::MAX)) else {
+        return Ok(Vec::new());
+    };
+    entries.pop();
+    entries.retain(|e| match purpose(e.step) {
+        Purpose::Lasting => false,
+        Purpose::Interruption => true,
+        Purpose::Periodic => {
+            let old = surplus > 0;
+            surplus = surplus.saturating_sub(1);
+            old
+        }
+    });
     let mut removed = Vec::new();
-    for entry in periodic.into_iter().take(surplus) {
+    for entry in entries {
         // Renamed first, so that a kill in the midst leaves no half checkpoint under its name.
         let going = aside(&entry.path, "old");
         fs::rename(&entry.path, &going).map_err(CheckpointError::io("remove", &entry.path))?;

@@ -237,9 +237,32 @@ fn pruning_keeps_the_latest_and_the_protected() {
     for step in 1..=6 {
         run.write(root.path(), step);
     }
-    let removed = prune(root.path(), 2, &[1, 6]).unwrap();
+    let purpose = |step| if [1, 6].contains(&step) { Purpose::Lasting } else { Purpose::Periodic };
+    let removed = prune(root.path(), 2, purpose).unwrap();
     assert_eq!(removed, [step_dir(root.path(), 2), step_dir(root.path(), 3)]);
     assert_eq!(names_in(root.path()), ["step-1", "step-4", "step-5", "step-6"]);
+}
+
+#[test]
+fn what_an_interruption_left_goes_with_the_periodic_ones() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    let even = |step| if step % 2 == 0 { Purpose::Periodic } else { Purpose::Interruption };
+    for (step, keep, left) in [
+        (2, 2, vec!["step-2"]),
+        // There are not as many yet as are to stay.
+        (3, 2, vec!["step-2", "step-3"]),
+        (4, 2, vec!["step-2", "step-4"]),
+        // No place of a periodic one is taken.
+        (5, 2, vec!["step-2", "step-4", "step-5"]),
+        (6, 2, vec!["step-4", "step-6"]),
+        // What is continued from stays, whatever is asked for.
+        (7, 0, vec!["step-7"]),
+    ] {
+        run.write(root.path(), step);
+        prune(root.path(), keep, even).unwrap();
+        assert_eq!(names_in(root.path()), left, "{step}");
+    }
 }
 
 /// `/dev/full` answers every write as a full disk does.

@@ -1,6 +1,7 @@
 //! Conversations as the model's own chat template writes them: the Jinja text that lies with the
 //! tokenizer, rendered as `apply_chat_template` of transformers does. The only file that names minijinja.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -11,6 +12,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, Error, ErrorKind, Value as Jinja};
 use serde_json::{Map, Value, json};
+
+use super::python_json::PythonJson;
 
 /// Steps a template may take for one conversation: enough for thousands of turns, and an end for a
 /// template that has none.
@@ -38,12 +41,12 @@ const NAME: &str = "chat_template";
 const CLOCK: &str = "strftime_now";
 
 /// What a template may read beside the turns.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Beside<'a> {
-    /// The functions that a dialogue may use.
-    tools: &'a Value,
-    /// What the template of one model asks for and others do not, such as `enable_thinking`.
-    settings: &'a Value,
+    /// The functions that a dialogue may use: a list, or null.
+    tools: Cow<'a, Value>,
+    /// What the template of one model asks for and others do not, such as `enable_thinking`: an object, or null.
+    settings: Cow<'a, Value>,
     /// What it sees as today.
     today: Option<NaiveDate>,
 }
@@ -53,9 +56,36 @@ impl<'a> Beside<'a> {
     pub(crate) const FIELDS: [&'static str; 2] = ["tools", "chat_template_kwargs"];
 
     /// What `record` has.
-    pub(crate) fn of(record: &'a Value, today: Option<NaiveDate>) -> Self {
-        let [tools, settings] = Self::FIELDS.map(|name| &record[name]);
-        Beside { tools, settings, today }
+    ///
+    /// # Errors
+    /// Tools that are no list, settings that are no object.
+    pub(crate) fn of(record: &'a Value, today: Option<NaiveDate>) -> Result<Self, String> {
+        let [tools, settings] = Self::FIELDS.map(|name| spelled_out(&record[name]));
+        if !tools.is_null() && !tools.is_array() {
+            return Err("has beside it `tools` that are no list".into());
+        }
+        if !settings.is_null() && !settings.is_object() {
+            return Err("has beside it a `chat_template_kwargs` that is no object of settings".into());
+        }
+        Ok(Beside { tools, settings, today })
+    }
+}
+
+/// Many data sets keep what differs from record to record as the text of its JSON.
+fn spelled_out(value: &Value) -> Cow<'_, Value> {
+    match value.as_str() {
+        Some(text) if text.trim().is_empty() => Cow::Owned(Value::Null),
+        Some(text) => serde_json::from_str(text).map_or(Cow::Borrowed(value), Cow::Owned),
+        None => Cow::Borrowed(value),
+    }
+}
+
+/// The role that data sets in ShareGPT's form call otherwise.
+pub(crate) fn role(name: &str) -> &str {
+    match name {
+        "human" => "user",
+        "gpt" | "model" => "assistant",
+        name => name,
     }
 }
 
@@ -89,6 +119,10 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_fuel(Some(FUEL));
         environment.add_filter("tojson", to_json);
+        environment.set_formatter(|out, state, value| match value.is_none() {
+            true => out.write_str("None").map_err(Error::from),
+            false => minijinja::escape_formatter(out, state, value),
+        });
         environment.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
@@ -118,12 +152,9 @@ impl ChatTemplate {
     pub(crate) fn render(
         &self,
         turns: &[Value],
-        beside: Beside<'_>,
+        beside: &Beside<'_>,
         spans: bool,
     ) -> Result<Conversation, String> {
-        if !beside.settings.is_null() && !beside.settings.is_object() {
-            return Err("has beside it a `chat_template_kwargs` that is no object of settings".into());
-        }
         let messages = turns.iter().enumerate().map(message).collect::<Result<Vec<_>, _>>()?;
         let text = self.write(&messages, beside, false)?;
         let mut found = Vec::new();
@@ -148,7 +179,7 @@ impl ChatTemplate {
     fn prefix(
         &self,
         messages: &[Value],
-        beside: Beside<'_>,
+        beside: &Beside<'_>,
         prompt: bool,
         whole: &str,
     ) -> Result<usize, String> {
@@ -161,7 +192,7 @@ impl ChatTemplate {
             .into())
     }
 
-    fn write(&self, messages: &[Value], beside: Beside<'_>, prompt: bool) -> Result<String, String> {
+    fn write(&self, messages: &[Value], beside: &Beside<'_>, prompt: bool) -> Result<String, String> {
         let template = self.environment.get_template(NAME).map_err(|e| describe(&e))?;
         let mut names: BTreeMap<&str, Jinja> =
             self.tokens.iter().map(|(name, token)| (name.as_str(), Jinja::from(token.as_str()))).collect();
@@ -170,7 +201,7 @@ impl ChatTemplate {
             beside.settings.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         names.extend(settings.map(|(name, value)| (name.as_str(), Jinja::from(Serde(value)))));
         if !beside.tools.is_null() || !names.contains_key("tools") {
-            names.insert("tools", Jinja::from(Serde(beside.tools)));
+            names.insert("tools", Jinja::from(Serde(&*beside.tools)));
         }
         if let Some(today) = beside.today {
             names.insert(CLOCK, Jinja::from_function(move |format: String| strftime(today, &format)));
@@ -184,66 +215,46 @@ impl ChatTemplate {
 /// A turn under the keys templates read, whatever it calls them.
 fn message((i, turn): (usize, &Value)) -> Result<Value, String> {
     let Some(object) = turn.as_object() else { return Err(format!("turn {} is not an object", i + 1)) };
-    let role = turn["role"].as_str().or(turn["from"].as_str());
-    let role = match role.ok_or_else(|| format!("turn {} has no `role`", i + 1))? {
-        "human" => "user",
-        "gpt" | "model" => "assistant",
-        role => role,
-    };
+    let name = turn["role"].as_str().or(turn["from"].as_str());
+    let role = role(name.ok_or_else(|| format!("turn {} has no `role`", i + 1))?);
     let mut message: Map<String, Value> = object.clone();
     message.insert("role".into(), json!(role));
     if let Some(value) = message.remove("value").filter(|_| turn["content"].is_null()) {
         message.insert("content".into(), value);
     }
     message.remove("from");
-    // Columns of a table are there for every turn, empty or not; templates ask whether they are.
-    message.retain(|_, value| !value.is_null());
+    // Columns of a table are there for every turn, empty or not; templates ask whether they are. What is said is
+    // none in a turn that only calls a function.
+    message.retain(|key, value| !value.is_null() || key == "content");
     Ok(Value::Object(message))
 }
 
-/// Python's `json.dumps(value, ensure_ascii=False)`, as transformers defines the filter.
+/// Python's `json.dumps`, with the arguments and defaults of the filter that transformers defines.
 fn to_json(value: Jinja, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
     let failed = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
+    let indent: Option<usize> = options.get("indent")?;
+    let ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
+    let sort = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    options.assert_all_used()?;
+    let [item, key] = match separators.as_deref() {
+        None if indent.is_some() => [",", ": "],
+        None => [", ", ": "],
+        Some([item, key]) => [item.as_str(), key.as_str()],
+        Some(_) => {
+            let what = "`separators` of `tojson` are two, as in `(\",\", \":\")`";
+            return Err(Error::new(ErrorKind::InvalidOperation, what));
+        }
+    };
+    let mut json = serde_json::to_value(&value).map_err(failed)?;
+    if sort {
+        json.sort_all_objects();
+    }
     let mut out = Vec::new();
-    match indent {
-        Some(width) => {
-            let spaces = " ".repeat(width.min(16));
-            let pretty = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
-            let mut serializer = serde_json::Serializer::with_formatter(&mut out, pretty);
-            serde::Serialize::serialize(&value, &mut serializer).map_err(failed)?;
-        }
-        None => {
-            let mut serializer = serde_json::Serializer::with_formatter(&mut out, Spaced);
-            serde::Serialize::serialize(&value, &mut serializer).map_err(failed)?;
-        }
-    }
+    let style = PythonJson { indent: indent.map(|n| n.min(16)), level: 0, empty: true, ascii, item, key };
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, style);
+    serde::Serialize::serialize(&json, &mut serializer).map_err(failed)?;
     Ok(String::from_utf8_lossy(&out).into_owned())
-}
-
-/// A blank after each comma and colon, as Python writes JSON.
-struct Spaced;
-
-impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: std::io::Write + ?Sized>(
-        &mut self,
-        w: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { w.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: std::io::Write + ?Sized>(
-        &mut self,
-        w: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { w.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: std::io::Write + ?Sized>(&mut self, w: &mut W) -> std::io::Result<()> {
-        w.write_all(b": ")
-    }
 }
 
 /// The first moment of `today` as C's `strftime` writes it.
@@ -309,13 +320,14 @@ mod tests {
             .unwrap()
     }
 
-    const NOTHING: Beside<'static> = Beside { tools: &Value::Null, settings: &Value::Null, today: None };
+    const NOTHING: Beside<'static> =
+        Beside { tools: Cow::Owned(Value::Null), settings: Cow::Owned(Value::Null), today: None };
 
     #[test]
     fn turns_are_found_in_what_the_template_writes() {
         let turns =
             [json!({"from": "human", "value": " hi "}), json!({"role": "assistant", "content": "ho"})];
-        let got = template(CHATML).render(&turns, NOTHING, true).unwrap();
+        let got = template(CHATML).render(&turns, &NOTHING, true).unwrap();
         let text = "<|im_start|>system\nHelp.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n\
                     <|im_start|>assistant\nho<|im_end|>\n";
         assert_eq!(got.text, text);
@@ -331,8 +343,32 @@ mod tests {
         let turns = [json!({"role": "user", "content": "a < b"})];
         let tools = json!([{"name": "f", "x": [1, 2]}]);
         let record = json!({"tools": tools});
-        let got = template(source).render(&turns, Beside::of(&record, None), false).unwrap();
+        let got = template(source).render(&turns, &Beside::of(&record, None).unwrap(), false).unwrap();
         assert_eq!(got.text, "[{\"name\": \"f\", \"x\": [1, 2]}]a < b</s>");
+    }
+
+    #[test]
+    fn json_and_none_are_written_as_python_writes_them() {
+        let turns = [
+            json!({"role": "user", "content": null, "x": {"b": [1, 2.5, 1e-5, 1e16, 1e22, -0.0001, 3.0], "a": "é\n"}}),
+        ];
+        let say = |source: &str| template(source).render(&turns, &NOTHING, false).map(|c| c.text);
+        for (expression, expect) in [
+            ("x | tojson", r#"{"b": [1, 2.5, 1e-05, 1e+16, 1e+22, -0.0001, 3.0], "a": "é\n"}"#),
+            (
+                "x | tojson(sort_keys=true, ensure_ascii=true)",
+                r#"{"a": "\u00e9\n", "b": [1, 2.5, 1e-05, 1e+16, 1e+22, -0.0001, 3.0]}"#,
+            ),
+            ("x.b[:2] | tojson(separators=(',', ':'))", "[1,2.5]"),
+            ("x.b[:2] | tojson(indent=2)", "[\n  1,\n  2.5\n]"),
+            ("{} | tojson(indent=2)", "{}"),
+            ("content", "None"),
+            ("content is none", "True"),
+        ] {
+            assert_eq!(say(&format!("{{% set x = messages[0].x %}}{{% set content = messages[0].content %}}{{{{ {expression} }}}}")).unwrap(), expect, "{expression}");
+        }
+        assert!(say("{{ 1 | tojson(indnt=2) }}").is_err());
+        assert!(say("{{ 1 | tojson(separators=[',']) }}").is_err());
     }
 
     /// As they stand in the record, whose text a template may write out.
@@ -344,7 +380,7 @@ mod tests {
         .unwrap();
         let source =
             "{{ messages[0].call | tojson }}{% for k, v in messages[0].call.items() %} {{ k }}{% endfor %}";
-        let got = template(source).render(&turns, NOTHING, false).unwrap();
+        let got = template(source).render(&turns, &NOTHING, false).unwrap();
         assert_eq!(got.text, r#"{"z": 1, "a": {"c": 2, "b": 3}} z a"#);
     }
 
@@ -353,16 +389,25 @@ mod tests {
         let source = "{{ messages[0].content }}{% if not think | default(true) %}/no_think{% endif %}\
                       {{ (tools or []) | length }}{{ eos_token }}";
         let turns = [json!({"role": "user", "content": "x"})];
-        let say =
-            |record: Value| template(source).render(&turns, Beside::of(&record, None), false).unwrap().text;
+        let say = |record: Value| {
+            let beside = Beside::of(&record, None).unwrap();
+            template(source).render(&turns, &beside, false).unwrap().text
+        };
         assert_eq!(say(json!({})), "x0</s>");
         assert_eq!(say(json!({"chat_template_kwargs": {"think": null}})), "x0</s>");
         let set = json!({"think": false, "tools": [1, 2], "messages": [], "eos_token": "!"});
         assert_eq!(say(json!({"chat_template_kwargs": set})), "x/no_think2!");
         assert_eq!(say(json!({"chat_template_kwargs": set, "tools": [1]})), "x/no_think1!");
-        let wrong = json!({"chat_template_kwargs": "think"});
-        let error = template(source).render(&turns, Beside::of(&wrong, None), false).unwrap_err();
-        assert!(error.contains("`chat_template_kwargs`"), "{error}");
+        let text = json!({"chat_template_kwargs": "{\"think\": false}", "tools": "[{}]"});
+        assert_eq!(say(text), "x/no_think1</s>");
+        assert_eq!(say(json!({"chat_template_kwargs": "", "tools": " "})), "x0</s>");
+        for (record, field) in [
+            (json!({"chat_template_kwargs": "think"}), "`chat_template_kwargs`"),
+            (json!({"tools": "[{"}), "`tools`"),
+            (json!({"tools": {}}), "`tools`"),
+        ] {
+            assert!(Beside::of(&record, None).unwrap_err().contains(field));
+        }
     }
 
     #[test]
@@ -370,7 +415,7 @@ mod tests {
         let turns = [json!({"role": "user", "content": "x"})];
         let day = NaiveDate::from_ymd_opt(2025, 7, 8);
         let say = |source: &str, today: Option<NaiveDate>| {
-            template(source).render(&turns, Beside { today, ..NOTHING }, false).map(|c| c.text)
+            template(source).render(&turns, &Beside { today, ..NOTHING }, false).map(|c| c.text)
         };
         let asks = "{{ strftime_now('%d %B %Y, %d %b %y %H:%M') }}";
         assert_eq!(say(asks, day).unwrap(), "08 July 2025, 08 Jul 25 00:00");
@@ -388,7 +433,7 @@ mod tests {
     fn what_an_assistant_says_may_be_marked() {
         let marked = "{% for m in messages %}{{ m.role }}: {%- generation %} {{ m.content }} {%endgeneration -%} \n|{% endfor %}";
         let turns = [json!({"role": "user", "content": "x"}), json!({"role": "assistant", "content": "y"})];
-        let got = template(marked).render(&turns, NOTHING, false).unwrap();
+        let got = template(marked).render(&turns, &NOTHING, false).unwrap();
         assert_eq!(got.text, "user: x |assistant: y |");
         assert_eq!(
             without_generation("{% if generation %}{{ generation }}{% open"),
@@ -399,7 +444,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_says_why() {
         let turns = [json!({"role": "user", "content": "x"}), json!({"role": "assistant", "content": "y"})];
-        let say = |source: &str, turns: &[Value]| template(source).render(turns, NOTHING, true).unwrap_err();
+        let say = |source: &str, turns: &[Value]| template(source).render(turns, &NOTHING, true).unwrap_err();
         let raised = "{{ raise_exception('only one turn') }}";
         assert!(say(raised, &turns).contains("only one turn (line 1"));
         let rewrites = "{{ messages | length }}: {% for m in messages %}{{ m.content }}{% endfor %}";
@@ -417,7 +462,7 @@ mod tests {
         let config = json!({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]});
         let turns = [json!({"role": "user", "content": "x"})];
         let text =
-            |jinja| ChatTemplate::find(&config, jinja).unwrap().unwrap().render(&turns, NOTHING, false);
+            |jinja| ChatTemplate::find(&config, jinja).unwrap().unwrap().render(&turns, &NOTHING, false);
         assert_eq!(text(None).unwrap().text, "d");
         assert_eq!(text(Some("f")).unwrap().text, "f");
     }

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cache::Shard;
+use super::chat;
 use super::decontaminate::Exclusion;
 use super::document::{Recipe, Unseen};
 use super::files;
 use super::filter::Filter;
 use super::fim::Fim;
-use super::heldout::{Remaining, is_held_out};
+use super::heldout::{HeldOut, Remaining};
 use super::index::{Indexed, index};
+use super::readers::Format;
 use super::record::TextOf;
 use super::{DataError, OnBad, Order, Piece, Progress, SourceSummary, Summary, TextTokenizer};
 use crate::plan::{Attention, SourcePlan, StagePlan};
@@ -79,8 +81,13 @@ impl Corpus {
         tokenizer.check_vocabulary(options.vocab_size)?;
         let mut corpus = Self { sources: Vec::new(), tokenizer: Arc::new(tokenizer) };
         let mut summary = Summary::default();
-        for plan in sources {
-            let (source, of_source) = Source::open(plan, &corpus.tokenizer, options, progress)?;
+        let read = sources
+            .iter()
+            .map(|plan| Read::open(plan, &corpus.tokenizer, options, progress))
+            .collect::<Result<Vec<_>, _>>()?;
+        let heldout = HeldOut::choose(options.heldout, &read, Read::hashes);
+        for one in read {
+            let (source, of_source) = one.without(&heldout)?;
             corpus.sources.push(Arc::new(source));
             summary.sources.push(of_source);
         }
@@ -199,13 +206,27 @@ impl Batch {
     }
 }
 
-impl Source {
+/// A source as it was read, before documents are held out of it.
+struct Read {
+    source: Source,
+    summary: SourceSummary,
+    order: Order,
+    documents: u64,
+    /// Tokens of all documents.
+    tokens: u64,
+    /// Documents that `dedup` drops, ascending.
+    dropped: Vec<u64>,
+    /// Of all shards.
+    keys: blake3::Hash,
+}
+
+impl Read {
     fn open(
         plan: &SourcePlan,
         tokenizer: &TextTokenizer,
         options: &OpenOptions<'_>,
         progress: &dyn Progress,
-    ) -> Result<(Self, SourceSummary), DataError> {
+    ) -> Result<Self, DataError> {
         let wrong = |field: &'static str, value: &str, why: &str| DataError::Field {
             source_name: plan.name.clone(),
             field,
@@ -227,6 +248,7 @@ impl Source {
         };
         let sort_field = sort_by.clone();
         let files = files::find(&plan.name, &plan.path, options.base_dir)?;
+        without_fields(plan, &files, wrong)?;
         let filter = match &plan.filter {
             Some(filter) => Some(Filter::parse(filter).map_err(|why| wrong("where", filter, &why))?),
             None => None,
@@ -247,6 +269,15 @@ impl Source {
         } else {
             Exclusion::read(&files::find(&plan.name, &plan.exclude, options.base_dir)?)?
         };
+        // A role is known by the name that dialogues of either form have for it.
+        let mut loss_on = plan.loss_on.clone();
+        loss_on.extend(
+            plan.loss_on
+                .iter()
+                .map(|n| chat::role(n))
+                .filter(|r| !plan.loss_on.iter().any(|n| n == r))
+                .map(str::to_owned),
+        );
         let unseen = Unseen::of(filter.as_ref());
         let recipe = Recipe {
             tokenizer,
@@ -254,7 +285,7 @@ impl Source {
             text,
             filter,
             unseen,
-            loss_on: plan.loss_on.clone(),
+            loss_on,
             today,
             fim,
             exclusion,
@@ -303,7 +334,7 @@ impl Source {
         if documents > 0 && sort_field.is_some() && !shards.iter().any(keyed) {
             return Err(wrong("order", &plan.order, "sorts by a field in which no record has a number"));
         }
-        let mut source = Self {
+        let source = Source {
             name: plan.name.clone(),
             max_epochs: plan.max_epochs,
             shards,
@@ -320,7 +351,23 @@ impl Source {
         summary.duplicates = duplicates.as_ref().map(|d| d.len() as u64);
         let dropped = duplicates.filter(|_| plan.dedup).unwrap_or_default();
         summary.dropped.duplicates = dropped.len() as u64;
-        source.hold_out(documents, options.heldout, &dropped);
+        Ok(Self { source, summary, order, documents, tokens: all_tokens, dropped, keys })
+    }
+
+    /// Documents that `dedup` leaves.
+    fn kept(&self) -> impl Iterator<Item = u64> {
+        (0..self.documents).filter(|d| self.dropped.binary_search(d).is_err())
+    }
+
+    fn hashes(&self) -> impl Iterator<Item = u128> {
+        self.kept().map(|d| self.source.hash(d))
+    }
+
+    /// What is trained on, and what the source has.
+    fn without(self, heldout: &HeldOut) -> Result<(Source, SourceSummary), DataError> {
+        let held = self.kept().filter(|d| heldout.has(self.source.hash(*d))).collect();
+        let Self { mut source, mut summary, order, documents, tokens, dropped, keys } = self;
+        source.heldout = held;
         source.sort(&order, documents);
 
         let mut removed: Vec<u64> = dropped.iter().chain(&source.heldout).copied().collect();
@@ -333,7 +380,7 @@ impl Source {
         summary.heldout_documents = source.heldout.len() as u64;
         summary.heldout_tokens = source.heldout.iter().map(|d| source.length(*d)).sum();
         source.train_documents = documents - removed.len() as u64;
-        source.train_tokens = all_tokens - gone;
+        source.train_tokens = tokens - gone;
         // In places rather than documents.
         let removed_places = match &source.sorted {
             Some(sorted) => (0u64..).zip(sorted).filter(|(_, d)| is_removed(d)).map(|(p, _)| p).collect(),
@@ -362,11 +409,47 @@ impl Source {
                     ))
                 )
             };
-            return Err(DataError::Empty { source_name: plan.name.clone(), why });
+            return Err(DataError::Empty { source_name: source.name, why });
         }
         Ok((source, summary))
     }
+}
 
+/// That a source of files without fields, texts or tokens, does not ask for what only records have: it would be left
+/// undone without a word.
+fn without_fields(
+    plan: &SourcePlan,
+    files: &[(PathBuf, Format)],
+    wrong: impl Fn(&'static str, &str, &str) -> DataError,
+) -> Result<(), DataError> {
+    let tokens = files.iter().find(|(_, f)| matches!(f, Format::Tokens | Format::Megatron));
+    if let Some((path, _)) = tokens {
+        let why = |what: &str| format!("{what}, and `{}` holds tokens", path.display());
+        if let Some(fim) = &plan.fim {
+            return Err(wrong("fim", &fim.style, &why("rearranges texts")));
+        }
+        if let Some(first) = plan.exclude.first() {
+            return Err(wrong("exclude", first, &why("compares words")));
+        }
+        if let Some(first) = plan.loss_on.first() {
+            return Err(wrong("loss_on", first, &why("names fields or roles")));
+        }
+    }
+    let bare = |f: &Format| matches!(f, Format::Tokens | Format::Megatron | Format::Text(_));
+    match (files.first(), files.iter().all(|(_, f)| bare(f))) {
+        (Some((path, _)), true) => {
+            let why = |what: &str| format!("{what}, and `{}` has none", path.display());
+            match (&plan.text, plan.loss_on.first()) {
+                (Some(text), _) => Err(wrong("text", text, &why("names fields"))),
+                (None, Some(first)) => Err(wrong("loss_on", first, &why("names fields or roles"))),
+                (None, None) => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Source {
     /// Documents equal to an earlier one, ascending.
     fn duplicates(&self, documents: u64, wanted: bool) -> Option<Vec<u64>> {
         if !wanted {
@@ -374,25 +457,6 @@ impl Source {
         }
         let mut seen = HashSet::with_capacity(documents as usize);
         Some((0..documents).filter(|d| !seen.insert(self.hash(*d))).collect())
-    }
-
-    /// Choose the held-out documents; at least one of two or more, and never all.
-    fn hold_out(&mut self, documents: u64, share: f64, dropped: &[u64]) {
-        if share <= 0.0 {
-            return;
-        }
-        let kept = || (0..documents).filter(|d| dropped.binary_search(d).is_err());
-        self.heldout = kept().filter(|d| is_held_out(self.hash(*d), share)).collect();
-        let count = kept().count();
-        if self.heldout.is_empty() && count > 1 {
-            // The one that a growing share would take first, with its equals.
-            let least = kept().map(|d| self.hash(d)).min();
-            self.heldout = kept().filter(|d| Some(self.hash(*d)) == least).collect();
-        }
-        if share < 1.0 && self.heldout.len() == count {
-            let most = kept().map(|d| self.hash(d)).max();
-            self.heldout = kept().filter(|d| Some(self.hash(*d)) != most).collect();
-        }
     }
 
     fn sort(&mut self, order: &Order, documents: u64) {

@@ -47,7 +47,8 @@ pub enum DataError {
     #[diagnostic(
         code(midc::data::format),
         help(
-            "known are .jsonl, .jsonl.gz, .jsonl.zst, .parquet, .npy, .bin (u16 or u32 tokens, with .idx for Megatron) and text files"
+            "known are .jsonl, .jsonl.gz, .jsonl.zst, .json that is an array, .parquet, .npy, .bin (u16 or u32 tokens, with \
+             .idx for Megatron) and text files; write other tables, such as .csv, as Parquet or JSON lines"
         )
     )]
     Format {

@@ -41,8 +41,11 @@ pub(super) fn find(
         }
         out.extend(found);
     }
+    // Once, whichever way it is named: by `./`, through a link, from another working directory.
     let mut seen = HashSet::new();
-    out.retain(|(path, _): &(PathBuf, Format)| seen.insert(path.clone()));
+    out.retain(|(path, _): &(PathBuf, Format)| {
+        seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone()))
+    });
     Ok(out)
 }
 
@@ -161,6 +164,9 @@ fn take(path: PathBuf, rest: &[Pattern], found: &mut Vec<PathBuf>) -> Result<(),
         matching(&path, rest, found)?;
     } else if path.is_file() {
         found.push(path);
+    } else if path.is_symlink() && Format::of(&path).is_some() {
+        // A file that has gone, which would otherwise be left out without a word.
+        path.metadata().map_err(DataError::io("read", &path))?;
     }
     Ok(())
 }
@@ -220,6 +226,22 @@ mod tests {
         for nothing in ["none", "none*", "none["] {
             assert!(matches!(text_files(&dir.path().join(nothing)), Err(DataError::Io { .. })), "{nothing}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_read_once_and_a_link_to_nothing_is_an_error() {
+        let dir = tree();
+        std::os::unix::fs::symlink("x", dir.path().join("again")).unwrap();
+        let patterns = ["x", "./x/a.txt", "x/../x", "again"].map(str::to_owned);
+        assert_eq!(find("s", &patterns, dir.path()).unwrap().len(), 2);
+        std::os::unix::fs::symlink("gone.jsonl", dir.path().join("x/lost.jsonl")).unwrap();
+        std::os::unix::fs::symlink("gone.png", dir.path().join("x-z/lost.png")).unwrap();
+        for pattern in ["x", "x/*", "**/*.jsonl"] {
+            let error = find("s", &[pattern.to_owned()], dir.path()).unwrap_err();
+            assert!(error.to_string().contains("x/lost.jsonl"), "{pattern}: {error}");
+        }
+        assert_eq!(found("x-z", dir.path()), ["x-z/c.txt"]);
     }
 
     #[test]

@@ -1,8 +1,53 @@
 //! Which documents are kept out of training: a share of them by the hash of their text, so that a
 //! document is held out in every run, every source and every file it appears in.
 
+use std::collections::HashSet;
+
+/// The documents that no source of a run trains on, by the hash of their text.
+#[derive(Debug, Default)]
+pub(crate) struct HeldOut {
+    share: f64,
+    /// Held out although the share alone would not.
+    also: HashSet<u128>,
+    /// Trained on although the share would hold them out.
+    never: HashSet<u128>,
+}
+
+impl HeldOut {
+    /// A share of the documents of `sources`: at least one of two or more of each, and never all of one. What
+    /// one source makes an exception of, all do: a document that is measured in one is trained on in none.
+    pub(crate) fn choose<'s, S, I>(share: f64, sources: &'s [S], hashes: impl Fn(&'s S) -> I) -> Self
+    where
+        I: Iterator<Item = u128>,
+    {
+        let mut chosen = Self { share, ..Self::default() };
+        if share <= 0.0 {
+            return chosen;
+        }
+        for source in sources {
+            if hashes(source).nth(1).is_some() && !hashes(source).any(|hash| is_held_out(hash, share)) {
+                // The one that a growing share would take first.
+                chosen.also.extend(hashes(source).min());
+            }
+        }
+        if share < 1.0 {
+            for source in sources {
+                if hashes(source).all(|hash| chosen.has(hash)) {
+                    chosen.never.extend(hashes(source).max());
+                }
+            }
+        }
+        chosen
+    }
+
+    /// Whether a document with this hash is held out.
+    pub(crate) fn has(&self, hash: u128) -> bool {
+        (is_held_out(hash, self.share) || self.also.contains(&hash)) && !self.never.contains(&hash)
+    }
+}
+
 /// Whether a document with this hash is held out at `share`. A larger share holds out a superset.
-pub(crate) fn is_held_out(hash: u128, share: f64) -> bool {
+fn is_held_out(hash: u128, share: f64) -> bool {
     let place = (hash >> 64) as u64;
     // Of a uniform place in [0, 2^64), exactly so up to rounding at 2^-53.
     (place as f64) < share * 18_446_744_073_709_551_616.0
@@ -49,12 +94,33 @@ mod tests {
         }
     }
 
+    fn hash(i: u64) -> u128 {
+        let h = blake3::hash(&i.to_le_bytes());
+        u128::from_le_bytes(h.as_bytes()[..16].try_into().unwrap())
+    }
+
+    /// Of a source and its parts, whichever are so small that the share alone holds out none or all.
+    #[test]
+    fn an_exception_of_one_source_is_one_of_all() {
+        for share in [0.001, 0.01, 0.3, 0.9] {
+            let whole: Vec<u128> = (0..40).map(hash).collect();
+            let mut sources = vec![whole.clone()];
+            sources.extend((0..40).map(|i| whole[i..(i + 1 + i % 4).min(40)].to_vec()));
+            let held = HeldOut::choose(share, &sources, |s| s.clone().into_iter());
+            for source in &sources {
+                assert!(source.iter().any(|h| !held.has(*h)), "{share}: nothing is left to train on");
+            }
+            assert!(whole.iter().any(|h| held.has(*h)), "{share}: nothing is held out of the whole");
+        }
+        let pair = [vec![hash(1), hash(2)]];
+        let held = HeldOut::choose(1e-9, &pair, |s| s.clone().into_iter());
+        assert_eq!(pair[0].iter().filter(|h| held.has(**h)).count(), 1);
+        let none = HeldOut::choose(0.0, &pair, |s| s.clone().into_iter());
+        assert!(!pair[0].iter().any(|h| none.has(*h)));
+    }
+
     #[test]
     fn shares_are_nested() {
-        let hash = |i: u64| {
-            let h = blake3::hash(&i.to_le_bytes());
-            u128::from_le_bytes(h.as_bytes()[..16].try_into().unwrap())
-        };
         let held = |share| (0..10_000).filter(|i| is_held_out(hash(*i), share)).collect::<Vec<_>>();
         let (one, five) = (held(0.01), held(0.05));
         assert!((60..140).contains(&one.len()) && (400..600).contains(&five.len()));

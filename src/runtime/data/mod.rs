@@ -26,6 +26,7 @@ mod order;
 mod packing;
 mod permutation;
 mod progress;
+mod python_json;
 pub mod readers;
 mod record;
 mod sampler;

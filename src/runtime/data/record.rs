@@ -5,7 +5,7 @@ use std::ops::Range;
 use chrono::NaiveDate;
 use serde_json::Value;
 
-use super::chat::{Beside, ChatTemplate};
+use super::chat::{self, Beside, ChatTemplate};
 
 /// Fields tried in turn when a source does not say which is its text.
 const AUTO: [&str; 3] = ["text", "messages", "conversations"];
@@ -176,8 +176,8 @@ impl Rendered {
             Value::Null => return Err(format!("has no field `{name}`")),
             Value::Array(turns) => match dialogues.chat {
                 Some(chat) if turns.iter().any(Value::is_object) => {
-                    let written = chat
-                        .render(turns, Beside::of(record, dialogues.today), dialogues.turns)
+                    let written = Beside::of(record, dialogues.today)
+                        .and_then(|beside| chat.render(turns, &beside, dialogues.turns))
                         .map_err(|why| format!("`{name}` {why}"))?;
                     self.text.push_str(&written.text);
                     self.templated = true;
@@ -203,8 +203,8 @@ impl Rendered {
                 continue;
             }
             let role = turn["role"].as_str().or(turn["from"].as_str());
-            let role = role.ok_or_else(|| format!("turn {} of `{name}` has no `role`", i + 1))?;
-            self.text.push_str(role);
+            let said = role.ok_or_else(|| format!("turn {} of `{name}` has no `role`", i + 1))?;
+            self.text.push_str(said);
             self.text.push_str(": ");
             let start = self.text.len();
             let content = if turn["content"].is_null() { &turn["value"] } else { &turn["content"] };
@@ -220,7 +220,7 @@ impl Rendered {
                 Value::Null => {}
                 _ => return Err(format!("the content of turn {} of `{name}` is not text", i + 1)),
             }
-            self.spans.push((role.to_owned(), start..self.text.len()));
+            self.spans.push((chat::role(said).to_owned(), start..self.text.len()));
         }
         Ok(())
     }

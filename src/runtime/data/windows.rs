@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::readers::{self, Body, Format, Stretch, View};
+use super::readers::{self, Body, Format, Item, Stretch, View};
 use super::record::{Dialogues, Rendered, TextOf};
 use super::{DataError, TextTokenizer};
 
@@ -41,7 +41,8 @@ pub fn file_windows<'a>(
     let items = readers::open(&stretch, &View { vocab_size, eos: tokenizer.eos(), fields, needed })?;
     let path = path.to_owned();
     let dialogues = Dialogues { chat: tokenizer.chat(), turns: false, today: None };
-    let documents = items.map(move |item| -> Result<Vec<u32>, DataError> {
+    let blank = |item: &Result<Item, DataError>| matches!(item, Ok(Item { body: Body::Json(line), .. }) if line.trim_ascii().is_empty());
+    let documents = items.filter(move |item| !blank(item)).map(move |item| -> Result<Vec<u32>, DataError> {
         let item = item?;
         let record = item.record;
         let bad = |what: String| DataError::BadRecord { path: path.clone(), record, what };

@@ -123,7 +123,7 @@ pub enum ExecError {
     #[error("stage `{stage}` starts from `{from}`, of which `{}` holds no valid checkpoint", dir.display())]
     #[diagnostic(
         code(midc::exec::missing_start),
-        help("run the earlier stage first; `midc exec FILE --resume` does what is missing")
+        help("run the earlier stage first: `midc exec FILE --resume` without `--only` does what is missing")
     )]
     MissingStart {
         /// The stage.
@@ -186,7 +186,8 @@ pub enum ExecError {
     #[diagnostic(
         code(midc::exec::gate_unmeasured),
         help(
-            "a gate on `loss(SOURCE)` needs held-out documents: add `eval NAME {{ loss = heldout 1% }}` to the stage"
+            "a gate on `loss(SOURCE)` needs held-out documents with tokens that carry loss: hold out more, as in \
+             `eval NAME {{ loss = heldout 5% }}`"
         )
     )]
     GateUnmeasured {

@@ -31,7 +31,47 @@ pub(super) fn measures(stage: &StagePlan) -> Result<Vec<(&GatePlan, Measure<'_>)
         .collect()
 }
 
+/// What was measured for `gate` after `step` steps of `stage`.
+fn measured(records: &[EvalRecord], stage: &StagePlan, gate: &GatePlan, step: u64) -> Option<f64> {
+    let found = records.iter().find(|r| {
+        r.eval == EVAL
+            && r.stage == stage.name
+            && r.step == step
+            && r.measure == gate.measure
+            && r.subject == gate.argument
+    });
+    found.map(|r| r.value)
+}
+
 impl Run<'_> {
+    /// All measurements so far.
+    pub(super) fn eval_records(&self) -> Result<Vec<EvalRecord>, ExecError> {
+        // No line is half-written meanwhile.
+        let _evals = lock(&self.evals);
+        Ok(journal::read::<EvalRecord>(&self.dir.evals())?)
+    }
+
+    /// Take what the gates of a finished stage lack: they were written after it had begun, or a line of the journal
+    /// was damaged.
+    pub(super) fn measure_gates(&self, stage: &StagePlan, share: usize) -> Result<(), ExecError> {
+        let records = self.eval_records()?;
+        for (step, at_start) in [(0, true), (stage.steps, false)] {
+            let mut lacking = measures(stage)?;
+            lacking.retain(|(gate, _)| {
+                (gate.relative_to_from || !at_start) && measured(&records, stage, gate, step).is_none()
+            });
+            if lacking.is_empty() {
+                continue;
+            }
+            let start = if at_start { self.beginning(stage)? } else { self.start(stage)? };
+            let mut work = self.prepare(stage, share, start, stage.steps)?;
+            for (_, measure) in &lacking {
+                self.take(stage, &mut work, EVAL, measure, None, &|| self.stopping())?;
+            }
+        }
+        Ok(())
+    }
+
     /// The first gate of a finished stage that does not hold.
     ///
     /// # Errors
@@ -40,20 +80,9 @@ impl Run<'_> {
         if stage.gates.is_empty() {
             return Ok(None);
         }
-        let records = {
-            // No line is half-written meanwhile.
-            let _evals = lock(&self.evals);
-            journal::read::<EvalRecord>(&self.dir.evals())?
-        };
+        let records = self.eval_records()?;
         let value = |gate: &GatePlan, step: u64| {
-            let found = records.iter().find(|r| {
-                r.eval == EVAL
-                    && r.stage == stage.name
-                    && r.step == step
-                    && r.measure == gate.measure
-                    && r.subject == gate.argument
-            });
-            found.map(|r| r.value).ok_or_else(|| ExecError::GateUnmeasured {
+            measured(&records, stage, gate, step).ok_or_else(|| ExecError::GateUnmeasured {
                 stage: stage.name.clone(),
                 gate: gate.text.clone(),
             })

@@ -101,7 +101,7 @@ impl Run<'_> {
     }
 
     /// Take one measurement and write it down; nothing where there is nothing to measure on.
-    fn take(
+    pub(super) fn take(
         &self,
         stage: &StagePlan,
         work: &mut Work,
@@ -236,7 +236,7 @@ impl Run<'_> {
 /// Loss by the position of the prediction in its row, over all held-out sources: whether a longer
 /// context is used at all. Ranges double, from the first one on.
 #[derive(Debug, Default)]
-struct ByPosition(BTreeMap<usize, (f64, u64)>);
+pub(super) struct ByPosition(BTreeMap<usize, (f64, u64)>);
 
 impl ByPosition {
     /// End of the first range.

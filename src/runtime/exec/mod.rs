@@ -34,8 +34,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::plan::{ModelPlan, Plan, Precision, StagePlan};
 use crate::runtime::backend::cuda;
 use crate::runtime::checkpoint;
-use crate::runtime::data::{Corpus, OnBad};
+use crate::runtime::data::{Corpus, DataError, OnBad};
 use crate::runtime::engine::Device;
+use crate::runtime::eval::MeasureError;
 use crate::runtime::exec::jobs::{Claim, Queue};
 use crate::runtime::journal::{self, EvalRecord, Journal, StepRecord};
 use crate::runtime::run_dir::RunDir;
@@ -164,6 +165,30 @@ pub fn exec(
         let checkpoint = latest.entry.map(|e| (e.step, e.path));
         progress.insert(stage.name.clone(), Progress { checkpoint });
     }
+    for (of, step, by) in survey::starts_needed(plan, &selected, &progress, &dir)? {
+        if progress.get(&of.name).is_none_or(|p| p.steps() < step) {
+            // It is made again already.
+            continue;
+        }
+        let series = dir.checkpoints(&of.name);
+        let path = checkpoint::step_dir(&series, step);
+        let what = match checkpoint::verify(&path) {
+            Ok(()) => continue,
+            Err(_) if !path.exists() => "gone".to_owned(),
+            Err(damage) => format!("damaged ({damage})"),
+        };
+        let sound = checkpoint::list(&series)?.into_iter().rev().filter(|e| e.step < step);
+        let before = sound.into_iter().find(|e| checkpoint::verify(&e.path).is_ok());
+        let from = before.as_ref().map_or(0, |e| e.step);
+        let note = format!(
+            "the checkpoint after step {step} of stage `{}`, which `{by}` starts from, is {what}: the stage is taken up \
+             again after step {from}",
+            of.name
+        );
+        dir.log(&note);
+        observer.on(Event::Note(&note));
+        progress.insert(of.name.clone(), Progress { checkpoint: before.map(|e| (e.step, e.path)) });
+    }
     let done = |stage: &str, steps: u64| {
         progress.get(stage).is_some_and(|p: &Progress| p.checkpoint.is_some() && steps <= p.steps())
     };
@@ -288,6 +313,12 @@ impl Run<'_> {
             self.observer.on(Event::Skipped(stage));
         } else if let Some(step) = self.stage(stage, claim.share)? {
             return Ok(Some(Outcome::Stopped { stage: stage.name.clone(), step }));
+        }
+        match self.measure_gates(stage, claim.share) {
+            Err(ExecError::Data(DataError::Stopped) | ExecError::Measure(MeasureError::Stopped)) => {
+                return Ok(Some(Outcome::Stopped { stage: stage.name.clone(), step: stage.steps }));
+            }
+            taken => taken?,
         }
         // From the journal, so that a gate that failed keeps failing when the run is resumed.
         if let Some(failed) = self.failed_gate(stage)? {

@@ -1,10 +1,16 @@
 //! What happens after a step whose loss or gradient is not finite. The update itself is never applied.
 
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
 use crate::plan::StagePlan;
+use crate::runtime::checkpoint::{self, Entry, Purpose};
 use crate::runtime::data::{SamplerState, StageSampler};
 use crate::runtime::engine::Moments;
 use crate::runtime::exec::stage::Work;
 use crate::runtime::exec::start::TrainerState;
+use crate::runtime::exec::writer::purpose;
 use crate::runtime::exec::{ExecError, NotFinite, Run, lock};
 use crate::runtime::journal::{EvalRecord, Journal, StepRecord};
 
@@ -15,8 +21,8 @@ const SKIPS: u32 = 10;
 const REWINDS: u32 = 3;
 
 /// How often it happened in a stage.
-#[derive(Debug, Default)]
-pub(super) struct Count {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Count {
     in_a_row: u32,
     rewinds: u32,
 }
@@ -25,6 +31,11 @@ impl Count {
     /// The step was fine.
     pub(super) fn reset(&mut self) {
         self.in_a_row = 0;
+    }
+
+    /// Whether it has not happened, or not of late.
+    pub(super) fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -38,9 +49,9 @@ impl Run<'_> {
         stage: &StagePlan,
         work: &mut Work,
         record: &StepRecord,
-        count: &mut Count,
     ) -> Result<bool, ExecError> {
-        count.in_a_row += 1;
+        work.trainer.not_finite.in_a_row += 1;
+        let count = work.trainer.not_finite;
         let (name, step) = (&stage.name, record.step);
         let give_up = |times| Err(ExecError::NotFinite { stage: name.clone(), step, times });
         let said = format!("stage `{name}`, step {step}: loss or gradient not finite, update skipped");
@@ -54,9 +65,8 @@ impl Run<'_> {
                 if count.in_a_row >= SKIPS { give_up(count.in_a_row) } else { Ok(false) }
             }
             NotFinite::Rewind => {
-                count.rewinds += 1;
-                if count.rewinds > REWINDS {
-                    return give_up(count.rewinds);
+                if count.rewinds == REWINDS {
+                    return give_up(count.rewinds + 1);
                 }
                 self.rewind(stage, work)?;
                 self.note(&format!(
@@ -69,13 +79,16 @@ impl Run<'_> {
         }
     }
 
-    /// Weights, moments and step of the stage's last checkpoint (or of its start), and the data that
-    /// follows what was read. A run that is killed afterwards goes back to the same checkpoint, reads
-    /// the same data, and comes here again: resuming stays bit for bit.
+    /// Weights, moments and step of the stage's last checkpoint that the plan asks for (or of its start), and the
+    /// data that follows what was read. A run that is interrupted before or afterwards goes back to the same
+    /// checkpoint, reads the same data, and comes here again: resuming stays bit for bit.
     fn rewind(&self, stage: &StagePlan, work: &mut Work) -> Result<(), ExecError> {
         self.settle(&mut work.writing)?;
-        let start = self.start(stage)?;
-        let step = start.trainer.step;
+        let start = match self.last_planned(stage, work.trainer.step)? {
+            Some(path) => self.resumed(checkpoint::read(&path)?, &path)?,
+            None => self.beginning(stage)?,
+        };
+        let (step, before) = (start.trainer.step, work.trainer.not_finite);
         work.engine.load_weights(&start.weights)?;
         if let Some(optimizer) = start.optimizer {
             work.engine.load_moments(&Moments { first: optimizer.first, second: optimizer.second })?;
@@ -83,12 +96,23 @@ impl Run<'_> {
         let sampler = SamplerState { step, ..work.sampler.state() };
         work.sampler = StageSampler::new(stage, &work.corpus, sampler.clone())?;
         // Of the start of the stage, too, what was measured stays.
-        work.trainer = TrainerState { unmeasured: false, ..start.trainer };
+        let not_finite = Count { in_a_row: 0, rewinds: before.rewinds + 1 };
+        work.trainer = TrainerState { unmeasured: false, not_finite, ..start.trainer };
         work.trainer.sampler = sampler;
         let kept = |of: &str, steps: u64| of != stage.name || steps <= step;
         let (mut metrics, mut evals) = (lock(&self.metrics), lock(&self.evals));
         *metrics = Journal::open::<StepRecord>(&self.dir.metrics(), kept)?;
         *evals = Journal::open::<EvalRecord>(&self.dir.evals(), kept)?;
+        drop((metrics, evals));
+        work.board = self.board(stage, step)?;
         Ok(())
+    }
+
+    /// The last sound checkpoint of `stage` before `step` that is not there for an interruption only.
+    fn last_planned(&self, stage: &StagePlan, step: u64) -> Result<Option<PathBuf>, ExecError> {
+        let entries = checkpoint::list(&self.dir.checkpoints(&stage.name))?;
+        let planned = |e: &Entry| e.step <= step && purpose(stage, e.step) != Purpose::Interruption;
+        let mut latest_first = entries.into_iter().rev().filter(planned);
+        Ok(latest_first.find(|e| checkpoint::verify(&e.path).is_ok()).map(|e| e.path))
     }
 }

@@ -17,7 +17,6 @@ use crate::runtime::engine::{
 };
 use crate::runtime::eval::MeasureError;
 use crate::runtime::exec::measure::Moment;
-use crate::runtime::exec::not_finite::Count;
 use crate::runtime::exec::spike::SpikeWatch;
 use crate::runtime::exec::start::{Start, TrainerState};
 use crate::runtime::exec::writer::{Snapshot, Writing};
@@ -48,7 +47,11 @@ impl Run<'_> {
     /// Train `stage` from where it is to its end, with one of `share` parts of the threads and the
     /// memory. `Some(step)` when asked to stop before that.
     pub(super) fn stage(&self, stage: &StagePlan, share: usize) -> Result<Option<u64>, ExecError> {
-        let mut work = match self.prepare(stage, share) {
+        let prepared = self.start(stage).and_then(|start| {
+            let step = start.trainer.step;
+            self.prepare(stage, share, start, step)
+        });
+        let mut work = match prepared {
             Ok(work) => work,
             // Nothing is lost that a checkpoint would keep.
             Err(ExecError::Data(DataError::Stopped)) => {
@@ -69,7 +72,7 @@ impl Run<'_> {
         if work.trainer.unmeasured {
             self.measure_anew(stage, work)?;
         }
-        let (mut not_finite, mut spikes, mut told) = (Count::default(), SpikeWatch::default(), false);
+        let (mut spikes, mut told) = (SpikeWatch::default(), false);
         while work.trainer.step < stage.steps {
             if self.stopping() {
                 self.settle(&mut work.writing)?;
@@ -83,11 +86,11 @@ impl Run<'_> {
             if record.skipped && record.loss_by_source.is_empty() {
                 self.nothing_predicted(stage, &record, &mut told);
             } else if record.skipped {
-                if self.not_finite(stage, work, &record, &mut not_finite)? {
+                if self.not_finite(stage, work, &record)? {
                     continue;
                 }
             } else {
-                not_finite.reset();
+                work.trainer.not_finite.reset();
             }
             if let Some(spike) = spikes.see(&record) {
                 self.note(&spike);
@@ -147,9 +150,17 @@ impl Run<'_> {
         self.measured(stage, work, moment).map(drop)
     }
 
-    fn prepare(&self, stage: &StagePlan, share: usize) -> Result<Work, ExecError> {
+    /// What `stage` works with from `start` on, with one of `share` parts of the threads and the memory. Its events
+    /// go on from the step `told`.
+    pub(super) fn prepare(
+        &self,
+        stage: &StagePlan,
+        share: usize,
+        start: Start,
+        told: u64,
+    ) -> Result<Work, ExecError> {
         check_first_rate(stage)?;
-        let Start { mut config, tokenizer, weights, optimizer, trainer } = self.start(stage)?;
+        let Start { mut config, tokenizer, weights, optimizer, trainer } = start;
         let corpus = self.corpus(stage, &tokenizer, &config)?;
         if self.stopping() {
             // As asked for before there was anything to read.
@@ -189,10 +200,7 @@ impl Run<'_> {
         let tables = RopeTables::new(stage, &config)?;
         // Takes a moment to measure, and does not change between the stages of a run.
         let peak_flops = *lock(&self.peaks).entry(described).or_insert_with(|| engine.peak_flops());
-        let mut board = TensorBoard::open(&self.dir.tensorboard(&stage.name), trainer.step)?;
-        if trainer.step == 0 {
-            board.text(0, "plan", &plan_text(stage))?;
-        }
+        let board = self.board(stage, told)?;
         Ok(Work {
             engine,
             config,
@@ -206,6 +214,19 @@ impl Run<'_> {
             board,
             writing: None,
         })
+    }
+
+    /// The stage's events from `step` on. Readers forget those of a step at which a file begins anew, so that what
+    /// was measured there is told again.
+    pub(super) fn board(&self, stage: &StagePlan, step: u64) -> Result<TensorBoard, ExecError> {
+        let mut board = TensorBoard::open(&self.dir.tensorboard(&stage.name), step)?;
+        if step == 0 {
+            board.text(0, "plan", &plan_text(stage))?;
+        }
+        for record in self.eval_records()?.iter().filter(|r| r.stage == stage.name && r.step == step) {
+            board.eval(record)?;
+        }
+        Ok(board)
     }
 
     fn engine_options(&self, share: usize) -> EngineOptions {

@@ -10,6 +10,7 @@ use crate::runtime::checkpoint::{self, Checkpoint, OptimizerState};
 use crate::runtime::data::{SamplerState, TextTokenizer};
 use crate::runtime::engine;
 use crate::runtime::exec::noise::NoiseScale;
+use crate::runtime::exec::not_finite::Count;
 use crate::runtime::exec::survey::{self, Origin};
 use crate::runtime::exec::{ExecError, Run, lock};
 use crate::runtime::model::tensor::StateDict;
@@ -41,6 +42,9 @@ pub(super) struct TrainerState {
     /// What is due at this step is still to be measured: the stage begins, or a measurement was given up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unmeasured: bool,
+    /// Steps that were not finite.
+    #[serde(default, skip_serializing_if = "Count::is_none")]
+    pub not_finite: Count,
     /// Estimates of the gradient noise scale so far.
     #[serde(default)]
     pub noise: NoiseScale,
@@ -56,6 +60,11 @@ impl Run<'_> {
             let checkpoint = checkpoint::read(&path)?;
             return self.resumed(checkpoint, &path);
         }
+        self.beginning(stage)
+    }
+
+    /// What `stage` starts from, whatever of it is done.
+    pub(super) fn beginning(&self, stage: &StagePlan) -> Result<Start, ExecError> {
         let plan = self.plan;
         match survey::origin(plan, stage)? {
             Origin::Model(model) => self.model(model, stage),
@@ -137,6 +146,7 @@ pub(super) fn next_stage(before: TrainerState, stage: &StagePlan) -> TrainerStat
         tokens: 0,
         unmeasured: true,
         stage: stage.name.clone(),
+        not_finite: Count::default(),
         noise: NoiseScale::default(),
         optimizer_steps: if stage.state == State::Keep { before.optimizer_steps } else { 0 },
         ..before

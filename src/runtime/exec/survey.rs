@@ -1,9 +1,12 @@
 //! What of a plan a run directory already holds.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::plan::{ModelPlan, Plan, StagePlan};
+use crate::runtime::checkpoint;
 use crate::runtime::exec::ExecError;
+use crate::runtime::run_dir::RunDir;
 
 pub(super) use crate::plan::Origin;
 
@@ -24,6 +27,47 @@ impl Progress {
     pub fn finished(&self, stage: &StagePlan) -> bool {
         self.checkpoint.is_some() && self.steps() >= stage.steps
     }
+}
+
+/// Checkpoints of chosen stages that are said to be done and that something chosen, and not done, starts from or
+/// averages: the stage, its step and what needs it, the earliest of a stage first.
+///
+/// # Errors
+/// A directory cannot be listed; [`ExecError::BrokenPlan`].
+pub(super) fn starts_needed<'a>(
+    plan: &'a Plan,
+    selected: &BTreeSet<String>,
+    progress: &BTreeMap<String, Progress>,
+    dir: &RunDir,
+) -> Result<Vec<(&'a StagePlan, u64, &'a str)>, ExecError> {
+    let mut needed = Vec::new();
+    let mut need = |of: &'a StagePlan, step: u64, by: &'a str| {
+        if selected.contains(&of.name) && step <= progress.get(&of.name).map_or(0, Progress::steps) {
+            needed.push((of, step, by));
+        }
+    };
+    let mut soups = Vec::new();
+    for soup in plan.soups.iter().filter(|s| selected.contains(&s.name)) {
+        if checkpoint::latest_valid(&dir.checkpoints(&soup.name))?.entry.is_none() {
+            soups.push(soup);
+        }
+    }
+    for stage in plan.stages.iter().filter(|s| selected.contains(&s.name)) {
+        let begun = progress.get(&stage.name).is_some_and(|p| p.checkpoint.is_some());
+        match origin(plan, stage)? {
+            Origin::Stage(from, steps) if !begun => need(from, steps, &stage.name),
+            _ => {}
+        }
+    }
+    for soup in soups {
+        for name in &soup.ingredients {
+            if let Some((of, steps)) = plan.stage_point(name) {
+                need(of, steps, &soup.name);
+            }
+        }
+    }
+    needed.sort_by_key(|(_, step, _)| *step);
+    Ok(needed)
 }
 
 /// Resolve the name of a stage, or of a stage's named checkpoint, to steps of a stage.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 
 use crate::plan::StagePlan;
-use crate::runtime::checkpoint::{self, CheckpointContents, CheckpointError, OptimizerState};
+use crate::runtime::checkpoint::{self, CheckpointContents, CheckpointError, OptimizerState, Purpose};
 use crate::runtime::exec::{Event, ExecError, Run, lock};
 use crate::runtime::model::tensor::StateDict;
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
@@ -59,15 +59,12 @@ impl Run<'_> {
         self.settle(under_way)?;
         let series = self.dir.checkpoints(&stage.name);
         let path = checkpoint::step_dir(&series, step);
-        let prune = stage.keep.map(|keep| {
-            let edge = std::iter::once(stage.steps);
-            (keep, edge.chain(stage.checkpoints.iter().map(|c| c.step)).collect::<Vec<u64>>())
-        });
+        let prune = stage.keep.map(|keep| (keep, stage.clone()));
         let target = path.clone();
         let work = move || {
             snapshot.write(&target)?;
-            if let Some((keep, protected)) = prune {
-                checkpoint::prune(&series, keep, &protected)?;
+            if let Some((keep, stage)) = prune {
+                checkpoint::prune(&series, keep, |step| purpose(&stage, step))?;
             }
             Ok(())
         };
@@ -89,5 +86,16 @@ impl Run<'_> {
         }
         self.observer.on(Event::Checkpoint(&path));
         Ok(())
+    }
+}
+
+/// What the checkpoint after `step` steps of a stage is there for.
+pub(super) fn purpose(stage: &StagePlan, step: u64) -> Purpose {
+    if step == stage.steps || stage.checkpoints.iter().any(|c| c.step == step) {
+        Purpose::Lasting
+    } else if stage.saves_after(step) {
+        Purpose::Periodic
+    } else {
+        Purpose::Interruption
     }
 }

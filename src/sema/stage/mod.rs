@@ -329,7 +329,14 @@ impl<'p> Checker<'p> {
         }
         let data_seed = whole!("data_seed").unwrap_or(0);
         let init_seed = whole!("init_seed").unwrap_or(0);
-        let keep = whole!("keep");
+        let keep = match self.field(fields, "keep", scope) {
+            Some(value) => {
+                let n = self.whole_positive(&value, "keep");
+                sound &= n.is_some();
+                n
+            }
+            None => None,
+        };
         let clock = clock?;
         let frame = Frame { tokens: clock.tokens, clock: Some(&clock), ..frame };
         let save_every = match self.field(fields, "save_every", scope) {

@@ -2,6 +2,7 @@
 //! at a time and does no parsing that could be done on another thread; hostile bytes are errors.
 //! Readers know nothing of tokenizers or templates.
 
+mod json;
 mod jsonl;
 mod megatron;
 mod npy;
@@ -62,6 +63,8 @@ pub type Items = Box<dyn Iterator<Item = Result<Item, DataError>> + Send>;
 pub enum Format {
     /// A JSON object per line.
     Jsonl(Compression),
+    /// A JSON array, of which each element is a record.
+    Array(Compression),
     /// One document.
     Text(Compression),
     /// A row per record.
@@ -84,7 +87,8 @@ pub enum Compression {
 }
 
 impl Format {
-    /// By the name of the file; `None` for those no reader takes (archives, pictures).
+    /// By the name of the file, and of a `.json` by its first character; `None` for those no reader takes (archives,
+    /// pictures, tables whose columns have no types).
     pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         let (name, compression) = match name.rsplit_once('.') {
@@ -94,6 +98,7 @@ impl Format {
         };
         let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
         match extension {
+            "json" if json::is_array(path, compression) => Some(Self::Array(compression)),
             "jsonl" | "ndjson" | "json" => Some(Self::Jsonl(compression)),
             "parquet" | "npy" | "bin" if compression != Compression::None => None,
             "parquet" => Some(Self::Parquet),
@@ -102,7 +107,7 @@ impl Format {
             "bin" => Some(Self::Tokens),
             "zip" | "tar" | "tgz" | "7z" | "xz" | "bz2" | "arrow" | "feather" | "idx" | "pdf" | "png"
             | "jpg" | "jpeg" | "gif" | "safetensors" | "gguf" | "pt" | "pth" | "so" | "o" | "a" | "exe"
-            | "dll" | "db" | "sqlite" => None,
+            | "dll" | "db" | "sqlite" | "csv" | "tsv" | "xlsx" => None,
             _ => Some(Self::Text(compression)),
         }
     }
@@ -116,6 +121,7 @@ impl Format {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Jsonl(_) => "jsonl",
+            Self::Array(_) => "array",
             Self::Text(_) => "text",
             Self::Parquet => "parquet",
             Self::Tokens => "tokens",
@@ -161,6 +167,7 @@ pub fn open(stretch: &Stretch, view: &View) -> Result<Items, DataError> {
         Format::Jsonl(compression) => {
             Ok(Box::new(jsonl::Lines::new(path, stretch.records_before, bytes(stretch, compression)?)))
         }
+        Format::Array(compression) => Ok(Box::new(json::Elements::new(path, bytes(stretch, compression)?))),
         Format::Text(compression) => text::whole(path, bytes(stretch, compression)?),
         Format::Parquet => parquet::open(path, view),
         Format::Tokens => npy::open(path, vocab_size, eos),
@@ -175,15 +182,19 @@ fn bytes(stretch: &Stretch, compression: Compression) -> Result<Box<dyn Read + S
         file.seek(SeekFrom::Start(start)).map_err(DataError::io("read", path))?;
         return Ok(Box::new(file.take(end - start)));
     }
+    decoded(file, compression).map_err(DataError::io("read", path))
+}
+
+fn decoded(file: File, compression: Compression) -> std::io::Result<Box<dyn Read + Send>> {
     Ok(match compression {
         Compression::None => Box::new(file),
         Compression::Gzip => {
             Box::new(flate2::read::MultiGzDecoder::new(BufReader::with_capacity(1 << 18, file)))
         }
         Compression::Zstd => {
-            let mut decoder = zstd::Decoder::new(file).map_err(DataError::io("read", path))?;
+            let mut decoder = zstd::Decoder::new(file)?;
             // `zstd --long=31` makes windows above the default limit.
-            decoder.window_log_max(31).map_err(DataError::io("read", path))?;
+            decoder.window_log_max(31)?;
             Box::new(decoder)
         }
     })

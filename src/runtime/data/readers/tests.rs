@@ -66,6 +66,28 @@ fn lines_are_counted_through_every_compression() {
 }
 
 #[test]
+fn elements_of_an_array_are_cut_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let text =
+        "\u{feff} [\n  {\"a\": \"],[ \\\" \\\\\", \"b\": [1, {\"c\": []}]} ,\r\n{}, 3, \"x\", [4]\n]\n";
+    let expect = ["{\"a\": \"],[ \\\" \\\\\", \"b\": [1, {\"c\": []}]}", "{}", "3", "\"x\"", "[4]"];
+    for (name, bytes) in [("a.json", text.as_bytes().to_vec()), ("a.json.gz", gzip(text.as_bytes()))] {
+        let found: Vec<String> =
+            lines(read(&file(&dir, name, &bytes)).unwrap()).into_iter().map(|l| l.1).collect();
+        assert_eq!(found, expect, "{name}");
+    }
+    assert!(read(&file(&dir, "none.json", b"[]")).unwrap().is_empty());
+    for cut in text.find('[').unwrap() + 1..text.trim_end().len() {
+        let path = file(&dir, "cut.json", &text.as_bytes()[..cut]);
+        assert!(matches!(read(&path), Err(DataError::Damaged { .. })), "{cut}");
+    }
+    // Lines, as ever.
+    let path = file(&dir, "lines.json", b"{\"text\": \"a\"}\n{\"text\": \"b\"}\n");
+    assert_eq!(Format::of(&path), Some(Format::Jsonl(Compression::None)));
+    assert_eq!(Format::of(Path::new("table.csv")), None);
+}
+
+#[test]
 fn a_text_file_is_a_document() {
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes) in [
@@ -332,7 +354,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn damaged_files_do_no_harm(
-        kind in 0..7,
+        kind in 0..8,
         damage in proptest::collection::vec((0usize..4000, any::<u8>()), 0..8),
         cut in 0usize..6000,
     ) {
@@ -344,6 +366,7 @@ proptest! {
             2 => ("a.jsonl.zst", zstd::encode_all(&text[..], 1).unwrap()),
             3 => ("a.npy", numpy("<u2", 100, &u16s(&[7; 100]))),
             4 => ("a.bin", u32s(&[7; 100])),
+            6 => ("a.json", format!("[{}{{}}]", "{\"text\": \"a\\\"b\"}, ".repeat(50)).into_bytes()),
             5 => { megatron(&dir); ("m.idx", std::fs::read(dir.path().join("m.idx")).unwrap()) }
             _ => ("a.parquet", std::fs::read(table(&dir)).unwrap()),
         };
@@ -353,11 +376,11 @@ proptest! {
     #[test]
     fn made_up_files_do_no_harm(
         name in prop_oneof![
-            Just("a.jsonl"), Just("a.jsonl.gz"), Just("a.jsonl.zst"), Just("a.txt"), Just("a.npy"),
-            Just("a.bin"), Just("m.idx"), Just("a.parquet"),
+            Just("a.json"), Just("a.jsonl"), Just("a.jsonl.gz"), Just("a.jsonl.zst"), Just("a.txt"),
+            Just("a.npy"), Just("a.bin"), Just("m.idx"), Just("a.parquet"),
         ],
         start in proptest::sample::select(vec![
-            &b""[..], b"\x93NUMPY\x01\x00", b"MMIDIDX\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x08",
+            &b""[..], b"[", b"\x93NUMPY\x01\x00", b"MMIDIDX\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x08",
             b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"PAR1",
         ]),
         rest in proptest::collection::vec(any::<u8>(), 0..300),
