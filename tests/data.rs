@@ -266,12 +266,91 @@ fn held_out_documents_are_never_trained_on() {
     assert_eq!(source.train_documents() + s.heldout_documents, 300);
     assert_eq!(source.train_tokens() + s.heldout_tokens, s.tokens);
     let held = corpus.heldout_rows("s0", 16, u64::MAX, Attention::Causal).unwrap().unwrap();
+    assert_eq!(held.rows() as u64, s.heldout_tokens.div_ceil(16));
+    let fewer = corpus.heldout_rows("s0", 16, 100, Attention::Causal).unwrap().unwrap();
+    assert_eq!((fewer.rows(), &fewer.tokens[..]), (6, &held.tokens[..96]));
     let heldout: Vec<&[u32]> = held.tokens.split_inclusive(|t| *t == 0).collect();
     let steps = source.train_tokens() / 32;
     let (batches, _) = run(&stage("a", &[("s0", 1.0)], (2 * steps, 1, 32)), &corpus, SamplerState::default());
     let stream: Vec<u32> = batches.into_iter().flat_map(|b| b.tokens).collect();
     let trained: HashSet<&[u32]> = stream.split_inclusive(|t| *t == 0).collect();
     assert!(heldout[..heldout.len() - 1].iter().all(|d| !trained.contains(d)));
+}
+
+/// A part of a source is so small that the share alone holds nothing out of it: its one document is no longer
+/// trained on through the whole either.
+#[test]
+fn what_is_held_out_of_a_part_is_held_out_of_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    numbered(dir.path(), &[40]);
+    let cache = dir.path().join("cache");
+    let options = OpenOptions { heldout: 0.001, ..options(dir.path(), &cache) };
+    let part = SourcePlan { filter: Some("length >= 24".into()), ..source("part", "0.jsonl") };
+    let alone = |plans: &[SourcePlan]| Corpus::open(plans, tokenizer(), &options, &Quiet).unwrap();
+    let (corpus, summary) = alone(&[source("whole", "0.jsonl"), part.clone()]);
+    let (of_whole, of_part) = (&summary.sources[0], &summary.sources[1]);
+    assert!(of_part.heldout_documents == 1 && of_part.documents < of_whole.documents);
+    let (_, part_alone) = alone(&[part]);
+    assert_eq!(part_alone.sources[0].heldout_tokens, of_part.heldout_tokens);
+    let held = corpus.heldout_rows("part", 64, 1 << 20, Attention::Documents).unwrap().unwrap();
+    let document = held.tokens.split_inclusive(|t| *t == 0).next().unwrap();
+    let steps = corpus.source("whole").unwrap().train_tokens() / 32;
+    let both = stage("a", &[("whole", 1.0)], (2 * steps, 1, 32));
+    let (batches, _) = run(&both, &corpus, SamplerState::default());
+    let stream: Vec<u32> = batches.into_iter().flat_map(|b| b.tokens).collect();
+    assert!(!stream.split_inclusive(|t| *t == 0).any(|d| d == document));
+}
+
+/// What it asks for of files that have no fields would be left undone.
+#[test]
+fn fields_of_files_that_have_none_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.bin"), [7u8, 0, 8, 0, 0, 0].repeat(20)).unwrap();
+    std::fs::write(dir.path().join("a.txt"), "some text").unwrap();
+    std::fs::write(dir.path().join("a.csv"), "text\nsome text\n").unwrap();
+    let cache = dir.path().join("cache");
+    let refused = |plan: SourcePlan| {
+        let error = Corpus::open(&[plan], tokenizer(), &options(dir.path(), &cache), &Quiet).unwrap_err();
+        error.to_string()
+    };
+    for file in ["a.bin", "a.txt"] {
+        let plain = source("s", file);
+        Corpus::open(&[plain.clone()], tokenizer(), &options(dir.path(), &cache), &Quiet).unwrap();
+        let text = refused(SourcePlan { text: Some("body".into()), ..plain.clone() });
+        assert!(text.contains("`text`") && text.contains(file), "{text}");
+        let loss_on = refused(SourcePlan { loss_on: vec!["assistant".into()], ..plain });
+        assert!(loss_on.contains("`loss_on`") && loss_on.contains(file), "{loss_on}");
+    }
+    let exclude = refused(SourcePlan { exclude: vec!["a.txt".into()], ..source("s", "a.bin") });
+    assert!(exclude.contains("`exclude`"), "{exclude}");
+    let fim = Some(FimPlan { rate: 0.5, style: "psm".into() });
+    assert!(refused(SourcePlan { fim, ..source("s", "a.bin") }).contains("`fim`"));
+    assert!(refused(source("s", "a.csv")).contains("a.csv"));
+}
+
+#[test]
+fn a_field_that_no_record_has_is_told_of() {
+    #[derive(Default)]
+    struct Notes(std::sync::Mutex<Vec<String>>);
+    impl Progress for Notes {
+        fn begin(&self, _: &str, _: u64) {}
+        fn advance(&self, _: u64) {}
+        fn end(&self) {}
+        fn note(&self, text: &str) {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.jsonl"), "{\"text\": \"a\", \"lang\": \"en\"}\n".repeat(3)).unwrap();
+    let cache = dir.path().join("cache");
+    // Once from the file, once from the cache.
+    for _ in 0..2 {
+        let notes = Notes::default();
+        let plan = SourcePlan { filter: Some("lang != en and not toxic".into()), ..source("s", "a.jsonl") };
+        Corpus::open(&[plan], tokenizer(), &options(dir.path(), &cache), &notes).unwrap();
+        let notes = notes.0.into_inner().unwrap().join("\n");
+        assert!(notes.contains("`en`") && notes.contains("`toxic`") && !notes.contains("`lang`"), "{notes}");
+    }
 }
 
 #[test]

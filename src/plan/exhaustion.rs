@@ -13,8 +13,8 @@ use super::{FromKind, MixPlan, Plan, StagePlan};
 pub struct Exhaustion {
     /// The source.
     pub source: String,
-    /// Where every token of it has been read once; `null` when the run ends before, or the size is
-    /// not known.
+    /// Where every token of it that is not held out has been read once; `null` when the run ends before, or the
+    /// size is not known.
     pub read_through: Option<Place>,
     /// Where it has been read `max_epochs` times; `null` as above.
     pub exhausted: Option<Place>,
@@ -42,14 +42,15 @@ pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
         let start = at_start(plan, stage, &before);
         for (source, entry) in plan.sources.iter().zip(&mut out) {
             let Some(size) = source.tokens.filter(|s| *s > 0) else { continue };
+            let size = size as f64 * (1.0 - plan.heldout());
             let Some(portion) = stage.mix.iter().find(|m| m.source == source.name) else { continue };
             let already = start.get(source.name.as_str()).copied().unwrap_or(0);
             let place = |limit: f64| {
                 crossing(stage, portion, already, limit)
                     .map(|tokens| Place { stage: stage.name.clone(), tokens })
             };
-            entry.read_through = entry.read_through.take().or_else(|| place(size as f64));
-            let limit = source.max_epochs.map(|epochs| size as f64 * epochs);
+            entry.read_through = entry.read_through.take().or_else(|| place(size));
+            let limit = source.max_epochs.map(|epochs| size * epochs);
             entry.exhausted = entry.exhausted.take().or_else(|| limit.and_then(place));
         }
         before.insert(&stage.name, start);

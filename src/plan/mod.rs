@@ -527,6 +527,11 @@ pub struct StepPoint {
 }
 
 impl StagePlan {
+    /// Tokens of its longest rows.
+    pub fn max_context(&self) -> u64 {
+        self.phases.iter().map(|p| p.context).max().unwrap_or(0)
+    }
+
     /// Whether a checkpoint is periodically due after `done` steps.
     pub fn saves_after(&self, done: u64) -> bool {
         self.due(done, self.save_every, self.save_every_tokens)

@@ -141,8 +141,8 @@ impl Corpus {
     }
 
     /// The held-out documents of `source` end to end in rows of `context` tokens, `max_tokens` at
-    /// most (but one row); `None` when it holds none out. What does not fill a row is left out,
-    /// except that a single row is filled up with end-of-sequence tokens without targets.
+    /// most (but one row); `None` when it holds none out. The last row is filled up with end-of-sequence
+    /// tokens without targets.
     ///
     /// # Errors
     /// There is no such source.
@@ -160,8 +160,9 @@ impl Corpus {
         if total == 0 || context == 0 {
             return Ok(None);
         }
-        let rows = (total.min(max_tokens) / context as u64).max(1);
-        let mut rows_left = rows;
+        // Whole rows where there is more than is to be read.
+        let most = (max_tokens / context as u64).max(1);
+        let mut rows_left = most.min(total.div_ceil(context as u64));
         let mut batch = Batch::empty(context);
         let mut row = Vec::new();
         let mut space = context as u64;
@@ -180,12 +181,13 @@ impl Corpus {
                 }
             }
         }
-        if batch.rows() == 0 {
+        if !row.is_empty() {
+            let filled = row.iter().map(|piece| (piece.end - piece.start) as usize).sum::<usize>();
             source.write_row(&row, context, attention, 0, &mut batch);
-            // Fill up: nothing predicts these and they predict nothing.
-            let filled = batch.tokens.len();
-            batch.tokens.resize(context, self.tokenizer.eos());
-            batch.targets.resize(context, IGNORE);
+            // Nothing predicts these and they predict nothing.
+            let whole = batch.tokens.len() + context - filled;
+            batch.tokens.resize(whole, self.tokenizer.eos());
+            batch.targets.resize(whole, IGNORE);
             batch.attend_from.extend(filled as u32..context as u32);
             batch.positions.extend((filled..context).map(|_| 0));
         }

@@ -233,9 +233,3 @@ impl Reader {
         Ok(())
     }
 }
-
-impl StagePlan {
-    pub(super) fn max_context(&self) -> u64 {
-        self.phases.iter().map(|p| p.context).max().unwrap_or(0)
-    }
-}

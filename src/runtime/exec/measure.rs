@@ -177,8 +177,13 @@ impl Run<'_> {
                 Measure::MixLoss(_, sources) => sources.iter().map(|s| s.source.as_str()).collect(),
                 _ => continue,
             };
-            let held_out = |name: &&str| corpus.source(name).is_some_and(|s| s.heldout_documents() > 0);
-            if !sources.iter().any(held_out) {
+            let context = stage.max_context() as usize;
+            let mut predicted = 0;
+            for source in sources {
+                let rows = corpus.heldout_rows(source, context, HELDOUT_TOKENS, stage.attention)?;
+                predicted += rows.map_or(0, |batch| batch.predicted());
+            }
+            if predicted == 0 {
                 let (stage, gate) = (stage.name.clone(), gate.text.clone());
                 return Err(ExecError::GateUnmeasured { stage, gate });
             }

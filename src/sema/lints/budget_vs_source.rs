@@ -13,7 +13,8 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
             let s = scene.source(*source);
             let Some(tokens) = s.tokens else { continue };
             let had = before.get(source).copied().unwrap_or(0);
-            let most = tokens as f64 * (1.0 - held_out) * s.max_epochs;
+            let size = tokens as f64 * (1.0 - held_out);
+            let most = size * s.max_epochs;
             // Told where it first runs out.
             if *need as f64 <= most || had as f64 > most {
                 continue;
@@ -53,7 +54,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
             }
             d = d.note(format!(
                 "{} epochs in all",
-                show::number((*need as f64 / tokens as f64 * 100.0).round() / 100.0)
+                show::number((*need as f64 / size * 100.0).round() / 100.0)
             ));
             let last: u64 = stage
                 .mix
