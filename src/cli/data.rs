@@ -60,6 +60,12 @@ enum DataCommandError {
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    if args.save && args.compile.file.as_os_str() == "-" {
+        return Err(miette::miette!(
+            help = "name the curriculum: what was counted is kept beside it",
+            "`--save` has no place for the counts of standard input"
+        ));
+    }
     let sound = compile::plan(&args.compile)?;
     // What is wrong may be that sizes are not known, which is what this measures.
     let code = if sound.is_some() { ExitCode::SUCCESS } else { ExitCode::from(super::FOUND) };

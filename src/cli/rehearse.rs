@@ -41,6 +41,13 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     if !(args.minutes > 0.0 && args.minutes.is_finite()) {
         return Err(miette::miette!("`--minutes {}` is no time", args.minutes));
     }
+    if let Some(dir) = args.run_dir.as_ref().filter(|dir| dir.join("plan.json").exists()) {
+        return Err(miette::miette!(
+            help = "a rehearsal begins anew: name another directory, or leave `--run-dir` out",
+            "`{}` already holds a run",
+            dir.display()
+        ));
+    }
     let Some(compiled) = compile::plan(&args.compile)? else { return Ok(ExitCode::from(super::FOUND)) };
     let rehearsal = shrink(&compiled.plan, (args.minutes * STEPS_PER_MINUTE).ceil() as u64);
     let scratch = tempfile::tempdir().into_diagnostic()?;

@@ -15,7 +15,7 @@ use crate::runtime::run_dir::{RunDirError, write_whole};
 pub(crate) struct Args {
     /// Directory of a run, finished or not
     run_dir: PathBuf,
-    /// Where to write the page instead of RUN_DIR/report.html
+    /// Where to write the page instead of RUN_DIR/report.html; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -23,6 +23,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let page = page(&args.run_dir)?;
     let path = args.output.unwrap_or_else(|| args.run_dir.join("report.html"));
+    if path.as_os_str() == "-" {
+        lines::output(&page)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     write_whole(&path, page.as_bytes())?;
     lines::output(&format!("{}\n", path.display()))?;
     Ok(ExitCode::SUCCESS)

@@ -89,8 +89,8 @@ pub enum CheckpointError {
     #[diagnostic(
         code(midc::checkpoint::full),
         help(
-            "make room on the disk or set `keep` to keep fewer checkpoints, then continue with `--resume`; \
-             nothing was left under that name"
+            "make room on the disk, or name another; a run goes on with `--resume`, and `keep` leaves fewer of its \
+             checkpoints; nothing was left under that name"
         )
     )]
     Full {

@@ -9,7 +9,10 @@ pub enum DataError {
     #[error("source `{source_name}`: `{pattern}` matches no file under `{}`", base.display())]
     #[diagnostic(
         code(midc::data::missing),
-        help("paths are relative to the directory of the curriculum file; a glob needs at least one match")
+        help(
+            "paths are relative to the directory of the curriculum, or of the plan where that is what is run; a glob needs at \
+             least one match"
+        )
     )]
     Missing {
         /// The source.
@@ -37,6 +40,19 @@ pub enum DataError {
         /// What was tried: `read`, `write`, …
         what: &'static str,
         /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Tokens cannot be kept where they are to be.
+    #[error("cannot create `{}` for tokenised text", path.display())]
+    #[diagnostic(
+        code(midc::data::cache),
+        help("name a directory that can be written to with `--cache-dir DIR`")
+    )]
+    Cache {
+        /// The directory.
         path: PathBuf,
         /// Why it failed.
         #[source]
@@ -256,7 +272,10 @@ pub enum DataError {
     #[error("the data state of source `{source_name}` does not fit its files: {why}")]
     #[diagnostic(
         code(midc::data::state),
-        help("the files, the tokenizer or the held-out share changed since the checkpoint was written")
+        help(
+            "the files, the tokenizer or the held-out share changed since the checkpoint was written: put back what was \
+             there, or begin another run with `--run-dir DIR`"
+        )
     )]
     State {
         /// The source.

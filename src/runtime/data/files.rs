@@ -103,7 +103,7 @@ fn one(pattern: &str, base: &Path) -> Result<Vec<(PathBuf, Format)>, Failed> {
     // The order of the data hangs on this one.
     found.sort();
     found.dedup();
-    Ok(readable(found))
+    readable(found)
 }
 
 /// `path` itself, or the files of the tree below it.
@@ -117,11 +117,18 @@ fn below(path: &Path) -> Result<Vec<(PathBuf, Format)>, Failed> {
     matching(path, &[any("**")?, any("*")?], &mut found).map_err(Failed::Data)?;
     found.sort();
     found.dedup();
-    Ok(readable(found))
+    readable(found)
 }
 
-fn readable(found: Vec<PathBuf>) -> Vec<(PathBuf, Format)> {
-    found.into_iter().filter_map(|path| Format::of(&path).map(|format| (path, format))).collect()
+/// Those that a reader takes. Where none does, the first is named: it is there, which "no file" would deny.
+fn readable(found: Vec<PathBuf>) -> Result<Vec<(PathBuf, Format)>, Failed> {
+    let first = found.first().cloned();
+    let readable: Vec<_> =
+        found.into_iter().filter_map(|path| Format::of(&path).map(|format| (path, format))).collect();
+    match first.filter(|_| readable.is_empty()) {
+        Some(path) => Err(Failed::Data(DataError::Format { path })),
+        None => Ok(readable),
+    }
 }
 
 /// Add the files at and below `directory` that `parts`, one pattern per component, match. `**` stands for
@@ -242,6 +249,16 @@ mod tests {
             assert!(error.to_string().contains("x/lost.jsonl"), "{pattern}: {error}");
         }
         assert_eq!(found("x-z", dir.path()), ["x-z/c.txt"]);
+    }
+
+    #[test]
+    fn files_that_no_reader_takes_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.jsonl.bz2"), "text").unwrap();
+        for pattern in ["*.bz2", "."] {
+            let error = find("s", &[pattern.to_owned()], dir.path()).unwrap_err();
+            assert!(matches!(error, DataError::Format { .. }), "{error}");
+        }
     }
 
     #[test]

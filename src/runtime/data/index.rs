@@ -98,7 +98,8 @@ pub(crate) fn index(
     cache_dir: &Path,
     progress: &dyn Progress,
 ) -> Result<(Vec<Indexed>, blake3::Hash), DataError> {
-    std::fs::create_dir_all(cache_dir).map_err(DataError::io("create", cache_dir))?;
+    std::fs::create_dir_all(cache_dir)
+        .map_err(|source| DataError::Cache { path: cache_dir.to_owned(), source })?;
     let before = stamps(files)?;
     let groups = survey(name, files, recipe, progress)?;
     let mut all = blake3::Hasher::new();
