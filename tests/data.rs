@@ -317,14 +317,14 @@ fn fields_of_files_that_have_none_are_refused() {
         let plain = source("s", file);
         Corpus::open(&[plain.clone()], tokenizer(), &options(dir.path(), &cache), &Quiet).unwrap();
         let text = refused(SourcePlan { text: Some("body".into()), ..plain.clone() });
-        assert!(text.contains("`text`") && text.contains(file), "{text}");
+        assert!(text.contains("`text = body`") && text.contains(file), "{text}");
         let loss_on = refused(SourcePlan { loss_on: vec!["assistant".into()], ..plain });
-        assert!(loss_on.contains("`loss_on`") && loss_on.contains(file), "{loss_on}");
+        assert!(loss_on.contains("`loss_on = assistant`") && loss_on.contains(file), "{loss_on}");
     }
     let exclude = refused(SourcePlan { exclude: vec!["a.txt".into()], ..source("s", "a.bin") });
-    assert!(exclude.contains("`exclude`"), "{exclude}");
+    assert!(exclude.contains("`exclude = a.txt`"), "{exclude}");
     let fim = Some(FimPlan { rate: 0.5, style: "psm".into() });
-    assert!(refused(SourcePlan { fim, ..source("s", "a.bin") }).contains("`fim`"));
+    assert!(refused(SourcePlan { fim, ..source("s", "a.bin") }).contains("`fim = psm`"));
     assert!(refused(source("s", "a.csv")).contains("a.csv"));
 }
 

@@ -5,6 +5,10 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use midc::plan;
+use midc::runtime::exec::{ExecOptions, NotFinite};
+use midc::runtime::journal::{self, StepRecord};
+
 /// A stage of 48 steps with a checkpoint every 7, whose step 10 ruins the weights.
 fn curriculum(dir: &Path) -> PathBuf {
     let graph = common::graph();
@@ -57,6 +61,39 @@ fn rewinding_goes_back_to_the_checkpoint_three_times() {
     assert!(said.contains("given up at occurrence 4"), "{said}");
     // Every step once: the journal was cut back with the weights.
     assert_eq!(steps, (0..11).collect::<Vec<_>>());
+}
+
+/// A checkpoint that an interruption left is none that the plan asks for, and the times are counted through it.
+#[test]
+fn rewinding_is_the_same_whether_or_not_it_was_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(curriculum(dir.path())).unwrap();
+    let (checked, _) = common::check_text(&format!("lints {{ lr_scale = allow }}\n{text}"));
+    let plan = plan::build(&checked.unwrap());
+    let run = |name: &str, stop_after: u64| {
+        let options =
+            ExecOptions { on_not_finite: NotFinite::Rewind, ..common::options(dir.path(), name, "trunk") };
+        let (ended, notes) = common::Watch::new(stop_after).run(&plan, &options);
+        (ended.is_err(), notes)
+    };
+    let (gave_up, calm) = run("calm", 0);
+    assert!(gave_up && calm.matches("back to step 7").count() == 3, "{calm}");
+    let mut stormy = String::new();
+    // Before the first rewind, after it, and after the second.
+    for stop_after in [9, 3, 4] {
+        let (gave_up, notes) = run("stormy", stop_after);
+        assert!(!gave_up, "{notes}");
+        stormy = format!("{stormy}\n{notes}");
+    }
+    let (gave_up, notes) = run("stormy", 0);
+    let stormy = format!("{stormy}\n{notes}");
+    assert!(gave_up && stormy.matches("back to step 7").count() == 3, "{stormy}");
+    assert!(!stormy.contains("back to step 9"), "{stormy}");
+    let losses = |name: &str| {
+        let records = journal::read::<StepRecord>(&dir.path().join(name).join("metrics.jsonl")).unwrap();
+        records.iter().map(|r| (r.step, r.loss.to_bits())).collect::<Vec<_>>()
+    };
+    assert_eq!(losses("calm"), losses("stormy"));
 }
 
 #[test]

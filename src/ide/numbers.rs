@@ -68,8 +68,7 @@ pub(super) fn times(epochs: f64) -> String {
 
 /// Passes of one stage over one source.
 pub(super) fn epochs(curriculum: &Curriculum, portion: &Portion) -> Option<f64> {
-    let size = curriculum.sources.get(portion.source)?.tokens.filter(|t| *t > 0)?;
-    Some(portion.tokens as f64 / size as f64)
+    curriculum.epochs(portion.source, portion.tokens)
 }
 
 /// `6e-5 → 0 over 50B tokens (11,921 steps)`.

@@ -33,7 +33,7 @@ pub fn build(curriculum: &Curriculum) -> Plan {
             .zip(&drawn)
             .enumerate()
             .filter(|(index, (_, drawn))| **drawn > 0 || named(curriculum, *index))
-            .map(|(_, (s, drawn))| source(s, *drawn))
+            .map(|(index, (_, drawn))| source(curriculum, index, *drawn))
             .collect(),
         totals,
     };
@@ -44,7 +44,7 @@ pub fn build(curriculum: &Curriculum) -> Plan {
 /// A plan of all sources of a curriculum, drawn from or not, and of what stages it has.
 pub fn sources(curriculum: &Curriculum) -> Plan {
     let drawn = drawn(curriculum);
-    let sources = curriculum.sources.iter().zip(drawn).map(|(s, drawn)| source(s, drawn)).collect();
+    let sources = drawn.into_iter().enumerate().map(|(i, drawn)| source(curriculum, i, drawn)).collect();
     Plan { sources, ..build(curriculum) }
 }
 
@@ -242,7 +242,7 @@ fn portion(curriculum: &Curriculum, s: &sema::Stage, p: &sema::Portion) -> MixPl
         weight_start: p.weight.value(0),
         weight_end: p.weight.value(s.tokens),
         tokens: p.tokens,
-        epochs: source.tokens.map(|size| p.tokens as f64 / size as f64),
+        epochs: curriculum.epochs(p.source, p.tokens),
         weight: p.weight.clone(),
     }
 }
@@ -256,13 +256,14 @@ fn soup(curriculum: &Curriculum, s: &sema::Soup) -> SoupPlan {
     }
 }
 
-fn source(s: &sema::Source, drawn: u64) -> SourcePlan {
+fn source(curriculum: &Curriculum, index: usize, drawn: u64) -> SourcePlan {
+    let s = &curriculum.sources[index];
     SourcePlan {
         name: s.name.clone(),
         kind: s.kind.to_owned(),
         tokens: s.tokens,
         drawn_tokens: drawn,
-        epochs: s.tokens.map(|size| drawn as f64 / size as f64),
+        epochs: curriculum.epochs(index, drawn),
         path: s.path.clone(),
         text: s.text.clone(),
         filter: s.filter.clone(),

@@ -284,7 +284,7 @@ pub struct MixPlan {
     pub weight_end: f64,
     /// Tokens the stage draws.
     pub tokens: u64,
-    /// `tokens` over the source's size, this stage alone; `null` when the size is not known.
+    /// `tokens` over what is not held out of the source's size, this stage alone; `null` when the size is not known.
     pub epochs: Option<f64>,
     /// The weight over the tokens of the stage.
     pub weight: Blend,
@@ -467,7 +467,7 @@ pub struct SourcePlan {
     pub tokens: Option<u64>,
     /// Drawn by all stages together.
     pub drawn_tokens: u64,
-    /// `drawn_tokens` over the size; `null` when the size is not known.
+    /// `drawn_tokens` over what is not held out of the size; `null` when the size is not known.
     pub epochs: Option<f64>,
     /// Paths or globs, relative to the curriculum's directory.
     pub path: Vec<String>,

@@ -433,6 +433,17 @@ impl Stage {
 }
 
 impl Curriculum {
+    /// The largest share of the documents of every source that an `eval` holds out of training, 0 to 1.
+    pub fn held_out(&self) -> f64 {
+        self.stages.iter().flat_map(|s| &s.evals).filter_map(|e| e.heldout).fold(0.0, f64::max)
+    }
+
+    /// How often `drawn` tokens read what is not held out of a source; `None` while its size is not known.
+    pub fn epochs(&self, source: usize, drawn: u64) -> Option<f64> {
+        let size = self.sources.get(source)?.tokens.filter(|size| *size > 0)?;
+        Some(drawn as f64 / (size as f64 * (1.0 - self.held_out())))
+    }
+
     /// Training FLOPs of all stages; `None` while an architecture is unknown.
     pub fn flops(&self) -> Option<f64> {
         self.stages.iter().map(Stage::flops).sum()

@@ -310,8 +310,8 @@ impl<'p> Checker<'p> {
         };
         let kind = match part {
             "tokens" => tokens(p.tokens),
-            "epochs" => match self.out.sources[p.source].tokens {
-                Some(size) => Kind::Real(p.tokens as f64 / size as f64),
+            "epochs" => match self.out.epochs(p.source, p.tokens) {
+                Some(epochs) => Kind::Real(epochs),
                 None => {
                     let name = source.to_owned();
                     let at = self.out.sources[p.source].span;
@@ -354,7 +354,7 @@ impl<'p> Checker<'p> {
             ("drawn", true) => tokens(drawn),
             ("tokens" | "epochs", true) => match (size, name.text.as_str()) {
                 (Some(size), "tokens") => tokens(size),
-                (Some(size), _) => Kind::Real(drawn as f64 / size as f64),
+                (Some(_), _) => Kind::Real(self.out.epochs(i, drawn).unwrap_or(0.0)),
                 (None, _) => {
                     let source = self.out.sources[i].name.clone();
                     let at = self.out.sources[i].span;

@@ -3,12 +3,14 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use midc::diag::Diagnostic;
-use midc::plan::Precision;
-use midc::runtime::data::OnBad;
+use midc::plan::{Plan, Precision};
+use midc::runtime::data::{OnBad, Progress, Quiet};
 use midc::runtime::engine::Device;
-use midc::runtime::exec::{ExecOptions, NotFinite, Selection};
+use midc::runtime::exec::{Event, ExecError, ExecOptions, NotFinite, Observer, Outcome, Selection, exec};
 use midc::sema::{self, Curriculum, Options, Setting};
 use midc::source::MemoryFiles;
 
@@ -58,6 +60,52 @@ pub(crate) fn options(dir: &Path, run: &str, until: &str) -> ExecOptions {
         noise_every: None,
         on_not_finite: NotFinite::Skip,
         gates_halt: true,
+    }
+}
+
+/// Hears the notes of a run, and stops it after so many steps; after none where they are 0.
+pub(crate) struct Watch {
+    notes: Mutex<Vec<String>>,
+    steps: Mutex<u64>,
+    stop_after: u64,
+    stop: AtomicBool,
+}
+
+impl Watch {
+    pub(crate) fn new(stop_after: u64) -> Self {
+        Watch { notes: Mutex::default(), steps: Mutex::default(), stop_after, stop: AtomicBool::new(false) }
+    }
+
+    /// How a run ended, and its notes.
+    pub(crate) fn run(self, plan: &Plan, options: &ExecOptions) -> (Result<Outcome, ExecError>, String) {
+        let ended = exec(plan, options, &self.stop, &self);
+        (ended, self.notes.into_inner().expect("a lock").join("\n"))
+    }
+
+    /// The same of a run that ends without an error.
+    pub(crate) fn ended(self, plan: &Plan, options: &ExecOptions) -> (Outcome, String) {
+        let (ended, notes) = self.run(plan, options);
+        (ended.unwrap_or_else(|error| panic!("{error}")), notes)
+    }
+}
+
+impl Observer for Watch {
+    fn on(&self, event: Event<'_>) {
+        match event {
+            Event::Note(text) => self.notes.lock().expect("a lock").push(text.to_owned()),
+            Event::Step { .. } => {
+                let mut steps = self.steps.lock().expect("a lock");
+                *steps += 1;
+                if *steps == self.stop_after {
+                    self.stop.store(true, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reading(&self) -> &dyn Progress {
+        &Quiet
     }
 }
 

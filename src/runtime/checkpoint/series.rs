@@ -118,13 +118,21 @@ pub fn prune(
     });
     let mut removed = Vec::new();
     for entry in entries {
-        // Renamed first, so that a kill in the midst leaves no half checkpoint under its name.
-        let going = aside(&entry.path, "old");
-        fs::rename(&entry.path, &going).map_err(CheckpointError::io("remove", &entry.path))?;
-        fs::remove_dir_all(&going).map_err(CheckpointError::io("remove", &going))?;
+        remove(&entry)?;
         removed.push(entry.path);
     }
     Ok(removed)
+}
+
+/// Remove a checkpoint.
+///
+/// # Errors
+/// Something of it cannot be removed.
+pub fn remove(entry: &Entry) -> Result<(), CheckpointError> {
+    // Renamed first, so that a kill in the midst leaves no half checkpoint under its name.
+    let going = aside(&entry.path, "old");
+    fs::rename(&entry.path, &going).map_err(CheckpointError::io("remove", &entry.path))?;
+    fs::remove_dir_all(&going).map_err(CheckpointError::io("remove", &going))
 }
 
 /// Names in a directory, sorted; none if it is not there.

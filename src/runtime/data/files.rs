@@ -246,7 +246,7 @@ mod tests {
         std::os::unix::fs::symlink("gone.png", dir.path().join("x-z/lost.png")).unwrap();
         for pattern in ["x", "x/*", "**/*.jsonl"] {
             let error = find("s", &[pattern.to_owned()], dir.path()).unwrap_err();
-            assert!(error.to_string().contains("x/lost.jsonl"), "{pattern}: {error}");
+            assert!(error.to_string().contains("lost.jsonl"), "{pattern}: {error}");
         }
         assert_eq!(found("x-z", dir.path()), ["x-z/c.txt"]);
     }

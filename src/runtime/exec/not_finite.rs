@@ -84,8 +84,9 @@ impl Run<'_> {
     /// checkpoint, reads the same data, and comes here again: resuming stays bit for bit.
     fn rewind(&self, stage: &StagePlan, work: &mut Work) -> Result<(), ExecError> {
         self.settle(&mut work.writing)?;
-        let start = match self.last_planned(stage, work.trainer.step)? {
-            Some(path) => self.resumed(checkpoint::read(&path)?, &path)?,
+        let planned = self.last_planned(stage, work.trainer.step)?;
+        let start = match &planned {
+            Some(path) => self.resumed(checkpoint::read(path)?, path)?,
             None => self.beginning(stage)?,
         };
         let (step, before) = (start.trainer.step, work.trainer.not_finite);
@@ -105,6 +106,13 @@ impl Run<'_> {
         *evals = Journal::open::<EvalRecord>(&self.dir.evals(), kept)?;
         drop((metrics, evals));
         work.board = self.board(stage, step)?;
+        // What an interruption left on the way here would be gone on from instead.
+        for entry in checkpoint::list(&self.dir.checkpoints(&stage.name))?.iter().filter(|e| e.step > step) {
+            checkpoint::remove(entry)?;
+        }
+        if let Some(progress) = lock(&self.progress).get_mut(&stage.name) {
+            progress.checkpoint = planned.map(|path| (step, path));
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use crate::diag::{Diagnostic, Level, codes};
 use crate::sema::show;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
-    let held_out = scene.held_out();
+    let held_out = scene.curriculum.held_out();
     for (index, stage) in scene.stages() {
         let before = scene.drawn(&stage.from);
         let after = scene.drawn_through(index, None);

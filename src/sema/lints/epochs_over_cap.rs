@@ -13,7 +13,7 @@ const TOLERANCE: f64 = 1.01;
 const SYNTHETIC: f64 = 16.0;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
-    let held_out = scene.held_out();
+    let held_out = scene.curriculum.held_out();
     for (index, stage) in scene.stages() {
         let before = scene.drawn(&stage.from);
         for (source, need) in scene.drawn_through(index, None) {

@@ -27,12 +27,6 @@ pub(super) struct Leg {
 }
 
 impl<'a> Scene<'a> {
-    /// The share of every source's documents that is held out of training.
-    pub(super) fn held_out(&self) -> f64 {
-        let shares = self.curriculum.stages.iter().flat_map(|s| &s.evals).filter_map(|e| e.heldout);
-        shares.fold(0.0, f64::max)
-    }
-
     /// Stages with their index.
     pub(super) fn stages(&self) -> impl Iterator<Item = (usize, &'a Stage)> {
         self.curriculum.stages.iter().enumerate()
