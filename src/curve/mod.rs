@@ -206,6 +206,21 @@ mod tests {
         }
     }
 
+    /// Where the parameter of a formula goes to its limit, the curve does.
+    #[test]
+    fn steep_and_flat_parameters_stay_in_range() {
+        let at = |shape, u: f64| segment(shape, 1.0, 0.01, 0, 100).value_at(100.0 * u);
+        for gamma in [1e15, 1e16, 1e17, 1e300] {
+            assert!((at(Shape::ExpFloor { gamma }, 0.5) - 0.505).abs() < 1e-12, "{gamma}");
+        }
+        assert!((at(Shape::ExpFloor { gamma: 1e-300 }, 0.5) - 0.01).abs() < 1e-12);
+        // An exponent towards zero falls at once, one far below it is geometric.
+        assert!((at(Shape::Power { b: -1e-3 }, 0.5) - 0.01 * 0.5f64.powf(-1e-3)).abs() < 1e-12);
+        for b in [-1e6, -1e17] {
+            assert!((at(Shape::Power { b }, 0.5) - 0.1).abs() < 1e-6, "{b}");
+        }
+    }
+
     #[test]
     fn the_first_crossing_is_exact() {
         let curve = Curve { segments: vec![segment(Shape::Linear, 1.0, 0.0, 0, 1000)] };

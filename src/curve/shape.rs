@@ -63,8 +63,8 @@ impl Shape {
             Shape::OneMinusSqrt => a + (b - a) * u.sqrt(),
             Shape::Exp => a * (b / a).powf(u),
             Shape::ExpFloor { gamma } => {
-                let scale = (a - b) / (1.0 - (-1.0 / gamma).exp());
-                scale * (-u / gamma).exp() + a - scale
+                // With `exp` itself a large γ would be a difference of ones over another.
+                a - (a - b) * ((-u / gamma).exp_m1() / (-1.0 / gamma).exp_m1())
             }
             Shape::Poly { power } => b + (a - b) * (1.0 - u).powf(power),
             Shape::InvSqrt => power_law(a, b, -0.5, u),
@@ -73,8 +73,9 @@ impl Shape {
     }
 }
 
-/// a·(1 + u·c)^e with c such that the value at u = 1 is b.
+/// a·(1 + u·c)^e with c such that the value at u = 1 is b, for e < 0 and 0 < b <= a. It is computed as
+/// b·(1 + (1 − u)·d)^e, whose d lies between −1 and 0: near e = 0 the number c is beyond range.
 fn power_law(a: f64, b: f64, exponent: f64, u: f64) -> f64 {
-    let c = (b / a).powf(1.0 / exponent) - 1.0;
-    a * (1.0 + u * c).powf(exponent)
+    let d = ((a / b).ln() / exponent).exp_m1();
+    b * (exponent * ((1.0 - u) * d).ln_1p()).exp()
 }

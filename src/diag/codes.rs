@@ -197,7 +197,7 @@ codes! {
 
     // E06xx: context and RoPE.
     ROPE_ARGUMENT E0601, "RoPE parameters out of range";
-    MODEL_CONTRADICTS E0602, "a model that contradicts its checkpoint";
+    MODEL_CONTRADICTS E0602, "a model that contradicts itself or its checkpoint";
 
     // E065x: lints on context and RoPE.
     ROPE_REACH E0650 Deny "rope_reach", "a context that RoPE does not cover";

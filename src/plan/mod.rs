@@ -121,10 +121,13 @@ impl Architecture {
     /// and 12·heads·head_dim in every layer for each key that a query sees on average, half of the T
     /// positions unless the layer has a window.
     pub fn train_flops_per_token(&self, context: u64) -> f64 {
-        let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
-        let layer = self.hidden_size * (2 * q + 2 * kv) + 3 * self.hidden_size * self.intermediate_size;
-        let weights = self.num_hidden_layers * layer + self.hidden_size * self.vocab_size;
-        6.0 * weights as f64 + 12.0 * q as f64 * self.pattern.keys_seen(self.num_hidden_layers, context)
+        // Whole numbers of 64 bits would wrap for dimensions that are each within range.
+        let real = |n: usize| n as f64;
+        let (hidden, head) = (real(self.hidden_size), real(self.head_dim));
+        let (q, kv) = (real(self.num_attention_heads) * head, real(self.num_key_value_heads) * head);
+        let layer = hidden * (2.0 * q + 2.0 * kv) + 3.0 * hidden * real(self.intermediate_size);
+        let weights = real(self.num_hidden_layers) * layer + hidden * real(self.vocab_size);
+        6.0 * weights + 12.0 * q * self.pattern.keys_seen(self.num_hidden_layers, context)
     }
 }
 

@@ -405,7 +405,7 @@ pub const FUNCTIONS: &[Function] = &[
         params: &[],
         positional: Some("a mix"),
         open: Some("entries of the mix"),
-        doc: "Multiplies the weights of the named entries and divides all by the new sum.",
+        doc: "Multiplies the weights of the named entries and divides all by the new sum. What another entry, itself a mix, draws of the same source is not multiplied.",
     },
     Function {
         name: "proportional",
@@ -421,7 +421,7 @@ pub const FUNCTIONS: &[Function] = &[
         params: &[],
         positional: Some("sources, then the exponent"),
         open: None,
-        doc: "Weights by tokens to a power: 1 is proportional, 0 is equal.",
+        doc: "Weights by tokens to a power from 0 to 1, the inverse of a temperature: 1 is proportional, 0 is equal.",
     },
     Function {
         name: "average",

@@ -1,5 +1,7 @@
 //! Context and batch curves of a stage, and the grid of steps they make with its length.
 
+use std::cmp::Ordering;
+
 use crate::curve::Shape;
 use crate::diag::{Applicability, Diagnostic};
 use crate::schema::Ty;
@@ -87,10 +89,6 @@ impl<'p> Checker<'p> {
         let mut at = 0u64;
         let mut out = Vec::new();
         for (i, call) in chain.segments.iter().enumerate() {
-            if call.function.name == "step" {
-                out.push((at, at, call.clone()));
-                continue;
-            }
             if is_open(call) {
                 if i + 1 < chain.segments.len() || call.function.name != "hold" {
                     self.push(
@@ -108,13 +106,53 @@ impl<'p> Checker<'p> {
                 out.push((at, u64::MAX, call.clone()));
                 continue;
             }
-            let over = call.arg("over").or(call.arg("until"))?.clone();
-            let span: Rational = self.span(&over, "over", frame, |_, _| 0)?;
+            let span = self.span_of(call, Rational::from_integer(i128::from(at)), true, frame)?;
             let end = at.saturating_add(span.floor().to_integer().max(0) as u64);
             out.push((at, end, call.clone()));
             at = end;
         }
         Some(out)
+    }
+
+    /// Hold a curve to its stage, where the stage is measured in steps: how many tokens those are is known
+    /// only after the clock was laid by this very curve. `frame` has that clock.
+    pub(crate) fn hold_to_stage(
+        &mut self,
+        chain: &Chain<'p>,
+        context: &[(u64, u64)],
+        frame: Frame<'_>,
+    ) -> Option<()> {
+        let Some(clock) = frame.clock.filter(|_| !chain.segments.is_empty()) else { return Some(()) };
+        let bare = Frame { tokens: 0, clock: None, ..frame };
+        let laid = if frame.field == "batch" {
+            let start = self.batch_value(&chain.start)?;
+            self.steps_to_tokens(chain, start, context, bare)?
+        } else {
+            chain.clone()
+        };
+        let (start, end, last) = self.layout(&laid, bare)?.pop()?;
+        let tokens = |n: u64| Rational::from_integer(i128::from(n));
+        // A ramp given in steps ends inside the last of them, and what comes after it is a step off.
+        let ramp = |c: &&std::rc::Rc<Call<'p>>| {
+            matches!(c.arg("over"), Some(Val { kind: Kind::Quantity(_, Unit::Steps), .. }))
+                && c.function.name != "hold"
+        };
+        let slack = chain.segments.iter().filter(ramp).count() as u64;
+        let steps = clock.step_at(if is_open(&last) { start } else { end });
+        if is_open(&last) {
+            return match steps < clock.steps + slack || chain.truncated {
+                true => Some(()),
+                false if start > clock.tokens => self.too_long(chain, tokens(start), frame, Some(last.span)),
+                false => self.nothing_left(last.span, frame),
+            };
+        }
+        if steps > clock.steps + slack && !chain.truncated {
+            return self.too_long(chain, tokens(end), frame, None);
+        }
+        if steps + slack < clock.steps {
+            return self.too_short(chain, tokens(end), frame);
+        }
+        Some(())
     }
 
     /// A batch value.
@@ -182,7 +220,7 @@ impl<'p> Checker<'p> {
             if call.function.name == "step" {
                 current = next;
                 pieces.retain(|p| p.start < from || p.end > p.start);
-                if to == frame.tokens {
+                if frame.tokens > 0 && to == frame.tokens {
                     continue;
                 }
                 pieces.push(still(from, from, current));
@@ -347,13 +385,21 @@ impl<'p> Checker<'p> {
                 ));
                 d
             }
-            Misfit::Empty { at: token } => Diagnostic::error(
+            Misfit::Empty { at: token, from, to } => Diagnostic::error(
                 codes::STAGE_BATCH,
                 batch_span,
                 format!("a step without a single sequence{}", at(token)),
                 "less than one sequence here",
             )
-            .help("a ramp cannot start at zero: start it at one or more sequences, such as `16 seqs then linear(…)`"),
+            .help(match from.cmp(&to) {
+                Ordering::Less => {
+                    "a ramp cannot start at zero: start it at one or more sequences, such as `16 seqs then linear(…)`"
+                }
+                Ordering::Equal => "write one or more sequences, such as `16 seqs`",
+                Ordering::Greater => {
+                    "a ramp cannot end at zero: end it at one or more sequences, such as `linear(to: 16 seqs)`"
+                }
+            }),
             Misfit::TooLarge => Diagnostic::error(
                 codes::OUT_OF_RANGE,
                 batch_span,

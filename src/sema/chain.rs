@@ -55,6 +55,14 @@ pub(crate) struct Frame<'c> {
     pub(crate) total: Option<u64>,
 }
 
+impl Frame<'_> {
+    /// Whether the clock of a stage measured in steps was laid by this curve: in it only a `hold` at the end
+    /// can take what is left.
+    fn laid_by_curve(&self) -> bool {
+        self.clock.is_some() && matches!(self.field, "batch" | "context")
+    }
+}
+
 impl<'p> Checker<'p> {
     /// Unfold a value into a chain; a plain value is a chain without segments.
     pub(crate) fn chain(&mut self, value: &Val<'p>, field: &str) -> Option<Chain<'p>> {
@@ -218,17 +226,7 @@ impl<'p> Checker<'p> {
                 return self.too_long(chain, fixed, frame, Some(chain.segments[open].span));
             }
             if back == at && frame.tokens > 0 {
-                self.push(
-                    Diagnostic::error(
-                        codes::CURVE_LONG,
-                        chain.segments[open].span,
-                        format!("nothing is left for a segment of `{}`", frame.field),
-                        "the other segments take the whole stage",
-                    )
-                    .label(frame.length_span, format!("the stage has {} tokens", show::count(frame.tokens)))
-                    .help("shorten another segment, or leave this one out"),
-                );
-                return None;
+                return self.nothing_left(chain.segments[open].span, frame);
             }
             starts.push(at);
             lengths.push(back - at);
@@ -315,13 +313,28 @@ impl<'p> Checker<'p> {
         sum
     }
 
-    fn too_long(
+    /// Report an open segment that begins where the stage is over.
+    pub(crate) fn nothing_left<T>(&mut self, open: Span, frame: Frame<'_>) -> Option<T> {
+        self.push(
+            Diagnostic::error(
+                codes::CURVE_LONG,
+                open,
+                format!("nothing is left for a segment of `{}`", frame.field),
+                "the other segments take the whole stage",
+            )
+            .label(frame.length_span, format!("the stage has {} tokens", show::count(frame.tokens)))
+            .help("shorten another segment, or leave this one out"),
+        );
+        None
+    }
+
+    pub(crate) fn too_long<T>(
         &mut self,
         chain: &Chain<'p>,
         length: Rational,
         frame: Frame<'_>,
         open: Option<Span>,
-    ) -> Option<Vec<Placed<'p>>> {
+    ) -> Option<T> {
         let over =
             (length - Rational::from_integer(i128::from(frame.tokens))).ceil().to_integer().max(0) as u64;
         let share = over as f64 / frame.tokens as f64;
@@ -349,9 +362,12 @@ impl<'p> Checker<'p> {
         if let Some(open) = open {
             d = d.label(open, "nothing is left for this segment");
         }
-        let last = chain.segments.iter().rev().find(|c| c.arg("over").is_some());
-        d = d.help("shorten a segment by that much, leave out one `over` (that segment takes what is left), or wrap the curve in `truncate(…)` if it is meant to be cut");
-        if let (Some(last), None) = (last, open)
+        d = d.help(if frame.laid_by_curve() {
+            "shorten a segment by that much, or wrap the curve in `truncate(…)` if it is meant to be cut"
+        } else {
+            "shorten a segment by that much, leave out one `over` (that segment takes what is left), or wrap the curve in `truncate(…)` if it is meant to be cut"
+        });
+        if let (Some(last), None) = (can_open(chain, frame), open)
             && let Some(fix) = drop_over(last)
         {
             d.fixes.push(fix);
@@ -360,12 +376,12 @@ impl<'p> Checker<'p> {
         None
     }
 
-    fn too_short(
+    pub(crate) fn too_short<T>(
         &mut self,
         chain: &Chain<'p>,
         length: Rational,
         frame: Frame<'_>,
-    ) -> Option<Vec<Placed<'p>>> {
+    ) -> Option<T> {
         let missing =
             (Rational::from_integer(i128::from(frame.tokens)) - length).ceil().to_integer().max(0) as u64;
         let share = missing as f64 / frame.tokens as f64;
@@ -381,9 +397,12 @@ impl<'p> Checker<'p> {
             format!("these segments take {} tokens", show::count(length.floor().to_integer().max(0) as u64)),
         )
         .label(frame.length_span, format!("the stage has {} tokens", show::count(frame.tokens)))
-        .help("leave out one `over` (that segment takes what is left), or hold the last value: `then hold`");
-        let last = chain.segments.iter().rev().find(|c| c.arg("over").is_some());
-        if let Some(fix) = last.and_then(|l| drop_over(l)) {
+        .help(if frame.laid_by_curve() {
+            "hold the last value: `then hold`"
+        } else {
+            "leave out one `over` (that segment takes what is left), or hold the last value: `then hold`"
+        });
+        if let Some(fix) = can_open(chain, frame).and_then(drop_over) {
             d.fixes.push(fix);
         }
         self.push(d);
@@ -391,7 +410,7 @@ impl<'p> Checker<'p> {
     }
 
     /// The length of a segment that begins (or, backward, ends) at `at`.
-    fn span_of(
+    pub(crate) fn span_of(
         &mut self,
         call: &Call<'p>,
         at: Rational,
@@ -550,6 +569,14 @@ fn flatten<'p>(value: &Val<'p>, into: &mut Vec<Val<'p>>) -> bool {
             into.len() <= MAX_SEGMENTS
         }
     }
+}
+
+/// The last segment with an `over` that can be left out.
+fn can_open<'c, 'p>(chain: &'c Chain<'p>, frame: Frame<'_>) -> Option<&'c Call<'p>> {
+    if frame.laid_by_curve() {
+        return chain.segments.last().map(|c| &**c).filter(|c| c.function.name == "hold");
+    }
+    chain.segments.iter().rev().map(|c| &**c).find(|c| c.arg("over").is_some())
 }
 
 /// The fix that makes a segment take what is left.

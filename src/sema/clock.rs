@@ -72,8 +72,8 @@ pub(crate) struct Clock {
 pub(crate) enum Misfit {
     /// At this token the batch is not a whole number of rows: batch and context in tokens.
     NotWhole { at: u64, batch: u64, context: u64 },
-    /// At this token a step has no row at all.
-    Empty { at: u64 },
+    /// At this token a step has no row at all; the ends of the piece that says so.
+    Empty { at: u64, from: u64, to: u64 },
     /// Token counts leave exact range.
     TooLarge,
     /// Too many different batches.
@@ -106,7 +106,7 @@ impl Clock {
                 }
             }
             if rows == 0 {
-                return Err(Misfit::Empty { at: tokens });
+                return Err(Misfit::Empty { at: tokens, from: piece.from, to: piece.to });
             }
             let size = rows.checked_mul(row).filter(|s| *s <= MAX_TOKENS).ok_or(Misfit::TooLarge)?;
             // Up to where nothing changes.
@@ -235,7 +235,7 @@ mod tests {
         );
         assert_eq!(
             Clock::lay(Length::Steps(1), &[(0, 1)], &[hold(0, u64::MAX, 0)]),
-            Err(Misfit::Empty { at: 0 })
+            Err(Misfit::Empty { at: 0, from: 0, to: 0 })
         );
         assert_eq!(
             Clock::lay(Length::Steps(MAX_TOKENS), &[(0, 4096)], &[hold(0, u64::MAX, 1)]),

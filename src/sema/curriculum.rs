@@ -96,10 +96,16 @@ pub struct Architecture {
 impl Architecture {
     /// Parameters that take part in matrix products, the output layer included: the N of 6ND.
     pub fn matmul_parameters(&self) -> u64 {
-        let q = self.hidden * self.heads * self.head_dim;
-        let kv = 2 * self.hidden * self.kv_heads * self.head_dim;
-        let ffn = 3 * self.hidden * self.ffn;
-        self.layers * (2 * q + kv + ffn) + self.hidden * self.vocab
+        self.products() as u64
+    }
+
+    fn products(&self) -> f64 {
+        // Whole numbers of 64 bits would wrap for dimensions that are each within range.
+        let (hidden, head) = (self.hidden as f64, self.head_dim as f64);
+        let q = hidden * self.heads as f64 * head;
+        let kv = 2.0 * hidden * self.kv_heads as f64 * head;
+        let ffn = 3.0 * hidden * self.ffn as f64;
+        self.layers as f64 * (2.0 * q + kv + ffn) + hidden * self.vocab as f64
     }
 
     /// Training FLOPs for one token in rows of `context` tokens: 6N for the matrix products
@@ -108,8 +114,8 @@ impl Architecture {
     pub fn flops_per_token(&self, context: u64) -> f64 {
         let layers = usize::try_from(self.layers).unwrap_or(usize::MAX);
         let seen = self.pattern.keys_seen(layers, context);
-        let attention = 12.0 * (self.heads * self.head_dim) as f64 * seen;
-        6.0 * self.matmul_parameters() as f64 + attention
+        let attention = 12.0 * self.heads as f64 * self.head_dim as f64 * seen;
+        6.0 * self.products() + attention
     }
 }
 
@@ -447,5 +453,31 @@ impl Curriculum {
     /// Training FLOPs of all stages; `None` while an architecture is unknown.
     pub fn flops(&self) -> Option<f64> {
         self.stages.iter().map(Stage::flops).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flops_of_the_largest_dimensions_do_not_wrap() {
+        let most = 1 << 27;
+        let shape = Architecture {
+            model_type: "llama".into(),
+            layers: 4096,
+            hidden: most,
+            heads: most / 128,
+            kv_heads: most / 128,
+            head_dim: 128,
+            ffn: most,
+            vocab: most,
+            tie_embeddings: false,
+            eps: 1e-5,
+            init_std: 0.02,
+            pattern: LayerPattern::default(),
+        };
+        let square = (most as f64).powi(2);
+        assert!(shape.flops_per_token(2) >= 6.0 * 4096.0 * 7.0 * square);
     }
 }

@@ -33,6 +33,14 @@ impl<'p> Checker<'p> {
         {
             d = d.fix("take the quotes away", Applicability::MaybeIncorrect, value.span, text.to_string());
         }
+        // What is defined in the file goes by its name.
+        if let (Kind::Text(text), Ty::From | Ty::Mix) = (&value.kind, ty)
+            && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._[]".contains(c))
+        {
+            d = d.help("a definition goes by its name, without quotes; a path on disk is what `model` and `source` take");
+            d = d.fix("take the quotes away", Applicability::MaybeIncorrect, value.span, text.to_string());
+        }
         if let Kind::Quantity(_, unit @ (Unit::Steps | Unit::Epochs | Unit::Seqs)) = value.kind
             && field == "tokens"
             && ty == Ty::Tokens

@@ -1,7 +1,8 @@
 //! `eval` and `gate` blocks inside a stage.
 
-use crate::diag::Diagnostic;
+use crate::diag::{Applicability, Diagnostic};
 use crate::schema::{Family, Ty};
+use crate::source::Span;
 use crate::syntax::ast::{self, EntryKind, ExprKind, Unit};
 
 use super::chain::Frame;
@@ -146,12 +147,43 @@ impl<'p> Checker<'p> {
                     continue;
                 };
                 match self.gate(expr, scope) {
-                    Some(gate) => out.push(gate),
+                    Some(gate) => {
+                        sound &= self.agrees(&gate, &out);
+                        out.push(gate);
+                    }
                     None => sound = false,
                 }
             }
         }
         sound.then_some(out)
+    }
+
+    /// Whether some value passes a gate and those before it on the same measure.
+    fn agrees(&mut self, gate: &Gate, before: &[Gate]) -> bool {
+        let upper = |g: &Gate| matches!(g.op, "<" | "<=" | "==");
+        let lower = |g: &Gate| matches!(g.op, ">" | ">=" | "==");
+        let empty = |most: &Gate, least: &Gate| {
+            let strict = most.op == "<" || least.op == ">";
+            upper(most) && lower(least) && (least.bound > most.bound || strict && least.bound == most.bound)
+        };
+        let same = |g: &&Gate| {
+            (&g.measure, &g.argument, g.relative_to_from)
+                == (&gate.measure, &gate.argument, gate.relative_to_from)
+        };
+        let Some(other) = before.iter().filter(same).find(|g| empty(g, gate) || empty(gate, g)) else {
+            return true;
+        };
+        self.push(
+            Diagnostic::error(
+                codes::OUT_OF_RANGE,
+                gate.span,
+                format!("nothing passes both `{}` and `{}`", other.text, gate.text),
+                "against the other gate",
+            )
+            .label(other.span, "the other gate")
+            .help("correct one of the two bounds"),
+        );
+        false
     }
 
     fn gate(&mut self, expr: &'p ast::Expr, scope: &Scope<'p>) -> Option<Gate> {
@@ -201,15 +233,35 @@ impl<'p> Checker<'p> {
             _ => self.string(&argument, "choice").map(|p| self.beside_root(scope.module, &p))?,
         };
         let bound = self.eval(right, scope);
+        let nats = call.function.name == "loss";
         let (bound, relative_to_from) = match bound.kind {
-            Kind::Share(n) | Kind::Number(n) => (show::real(n), false),
+            Kind::Share(n) if !nats => (show::real(n), false),
+            Kind::Number(n) => (show::real(n), false),
             Kind::Relative { share, whole: Whole::From, .. } => (show::real(share), true),
             Kind::Word("from") => (1.0, true),
+            _ if nats => {
+                self.no_nats(&bound);
+                return None;
+            }
             _ => {
                 self.wrong(&bound, Ty::Share, call.function.name);
                 return None;
             }
         };
+        if nats && bound <= 0.0 && matches!(op, "<" | "<=" | "==") {
+            self.push(
+                Diagnostic::error(
+                    codes::OUT_OF_RANGE,
+                    right.span,
+                    format!("no loss is as low as {}", show::number(bound)),
+                    "a loss is above zero",
+                )
+                .help(
+                    "write a number of nats, `loss(short) <= 2.5`, or a share, `loss(short) <= 101% of from`",
+                ),
+            );
+            return None;
+        }
         let share = matches!(call.function.name, "needle" | "choice");
         if share && !relative_to_from && !(0.0..=1.0).contains(&bound) {
             let mut d = Diagnostic::error(
@@ -219,8 +271,8 @@ impl<'p> Checker<'p> {
                 "a share lies between 0% and 100%",
             );
             if matches!(&right.kind, ExprKind::Quantity(q) if !q.percent) && bound > 1.0 && bound <= 100.0 {
-                let end = crate::source::Span { start: right.span.end, ..right.span };
-                d = d.fix("make it a share", crate::diag::Applicability::MaybeIncorrect, end, "%");
+                let end = Span { start: right.span.end, ..right.span };
+                d = d.fix("make it a share", Applicability::MaybeIncorrect, end, "%");
             }
             self.push(d);
             return None;
@@ -235,6 +287,31 @@ impl<'p> Checker<'p> {
             bound,
             relative_to_from,
         })
+    }
+
+    /// Report what is neither a number of nats nor a share of another loss.
+    fn no_nats(&mut self, bound: &Val<'p>) {
+        if bound.is_poison() {
+            return;
+        }
+        let (written, end) = (self.text(bound.span), Span { start: bound.span.end, ..bound.span });
+        let share = matches!(bound.kind, Kind::Share(_));
+        let d = Diagnostic::error(
+            if share { codes::BARE_SHARE } else { codes::WRONG_VALUE },
+            bound.span,
+            format!("`loss` is compared with nats or with a share of another loss, not with `{written}`"),
+            if share { "a share of what?".to_owned() } else { format!("this is {}", bound.describe()) },
+        );
+        self.push(if share {
+            d.help("say of what: `… of from`, the loss that the stage begins with").fix(
+                "add `of from`",
+                Applicability::MaybeIncorrect,
+                end,
+                " of from",
+            )
+        } else {
+            d.help("write a number of nats, `loss(short) <= 2.5`, or a share, `loss(short) <= 101% of from`")
+        });
     }
 
     /// The sources of a mix with their shares, which must stand still to be the weights of a mean.

@@ -15,6 +15,12 @@ use super::show;
 use super::value::{Call, Kind, Val};
 use crate::diag::codes;
 
+/// More than any model has in one dimension: what the engine's reader of `config.json` takes.
+const LARGEST: u64 = 1 << 27;
+
+/// More than any head has. A plan holds a frequency for every second of its dimensions.
+const WIDEST_HEAD: u64 = 1 << 16;
+
 /// What a `config.json` says.
 struct Config {
     architecture: Option<Architecture>,
@@ -40,10 +46,13 @@ impl<'p> Checker<'p> {
             checkpoint = self.string(&v, "checkpoint").map(|p| self.beside_root(scope.module, &p));
             sound &= checkpoint.is_some();
         }
-        let mut declared = None;
+        let (mut declared, mut init_theta) = (None, None);
         if let Some(v) = optional(self, "init") {
             declared = self.architecture(&v);
             sound &= declared.is_some();
+            if let (Kind::Call(call), Some((_, Some(theta), _))) = (&v.kind, &declared) {
+                init_theta = call.arg("theta").map(|written| (*theta, written.span));
+            }
         }
         if fields.get("checkpoint").is_none() && fields.get("init").is_none() && sound && !fields.doubtful {
             self.push(
@@ -122,6 +131,11 @@ impl<'p> Checker<'p> {
                 self.contradiction(e.span, "context", &show::length(a), &show::length(b));
             }
             architecture = config.architecture.or(architecture);
+            if let (Some((a, span)), Some(b)) = (init_theta, config.theta)
+                && a != b
+            {
+                self.contradiction(span, "theta", &a.to_string(), &b.to_string());
+            }
             theta = config.theta.or(theta);
             own_rope = config.rope;
             context = context.or(config.context);
@@ -138,6 +152,26 @@ impl<'p> Checker<'p> {
             {
                 let (a, b) = (a.theta.unwrap_or_default(), b.theta.unwrap_or_default());
                 self.contradiction(v.span, "theta", &a.to_string(), &b.to_string());
+            }
+            if let (Kind::Call(call), Some(a), Some((b, init))) =
+                (&v.kind, written.as_ref().and_then(|r| r.theta), init_theta)
+                && let Some(own) = call.arg("theta").filter(|_| a != b)
+            {
+                self.push(
+                    Diagnostic::error(
+                        codes::MODEL_CONTRADICTS,
+                        own.span,
+                        format!(
+                            "the base of `{}` is {} in `rope` and {} in `init`",
+                            name.text,
+                            show::base(a),
+                            show::base(b)
+                        ),
+                        "this base",
+                    )
+                    .label(init, "or this one?")
+                    .help("write it once, or the same number twice"),
+                );
             }
             rope = written;
         }
@@ -208,7 +242,15 @@ impl<'p> Checker<'p> {
 
     fn written_architecture(&mut self, call: &Call<'p>) -> Option<(Architecture, Option<f64>, Option<u64>)> {
         let mut whole = |name: &str, default: Option<u64>| match call.arg(name).cloned() {
-            Some(v) => self.whole_positive(&v, name),
+            Some(v) => {
+                let n = self.whole_positive(&v, name)?;
+                let most = if name == "layers" { MOST_LAYERS as u64 } else { LARGEST };
+                if n > most {
+                    self.too_large(v.span, format!("`{name}` is {}", show::digits(n)), most);
+                    return None;
+                }
+                Some(n)
+            }
             None => default,
         };
         let (layers, hidden, heads) = (whole("layers", None)?, whole("hidden", None)?, whole("heads", None)?);
@@ -252,6 +294,11 @@ impl<'p> Checker<'p> {
             ));
             return None;
         }
+        if head_dim > WIDEST_HEAD {
+            let at = if call.arg("head_dim").is_some() { at("head_dim") } else { at("heads") };
+            self.too_large(at, format!("heads of {} dimensions", show::digits(head_dim)), WIDEST_HEAD);
+            return None;
+        }
         let gemma = call.function.name == "gemma3";
         let tie_embeddings = match call.arg("tie_embeddings").cloned() {
             Some(v) => self.yes_no(&v, "tie_embeddings")?,
@@ -284,6 +331,18 @@ impl<'p> Checker<'p> {
         Some((shape, Some(theta), None))
     }
 
+    fn too_large(&mut self, span: Span, message: String, most: u64) {
+        self.push(
+            Diagnostic::error(
+                codes::MODEL_SHAPE,
+                span,
+                message,
+                format!("at most {} are computed", show::digits(most)),
+            )
+            .help("a magnitude may be too much: `8k` is 8 000"),
+        );
+    }
+
     /// How the layers of a written model differ.
     fn pattern(&mut self, call: &Call<'p>, layers: u64) -> Option<LayerPattern> {
         let (every, usual, usual_window) = match call.function.name {
@@ -292,16 +351,6 @@ impl<'p> Checker<'p> {
             "smollm3" => ("nope_every", 4, 0),
             _ => return Some(LayerPattern::default()),
         };
-        if size(layers) > MOST_LAYERS {
-            let span = call.arg("layers").map_or(call.span, |v| v.span);
-            self.push(Diagnostic::error(
-                codes::MODEL_SHAPE,
-                span,
-                format!("{} layers", show::digits(layers)),
-                format!("at most {} are computed", show::digits(MOST_LAYERS as u64)),
-            ));
-            return None;
-        }
         let every = match call.arg(every).cloned() {
             Some(v) => self.whole_positive(&v, every)?,
             None => usual,
@@ -338,18 +387,22 @@ impl<'p> Checker<'p> {
                 return None;
             }
         };
-        let number = |key: &str| map.get(key).and_then(serde_json::Value::as_u64).filter(|n| *n > 0);
+        let number = |key: &str| {
+            map.get(key).and_then(serde_json::Value::as_u64).filter(|n| (1..=LARGEST).contains(n))
+        };
         let real = |key: &str| map.get(key).and_then(serde_json::Value::as_f64);
         let architecture = (|| {
             let (hidden, heads) = (number("hidden_size")?, number("num_attention_heads")?);
-            let layers = number("num_hidden_layers")?;
+            let layers = number("num_hidden_layers").filter(|n| size(*n) <= MOST_LAYERS)?;
+            let head_dim = number("head_dim").unwrap_or(hidden / heads);
+            (head_dim <= WIDEST_HEAD).then_some(())?;
             Some(Architecture {
                 model_type: map.get("model_type")?.as_str()?.to_owned(),
                 layers,
                 hidden,
                 heads,
                 kv_heads: number("num_key_value_heads").unwrap_or(heads),
-                head_dim: number("head_dim").unwrap_or(hidden / heads),
+                head_dim,
                 ffn: number("intermediate_size")?,
                 vocab: number("vocab_size")?,
                 tie_embeddings: map

@@ -1,8 +1,10 @@
 //! Conditions: whether a comparison holds, and where on a curve it begins to (`hold(until: …)`).
 
+use std::cmp::Ordering;
+
 use crate::diag::Diagnostic;
 use crate::source::Span;
-use crate::syntax::ast::{BinaryOp, Expr, ExprKind, PathSegment, Unit};
+use crate::syntax::ast::{BinaryOp, Expr, ExprKind, PathSegment, Rational, Unit};
 
 use super::chain::Frame;
 use super::checker::Checker;
@@ -85,15 +87,19 @@ impl<'p> Checker<'p> {
             );
             return None;
         };
-        // Values of curves carry rounding; what is equal to twelve digits is equal.
-        let close = (a - b).abs() <= 1e-12 * a.abs().max(b.abs());
+        let order = match (exact(l), exact(r)) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            // Values of curves carry rounding; what is equal to twelve digits is equal.
+            _ if (a - b).abs() <= 1e-12 * a.abs().max(b.abs()) => Ordering::Equal,
+            _ => a.total_cmp(&b),
+        };
         let holds = match op {
-            BinaryOp::Eq => close,
-            BinaryOp::Ne => !close,
-            BinaryOp::Lt => a < b && !close,
-            BinaryOp::Le => a < b || close,
-            BinaryOp::Gt => a > b && !close,
-            _ => a > b || close,
+            BinaryOp::Eq => order.is_eq(),
+            BinaryOp::Ne => order.is_ne(),
+            BinaryOp::Lt => order.is_lt(),
+            BinaryOp::Le => order.is_le(),
+            BinaryOp::Gt => order.is_gt(),
+            _ => order.is_ge(),
         };
         Some((holds, format!("`{left_text}` is {}", print(l))))
     }
@@ -206,6 +212,14 @@ impl<'p> Checker<'p> {
             )
             .help("write `hold(until: lr <= 20% of peak)`"),
         );
+    }
+}
+
+/// The number behind a value, where no rounding has touched it.
+fn exact(v: &Val<'_>) -> Option<Rational> {
+    match v.kind {
+        Kind::Number(n) | Kind::Share(n) | Kind::Quantity(n, _) => Some(n),
+        _ => None,
     }
 }
 

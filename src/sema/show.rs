@@ -36,6 +36,11 @@ pub(crate) fn digits(value: u64) -> String {
     out
 }
 
+/// A base of RoPE as it is written: `500_000`.
+pub(crate) fn base(theta: f64) -> String {
+    if theta.fract() == 0.0 && (0.0..1e15).contains(&theta) { digits(theta as u64) } else { number(theta) }
+}
+
 /// A context length: binary magnitudes where they are exact.
 pub(crate) fn length(value: u64) -> String {
     if value >= 1024 && value.is_multiple_of(1024) && value < 1 << 30 {

@@ -31,6 +31,13 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         if stage.overshoot > 0 {
             d = d.note(format!("the last step goes {} tokens past the end", show::count(stage.overshoot)));
         }
+        let written = scene.text(length);
+        let bare = written.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+        if stage.fields.contains_key("tokens") && bare {
+            d = d.help(format!(
+                "a number without a unit counts tokens; {written} steps are written `steps = {written}`"
+            ));
+        }
         out.push(d.help("lengthen the stage or shrink its batch: the learning rate takes as many values as there are steps"));
     }
 }

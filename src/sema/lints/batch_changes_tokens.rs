@@ -6,19 +6,18 @@ use crate::sema::curriculum::{From, Phase};
 use crate::sema::show;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
-    for (_, stage) in scene.stages() {
-        // A batch written in tokens is the same at every length.
+    for (index, stage) in scene.stages() {
         let batch = scene.field(stage, "batch");
-        if stage.fields.contains_key("batch") && scene.text(batch).contains("tokens") {
-            continue;
-        }
         let before = match (&stage.from, stage.inherited.contains(&"batch")) {
             (From::Stage(s) | From::Checkpoint(s, _), true) => scene.curriculum.stages[*s].phases.last(),
             _ => None,
         };
         let phases: Vec<&Phase> = before.into_iter().chain(&stage.phases).collect();
-        let change =
-            phases.windows(2).find(|w| w[0].sequences == w[1].sequences && w[0].context != w[1].context);
+        // A batch in tokens is as it was written, at every length.
+        let rows = |at: u64| scene.legacies[index].batch_piece(at).rows;
+        let change = phases
+            .windows(2)
+            .find(|w| w[0].sequences == w[1].sequences && w[0].context != w[1].context && rows(w[1].tokens));
         let Some([a, b]) = change else { continue };
         let (old, new) = (a.sequences * a.context, b.sequences * b.context);
         let inherited = before.is_some();

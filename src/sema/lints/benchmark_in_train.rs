@@ -2,6 +2,7 @@
 
 use super::scene::Scene;
 use crate::diag::{Diagnostic, Level, codes};
+use crate::sema::curriculum::Source;
 
 /// Benchmarks whose training set, or a text made from it, is offered as training data.
 const BENCHMARKS: [&str; 22] = [
@@ -36,6 +37,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         {
             continue;
         }
+        out.extend(task(scene, source));
         let in_path = source.path.iter().find_map(|p| named(p).map(|b| (b, "path")));
         let Some((benchmark, place)) = named(&source.name).map(|b| (b, "")).or(in_path) else { continue };
         let span = source.fields.get(place).copied().unwrap_or(source.span);
@@ -45,7 +47,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                 "benchmark_in_train",
                 Level::Warn,
                 span,
-                format!("`{}` looks like the training set of `{benchmark}`", source.name),
+                format!("`{}` looks like {} of `{benchmark}`", source.name, part(source)),
                 format!("`{benchmark}` is a benchmark"),
             )
             .help(format!(
@@ -53,6 +55,38 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
             )),
         );
     }
+}
+
+/// Which of its sets, where the name or path says so.
+fn part(source: &Source) -> &'static str {
+    let test = |text: &String| {
+        text.to_ascii_lowercase().split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "test")
+    };
+    if test(&source.name) || source.path.iter().any(test) { "the test set" } else { "the training set" }
+}
+
+/// A source that is itself the task file of an `eval` or a `gate`.
+fn task(scene: &Scene<'_>, source: &Source) -> Option<Diagnostic> {
+    let same =
+        |task: &&str| source.path.iter().any(|p| p.trim_end_matches('/') == task.trim_end_matches('/'));
+    let (stage, task) = scene.stages().find_map(|(_, stage)| {
+        let gates = stage.gates.iter().filter(|g| g.measure == "choice").map(|g| g.argument.as_str());
+        let task = stage.evals.iter().filter_map(|e| e.choice.as_deref()).chain(gates).find(same)?;
+        Some((stage, task))
+    })?;
+    let span = source.fields.get("path").copied().unwrap_or(source.span);
+    Some(
+        Diagnostic::lint(
+            codes::BENCHMARK_IN_TRAIN,
+            "benchmark_in_train",
+            Level::Warn,
+            span,
+            format!("`{}` is the task `{task}` that `{}` is measured on", source.name, stage.name),
+            "trained on and measured on",
+        )
+        .label(stage.span, "measured here")
+        .help("give the measurement a file of questions that no source reads"),
+    )
 }
 
 /// A benchmark's name in a name or path, as a word or at the end of one (`auggsm8k`).

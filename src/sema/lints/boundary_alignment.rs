@@ -17,7 +17,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         if stage.steps < anneal_too_short::STEPS {
             continue;
         }
-        let mut report = |span: Span, what: String, at: u64, edge: u64, side: u64| {
+        let mut report = |span: Span, what: String, at: u64, edge: u64, side: u64, help: &str| {
             let slack = edge - at;
             if slack as f64 <= SLACK * side as f64 {
                 return;
@@ -40,23 +40,25 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                     show::digits(edge),
                     show::percent(slack as f64 / stage.tokens as f64)
                 ))
-                .help(format!("move it to {} tokens, or give it in `steps`", show::digits(edge))),
+                .help(format!("move it to {} tokens{help}", show::digits(edge))),
             );
         };
+        // A context in steps would decide how many tokens its own steps have.
+        let (only, steps) = ("", ", or give it in `steps`");
         let length = stage.fields.get("tokens").copied().unwrap_or(stage.span);
-        report(length, "the end".to_owned(), stage.tokens, stage.drawn(), stage.tokens);
+        report(length, "the end".to_owned(), stage.tokens, stage.drawn(), stage.tokens, steps);
         for (at, value) in stage.context.iter().skip(1) {
             let what = format!("the change of context to {}", show::length(*value));
             let (edge, side) = around(stage, *at);
-            report(scene.field(stage, "context"), what, *at, edge, side);
+            report(scene.field(stage, "context"), what, *at, edge, side, only);
         }
         for at in switches(stage) {
             let (edge, side) = around(stage, at);
-            report(scene.field(stage, "mix"), "a change of the mixture".to_owned(), at, edge, side);
+            report(scene.field(stage, "mix"), "a change of the mixture".to_owned(), at, edge, side, steps);
         }
         for c in &stage.checkpoints {
             let (edge, side) = around(stage, c.tokens);
-            report(c.span, format!("checkpoint `{}`", c.name), c.tokens, edge, side);
+            report(c.span, format!("checkpoint `{}`", c.name), c.tokens, edge, side, steps);
         }
     }
 }

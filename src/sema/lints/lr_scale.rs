@@ -10,15 +10,49 @@ use crate::sema::show;
 const MOST: f64 = 0.1;
 /// A step this small is lost in a weight kept in 32 bits: 6e-8 of 0.02, the width of fresh weights.
 const LEAST: f64 = 1e-9;
+/// A larger share of a stage than this at no learning rate is no rounding of a schedule's end.
+const IDLE: f64 = 0.05;
 
 /// Whether a stage's learning rate is out of scale as a whole; then its jumps say nothing new.
 pub(super) fn out_of_scale(stage: &Stage) -> bool {
     !(LEAST..MOST).contains(&stage.lr.max())
 }
 
+/// Where the learning rate has come down to nothing before the stage is over.
+fn idle(scene: &Scene<'_>, stage: &Stage) -> Option<Diagnostic> {
+    let rests = |at| stage.lr.value(at) < LEAST;
+    let long = stage.lr.segments.iter().enumerate().filter(|(_, s)| s.end > s.start);
+    let last = long.rev().take_while(|(_, s)| rests(s.start) && s.value(s.end) < LEAST).last();
+    let (at, segment) = last.filter(|(_, s)| s.start > 0)?;
+    let tokens = stage.tokens.saturating_sub(segment.start);
+    let share = tokens as f64 / stage.tokens as f64;
+    if share <= IDLE {
+        return None;
+    }
+    let span = stage.lr_spans.get(at).copied().unwrap_or_else(|| scene.field(stage, "lr"));
+    Some(
+        Diagnostic::lint(
+            codes::LR_SCALE,
+            "lr_scale",
+            Level::Deny,
+            span,
+            format!(
+                "the last {} tokens of `{}`, {} of it, train at a learning rate of {}",
+                show::count(tokens),
+                stage.name,
+                show::percent(share),
+                show::number(stage.lr.value(segment.start))
+            ),
+            "no weight moves",
+        )
+        .help("let the decay take the whole stage: leave out its `over` and this `hold`; or end it above 0"),
+    )
+}
+
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
     for (_, stage) in scene.stages() {
         if !out_of_scale(stage) {
+            out.extend(idle(scene, stage));
             continue;
         }
         let peak = stage.lr.max();

@@ -85,6 +85,7 @@ impl<'p> Checker<'p> {
         }
         let scene = Scene {
             curriculum: &self.out,
+            legacies: &self.legacies,
             files: self.files,
             root: program.modules[0].file,
             known: std::cell::RefCell::default(),

@@ -4,7 +4,7 @@ use super::rope_transition;
 use super::scene::Scene;
 use crate::diag::{Applicability, Diagnostic, Level, codes};
 use crate::rope::{RopeScaling, base_for, reach};
-use crate::sema::curriculum::Stage;
+use crate::sema::curriculum::{Gate, Stage};
 use crate::sema::show;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
@@ -25,6 +25,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
             _ => native,
         };
         let covered = reach(theta, &rope.scaling, before);
+        out.extend(needles(scene, stage, covered.tokens));
         let context = stage.context_max();
         // A wrong `original` covers the wrong length: its own message says so.
         if context <= covered.tokens || rope_transition::untrained(scene, stage).is_some() {
@@ -62,6 +63,35 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         }
         out.push(d);
     }
+}
+
+/// A gate that asks for needles where neither base nor factor reaches: it halts the run that was paid for.
+fn needles(scene: &Scene<'_>, stage: &Stage, covered: u64) -> Option<Diagnostic> {
+    let reached = covered.max(stage.context_max());
+    let beyond = |g: &&Gate| g.measure == "needle" && matches!(g.op, ">" | ">=") && !g.relative_to_from;
+    let (gate, length) = stage
+        .gates
+        .iter()
+        .filter(beyond)
+        .filter_map(|g| Some((g, g.argument.parse::<u64>().ok()?)))
+        .find(|(g, length)| *length > reached && g.bound > 0.0)?;
+    Some(
+        Diagnostic::lint(
+            codes::ROPE_REACH,
+            "rope_reach",
+            Level::Warn,
+            gate.span,
+            format!(
+                "a gate of `{}` looks for needles at {}, but its RoPE covers {}",
+                stage.name,
+                show::length(length),
+                show::length(reached)
+            ),
+            format!("{} tokens of haystack", show::digits(length)),
+        )
+        .label(scene.field(stage, "context"), format!("trained at {}", show::length(stage.context_max())))
+        .help("ask for a length that the stage is trained at, or stretch its RoPE and lengthen its context"),
+    )
 }
 
 /// A context longer than any before under a RoPE that is not known.

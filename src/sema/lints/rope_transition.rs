@@ -4,7 +4,7 @@ use super::scene::Scene;
 use crate::diag::{Applicability, Diagnostic, Level, codes};
 use crate::rope::RopeScaling;
 use crate::sema::curriculum::{Rope, Stage};
-use crate::sema::show;
+use crate::sema::show::{self, base};
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
     for (_, stage) in scene.stages() {
@@ -96,8 +96,26 @@ fn loss(stage: &str, old: &Rope, new: &Rope) -> Option<(String, String, String)>
             format!("`original` is {} here", show::length(b)),
             format!("in a chain `original` stays {} and the factor grows", show::length(a)),
         )),
-        _ => None,
+        _ => shrunk(stage, old, new),
     }
+}
+
+/// A factor below the one that the weights were trained with.
+fn shrunk(stage: &str, old: &Rope, new: &Rope) -> Option<(String, String, String)> {
+    // That of LongRoPE follows the context; its lists say how far each dimension is stretched.
+    if matches!(new.scaling, RopeScaling::Longrope { .. }) {
+        return None;
+    }
+    let (a, b) = (old.scaling.factor()?, new.scaling.factor()?);
+    if b >= a * 0.999 {
+        return None;
+    }
+    let (a, b) = (show::number(a), show::number(b));
+    Some((
+        format!("`{stage}` lowers the factor of `{}` from {a} to {b}", new.method),
+        format!("the factor is {b} here"),
+        format!("a factor is relative to the original length: keep `factor: {a}`, or leave `rope` out"),
+    ))
 }
 
 /// `llama3, base 500000, factor 8`.
@@ -113,15 +131,6 @@ fn describe(rope: &Rope) -> String {
         text.push_str(&format!(", original {}", show::length(original)));
     }
     text
-}
-
-/// A base as it is written: `500_000`.
-fn base(theta: f64) -> String {
-    if theta.fract() == 0.0 && (0.0..1e15).contains(&theta) {
-        show::digits(theta as u64)
-    } else {
-        show::number(theta)
-    }
 }
 
 /// The old spelling with a factor for the new context.

@@ -5,11 +5,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::sema::curriculum::{Curriculum, From, Portion, Rope, Source, Stage};
+use crate::sema::stage::Legacy;
 use crate::source::{FileId, Files, Span};
 
 /// Everything a lint may look at.
 pub(super) struct Scene<'a> {
     pub(super) curriculum: &'a Curriculum,
+    /// What its stages leave, in the same order.
+    pub(super) legacies: &'a [Legacy],
     pub(super) files: &'a dyn Files,
     /// The file that was checked; paths are relative to it.
     pub(super) root: FileId,

@@ -14,6 +14,7 @@ use super::Weight;
 use super::flat::{Amount, Flat, Sum};
 use crate::diag::codes;
 use crate::sema::checker::{Checker, Resolved};
+use crate::sema::show;
 use crate::sema::value::{Call, Entity, Kind, Val};
 
 impl<'p> Checker<'p> {
@@ -31,6 +32,22 @@ impl<'p> Checker<'p> {
                 };
                 let (last, items) = (last.clone(), items.to_vec());
                 let exponent = self.non_negative(&last, "temperature")?;
+                if exponent > 1.0 {
+                    self.push(
+                        Diagnostic::error(
+                            codes::OUT_OF_RANGE,
+                            last.span,
+                            format!("`temperature` with an exponent of {}", show::number(exponent)),
+                            "large sources would weigh more than their tokens",
+                        )
+                        .help(format!(
+                            "the exponent is the inverse of the temperature, from 0 (equal) to 1 (by tokens): of a temperature of {} it is `{}`",
+                            show::number(exponent),
+                            show::number(1.0 / exponent)
+                        )),
+                    );
+                    return None;
+                }
                 self.by_size(&items, exponent, call.span)
             }
         }
@@ -72,7 +89,8 @@ impl<'p> Checker<'p> {
             };
             let Resolved::Source(index) = self.resolved[id.index()] else { return None };
             let Some(tokens) = self.out.sources[index].tokens else {
-                let (name, at) = (self.out.sources[index].name.clone(), self.out.sources[index].span);
+                let source = &self.out.sources[index];
+                let (name, at, part) = (source.name.clone(), source.span, source.parent.is_some());
                 self.push(
                     Diagnostic::error(
                         codes::MIX_SIZES,
@@ -81,7 +99,11 @@ impl<'p> Checker<'p> {
                         "proportions need the tokens of every source",
                     )
                     .label(at, "this source has no `tokens`")
-                    .help("write `tokens = …` into the source, or let `midc data FILE --save` measure it"),
+                    .help(if part {
+                        "let `midc data FILE --save` measure how much of the source its condition passes"
+                    } else {
+                        "write `tokens = …` into the source, or let `midc data FILE --save` measure it"
+                    }),
                 );
                 return None;
             };
@@ -133,12 +155,15 @@ impl<'p> Checker<'p> {
         let Some(spec) = spec.filter(|s| s.still.is_some()) else {
             if !base.is_poison() {
                 let found = base.describe();
-                self.push(Diagnostic::error(
-                    codes::WRONG_KIND,
-                    base.span,
-                    format!("`upsample` of {found}"),
-                    "a named mix with fixed weights is expected",
-                ));
+                self.push(
+                    Diagnostic::error(
+                        codes::WRONG_KIND,
+                        base.span,
+                        format!("`upsample` of {found}"),
+                        "a named mix with fixed weights is expected",
+                    )
+                    .help("write its shares into a block, `mix base { … }`, and take `upsample(base, …)` of that"),
+                );
             }
             return None;
         };

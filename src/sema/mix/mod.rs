@@ -460,7 +460,12 @@ impl<'p> Checker<'p> {
             }
         }
         if let Some(rest) = rests.first() {
-            if sum > one {
+            // Weights that are computed may leave nothing for once: a parameter was set so.
+            let written = |e: &MixEntry<'p>| {
+                matches!(e.weight, Weight::Rest)
+                    || self.text(e.value_span).bytes().all(|b| b"0123456789_.%".contains(&b))
+            };
+            if sum > one || sum == one && entries.iter().all(written) {
                 self.push(
                     Diagnostic::error(
                         codes::MIX_REST,
@@ -468,7 +473,7 @@ impl<'p> Checker<'p> {
                         format!("nothing is left for the rest of `{}`", name.text),
                         format!("the others already take {}", show::exact_percent(sum)),
                     )
-                    .help("lower the other weights"),
+                    .help("lower the other weights; a source that is to have nothing is written `0%`"),
                 );
                 return None;
             }

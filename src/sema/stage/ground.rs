@@ -24,6 +24,13 @@ pub(crate) struct Legacy {
     pub(crate) mix: Flat,
 }
 
+impl Legacy {
+    /// The piece of the batch curve that holds at a token.
+    pub(crate) fn batch_piece(&self, at: u64) -> BatchPiece {
+        self.batch[self.batch.partition_point(|p| p.start <= at).saturating_sub(1)]
+    }
+}
+
 /// What a stage can take over.
 #[derive(Clone, Debug)]
 pub(super) struct Ground {
@@ -195,8 +202,7 @@ impl<'p> Checker<'p> {
         let s = &self.out.stages[index];
         let legacy = &self.legacies[index];
         let at = step.map_or(s.drawn(), |step| s.tokens_at(step)).min(s.drawn());
-        let last = legacy.batch.partition_point(|p| p.start <= at).saturating_sub(1);
-        let piece = legacy.batch[last];
+        let piece = legacy.batch_piece(at);
         let batch = if piece.end == u64::MAX || at >= piece.end {
             Some((piece.to, piece.rows))
         } else {

@@ -211,7 +211,7 @@ impl<'p> Checker<'p> {
                 );
             }
         }
-        let context = match (&context_chain, length) {
+        let mut context = match (&context_chain, length) {
             (Some(chain), Some(_)) => self.context(chain, frame),
             _ => None,
         };
@@ -230,6 +230,20 @@ impl<'p> Checker<'p> {
                 }
             }
             _ => None,
+        };
+        // Tokens of a stage measured in steps are known from here on.
+        let clock = match (clock, &mut context, length) {
+            (Some(clock), Some(points), Some(Length::Steps(_))) => {
+                let frame = Frame { tokens: clock.tokens, clock: Some(&clock), ..frame };
+                let held = [("context", &context_chain), ("batch", &batch_chain)].map(|(field, chain)| {
+                    let chain = chain.as_ref()?;
+                    self.hold_to_stage(chain, points, Frame { field, ..frame })
+                });
+                // What `truncate` cuts is never trained at.
+                points.retain(|(at, _)| *at == 0 || *at < clock.tokens);
+                held.iter().all(Option::is_some).then_some(clock)
+            }
+            (clock, ..) => clock,
         };
 
         // Curves over the grid.
