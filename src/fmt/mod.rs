@@ -12,8 +12,10 @@
 mod diff;
 mod expr;
 mod lines;
+mod pieces;
 
-pub use diff::{line_edits, unified_diff};
+pub use diff::unified_diff;
+pub use pieces::{Piece, pieces};
 
 use crate::source::FileId;
 use crate::syntax;
