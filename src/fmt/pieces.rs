@@ -99,7 +99,10 @@ mod tests {
 
     #[test]
     fn a_cut_is_where_both_said_as_much() {
-        assert_eq!(cuts("mix m {\n\n    a = 50%\n    b = rest\n}\n"), [(1, 1), (1, 0), (1, 1), (1, 1), (1, 1)]);
+        assert_eq!(
+            cuts("mix m {\n\n    a = 50%\n    b = rest\n}\n"),
+            [(1, 1), (1, 0), (1, 1), (1, 1), (1, 1)]
+        );
         assert_eq!(cuts("mix m { a = 50%\n b = rest }\n"), [(1, 2), (1, 2)]);
         // A list is cut between its lines, unless a comma would be written twice.
         assert_eq!(cuts("let v = [1,\n2]\n"), [(2, 3)]);

@@ -16,10 +16,9 @@ pub struct TextEdit {
 /// What formatting changes in `text`. Each edit can be made without the others.
 pub fn format(text: &str) -> Vec<TextEdit> {
     let new = fmt::format(text);
-    let edits = fmt::pieces(text, &new).into_iter().map(|piece| TextEdit {
-        range: piece.old,
-        text: new.get(piece.new).unwrap_or_default().to_owned(),
-    });
+    let edits = fmt::pieces(text, &new)
+        .into_iter()
+        .map(|piece| TextEdit { range: piece.old, text: new.get(piece.new).unwrap_or_default().to_owned() });
     edits.filter(|edit| text.get(edit.range.clone()) != Some(&edit.text)).collect()
 }
 

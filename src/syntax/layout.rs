@@ -616,13 +616,10 @@ mod tests {
 
     #[test]
     fn a_semicolon_ends_an_entry() {
-        assert_eq!(cut("m { a = 1; b = f(1; 2) };"), [
-            "open m",
-            "entry a = 1",
-            "entry b = f(1; 2)",
-            "close",
-            "semicolon"
-        ]);
+        assert_eq!(
+            cut("m { a = 1; b = f(1; 2) };"),
+            ["open m", "entry a = 1", "entry b = f(1; 2)", "close", "semicolon"]
+        );
     }
 
     #[test]

@@ -507,7 +507,9 @@ impl Place<'_> {
         let what = match previous.text {
             "as" => "a name",
             "in" => "a list",
-            ":" if self.context == Context::Item && self.bracket().is_none() && !self.after_sign() => "a type",
+            ":" if self.context == Context::Item && self.bracket().is_none() && !self.after_sign() => {
+                "a type"
+            }
             _ => "a value",
         };
         let message = format!("{what} is missing after `{}`", previous.text);
