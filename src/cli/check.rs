@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::files::DiskFiles;
 use super::input::InputArgs;
 use super::lines::{self, tell};
-use super::{FOUND, write};
+use super::{FOUND, plan_file, write};
 use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level, LintLevels, fix};
 use crate::fmt;
@@ -55,6 +55,7 @@ pub(crate) struct ReadError {
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let levels = args.input.levels()?;
+    args.files.iter().try_for_each(|path| plan_file::refuse(path))?;
     let (mut files, mut diagnostics) = check(&args.files, &levels, &args.input)?;
     let mut fixed = BTreeMap::new();
     if args.fix {

@@ -12,6 +12,21 @@ pub(crate) fn is_named_so(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "json")
 }
 
+/// Refuse a plan where a curriculum is needed.
+///
+/// # Errors
+/// When `path` is named as a plan is.
+pub(crate) fn refuse(path: &str) -> miette::Result<()> {
+    if !is_named_so(Path::new(path)) {
+        return Ok(());
+    }
+    Err(miette::miette!(
+        code = "midc::plan::not_a_curriculum",
+        help = "give the curriculum it was made from; `midc exec`, `midc graph` and `midc plan --diff` read plans",
+        "`{path}` is named as a plan is, and a curriculum is needed here"
+    ))
+}
+
 /// Read a plan.
 ///
 /// # Errors

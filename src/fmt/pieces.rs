@@ -105,8 +105,9 @@ mod tests {
         );
         assert_eq!(cuts("mix m { a = 50%\n b = rest }\n"), [(1, 2), (1, 2)]);
         // A list is cut between its lines, unless a comma would be written twice.
-        assert_eq!(cuts("let v = [1,\n2]\n"), [(2, 3)]);
-        assert_eq!(cuts("let v = f(a\n, b)\n"), [(2, 4)]);
+        assert_eq!(cuts("let v = f(\na,\nb)\n"), [(1, 1), (1, 1), (1, 2)]);
+        assert_eq!(cuts("let v = f(\na\n, b)\n"), [(1, 1), (2, 3)]);
+        assert_eq!(cuts("let v = [1,\n2]\n"), [(2, 1)]);
         assert_eq!(cuts("\n\n"), [(2, 0)]);
         assert_eq!(cuts(""), []);
     }

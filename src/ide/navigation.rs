@@ -251,12 +251,13 @@ mod tests {
             let symbol = symbol_at(names, main, text.find(what).unwrap()).unwrap();
             rename_edits(names, symbol.definition, new).map(|o| o.len())
         };
-        let captured = |new: &str, line: usize| {
+        let captured = |new: &str, at: &str| {
+            let line = text[..text.rfind(at).unwrap()].matches('\n').count() + 1;
             Err(RenameError::Captured(new.to_owned(), line, "main.curriculum".to_owned()))
         };
-        assert_eq!(rename("quality {", "seed"), captured("seed", 54));
-        assert_eq!(rename("total_tokens:", "from"), captured("from", 57));
-        assert_eq!(rename("total_tokens:", "hold"), captured("hold", 55));
+        assert_eq!(rename("quality {", "seed"), captured("seed", "quality\n"));
+        assert_eq!(rename("total_tokens:", "from"), captured("from", "98% of from"));
+        assert_eq!(rename("total_tokens:", "hold"), captured("hold", "hold"));
         assert_eq!(rename("total_tokens:", "seed"), Ok(2));
         assert_eq!(rename("half {", "lr"), Err(RenameError::Property("lr".into())));
         assert_eq!(rename("half {", "from"), Ok(2));

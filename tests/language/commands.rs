@@ -42,7 +42,7 @@ fn a_plan_takes_no_settings() {
     std::fs::write(dir.path().join("plan.json"), "{}").expect("writable");
     let (code, out) = midc(dir.path(), &["graph", "plan.json", "--set", "a=1"], "");
     assert_eq!(code, Some(2), "{out}");
-    assert!(out.contains("everything is settled"), "{out}");
+    assert!(out.contains("`--set` changes a curriculum"), "{out}");
     let (code, out) = midc(dir.path(), &["graph", "plan.json"], "");
     assert_eq!(code, Some(2), "{out}");
     assert!(out.contains("is not a plan") && !out.contains("--run-dir"), "{out}");

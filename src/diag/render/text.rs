@@ -107,12 +107,15 @@ struct Sources<'f> {
 fn newlines_only(text: &str) -> Cow<'_, str> {
     let odd = ['\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
     let lone_return = |i: usize| text[i..].starts_with('\r') && !text[i..].starts_with("\r\n");
-    if !text.contains(odd) && !text.match_indices('\r').any(|(i, _)| lone_return(i)) {
+    let returns = text.match_indices('\r').filter(|(i, _)| lone_return(*i)).count();
+    // A file that has few newlines beside them is shown by its returns, or it would be one line.
+    let returns_end_lines = returns > text.matches('\n').count();
+    if !text.contains(odd) && (returns == 0 || returns_end_lines) {
         return Cow::Borrowed(text);
     }
     let plain = |(i, c): (usize, char)| match c {
         '\u{b}' | '\u{c}' => ' ',
-        '\r' if lone_return(i) => ' ',
+        '\r' if lone_return(i) && !returns_end_lines => ' ',
         '\u{85}' => '\u{a0}',
         '\u{2028}' | '\u{2029}' => '\u{2002}',
         c => c,
