@@ -1,13 +1,13 @@
 //! `midc check`: diagnostics of curriculum files, and their fixes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use super::files::DiskFiles;
 use super::input::InputArgs;
 use super::lines::{self, tell};
-use super::{FOUND, write};
+use super::{FOUND, plan_file, write};
 use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level, LintLevels, fix};
 use crate::fmt;
@@ -55,23 +55,30 @@ pub(crate) struct ReadError {
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let levels = args.input.levels()?;
+    args.files.iter().try_for_each(|path| plan_file::refuse(path))?;
     let (mut files, mut diagnostics) = check(&args.files, &levels, &args.input)?;
-    let mut fixed = 0;
+    let mut fixed = BTreeMap::new();
     if args.fix {
+        if args.files.iter().any(|path| path == "-") {
+            return Err(miette::miette!(
+                code = "midc::check::fix",
+                help = "save it to a file, or leave `--fix` out",
+                "`--fix` changes files, and `-` is standard input"
+            ));
+        }
         for _ in 0..MAX_ROUNDS {
-            let applied = apply(&files, &diagnostics)?;
-            if applied == 0 {
+            if !apply(&files, &diagnostics, &mut fixed)? {
                 break;
             }
-            fixed += applied;
             (files, diagnostics) = check(&args.files, &levels, &args.input)?;
         }
     }
     let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let text = render(args.format, &diagnostics, &files, color);
     lines::output(&text)?;
-    if fixed > 0 {
-        tell!("applied {fixed} fix{}", if fixed == 1 { "" } else { "es" });
+    // By file: an import may be changed that nobody named.
+    for (file, fixes) in fixed {
+        tell!("applied {fixes} fix{} to {file}", if fixes == 1 { "" } else { "es" });
     }
     if args.format == Format::Text
         && let Some(summary) = summary(&diagnostics)
@@ -103,20 +110,26 @@ fn check(
     Ok((files, all))
 }
 
-/// Write the sure fixes of `diagnostics` into their files; how many there were.
-fn apply(files: &DiskFiles, diagnostics: &[Diagnostic]) -> miette::Result<usize> {
-    let touched: std::collections::BTreeSet<FileId> = diagnostics
+/// Write the sure fixes of `diagnostics` into their files and add how many there were to `fixed`;
+/// whether there were any.
+fn apply(
+    files: &DiskFiles,
+    diagnostics: &[Diagnostic],
+    fixed: &mut BTreeMap<String, usize>,
+) -> miette::Result<bool> {
+    let touched: BTreeSet<FileId> = diagnostics
         .iter()
         .flat_map(|d| d.fixes.iter().flat_map(|f| f.edits.iter().map(|e| e.span.file)))
         .collect();
-    let mut applied = 0;
+    let mut any = false;
     for file in touched {
-        // Standard input has no place to write to.
+        // The command line has no place to write to.
         let Some(path) = files.path(file).filter(|path| path.is_file()) else { continue };
-        if let Some(fixed) = fix::apply(diagnostics, file, files.text(file)) {
-            write::replace(path, &fmt::follow(files.text(file), fixed.text))?;
-            applied += fixed.applied;
+        if let Some(new) = fix::apply(diagnostics, file, files.text(file)) {
+            write::replace(path, &fmt::follow(files.text(file), new.text))?;
+            *fixed.entry(files.name(file).to_owned()).or_default() += new.applied;
+            any = true;
         }
     }
-    Ok(applied)
+    Ok(any)
 }

@@ -3,9 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use miette::{IntoDiagnostic, WrapErr};
-
 use super::input::InputArgs;
+use super::plan_file;
 use crate::plan::Plan;
 
 /// A curriculum, or a plan made of one earlier, and how to read it.
@@ -53,21 +52,8 @@ pub(crate) fn plan(args: &CompileArgs) -> miette::Result<Option<Compiled>> {
 /// The file cannot be read.
 pub(crate) fn plan_and_file(args: &CompileArgs) -> miette::Result<Option<Found>> {
     let base_dir = args.file.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    if args.file.extension().is_some_and(|e| e == "json") {
-        if let Some(option) = args.input.given() {
-            return Err(miette::miette!(
-                code = "midc::plan::settled",
-                help = "give it to the curriculum that the plan was made from",
-                "`{option}` changes a curriculum; `{}` is a plan, in which everything is settled",
-                args.file.display()
-            ));
-        }
-        let text = std::fs::read(&args.file)
-            .into_diagnostic()
-            .wrap_err_with(|| format!("cannot read `{}`", args.file.display()))?;
-        let plan = serde_json::from_slice(&text)
-            .into_diagnostic()
-            .wrap_err_with(|| format!("`{}` is not a plan", args.file.display()))?;
+    if plan_file::is_named_so(&args.file) {
+        let plan = plan_file::in_place_of_curriculum(&args.file, &args.input)?;
         return Ok(Some(Found { compiled: Compiled { plan, base_dir }, checked: None }));
     }
     let Some(path) = args.file.to_str() else {

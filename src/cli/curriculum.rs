@@ -7,6 +7,7 @@ use super::check::ReadError;
 use super::files::DiskFiles;
 use super::input::InputArgs;
 use super::lines::tell;
+use super::plan_file;
 use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level};
 use crate::plan::{self, Plan};
@@ -29,6 +30,7 @@ pub(crate) struct Checked {
 /// diagnostics.
 pub(crate) fn check(path: &str, input: &InputArgs) -> miette::Result<Checked> {
     let levels = input.levels()?;
+    plan_file::refuse(path)?;
     let mut files = DiskFiles::new();
     let (options, mut wrong) = input.options(&mut files)?;
     let loaded = if path == "-" { files.load_stdin() } else { files.load(path, None) };

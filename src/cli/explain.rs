@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::lines;
-use crate::diag::codes::{self, CODES};
+use crate::diag::codes::{self, CODES, CodeInfo};
 use crate::diag::{Level, suggest::nearest};
 
 /// Explain a diagnostic code or lint
@@ -25,19 +25,19 @@ struct UnknownCode {
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
-    let text = if args.code == "list" { list() } else { page(&args.code)?.to_owned() };
+    let text = if args.code == "list" { list() } else { page(&args.code)?.text() };
     lines::output(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn page(name: &str) -> Result<&'static str, UnknownCode> {
+fn page(name: &str) -> Result<&'static CodeInfo, UnknownCode> {
     // `312` and `e312` are as clear as `E0312`.
     let digits = name.trim_start_matches(['E', 'e']);
     let padded = match digits.parse::<u16>() {
         Ok(number) => format!("E{number:04}"),
         Err(_) => name.replace('-', "_"),
     };
-    codes::find(&padded).map(|info| info.page).ok_or_else(|| UnknownCode {
+    codes::find(&padded).ok_or_else(|| UnknownCode {
         name: name.to_owned(),
         help: match nearest(name, codes::lints()) {
             Some(lint) => format!("did you mean `{lint}`?"),
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn codes_and_lints_have_pages() {
         for name in ["E0103", "e103", "103", "orphan_doc", "orphan-doc", "E0012"] {
-            assert!(page(name).is_ok(), "{name}");
+            assert!(page(name).is_ok_and(|p| p.text().contains("```curriculum\n")), "{name}");
         }
         assert!(page("orphan_dog").unwrap_err().help.contains("orphan_doc"));
         assert_eq!(list().lines().count(), CODES.len());

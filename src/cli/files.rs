@@ -85,7 +85,10 @@ impl Files for DiskFiles {
             return Ok(*id);
         }
         if real.is_dir() {
-            return Err("it is a directory".to_owned());
+            return Err(match from {
+                None => format!("it is a directory; name the files in it, as `{path}/*.curriculum` does"),
+                Some(_) => "it is a directory".to_owned(),
+            });
         }
         let bytes = std::fs::read(&real).map_err(|error| sentence(&error))?;
         let text = String::from_utf8(bytes).map_err(|error| {

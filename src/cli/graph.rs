@@ -30,8 +30,8 @@ enum Format {
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
-    let plan = if Path::new(&args.file).extension().is_some_and(|e| e == "json") {
-        plan_file::read(Path::new(&args.file))?
+    let plan = if plan_file::is_named_so(Path::new(&args.file)) {
+        plan_file::in_place_of_curriculum(Path::new(&args.file), &args.input)?
     } else {
         let Some((plan, _)) = curriculum::plan(&args.file, &args.input)? else {
             return Ok(ExitCode::from(FOUND));

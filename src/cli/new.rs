@@ -33,10 +33,22 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            tell!("cannot write `{}`: {error}", path.display());
+            tell!("cannot write `{}`: {}", path.display(), why(&error, &path));
             ExitCode::from(FAILED)
         }
     })
+}
+
+/// The reason, with what to do about it.
+fn why(error: &std::io::Error, path: &Path) -> String {
+    use std::io::ErrorKind;
+    match (error.kind(), path.parent()) {
+        (ErrorKind::AlreadyExists, _) => "it is there already; give another name, or move it away".to_owned(),
+        (ErrorKind::NotFound, Some(dir)) => {
+            format!("there is no directory `{0}`; `mkdir -p {0}` makes it", dir.display())
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Never over a file that is there.
@@ -65,7 +77,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run.curriculum");
         write(&path).unwrap();
-        assert!(write(&path).is_err());
+        let error = write(&path).unwrap_err();
+        assert!(why(&error, &path).contains("move it away"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), STARTER);
     }
 }

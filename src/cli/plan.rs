@@ -26,15 +26,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STAGE:POSITION", conflicts_with = "csv")]
     at: Option<String>,
     /// One line per step edge: learning rate, batch, context and shares
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     csv: bool,
     /// Lines per stage of `--csv`
-    #[arg(long, value_name = "N", default_value_t = 200, requires = "csv")]
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "csv", value_parser = clap::value_parser!(u64).range(2..))]
     points: u64,
-    /// Write the plan as JSON to a file
+    /// Write the plan as JSON to a file; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Draw the plan as one figure: learning rate, batch, context, mixture and marks over the tokens
+    /// Draw the plan as one figure: learning rate, batch, context, mixture and marks over the
+    /// tokens; `-` is standard output
     #[arg(long, value_name = "OUT.svg")]
     svg: Option<PathBuf>,
     /// What changes for a run of the plan in OLD.json: its past, learning rate and reading of the
@@ -91,10 +92,10 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     });
     let exhaustion = plan::exhaustion(&plan);
     if let Some(output) = &args.output {
-        write::replace(output, &(json(&plan)? + "\n"))?;
+        put(output, &(json(&plan)? + "\n"))?;
     }
     if let Some(svg) = &args.svg {
-        write::replace(svg, &plot::plan_svg(&plan))?;
+        put(svg, &plot::plan_svg(&plan))?;
     }
     if let Some(old) = &args.diff {
         let json = args.format == PlanFormat::Json;
@@ -105,7 +106,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         return print(&(json(&moment)? + "\n"));
     }
     if args.csv {
-        return print(&csv(&plan, args.points.max(2)));
+        return print(&csv(&plan, args.points));
     }
     if let Some(device) = args.device {
         let base_dir = Path::new(&path).parent().unwrap_or(Path::new(""));
@@ -146,6 +147,14 @@ fn share(text: &str) -> Result<f64, String> {
 
 fn json(value: &impl serde::Serialize) -> miette::Result<String> {
     serde_json::to_string_pretty(value).into_diagnostic()
+}
+
+/// Write `text` where an option says.
+fn put(path: &Path, text: &str) -> miette::Result<()> {
+    if path == Path::new("-") {
+        return lines::output(text);
+    }
+    Ok(write::replace(path, text)?)
 }
 
 fn print(text: &str) -> miette::Result<ExitCode> {

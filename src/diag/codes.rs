@@ -42,6 +42,15 @@ pub struct CodeInfo {
     pub page: &'static str,
 }
 
+impl CodeInfo {
+    /// The page as people read it: without the marks that tell tests what its examples draw.
+    pub fn text(&self) -> String {
+        self.page
+            .replace("```curriculum fail\n", "```curriculum\n")
+            .replace("```curriculum ok\n", "```curriculum\n")
+    }
+}
+
 /// The row of a code, by `E0312` or by the lint's name.
 pub fn find(name: &str) -> Option<&'static CodeInfo> {
     let upper = name.to_ascii_uppercase();

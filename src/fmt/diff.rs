@@ -12,41 +12,6 @@ enum Step {
     Insert,
 }
 
-/// What turns `old` into `new`: byte ranges of whole lines of `old` and the lines that replace
-/// them, in order, apart from each other.
-pub fn line_edits(old: &str, new: &str) -> Vec<(std::ops::Range<usize>, String)> {
-    let mut edits: Vec<(std::ops::Range<usize>, String)> = Vec::new();
-    if old == new {
-        return edits;
-    }
-    let (a, b): (Vec<&str>, Vec<&str>) =
-        (old.split_inclusive('\n').collect(), new.split_inclusive('\n').collect());
-    let (mut x, mut y, mut at) = (0, 0, 0);
-    let mut open = false;
-    for step in steps(&a, &b) {
-        if step == Step::Keep {
-            at += a[x].len();
-            open = false;
-        } else {
-            if !open {
-                edits.push((at..at, String::new()));
-                open = true;
-            }
-            if let Some((range, text)) = edits.last_mut() {
-                match step {
-                    Step::Remove => {
-                        at += a[x].len();
-                        range.end = at;
-                    }
-                    _ => text.push_str(b[y]),
-                }
-            }
-        }
-        advance(step, &mut x, &mut y);
-    }
-    edits
-}
-
 /// `old` and `new` as a unified diff under `name`; empty if they are equal.
 pub fn unified_diff(name: &str, old: &str, new: &str) -> String {
     if old == new {

@@ -12,8 +12,10 @@
 mod diff;
 mod expr;
 mod lines;
+mod pieces;
 
-pub use diff::{line_edits, unified_diff};
+pub use diff::unified_diff;
+pub use pieces::{Piece, pieces};
 
 use crate::source::FileId;
 use crate::syntax;
@@ -27,9 +29,11 @@ pub fn format(text: &str) -> String {
     if text.contains("\r\n") {
         return format(&text.replace("\r\n", "\n")).replace('\n', "\r\n");
     }
-    let (file, _) = syntax::parse(FileId(0), text);
+    let (file, before) = syntax::parse(FileId(0), text);
     let out = lines::write(&file, text);
-    if essence(&out).eq(essence(text)) { out } else { text.to_owned() }
+    // Beside what cannot be read, a comma less may join two entries.
+    let same = || file.broken.is_empty() || syntax::parse(FileId(0), &out).1.len() == before.len();
+    if essence(&out).eq(essence(text)) && same() { out } else { text.to_owned() }
 }
 
 /// `after`, an edited `before`, in the one style if `before` was: an edit of a formatted file leaves

@@ -85,6 +85,9 @@ fn broken_parts_stay_as_they_are() {
     );
     check("stage s {\n   a=1\nstage t {\n   a=1\n}\n", "stage s {\n   a=1\nstage t {\n  a = 1\n}\n");
     check("@@\n}\n  \"\n", "@\n@\n}\n\"\n");
+    // Without its comma the first entry would go on.
+    let joined = "stage s {\nlr = 0 then hold,\n  then linear(to: 0)\n}\n";
+    check(joined, joined);
     check("", "");
     check("\n\n", "");
 }

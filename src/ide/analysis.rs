@@ -17,6 +17,7 @@ use super::marks::{Mark, marks};
 pub struct Names {
     pub(super) program: Program,
     texts: Vec<Arc<str>>,
+    names: Vec<String>,
 }
 
 impl Names {
@@ -29,7 +30,13 @@ impl Names {
 
     fn new(program: Program, files: &dyn Files) -> Self {
         let texts = program.modules.iter().map(|m| Arc::from(files.text(m.file))).collect();
-        Self { program, texts }
+        let names = program.modules.iter().map(|m| files.name(m.file).to_owned()).collect();
+        Self { program, texts, names }
+    }
+
+    /// The name of `file` as messages show it.
+    pub(super) fn name(&self, file: FileId) -> &str {
+        self.module(file).map_or("", |m| &self.names[m])
     }
 
     /// All files that take part, the root first.

@@ -7,11 +7,22 @@ use crate::schema::{self, Block, Family, Function, Naming, Ty, Word};
 use crate::sema::program::{DefId, DefKind};
 use crate::sema::{CURVE_PROPERTIES, PORTION_PROPERTIES, ROPE_PROPERTIES, STAGE_PROPERTIES};
 use crate::source::{FileId, Files, Span};
+use crate::syntax::ast::{Block as Tree, ExprKind, ItemKind};
 
 use super::analysis::Names;
 use super::context::{Call, Context, OpenBlock, Token, TokenKind, context};
 use super::marks::{ITEM_WORDS, checkpoints};
 use super::paths;
+
+/// How two values are compared.
+const COMPARISONS: [(&str, &str); 6] = [
+    ("<=", "no more than"),
+    (">=", "no less than"),
+    ("==", "equal"),
+    ("!=", "another"),
+    ("<", "less than"),
+    (">", "more than"),
+];
 
 /// One thing to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +78,7 @@ pub fn complete(names: &Names, files: &dyn Files, file: FileId, offset: usize) -
     let replace = Span::new(file, context.word, offset.min(text.len()));
     let mut list = List { names, module, file, text, replace, out: Vec::new(), rank: 0 };
     list.at(&context, files);
+    list.leave(text.get(offset..).unwrap_or_default().trim_start_matches([' ', '\t']));
     list.out
 }
 
@@ -112,6 +124,19 @@ impl<'a> List<'a> {
         }
     }
 
+    /// Insert names alone where what would follow them is there already, as `behind` the cursor.
+    fn leave(&mut self, behind: &str) {
+        let sign = ["==", "<=", "=", ":", "("].into_iter().find(|sign| behind.starts_with(sign));
+        let Some(sign) = sign.filter(|sign| *sign != "==") else { return };
+        for completion in &mut self.out {
+            let rest = completion.insert.strip_prefix(&completion.label).unwrap_or_default();
+            if rest.trim_start().starts_with(sign) {
+                completion.insert.clone_from(&completion.label);
+                completion.snippet = false;
+            }
+        }
+    }
+
     fn words(&mut self, words: &'static [Word]) {
         for word in words {
             self.push(word.name, CompletionKind::Word, word.doc, "");
@@ -135,11 +160,18 @@ impl<'a> List<'a> {
                 }
                 return;
             }
-            Some(".") => return self.members(entry),
+            Some(".") => return self.members(entry, context.value().is_some_and(|(key, _)| key == "from")),
             _ => {}
         }
         if entry.first().is_some_and(|t| t.text == "@") {
-            return self.lints("");
+            // What `cite` and `assumed` take is a text.
+            if entry.get(1).is_some_and(|t| matches!(t.text, "allow" | "warn" | "deny")) {
+                self.lints("");
+            }
+            return;
+        }
+        if self.index(context) {
+            return;
         }
         if let Some(call) = context.call() {
             return self.in_call(&call, context);
@@ -192,7 +224,7 @@ impl<'a> List<'a> {
             [first, _] if first.text == "use" => {
                 self.push("as", CompletionKind::Keyword, "the name of the namespace", "");
             }
-            [first, ..] if first.text == "assert" => self.condition(None),
+            [first, rest @ ..] if first.text == "assert" => self.condition(None, rest),
             _ => {}
         }
     }
@@ -220,8 +252,18 @@ impl<'a> List<'a> {
     fn entry(&mut self, block: &OpenBlock<'_>, context: &Context<'_>) {
         let Some(schema) = schema::block(block.keyword) else { return };
         if !context.entry.is_empty() {
-            if matches!(block.keyword, "gate" | "budget") || context.entry[0].text == "assert" {
-                self.condition(Some(block));
+            match context.entry.as_slice() {
+                [first, rest @ ..] if first.text == "assert" => self.condition(Some(block), rest),
+                tokens if block.keyword == "gate" => self.condition(Some(block), tokens),
+                [.., last]
+                    if block.keyword == "budget" && COMPARISONS.iter().any(|(c, _)| *c == last.text) =>
+                {
+                    self.definitions(&[DefKind::Param, DefKind::Let], "");
+                }
+                [_] if block.keyword == "budget" => {
+                    self.push("<=", CompletionKind::Keyword, "no more than", "");
+                }
+                _ => {}
             }
             return;
         }
@@ -252,21 +294,41 @@ impl<'a> List<'a> {
 
     /// Keys that stand in the block already, from the text: also those of broken lines.
     fn written(&self, block: &OpenBlock<'_>) -> Vec<&'a str> {
-        let mut found = Vec::new();
-        let mut depth = 0usize;
-        for line in self.text.get(block.start..).unwrap_or_default().lines() {
-            let code = line.split('#').next().unwrap_or_default();
-            for part in code.split(',') {
-                if let (0, Some((key, _))) = (depth, part.split_once('=')) {
-                    found.push(key.trim());
+        let text = self.text.get(block.start..).unwrap_or_default();
+        let bytes = text.as_bytes();
+        let (mut found, mut depth, mut at, mut start) = (Vec::new(), 0usize, 0, 0);
+        while let Some(byte) = bytes.get(at) {
+            let line_end = || text[at..].find('\n').map_or(text.len(), |end| at + end);
+            let ends_entry = match byte {
+                b'#' => {
+                    at = line_end();
+                    continue;
                 }
+                b'"' => {
+                    let closing = text[at + 1..line_end()].find('"');
+                    at = closing.map_or_else(line_end, |length| at + length + 2);
+                    continue;
+                }
+                b'=' if depth == 0 => {
+                    found.push(text[start..at].trim());
+                    false
+                }
+                b'{' => {
+                    depth += 1;
+                    true
+                }
+                b'}' if depth == 0 => break,
+                b'}' => {
+                    depth -= 1;
+                    true
+                }
+                b'\n' | b',' => true,
+                _ => false,
+            };
+            at += 1;
+            if ends_entry {
+                start = at;
             }
-            depth += code.matches('{').count();
-            let closed = code.matches('}').count();
-            if closed > depth {
-                break;
-            }
-            depth -= closed;
         }
         found
     }
@@ -286,10 +348,22 @@ impl<'a> List<'a> {
             None => None,
         };
         let item = context.entry.first().map_or("", |t| t.text);
+        let bound = if block.is_none() { item } else { "" };
+        if let Some(filter) = value.iter().rposition(|t| t.text == "where") {
+            if !self.after(&value[filter + 1..], Some(Ty::Predicate)) {
+                self.start(Ty::Predicate, None);
+            }
+            return;
+        }
+        if bound == "source" && !value.is_empty() {
+            self.push("where", CompletionKind::Keyword, "only records that satisfy a condition", "");
+            return;
+        }
         if self.after(value, ty) {
             return;
         }
         match ty {
+            Some(Ty::From) => self.origins(context),
             Some(ty) => self.start(ty, block.map(|b| b.keyword)),
             None => match item {
                 "soup" => {
@@ -311,9 +385,68 @@ impl<'a> List<'a> {
         }
     }
 
+    /// What the stage around the cursor may start from: nothing that starts from it.
+    fn origins(&mut self, context: &Context<'_>) {
+        let program = &self.names.program;
+        let name = context.blocks.first().and_then(|b| b.name);
+        let own = name.and_then(|name| program.modules[self.module].names.get(name)).copied();
+        let mut later: Vec<DefId> = own.into_iter().collect();
+        let mut from = 0;
+        while let Some(id) = later.get(from).copied() {
+            from += 1;
+            let line = |d: &DefId| matches!(program.def(*d).kind, DefKind::Stage | DefKind::Soup);
+            later.extend(
+                program
+                    .ids()
+                    .filter(line)
+                    .filter(|d| !later.contains(d) && program.mentions(*d).contains(&id))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        let hidden: Vec<&str> = later.iter().map(|id| program.def(*id).name.as_str()).collect();
+        self.start(Ty::From, None);
+        self.out.retain(|c| !hidden.contains(&c.label.as_str()));
+    }
+
+    /// The members of a fan-out, inside its brackets: `anneal[`; whether the cursor is there.
+    fn index(&mut self, context: &Context<'_>) -> bool {
+        let entry = context.entry.as_slice();
+        let Some(bracket) = context.brackets.last().filter(|b| !b.paren && b.token + 1 == entry.len()) else {
+            return false;
+        };
+        let program = &self.names.program;
+        let names = path_before(&entry[..bracket.token]);
+        let Some((id, [])) = self.follow(&names) else { return false };
+        let ItemKind::Block(Tree { each: Some(each), .. }) = &program.item(id).kind else { return false };
+        let ExprKind::List(members) = &each.values.kind else { return false };
+        let text = self.names.text(program.modules[program.def(id).module].file);
+        for member in members {
+            let label = text.get(member.span.range()).unwrap_or_default();
+            self.push(label, CompletionKind::Value, "a member", "");
+        }
+        self.push("*", CompletionKind::Value, "all members", "");
+        true
+    }
+
+    /// The definition that `names` lead to, and what of them is left.
+    fn follow<'n>(&self, names: &'n [&'n str]) -> Option<(DefId, &'n [&'n str])> {
+        let program = &self.names.program;
+        let mut module = self.module;
+        for (i, name) in names.iter().enumerate() {
+            if let Some(id) = program.modules[module].names.get(*name) {
+                return Some((*id, &names[i + 1..]));
+            }
+            module = program.modules[module].spaces.get(*name)?.0?;
+        }
+        None
+    }
+
     /// What may follow the tokens of a value; whether anything but a fresh value may.
     fn after(&mut self, value: &[Token<'_>], ty: Option<Ty>) -> bool {
         let Some(last) = value.last() else { return false };
+        if matches!(ty, Some(Ty::Condition | Ty::Predicate)) {
+            return self.after_operand(value, *last);
+        }
         let curve = ty.is_none_or(|t| matches!(t, Ty::Lr | Ty::Batch | Ty::Context | Ty::Mix | Ty::Share));
         match (last.kind, last.text) {
             (TokenKind::Word, "then") => {
@@ -321,20 +454,12 @@ impl<'a> List<'a> {
                 true
             }
             (TokenKind::Word, "of") => {
-                for (word, doc) in [
-                    ("stage", "the tokens of the stage"),
-                    ("total", "the tokens of the longest line through the graph"),
-                    ("peak", "the curve's own maximum"),
-                    ("inherit", "the value at the end of `from`"),
-                    ("from", "the value at what the stage starts from"),
-                ] {
-                    self.push(word, CompletionKind::Word, doc, "");
-                }
+                self.wholes(match ty {
+                    Some(Ty::Span | Ty::Tokens | Ty::Steps) => &["stage", "total"],
+                    Some(Ty::Lr | Ty::Target) => &["peak", "inherit"],
+                    _ => &["stage", "total", "peak", "inherit", "from"],
+                });
                 self.definitions(&[DefKind::Param, DefKind::Let], "");
-                true
-            }
-            (TokenKind::Word, "where") => {
-                self.push("length", CompletionKind::Word, "the document's length in tokens", "");
                 true
             }
             (TokenKind::Number, _) => {
@@ -368,13 +493,57 @@ impl<'a> List<'a> {
                 if ty.is_none_or(|t| t == Ty::Mix) {
                     self.push("where", CompletionKind::Keyword, "only records that satisfy a condition", "");
                 }
-                if matches!(ty, Some(Ty::Predicate | Ty::Condition)) {
-                    self.push("and", CompletionKind::Keyword, "both", "");
-                    self.push("or", CompletionKind::Keyword, "either", "");
-                }
                 true
             }
             _ => false,
+        }
+    }
+
+    /// What may follow the tokens of a condition that end in an operand; whether they do.
+    fn after_operand(&mut self, tokens: &[Token<'_>], last: Token<'_>) -> bool {
+        let joins = |t: &Token<'_>| matches!(t.text, "and" | "or");
+        let clause = tokens.iter().rposition(joins).map_or(tokens, |i| &tokens[i + 1..]);
+        let compared = clause.iter().any(|t| COMPARISONS.iter().any(|(sign, _)| *sign == t.text));
+        match (last.kind, last.text) {
+            (TokenKind::Word, "of") => {
+                self.wholes(&["from", "peak", "stage", "total"]);
+                return true;
+            }
+            (TokenKind::Word, "and" | "or" | "not") => return false,
+            (TokenKind::Sign, "%") => {
+                self.push("of", CompletionKind::Keyword, "a share of something", "");
+            }
+            (TokenKind::Word | TokenKind::Text, _) | (TokenKind::Sign, ")" | "]") => {}
+            (TokenKind::Number, _) => {
+                for unit in schema::UNITS {
+                    self.push(unit.name, CompletionKind::Unit, unit.doc, "");
+                }
+            }
+            _ => return false,
+        }
+        if compared {
+            self.push("and", CompletionKind::Keyword, "both", "");
+            self.push("or", CompletionKind::Keyword, "either", "");
+        } else {
+            for (sign, doc) in COMPARISONS {
+                self.push(sign, CompletionKind::Keyword, doc, "");
+            }
+        }
+        true
+    }
+
+    /// What a share may be a share of.
+    fn wholes(&mut self, words: &[&str]) {
+        for (word, doc) in [
+            ("stage", "the tokens of the stage"),
+            ("total", "the tokens of the longest line through the graph"),
+            ("peak", "the curve's own maximum"),
+            ("inherit", "the value at the end of `from`"),
+            ("from", "the value at what the stage starts from"),
+        ] {
+            if words.contains(&word) {
+                self.push(word, CompletionKind::Word, doc, "");
+            }
         }
     }
 
@@ -385,9 +554,11 @@ impl<'a> List<'a> {
     /// A value of type `ty`, from its beginning.
     fn start(&mut self, ty: Ty, block: Option<&str>) {
         match ty {
-            Ty::Tokens | Ty::Steps | Ty::Number | Ty::Whole | Ty::Numbers | Ty::Text | Ty::Paths => {
-                self.definitions(&[DefKind::Param, DefKind::Let], "");
-            }
+            Ty::Tokens => self.values(&["tokens", "number"]),
+            Ty::Steps => self.values(&["steps", "number"]),
+            Ty::Number | Ty::Whole => self.values(&["number"]),
+            Ty::Text | Ty::Paths => self.values(&["text"]),
+            Ty::Numbers => self.definitions(&[DefKind::Param, DefKind::Let], ""),
             Ty::Share if block == Some("mix") => {
                 self.push("rest", CompletionKind::Word, "what the other weights leave", "");
                 self.definitions(&[DefKind::Param, DefKind::Let], "");
@@ -500,6 +671,17 @@ impl<'a> List<'a> {
         if let Some(param) = call.argument.and_then(|name| function.param(name)) {
             if !self.after(&call.value, Some(param.ty)) {
                 self.start(param.ty, None);
+                // `linear(to: …)` moves to a mix in the curve of one, and to a number elsewhere.
+                let key = context.value().map(|(key, _)| key).unwrap_or_default();
+                match (param.ty, key.as_str()) {
+                    (Ty::Target, "lr" | "batch" | "context") => {
+                        self.out.retain(|c| !matches!(c.kind, CompletionKind::Mix | CompletionKind::Source));
+                    }
+                    (Ty::Target, "mix") => {
+                        self.out.retain(|c| matches!(c.kind, CompletionKind::Mix | CompletionKind::Source));
+                    }
+                    _ => {}
+                }
             }
             return;
         }
@@ -529,7 +711,13 @@ impl<'a> List<'a> {
         }
     }
 
-    fn condition(&mut self, block: Option<&OpenBlock<'_>>) {
+    /// A condition that begins with `tokens`.
+    fn condition(&mut self, block: Option<&OpenBlock<'_>>, tokens: &[Token<'_>]) {
+        // The reason of an assertion is a text.
+        let reason = tokens.last().is_some_and(|t| t.text == ",");
+        if reason || self.after(tokens, Some(Ty::Condition)) {
+            return;
+        }
         if block.is_some_and(|b| b.keyword == "gate") {
             self.functions(&[Family::Measure]);
         }
@@ -553,7 +741,7 @@ impl<'a> List<'a> {
     fn lints(&mut self, behind: &str) {
         for info in codes::CODES {
             if let Some(lint) = info.lint {
-                self.snippet(lint, CompletionKind::Lint, info.title, info.page, format!("{lint}{behind}"));
+                self.snippet(lint, CompletionKind::Lint, info.title, &info.text(), format!("{lint}{behind}"));
             }
         }
     }
@@ -580,6 +768,18 @@ impl<'a> List<'a> {
         }
     }
 
+    /// Named values, without the parameters that are declared to be something else than `types`.
+    fn values(&mut self, types: &[&str]) {
+        self.definitions(&[DefKind::Param, DefKind::Let], "");
+        let program = &self.names.program;
+        let unfit = |id: DefId| match &program.item(id).kind {
+            ItemKind::Param { ty: Some(ty), .. } => !types.contains(&ty.text.as_str()),
+            _ => false,
+        };
+        let names = &program.modules[self.module].names;
+        self.out.retain(|c| names.get(&c.label).is_none_or(|id| !unfit(*id)));
+    }
+
     fn definition(&mut self, id: DefId, label: &str, behind: &str) {
         let def = self.names.program.def(id);
         let docs = &self.names.program.item(id).preface.docs;
@@ -588,29 +788,16 @@ impl<'a> List<'a> {
         self.snippet(label, kind_of(def.kind), keyword, &doc, format!("{label}{behind}"));
     }
 
-    /// After a dot: names of a namespace, checkpoints and properties of a stage.
-    fn members(&mut self, entry: &[Token<'_>]) {
-        // The path before the dot, `a.b[42].`; indices are left out.
-        let mut path: Vec<&str> = Vec::new();
-        let mut depth = 0usize;
-        for token in entry[..entry.len() - 1].iter().rev() {
-            match (token.kind, token.text) {
-                (_, "]") => depth += 1,
-                (_, "[") if depth > 0 => depth -= 1,
-                _ if depth > 0 => {}
-                (TokenKind::Word, word) if path.len().is_multiple_of(2) => path.push(word),
-                (TokenKind::Sign, ".") if !path.len().is_multiple_of(2) => path.push("."),
-                _ => break,
-            }
-        }
-        let mut names: Vec<&str> = path.into_iter().filter(|p| *p != ".").collect();
-        names.reverse();
+    /// After a dot: names of a namespace, checkpoints and properties of a stage; of an `origin`, what
+    /// a stage can start from.
+    fn members(&mut self, entry: &[Token<'_>], origin: bool) {
+        let names = path_before(&entry[..entry.len() - 1]);
         let program = &self.names.program;
         let mut module = self.module;
         let mut rest = names.as_slice();
         while let Some((first, behind)) = rest.split_first() {
             if let Some(id) = program.modules[module].names.get(*first) {
-                return self.members_of(*id, behind);
+                return self.members_of(*id, behind, origin);
             }
             match program.modules[module].spaces.get(*first) {
                 Some((Some(to), _)) => {
@@ -629,24 +816,37 @@ impl<'a> List<'a> {
         }
     }
 
-    fn members_of(&mut self, id: DefId, behind: &[&str]) {
+    fn members_of(&mut self, id: DefId, behind: &[&str], origin: bool) {
         let program = &self.names.program;
         match (program.def(id).kind, behind) {
             (DefKind::Stage, []) => {
                 for checkpoint in checkpoints(program, id) {
                     self.push(&checkpoint.text, CompletionKind::Checkpoint, "checkpoint", "");
                 }
-                for property in STAGE_PROPERTIES {
+                for property in STAGE_PROPERTIES.iter().filter(|_| !origin) {
                     self.push(property, CompletionKind::Property, "of the stage", "");
                 }
             }
             (DefKind::Stage, [first, behind @ ..]) => self.properties_after(first, behind),
-            (DefKind::Model, []) => {
+            (DefKind::Model, []) if !origin => {
                 for property in ["mix", "lr", "seen", "context"] {
                     self.push(property, CompletionKind::Property, "of the model", "");
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The sources of the file that the namespaces `spaces` lead to.
+    fn sources_of(&mut self, spaces: &[&str]) {
+        let program = &self.names.program;
+        let step = |module: usize, space: &&str| program.modules[module].spaces.get(*space)?.0;
+        let Some(module) = spaces.iter().try_fold(self.module, step) else { return };
+        for id in program.ids() {
+            let def = program.def(id);
+            if def.module == module && def.kind == DefKind::Source {
+                self.definition(id, &def.name.clone(), "");
+            }
         }
     }
 
@@ -657,6 +857,8 @@ impl<'a> List<'a> {
             ("mix", []) => {
                 return self.definitions(&[DefKind::Source], "");
             }
+            // A file on the way to the source.
+            ("mix", spaces) if self.follow(spaces).is_none() => return self.sources_of(spaces),
             ("mix", _) => (&PORTION_PROPERTIES, "of the source in the stage"),
             _ => return,
         };
@@ -664,6 +866,25 @@ impl<'a> List<'a> {
             self.push(name, CompletionKind::Property, detail, "");
         }
     }
+}
+
+/// The names of the path that `entry` ends in, `a.b[42]`; indices are left out.
+fn path_before<'t>(entry: &[Token<'t>]) -> Vec<&'t str> {
+    let mut path: Vec<&str> = Vec::new();
+    let mut depth = 0usize;
+    for token in entry.iter().rev() {
+        match (token.kind, token.text) {
+            (_, "]") => depth += 1,
+            (_, "[") if depth > 0 => depth -= 1,
+            _ if depth > 0 => {}
+            (TokenKind::Word, word) if path.len().is_multiple_of(2) => path.push(word),
+            (TokenKind::Sign, ".") if !path.len().is_multiple_of(2) => path.push("."),
+            _ => break,
+        }
+    }
+    let mut names: Vec<&str> = path.into_iter().filter(|p| *p != ".").collect();
+    names.reverse();
+    names
 }
 
 fn kind_of(kind: DefKind) -> CompletionKind {

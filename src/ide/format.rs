@@ -13,27 +13,13 @@ pub struct TextEdit {
     pub text: String,
 }
 
-/// What formatting changes in `text`.
+/// What formatting changes in `text`. Each edit can be made without the others.
 pub fn format(text: &str) -> Vec<TextEdit> {
     let new = fmt::format(text);
-    let mut out = Vec::new();
-    for (range, new) in fmt::line_edits(text, &new) {
-        let old = text.get(range.clone()).unwrap_or_default();
-        let lines = |t: &str| t.split_inclusive('\n').count();
-        if lines(old) != lines(&new) {
-            out.push(TextEdit { range, text: new });
-            continue;
-        }
-        // Line for line, so that a part of the file can be formatted by itself.
-        let mut at = range.start;
-        for (old, new) in old.split_inclusive('\n').zip(new.split_inclusive('\n')) {
-            if old != new {
-                out.push(TextEdit { range: at..at + old.len(), text: new.to_owned() });
-            }
-            at += old.len();
-        }
-    }
-    out
+    let edits = fmt::pieces(text, &new)
+        .into_iter()
+        .map(|piece| TextEdit { range: piece.old, text: new.get(piece.new).unwrap_or_default().to_owned() });
+    edits.filter(|edit| text.get(edit.range.clone()) != Some(&edit.text)).collect()
 }
 
 /// What formatting changes in the lines that touch `range`.
@@ -76,5 +62,20 @@ mod tests {
         let text = "let  a = 1\nlet  b = 2\nlet  c = 3\n";
         let at = text.find('b').unwrap();
         assert_eq!(applied(text, &format_range(text, at..at)), "let  a = 1\nlet b = 2\nlet  c = 3\n");
+    }
+
+    #[test]
+    fn a_range_loses_and_repeats_nothing() {
+        for text in [
+            "mix m {\n\n    web = 50%\n    code = 25%\n\n    math = rest\n}\n",
+            "mix m { web = 50%, code = 25%\n math = rest }\nlet  a = 1\n",
+            "let v = f(a\n  , b,\n c)\n\n\n\nlet w = [\n1,\n 2]\n",
+            "stage s {\n lr = 0\n  then hold # a\n\n  # b\n  x=1,y=2\n}\n",
+        ] {
+            for (at, _) in text.match_indices('\n') {
+                let partly = applied(text, &format_range(text, at..at));
+                assert_eq!(fmt::format(&partly), fmt::format(text), "{text:?} at {at}: {partly:?}");
+            }
+        }
     }
 }

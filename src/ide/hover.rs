@@ -61,7 +61,7 @@ impl<'a> Pages<'a> {
             What::Quantity(quantity) => self.quantity(mark, quantity)?,
             What::Text => return None,
             What::Attribute(attribute) => format!("`@{}` {}.", attribute.name, attribute.doc),
-            What::Lint(info) => info.page.to_owned(),
+            What::Lint(info) => info.text(),
         })
     }
 
@@ -265,7 +265,7 @@ impl<'a> Pages<'a> {
         let curriculum = self.curriculum();
         let facts = match kind {
             DefKind::Param | DefKind::Let => match self.analysis.fact(id) {
-                Fact::Value(value) => format!("Value: {value}"),
+                Fact::Value(value) => format!("Value: {}", readable(value)),
                 Fact::Mix { shares, .. } => self.shares(shares.as_deref()),
                 Fact::None => String::new(),
             },
@@ -305,6 +305,15 @@ impl<'a> Pages<'a> {
             }
         }
         out
+    }
+}
+
+/// A value with the digits of its number in groups.
+fn readable(value: &str) -> String {
+    let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    match value[..end].parse() {
+        Ok(number) => numbers::grouped(number) + &value[end..],
+        Err(_) => value.to_owned(),
     }
 }
 
@@ -572,7 +581,7 @@ mod tests {
         for (what, n, says) in [
             ("tokens    = total", 0, "50B tokens = 11,921 steps of 4Mi"),
             ("total_tokens", 0, "Shrink for a trial."),
-            ("total_tokens", 1, "Value: 50000000000 tokens"),
+            ("total_tokens", 1, "Value: 50,000,000,000 tokens"),
             ("math = rest", 0, "read 1.9 times"),
             ("rest\n", 0, "Here: 15%"),
             ("inherit then", 0, "Here: 6e-5"),
@@ -596,6 +605,14 @@ mod tests {
             let text = at(what, n);
             assert!(text.contains(says), "{what}: {text}");
         }
+    }
+
+    #[test]
+    fn a_bound_mix_shows_its_shares() {
+        let (text, offset) = cursor(&format!("{CLEAN}mix $0more = upsample(quality, math: 2)\n"));
+        let (_, main, analysis) = analyze(&text);
+        let found = hover(&analysis, main, offset).map_or_else(String::new, |h| h.text);
+        assert!(found.contains("| s.math | 26.09% |"), "{found}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::diag::{CodeInfo, codes};
 use crate::schema::{self, Attribute, Block, Field, Function, Param, Ty, Word};
 use crate::sema::is_property;
-use crate::sema::program::{DefId, DefKind, Program};
+use crate::sema::program::{DefId, DefKind, Lookup, Program};
 use crate::source::Span;
 use crate::syntax::ast::{
     self, Arg, Assert, EntryKind, Expr, ExprKind, Ident, ItemKind, PathSegment, Preface, Quantity,
@@ -84,7 +84,7 @@ pub(super) const ITEM_WORDS: &[(&str, &str)] = &[
 ];
 
 /// Words of values that the schema does not list, since a definition may take their name.
-const MORE_WORDS: &[(&str, &str)] = &[
+pub(super) const MORE_WORDS: &[(&str, &str)] = &[
     ("total", "the tokens of the longest line through the graph"),
     ("from", "the value at what the stage starts from"),
 ];
@@ -337,7 +337,7 @@ impl<'a> Walk<'a> {
                     self.mark(name.span, What::Param(function, param));
                 }
                 // `upsample(decay, code: 2)`: the name of an entry.
-                (Some(name), Some(function), None) if function.open.is_some() => self.name(name),
+                (Some(name), Some(function), None) if function.open.is_some() => self.mixed(name, args),
                 _ => {}
             }
             let ty = match (param, function.map(|f| f.family)) {
@@ -350,10 +350,26 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// One name that leads to a definition of this file, if it does.
-    fn name(&mut self, name: &'a Ident) {
-        if let Some(id) = self.program.modules[self.module].names.get(&name.text) {
-            let target = self.def(*id);
+    /// The name of an entry of the mix that a call with `args` takes: as the checker has it, written
+    /// in full or by its last part where no other entry ends so.
+    fn mixed(&mut self, name: &'a Ident, args: &'a [Arg]) {
+        let Some(ExprKind::Path(mix)) = args.iter().find(|a| a.name.is_none()).map(|a| &a.value.kind) else {
+            return;
+        };
+        let Lookup::Def(id, _) = self.program.lookup(self.module, mix) else { return };
+        let ItemKind::Block(block) = &self.program.item(id).kind else { return };
+        let keys = block.entries.iter().filter_map(|entry| match &entry.kind {
+            EntryKind::Field { key, .. } => Some(key),
+            _ => None,
+        });
+        let last = |key: &ast::Path| matches!(key.segments.last(), Some(PathSegment::Name(n)) if n.text == name.text);
+        let mut found: Vec<&ast::Path> = keys.filter(|key| last(key)).collect();
+        if found.len() > 1 {
+            found.retain(|key| key.segments.len() == 1);
+        }
+        let [entry] = found.as_slice() else { return };
+        if let Lookup::Def(entry, _) = self.program.lookup(self.program.def(id).module, entry) {
+            let target = self.def(entry);
             self.mark(name.span, What::Refer(target));
         }
     }

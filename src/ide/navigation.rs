@@ -1,10 +1,12 @@
 //! From a name to where it is given and everywhere it is used.
 
 use crate::schema;
-use crate::source::{FileId, Span};
+use crate::sema::is_property;
+use crate::source::{FileId, LineIndex, Span};
+use crate::syntax::ast::{Block, ItemKind};
 
 use super::analysis::{Analysis, Names};
-use super::marks::{Mark, Target, TargetKind, What};
+use super::marks::{MORE_WORDS, Mark, Target, TargetKind, What};
 
 /// A name, known by the place where it is given. The same in every analysis that shares its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,12 @@ pub enum RenameError {
     /// Something has the name.
     #[error("`{0}` is defined in this file already")]
     Taken(String),
+    /// A place where the name stands, or would, reads it as something else.
+    #[error("`{0}` means something else where the name is used: line {1} of `{2}`")]
+    Captured(String, usize, String),
+    /// A number of every stage.
+    #[error("`stage.{0}` is a number of the stage itself, so no checkpoint has the name")]
+    Property(String),
 }
 
 /// The mark that holds byte `offset`, or ends there.
@@ -122,14 +130,60 @@ pub fn rename_edits(names: &Names, definition: Span, new: &str) -> Result<Vec<Oc
     if grammar.contains(&new) || schema::RESERVED.iter().any(|w| w.name == new) {
         return Err(RenameError::Reserved(new.to_owned()));
     }
+    let old = names.text(definition.file).get(definition.range()).unwrap_or_default();
+    if new == old {
+        return Ok(occurrences(names, definition));
+    }
     if let Some(module) = names.module(definition.file) {
         let module = &names.program.modules[module];
-        let old = names.text(definition.file).get(definition.range()).unwrap_or_default();
-        if new != old && (module.names.contains_key(new) || module.spaces.contains_key(new)) {
+        if module.names.contains_key(new) || module.spaces.contains_key(new) {
             return Err(RenameError::Taken(new.to_owned()));
         }
     }
-    Ok(occurrences(names, definition))
+    let marks = names.marks(definition.file);
+    let given = marks.iter().find(|m| m.span == definition);
+    let kind = given.and_then(target_of).map(|target| target.kind);
+    if kind == Some(TargetKind::Checkpoint) && is_property(new) {
+        return Err(RenameError::Property(new.to_owned()));
+    }
+    let found = occurrences(names, definition);
+    let hidden = found.iter().map(|o| o.span).find(|span| variable_at(names, *span) == Some(new));
+    // A word such as `from` gives way to what a file defines, so it would no longer say what it says.
+    let hides = || match kind {
+        Some(TargetKind::Def(..) | TargetKind::Space(_)) => {
+            let text = names.text(definition.file);
+            marks.iter().find(|m| gives_way(m, text) && text.get(m.span.range()) == Some(new)).map(|m| m.span)
+        }
+        _ => None,
+    };
+    if let Some(span) = hidden.or_else(hides) {
+        let text = names.text(span.file);
+        let line = LineIndex::new(text).position(text, span.start).line as usize;
+        return Err(RenameError::Captured(new.to_owned(), line, names.name(span.file).to_owned()));
+    }
+    Ok(found)
+}
+
+/// The variable of the fan-out that `span` stands in, if a name alone at `span` could be it.
+fn variable_at(names: &Names, span: Span) -> Option<&str> {
+    let item = names
+        .tree(span.file)?
+        .items
+        .iter()
+        .find(|item| item.span.start <= span.start && span.end <= item.span.end)?;
+    let ItemKind::Block(Block { each: Some(each), brace, .. }) = &item.kind else { return None };
+    let text = names.text(span.file);
+    let alone = !text[..span.start as usize].ends_with('.') && !text[span.end as usize..].starts_with('.');
+    (alone && span.start > brace.start).then_some(each.var.text.as_str())
+}
+
+/// Whether `mark` is a word or function that a definition of its name takes over.
+fn gives_way(mark: &Mark<'_>, text: &str) -> bool {
+    match mark.what {
+        What::Word(word, _) => MORE_WORDS.iter().any(|(w, _)| *w == word),
+        What::Function(_) => !text[mark.span.end as usize..].trim_start().starts_with('('),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +237,39 @@ mod tests {
         assert_eq!(rename_edits(names, symbol.definition, "base"), Err(RenameError::Taken("base".into())));
         assert_eq!(rename_edits(names, symbol.definition, "rest"), Err(RenameError::Reserved("rest".into())));
         assert_eq!(rename_edits(names, symbol.definition, "a b"), Err(RenameError::Form("a b".into())));
+    }
+
+    #[test]
+    fn a_new_name_means_the_same_everywhere() {
+        let text = format!(
+            "{CLEAN}stage many[seed in [1, 2]] {{\n  from = anneal\n  tokens = 1B\n  mix = quality\n  \
+             lr = inherit then hold\n  data_seed = seed\n  gate {{ loss(quality) <= 98% of from }}\n}}\n"
+        );
+        let (_, main, analysis) = analyze(&text);
+        let names = analysis.names();
+        let rename = |what: &str, new: &str| {
+            let symbol = symbol_at(names, main, text.find(what).unwrap()).unwrap();
+            rename_edits(names, symbol.definition, new).map(|o| o.len())
+        };
+        let captured = |new: &str, at: &str| {
+            let line = text[..text.rfind(at).unwrap()].matches('\n').count() + 1;
+            Err(RenameError::Captured(new.to_owned(), line, "main.curriculum".to_owned()))
+        };
+        assert_eq!(rename("quality {", "seed"), captured("seed", "quality\n"));
+        assert_eq!(rename("total_tokens:", "from"), captured("from", "98% of from"));
+        assert_eq!(rename("total_tokens:", "hold"), captured("hold", "hold"));
+        assert_eq!(rename("total_tokens:", "seed"), Ok(2));
+        assert_eq!(rename("half {", "lr"), Err(RenameError::Property("lr".into())));
+        assert_eq!(rename("half {", "from"), Ok(2));
+    }
+
+    #[test]
+    fn arguments_are_entries_of_the_mix_they_change() {
+        let text = CLEAN.to_owned() + "mix more = upsample(quality, math: 2)\n";
+        let (_, main, analysis) = analyze(&text);
+        let symbol = symbol_at(analysis.names(), main, text.find("math: 2").unwrap()).unwrap();
+        assert_eq!(symbol.definition.file, FileId(1));
+        assert_eq!(occurrences(analysis.names(), symbol.definition).len(), 4);
     }
 
     #[test]

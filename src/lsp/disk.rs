@@ -104,9 +104,10 @@ impl Disk for NativeDisk {
         std::fs::create_dir_all(&directory).ok()?;
         for info in crate::diag::CODES {
             let path = directory.join(format!("{}.md", info.code));
-            let current = std::fs::read_to_string(&path).is_ok_and(|text| text == info.page);
+            let page = info.text();
+            let current = std::fs::read_to_string(&path).is_ok_and(|text| text == page);
             if !current {
-                std::fs::write(&path, info.page).ok()?;
+                std::fs::write(&path, page).ok()?;
             }
         }
         Some(directory)

@@ -34,8 +34,15 @@ impl Published {
         let mut places = Places::new(documents, config);
         for (root, analysis) in analyses {
             now.entry(*root).or_default();
-            for d in analysis.diagnostics().iter().filter(|d| shown(d, *root, documents)) {
-                let said = now.entry(d.primary.span.file).or_default();
+            for d in analysis.diagnostics().iter().filter(|d| shown(d, documents)) {
+                let file = d.primary.span.file;
+                // What is found in an open file on behalf of another may not show by itself, as a
+                // circle of imports or a value that only fits where it is used; what does is said once.
+                let own = (file != *root).then(|| analyses.get(&file)).flatten();
+                if own.is_some_and(|own| own.diagnostics().iter().any(|o| same(o, d))) {
+                    continue;
+                }
+                let said = now.entry(file).or_default();
                 let diagnostic = places.diagnostic(d);
                 if !said.contains(&diagnostic) {
                     said.push(diagnostic);
@@ -57,14 +64,15 @@ impl Published {
     }
 }
 
-/// An open file speaks for itself; what is found in it on behalf of another stays unsaid.
-fn shown(d: &Diagnostic, root: FileId, documents: &Documents) -> bool {
-    let file = d.primary.span.file;
+fn shown(d: &Diagnostic, documents: &Documents) -> bool {
     // Where no disk is seen, every file is missing.
-    if d.lint == Some("missing_files") && !documents.sees_beside(file) {
-        return false;
-    }
-    d.level != Level::Allow && (file == root || documents.version(file).is_none())
+    let unseen = d.lint == Some("missing_files") && !documents.sees_beside(d.primary.span.file);
+    d.level != Level::Allow && !unseen
+}
+
+/// Whether two analyses found the same; what they say of it may differ, as numbers and notes do.
+fn same(a: &Diagnostic, b: &Diagnostic) -> bool {
+    a.code == b.code && a.primary.span == b.primary.span
 }
 
 fn tell(

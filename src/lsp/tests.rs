@@ -162,6 +162,36 @@ fn diagnostics_come_and_go() {
 }
 
 #[test]
+fn what_another_file_finds_shows_in_an_open_one() {
+    // Sound by itself, and wrong for a stage whose model stopped at no known rate.
+    let library = format!("{SOURCES}let down = inherit then linear(to: 0)\n");
+    let main = MAIN.replace("inherit then linear(to: 0)", "s.down").replace(", lr = 6e-5", "");
+    for first_main in [true, false] {
+        let mut client = Client::new(json!({}));
+        let mut files = [(LIBRARY, library.as_str()), (URI, main.as_str())];
+        files[..].rotate_left(usize::from(first_main));
+        for (uri, text) in files {
+            client.did_open(uri, text);
+        }
+        assert_eq!(client.codes(LIBRARY), ["E0405"], "{:?}", client.diagnostics);
+        // What the file itself shows is not said twice.
+        client.tell(
+            "textDocument/didChange",
+            json!({
+                "textDocument": { "uri": LIBRARY, "version": 2 },
+                "contentChanges": [{ "text": SOURCES.replace("5T", "5 QT") }],
+            }),
+        );
+        assert_eq!(client.codes(LIBRARY).len(), 1, "{:?}", client.diagnostics);
+    }
+    let mut client = Client::new(json!({}));
+    client.did_open(URI, "use \"lib.curriculum\" as s\nlet x = s.y\n");
+    client.did_open(LIBRARY, "use \"main.curriculum\" as m\nlet y = 5\n");
+    let circle = |uri: &str| client.codes(uri).contains(&"E0802".to_owned());
+    assert!(circle(URI) && circle(LIBRARY), "{:?}", client.diagnostics);
+}
+
+#[test]
 fn a_client_without_a_disk_hands_files_over() {
     let mut client = Client::new(json!({}));
     client.did_open(URI, MAIN);

@@ -228,7 +228,10 @@ impl<'p> Checker<'p> {
         } else if near.is_none() && schema::function(&first.text).is_some() {
             d = d.help(format!("`{0}` is a function: write `{0}(…)`", first.text));
         } else {
-            let near = near.or_else(|| nearest(&first.text, WORDS).map(str::to_owned));
+            // `stage1` is the name of a stage that is not there, and no slip in `stage`.
+            let bare = first.text.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_');
+            let word = nearest(&first.text, WORDS).filter(|word| first.text == bare || *word != bare);
+            let near = near.or_else(|| word.map(str::to_owned));
             d = suggest(d, first.span, near.as_deref(), "");
         }
         self.push(d);
@@ -282,7 +285,19 @@ impl<'p> Checker<'p> {
                         format!("an argument of `{name}` without a name"),
                         "which argument this is must be said",
                     );
-                    if let Some(first) = first {
+                    // `linear(to 0)`, which reads like `heldout 1%`.
+                    let unsigned = match &arg.value.kind {
+                        ExprKind::Apply { word, arg } => function.param(&word.text).map(|p| (p, word, arg)),
+                        _ => None,
+                    };
+                    if let Some((param, word, value)) = unsigned {
+                        d = d.help(format!("an argument is `{}: value`", param.name)).fix(
+                            "insert `:`",
+                            crate::diag::Applicability::MaybeIncorrect,
+                            Span { start: word.span.end, end: value.span.start, ..word.span },
+                            ": ",
+                        );
+                    } else if let Some(first) = first {
                         d = d.help(format!("write `{}: …`", first.name)).fix(
                             format!("name it `{}`", first.name),
                             crate::diag::Applicability::MaybeIncorrect,

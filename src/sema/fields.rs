@@ -57,13 +57,13 @@ impl<'p> Checker<'p> {
                         [PathSegment::Name(name)] => name,
                         _ => {
                             let text = self.text(key.span);
-                            self.unknown_field(schema, key.span, &text);
+                            self.unknown_field(schema, block, key.span, &text);
                             fields.doubtful = true;
                             continue;
                         }
                     };
                     let Some(field) = schema.field(&name.text) else {
-                        self.unknown_field(schema, name.span, &name.text);
+                        self.unknown_field(schema, block, name.span, &name.text);
                         fields.doubtful = true;
                         // A bare `seed` was meant as one: it is not missing as well.
                         if schema.keyword == "stage" && name.text == "seed" {
@@ -156,7 +156,7 @@ impl<'p> Checker<'p> {
         Some(self.eval_typed(expr, ty, name, scope))
     }
 
-    fn unknown_field(&mut self, schema: &Block, span: Span, name: &str) {
+    fn unknown_field(&mut self, schema: &Block, block: &ast::Block, span: Span, name: &str) {
         if schema.keyword == "stage" && name == "seed" {
             self.push(
                 Diagnostic::error(
@@ -202,6 +202,19 @@ impl<'p> Checker<'p> {
             return;
         }
         let near = common.or_else(|| nearest(name, schema.fields.iter().map(|f| f.name)));
+        let written = |near: &str| {
+            block.entries.iter().find(|entry| match &entry.kind {
+                EntryKind::Field { key, .. } => {
+                    matches!(key.segments.as_slice(), [PathSegment::Name(n)] if n.text == near)
+                }
+                _ => false,
+            })
+        };
+        if let Some((near, entry)) = near.and_then(|near| Some((near, written(near)?))) {
+            let d = d.label(entry.span, format!("`{near}` is written here"));
+            self.push(d.help(format!("if it says what `{near}` says, take it out")));
+            return;
+        }
         let all = schema.fields.iter().map(|f| format!("`{}`", f.name)).collect::<Vec<_>>().join(", ");
         self.push(suggest(d, span, near, &format!("its fields are {all}")));
     }

@@ -5,8 +5,8 @@ use num_traits::CheckedSub;
 
 use super::checker::{Checker, Resolved};
 use super::curriculum::Curriculum;
-use super::mix::{Amount, MixSpec, Weight};
-use super::program::Program;
+use super::mix::{Amount, Flat, MixSpec, Weight};
+use super::program::{DefId, DefKind, Program};
 use super::{Options, params, settings, show};
 use crate::diag::Diagnostic;
 use crate::source::{FileId, Files, Span};
@@ -53,25 +53,39 @@ pub(crate) fn analyze(files: &mut dyn Files, file: FileId, options: &Options) ->
     checker.check_asserts();
     checker.check_gates();
     checker.check_attributes();
-    let facts = checker.resolved.iter().map(fact).collect();
+    let facts = program.ids().map(|id| checker.fact(id)).collect();
     let stem = files.name(file).rsplit('/').next().unwrap_or_default();
     let stem = stem.strip_suffix(".curriculum").unwrap_or(stem).to_owned();
     let (curriculum, complete, diagnostics) = checker.finish(stem);
     Outcome { program, curriculum, complete, diagnostics, facts }
 }
 
-fn fact(resolved: &Resolved<'_>) -> Fact {
-    match resolved {
-        Resolved::Value(value) => Fact::Value(params::print(value)),
-        Resolved::Mix(spec) => Fact::Mix { shares: shares(spec), rest: rest(spec) },
-        _ => Fact::None,
+impl Checker<'_> {
+    fn fact(&mut self, id: DefId) -> Fact {
+        match &self.resolved[id.index()] {
+            Resolved::Value(value) => {
+                let text = params::print(value);
+                // `mix more = upsample(…)` is a mixture like any other.
+                if self.program.def(id).kind == DefKind::Mix {
+                    let (value, before) = (value.clone(), self.diags.len());
+                    let flat = self.flatten(&value, None);
+                    self.diags.truncate(before);
+                    if let Some(flat) = flat {
+                        return Fact::Mix { shares: shares(&flat), rest: None };
+                    }
+                }
+                Fact::Value(text)
+            }
+            Resolved::Mix(spec) => {
+                Fact::Mix { shares: spec.still.as_ref().and_then(shares), rest: rest(spec) }
+            }
+            _ => Fact::None,
+        }
     }
 }
 
-fn shares(spec: &MixSpec<'_>) -> Option<Vec<(usize, f64)>> {
-    let still = spec.still.as_ref()?;
-    still
-        .iter()
+fn shares(flat: &Flat) -> Option<Vec<(usize, f64)>> {
+    flat.iter()
         .map(|(source, amount)| match amount {
             Amount::Exact(share) => Some((*source, show::real(*share))),
             Amount::Moving(_) => None,

@@ -295,7 +295,10 @@ impl<'p> Checker<'p> {
             }
             let names: Vec<String> =
                 stage.mix.iter().map(|p| self.out.sources[p.source].name.clone()).collect();
-            let near = nearest(source, names.iter().map(String::as_str)).map(str::to_owned);
+            // `main.mix.math` of a source that this file calls `s.math`.
+            let ends = names.iter().find(|name| name.rsplit('.').next() == Some(source));
+            let near = ends.map(String::as_str).or_else(|| nearest(source, names.iter().map(String::as_str)));
+            let near = near.map(str::to_owned);
             let d = Diagnostic::error(
                 codes::UNKNOWN_NAME,
                 span,

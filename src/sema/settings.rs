@@ -3,7 +3,7 @@
 use crate::diag::Diagnostic;
 use crate::diag::suggest::nearest;
 use crate::source::{FileId, Span};
-use crate::syntax::ast::{Expr, ItemKind};
+use crate::syntax::ast::{Expr, ExprKind, ItemKind};
 
 use super::checker::Checker;
 use super::eval::Scope;
@@ -64,6 +64,38 @@ fn moved_value<'p>(value: Val<'p>, to: Span) -> Val<'p> {
     Val { kind, span }
 }
 
+/// What to say of `value`, written at `place`, where the parameter is a text or yes or no and the
+/// value is none: what the grammar makes of it would only mislead.
+fn unfit(
+    name: &str,
+    value: &str,
+    param: &ItemKind,
+    found: Option<&Val<'_>>,
+    place: Span,
+) -> Option<Diagnostic> {
+    let ItemKind::Param { ty, value: default, .. } = param else { return None };
+    let declared = ty.as_ref().map(|ty| ty.text.as_str());
+    let text = declared == Some("text") || declared.is_none() && matches!(default.kind, ExprKind::Str(_));
+    let kind = found.map(|v| &v.kind);
+    if text && !matches!(kind, Some(Kind::Text(_))) {
+        let message = format!("the text for `{name}` has no quotes");
+        let d = Diagnostic::error(codes::BAD_PARAM, place, message, "not a text as it stands");
+        // A value with a quote in it went wrong in another way.
+        return (!value.contains(['"', '\'', '\\'])).then(|| {
+            d.help(format!(
+                "a text stands in quotes, which a shell must let through: `--set '{name}=\"{value}\"'`"
+            ))
+        });
+    }
+    if declared == Some("bool") && !matches!(kind, Some(Kind::Bool(_))) {
+        let message = format!("`{name}` cannot be `{value}`");
+        let d = Diagnostic::error(codes::BAD_PARAM, place, message, "neither `yes` nor `no`");
+        let meant = if matches!(value, "false" | "False" | "0" | "off") { "no" } else { "yes" };
+        return Some(d.help(format!("write `--set {name}={meant}`")));
+    }
+    None
+}
+
 impl<'p> Checker<'p> {
     /// Give the parameters their values; unknown names and unreadable values are errors.
     pub(crate) fn apply_settings(&mut self, settings: &'p [Setting<'p>]) {
@@ -98,15 +130,27 @@ impl<'p> Checker<'p> {
                 }
                 continue;
             };
-            for d in &s.errors {
-                self.push(moved_diagnostic(d.clone(), written));
-            }
-            let Some(expr) = &s.expr else { continue };
             let before = self.diags.len();
-            let found = self.eval(expr, &Scope::top(0));
+            for d in &s.errors {
+                self.push(d.clone());
+            }
+            let found = s.expr.as_ref().map(|expr| self.eval(expr, &Scope::top(0)));
+            let item = &program.item(id).kind;
+            if let Some(d) = unfit(name, value, item, found.as_ref(), written) {
+                self.diags.truncate(before);
+                self.push(d.label(param, "the parameter"));
+                self.settings.insert(name.clone(), Val::poison(written));
+                continue;
+            }
             for d in &mut self.diags[before..] {
                 *d = moved_diagnostic(d.clone(), written);
+                if d.code == codes::UNKNOWN_NAME {
+                    // Names of the file are no help: a value from outside names nothing.
+                    d.fixes.clear();
+                    d.help = vec!["a value from outside is written out, as in `--set budget=10B`".to_owned()];
+                }
             }
+            let Some(found) = found else { continue };
             if found.is_poison() {
                 if self.diags.len() == before {
                     // Settings come before what the file defines.

@@ -9,6 +9,9 @@ use std::ops::Range;
 
 /// Brackets nested deeper than this inside one entry are reported, not parsed.
 pub(super) const MAX_BRACKETS: usize = 64;
+/// How many bytes after a comma or a wrong bracket are looked at for the one that tells what is
+/// missing; a bound, so that the work stays linear.
+const LOOK_AHEAD: usize = 512;
 
 /// A stretch of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub(super) enum Piece {
     Open(Chunk, usize),
     /// A `}` at a byte, and the indentation of its line, when it is the first thing there.
     Close(usize, Option<usize>),
+    /// A `;` at a byte that ends no entry.
+    Semicolon(usize),
 }
 
 /// The text of one entry, from its first to its last significant byte.
@@ -36,6 +41,8 @@ pub(super) struct Chunk {
     pub(super) faults: Vec<Fault>,
     /// The indentation of its line, when it is the first thing there.
     pub(super) indent: Option<usize>,
+    /// The `;` that ends it, as in other languages.
+    pub(super) semicolon: Option<usize>,
 }
 
 /// A fault of brackets or strings.
@@ -45,6 +52,8 @@ pub(super) enum Fault {
     Unclosed { open: usize, end: usize },
     /// `(` closed by `]` or the reverse.
     Mismatched { open: usize, close: usize },
+    /// A `)` or `]` at `close` that nothing opened.
+    Unopened { close: usize },
     /// A string that runs into the end of its line.
     UnclosedString { open: usize, end: usize },
     /// More than [`MAX_BRACKETS`] open brackets.
@@ -136,7 +145,7 @@ impl<'t> Layout<'t> {
             self.at = end;
         }
         let indent = self.first_on_line(start);
-        Piece::Attribute(Chunk { range: start..end, faults, indent })
+        Piece::Attribute(Chunk { range: start..end, faults, indent, semicolon: None })
     }
 
     /// Scan from `start` to the end of the entry (or of the bracket that opens at `start`). Leaves
@@ -160,11 +169,22 @@ impl<'t> Layout<'t> {
         let first_word = self.word(start);
         let (mut at, mut end) = (start, start);
         let mut too_deep = false;
+        let mut semicolon = None;
+        // Between the arguments of a call whose `(` is missing.
+        let mut in_call = false;
         while let Some(byte) = self.byte(at) {
             match byte {
                 b' ' | b'\t' | b'\r' => at += 1,
                 b'\n' if open.is_empty() && self.brace_below(at, start..end) => {
                     at = self.skip_space(at);
+                }
+                b'\n'
+                    if open.is_empty()
+                        && (in_call || self.indent_after(at) > indent)
+                        && self.in_call(in_call, at + 1, indent) =>
+                {
+                    in_call = true;
+                    at += 1;
                 }
                 b'\n' if open.is_empty() => match self.continuation(at, start, end) {
                     Some((next, comments)) => {
@@ -212,10 +232,25 @@ impl<'t> Layout<'t> {
                     end = at;
                 }
                 b')' | b']' => {
-                    if let Some((opener, opened)) = open.pop()
-                        && partner(opener) != byte
-                    {
-                        faults.push(Fault::Mismatched { open: opened, close: at });
+                    match open.last().copied() {
+                        // The bracket that is open is closed further on: this one's partner is missing.
+                        Some((opener, _))
+                            if partner(opener) != byte
+                                && faults.is_empty()
+                                && self.unopened(at + 1, indent) == Some(partner(opener)) =>
+                        {
+                            faults.push(Fault::Unopened { close: at });
+                        }
+                        Some((opener, opened)) => {
+                            open.pop();
+                            if partner(opener) != byte {
+                                faults.push(Fault::Mismatched { open: opened, close: at });
+                            }
+                        }
+                        None => {
+                            in_call = false;
+                            faults.push(Fault::Unopened { close: at });
+                        }
                     }
                     at += 1;
                     end = at;
@@ -228,10 +263,20 @@ impl<'t> Layout<'t> {
                     at += 1;
                     end = at;
                 }
+                b',' if open.is_empty() && self.in_call(in_call, at + 1, indent) => {
+                    in_call = true;
+                    at += 1;
+                    end = at;
+                }
                 b',' if open.is_empty() => {
                     let Some(next) = self.comma_continues(first_word, at) else { break };
                     end = at + 1;
                     at = next;
+                }
+                b';' if open.is_empty() && end > start => {
+                    semicolon = Some(at);
+                    at += 1;
+                    break;
                 }
                 _ => {
                     at += char_len(byte);
@@ -247,7 +292,52 @@ impl<'t> Layout<'t> {
         }
         self.at = at;
         let indent = self.first_on_line(start);
-        Chunk { range: start..end, faults, indent }
+        Chunk { range: start..end, faults, indent, semicolon }
+    }
+
+    /// The first `)` or `]` after `at` whose partner does not stand there as well, before anything
+    /// that begins an entry.
+    fn unopened(&self, at: usize, indent: usize) -> Option<u8> {
+        let mut open = 0;
+        let mut at = at;
+        let limit = at + LOOK_AHEAD;
+        while let Some(byte) = self.byte(at).filter(|_| at < limit) {
+            match byte {
+                b'\n' if self.starts_entry(at + 1, indent, true) => return None,
+                b',' if open == 0 && self.starts_field(at + 1) => return None,
+                b'{' | b'}' | b';' => return None,
+                b'"' => at = string_end(self.bytes, at).ok()?,
+                b'#' => at = self.line_end(at),
+                b'(' | b'[' => open += 1,
+                b')' | b']' if open == 0 => return Some(byte),
+                b')' | b']' => open -= 1,
+                _ => {}
+            }
+            at += usize::from(!matches!(byte, b'"' | b'#'));
+        }
+        None
+    }
+
+    /// Whether what follows `at` belongs to a call whose `(` is missing: its `)` comes, and `already`
+    /// some argument was met or `name: value` is one.
+    fn in_call(&self, already: bool, at: usize, indent: usize) -> bool {
+        let start = self.skip_space(at);
+        let word = if start < self.text.len() { self.word(start) } else { "" };
+        let named = !word.is_empty() && self.byte(self.skip_blanks(start + word.len())) == Some(b':');
+        (already || named) && self.unopened(at, indent).is_some()
+    }
+
+    /// Whether `key =` stands at `at`.
+    fn starts_field(&self, at: usize) -> bool {
+        let at = self.skip_space(at);
+        let word = if at < self.text.len() { self.word(at) } else { "" };
+        let sign = self.skip_blanks(at + word.len());
+        !word.is_empty() && self.byte(sign) == Some(b'=') && self.byte(sign + 1) != Some(b'=')
+    }
+
+    /// How far the line after the newline at `at` is indented.
+    fn indent_after(&self, at: usize) -> usize {
+        self.skip_blanks(at + 1) - (at + 1)
     }
 
     /// At a newline outside brackets: where the entry goes on, if it does, and the comments between.
@@ -376,6 +466,10 @@ impl Iterator for Layout<'_> {
                 if self.byte(start + 1) == Some(b'#') { Piece::Doc(comment) } else { Piece::Comment(comment) }
             }
             b'@' => self.attribute(),
+            b';' => {
+                self.at += 1;
+                Piece::Semicolon(start)
+            }
             b'}' => {
                 self.at += 1;
                 Piece::Close(start, self.first_on_line(start))
@@ -471,6 +565,7 @@ mod tests {
                 Piece::Entry(chunk) => format!("entry {}{}", show(&chunk.range), mark(&chunk)),
                 Piece::Open(chunk, _) => format!("open {}{}", show(&chunk.range), mark(&chunk)),
                 Piece::Close(..) => "close".to_owned(),
+                Piece::Semicolon(_) => "semicolon".to_owned(),
             })
             .collect()
     }
@@ -504,6 +599,27 @@ mod tests {
         assert_eq!(cut("  a = f(\n  b: 2)\n"), ["entry a = f(⏎  b: 2)"]);
         assert_eq!(cut("a = [1,\n  x = 2\n]\nb = 2"), ["entry a = [1,⏎  x = 2⏎]", "entry b = 2"]);
         assert_eq!(cut("m { a = f(1 }\nb = 2"), ["open m", "entry a = f(1 !", "close", "entry b = 2"]);
+    }
+
+    #[test]
+    fn a_bracket_that_was_never_opened_keeps_its_entry_together() {
+        assert_eq!(cut("a = f(b: 1, 2], c: 3)\nb = 2"), ["entry a = f(b: 1, 2], c: 3) !", "entry b = 2"]);
+        assert_eq!(cut("a = f b: 1, c: 3)\nb = 2"), ["entry a = f b: 1, c: 3) !", "entry b = 2"]);
+        assert_eq!(
+            cut("a = f\n  b: 1,\n  c: 3,\n)\nb = 2"),
+            ["entry a = f⏎  b: 1,⏎  c: 3,⏎) !", "entry b = 2"]
+        );
+        assert_eq!(cut("a = f(1], b = g(2)"), ["entry a = f(1] !", "entry b = g(2)"]);
+        assert_eq!(cut("a = 1, b = g(2))"), ["entry a = 1", "entry b = g(2)) !"]);
+        assert_eq!(cut("a = f\nb: 1\nc = g(2))"), ["entry a = f", "entry b: 1", "entry c = g(2)) !"]);
+    }
+
+    #[test]
+    fn a_semicolon_ends_an_entry() {
+        assert_eq!(
+            cut("m { a = 1; b = f(1; 2) };"),
+            ["open m", "entry a = 1", "entry b = f(1; 2)", "close", "semicolon"]
+        );
     }
 
     #[test]

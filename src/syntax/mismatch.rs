@@ -79,6 +79,29 @@ pub(super) fn explain(text: &str, at: usize, file: FileId, base: usize, context:
     }
 }
 
+/// The diagnostic for the bracket at byte `close` of `text`, which nothing in the entry at `entry`
+/// opened.
+pub(super) fn unopened(text: &str, entry: Span, close: usize) -> Diagnostic {
+    let closer = &text[close..=close];
+    let opener = if closer == ")" { "(" } else { "[" };
+    let span = Span::new(entry.file, close, close + 1);
+    let message = format!("`{closer}` closes nothing");
+    let diagnostic =
+        Diagnostic::error(codes::UNBALANCED, span, message, format!("no `{opener}` is open here"));
+    // `linear to: 0)`: the name of an argument right behind a word tells where the call begins.
+    let before = tokens(&text[entry.start as usize..close]);
+    let call = before.windows(3).find(|t| t[0].is_word() && t[1].is_word() && t[2].text == ":");
+    match call.filter(|t| opener == "(" && !t[0].is_open()) {
+        Some(call) => {
+            let at = |offset: usize| entry.start as usize + offset;
+            let gap = Span::new(entry.file, at(call[0].end()), at(call[1].start));
+            let gap = if text[gap.range()].contains('\n') { Span { end: gap.start, ..gap } } else { gap };
+            diagnostic.fix("insert `(`", Applicability::MaybeIncorrect, gap, "(")
+        }
+        None => diagnostic.fix("remove it", Applicability::MaybeIncorrect, span, ""),
+    }
+}
+
 struct Place<'t> {
     text: &'t str,
     file: FileId,
@@ -112,6 +135,19 @@ impl Place<'_> {
         open.last().copied()
     }
 
+    /// Whether an `=` stands before the mismatch.
+    fn after_sign(&self) -> bool {
+        self.tokens[..self.index.min(self.tokens.len())].iter().any(|t| t.text == "=")
+    }
+
+    /// Whether nothing but the path of a key stands before the mismatch.
+    fn in_key(&self) -> bool {
+        let before = &self.tokens[..self.index.min(self.tokens.len())];
+        before.windows(2).all(|pair| !(pair[0].is_word() && pair[1].is_word()))
+            && before.iter().all(|t| !t.is_open() || t.text == "[")
+            && before.first().is_some_and(|t| t.is_word())
+    }
+
     /// Signs of other languages, each with the sign of this one.
     fn foreign_sign(&self, next: Option<Token<'_>>, previous: Option<Token<'_>>) -> Option<Diagnostic> {
         let wrong = |token: Token<'_>, message: String, label: &str, title: String, text: &str| {
@@ -122,16 +158,16 @@ impl Place<'_> {
                 text,
             )
         };
-        let next = next?;
+        let Some(next) = next else { return self.hidden(None, previous) };
         let bracket = self.bracket();
         match next.text {
             ";" => {
                 return Some(wrong(
                     next,
-                    "`;` after an entry".into(),
-                    "a newline or a comma ends an entry",
-                    "remove it".into(),
-                    "",
+                    "`;` between values".into(),
+                    "a comma separates them",
+                    "write `,`".into(),
+                    ",",
                 ));
             }
             "&&" | "||" => {
@@ -162,7 +198,8 @@ impl Place<'_> {
                     "=",
                 ));
             }
-            ":" if bracket.is_none() && self.context == Context::Entry => {
+            // Further on it stands in a call without its `(`, and `=` would only hide that.
+            ":" if bracket.is_none() && self.context == Context::Entry && self.in_key() => {
                 return Some(wrong(
                     next,
                     "`:` between a key and its value".into(),
@@ -281,32 +318,45 @@ impl Place<'_> {
         })
     }
 
+    /// A character that shows as a space or not at all, where the entry stopped matching.
+    fn hidden(&self, next: Option<Token<'_>>, previous: Option<Token<'_>>) -> Option<Diagnostic> {
+        let last = self.tokens.last().map_or(0, |t| t.end());
+        let behind = || self.invisible(last, self.text.len());
+        let upto = |token: Token<'_>| token.start + token.text.chars().next().map_or(0, char::len_utf8);
+        let found = match next {
+            // An item that stops at its first word has its fault somewhere before its `=`.
+            Some(_) if self.index == 0 && self.context == Context::Item => {
+                let starts = std::iter::once(0).chain(self.tokens.iter().map(|t| t.end()));
+                let gaps = starts.zip(self.tokens).find_map(|(gap, token)| self.invisible(gap, upto(*token)));
+                gaps.or_else(behind)
+            }
+            Some(next) => self.invisible(previous.map_or(0, |p| p.end()), upto(next)),
+            None => behind(),
+        };
+        let (at, c) = found?;
+        let span = self.span(at, at + c.len_utf8());
+        // At the end of an entry it separates nothing.
+        let text = if c.is_whitespace() && at < last { " " } else { "" };
+        Some(
+            Diagnostic::error(
+                codes::WRONG_SIGN,
+                span,
+                format!("the invisible character U+{:04X}", u32::from(c)),
+                "only plain spaces separate words",
+            )
+            .fix(
+                if text.is_empty() { "remove it" } else { "write a plain space" },
+                Applicability::MachineApplicable,
+                span,
+                text,
+            ),
+        )
+    }
+
     /// Signs that a word processor or a web page puts in place of those of a keyboard.
     fn typography(&self, next: Token<'_>, previous: Option<Token<'_>>) -> Option<Diagnostic> {
-        // An item that stops at its first word has its fault somewhere before its `=`.
-        let found = if self.index == 0 && self.context == Context::Item {
-            let starts = std::iter::once(0).chain(self.tokens.iter().map(|t| t.end()));
-            starts.zip(self.tokens).find_map(|(gap, token)| self.invisible(gap, *token))
-        } else {
-            self.invisible(previous.map_or(0, |p| p.end()), next)
-        };
-        if let Some((at, c)) = found {
-            let span = self.span(at, at + c.len_utf8());
-            let text = if c.is_whitespace() { " " } else { "" };
-            return Some(
-                Diagnostic::error(
-                    codes::WRONG_SIGN,
-                    span,
-                    format!("the invisible character U+{:04X}", u32::from(c)),
-                    "only plain spaces separate words",
-                )
-                .fix(
-                    if text.is_empty() { "remove it" } else { "write a plain space" },
-                    Applicability::MachineApplicable,
-                    span,
-                    text,
-                ),
-            );
+        if let Some(diagnostic) = self.hidden(Some(next), previous) {
+            return Some(diagnostic);
         }
         let plain = match next.text.chars().next()? {
             '−' | '–' | '—' | '‐' | '‑' => "-",
@@ -333,13 +383,12 @@ impl Place<'_> {
         )
     }
 
-    /// A character between `gap` and `token`, or at its beginning, that shows as a space or not at all.
-    fn invisible(&self, gap: usize, token: Token<'_>) -> Option<(usize, char)> {
-        let first = token.text.chars().next().map_or(0, char::len_utf8);
-        let text = self.text.get(gap..token.start + first)?;
+    /// The first character of `start..end` that shows as a space or not at all.
+    fn invisible(&self, start: usize, end: usize) -> Option<(usize, char)> {
+        let text = self.text.get(start..end)?;
         let hidden =
             |c: char| !c.is_ascii() && c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200d}' | '\u{feff}');
-        text.char_indices().find(|(_, c)| hidden(*c)).map(|(i, c)| (gap + i, c))
+        text.char_indices().find(|(_, c)| hidden(*c)).map(|(i, c)| (start + i, c))
     }
 
     /// `10,000,000`: the layout keeps such digits in one entry.
@@ -458,7 +507,9 @@ impl Place<'_> {
         let what = match previous.text {
             "as" => "a name",
             "in" => "a list",
-            ":" if self.context == Context::Item => "a type",
+            ":" if self.context == Context::Item && self.bracket().is_none() && !self.after_sign() => {
+                "a type"
+            }
             _ => "a value",
         };
         let message = format!("{what} is missing after `{}`", previous.text);
@@ -497,15 +548,6 @@ impl Place<'_> {
     fn unexpected(&self, previous: Option<Token<'_>>, next: Token<'_>) -> Diagnostic {
         let span = self.of(next);
         let found = next.quoted();
-        if matches!(next.text, ")" | "]") && self.bracket().is_none() {
-            let message = format!("{found} closes nothing");
-            return Diagnostic::error(codes::UNBALANCED, span, message, "no bracket is open here").fix(
-                "remove it",
-                Applicability::MaybeIncorrect,
-                span,
-                "",
-            );
-        }
         let message = match previous {
             Some(previous) => format!("unexpected {found} after {}", previous.quoted()),
             None => format!("unexpected {found}"),

@@ -9,7 +9,7 @@ use super::ast::{
 use super::build::{Builder, Head};
 use super::grammar::{Mismatch, Rule, matching};
 use super::layout::{Chunk, Fault, Layout, MAX_BRACKETS, Piece};
-use super::mismatch::{Context, explain};
+use super::mismatch::{Context, explain, unopened};
 use crate::diag::{Applicability, Diagnostic, Edit, Level, codes};
 use crate::source::{FileId, Span};
 
@@ -79,7 +79,8 @@ pub(super) fn parse(file: FileId, text: &str) -> (File, Vec<Diagnostic>) {
         let span = Span::new(file, 0, text.len());
         return (File { items: Vec::new(), comments: Vec::new(), broken: vec![span], span }, vec![d]);
     }
-    let pieces: Vec<Piece> = Layout::new(text).collect();
+    let mut pieces: Vec<Piece> = Layout::new(text).collect();
+    open_braceless(text, &mut pieces);
     let opened = pieces.iter().filter(|p| matches!(p, Piece::Open(..))).count();
     let closed = pieces.iter().filter(|p| matches!(p, Piece::Close(..))).count();
     // How lines are indented only says something where a brace is missing for certain.
@@ -91,6 +92,34 @@ pub(super) fn parse(file: FileId, text: &str) -> (File, Vec<Diagnostic>) {
     tree.diagnostics.sort_by_key(|diagnostic| diagnostic.primary.span.start);
     let span = Span::new(file, 0, text.len());
     (File { items: tree.items, comments: tree.comments, broken: tree.broken, span }, tree.diagnostics)
+}
+
+/// Make a block of `kind name` that stands alone on its line with fields below it: only its `{` is
+/// missing. The byte after the head stands for the brace.
+fn open_braceless(text: &str, pieces: &mut [Piece]) {
+    let silent = |piece: &Piece| matches!(piece, Piece::Comment(_) | Piece::Doc(_) | Piece::Attribute(_));
+    for at in 0..pieces.len() {
+        let (piece, rest) = pieces[at..].split_at_mut(1);
+        let Piece::Entry(head) = &piece[0] else { continue };
+        let below = match rest.iter().find(|piece| !silent(piece)) {
+            Some(Piece::Entry(chunk) | Piece::Open(chunk, _)) => chunk,
+            _ => continue,
+        };
+        let deeper = matches!((head.indent, below.indent), (Some(head), Some(below)) if below > head);
+        if deeper && head.faults.is_empty() && head.semicolon.is_none() && is_head(&text[head.range.clone()])
+        {
+            let brace = head.range.end;
+            piece[0] = Piece::Open(head.clone(), brace);
+        }
+    }
+}
+
+/// Whether `text`, an entry that ends with its line, can only be the head of a block.
+fn is_head(text: &str) -> bool {
+    let mut words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|w| !w.is_empty());
+    let (first, second) = (words.next().unwrap_or_default(), words.next());
+    let named = second.is_some() && !["use", "param", "let", "assert", "not"].contains(&first);
+    (named || TOP_LEVEL_BLOCKS.contains(&first)) && matching(Rule::head, text).is_ok()
 }
 
 impl<'t> Tree<'t> {
@@ -129,7 +158,25 @@ impl<'t> Tree<'t> {
                 self.open(chunk, brace);
             }
             Piece::Close(at, indent) => self.close(at, indent),
+            Piece::Semicolon(at) => {
+                self.broken.push(self.span(at..at + 1));
+                self.semicolon(at);
+            }
         }
+    }
+
+    /// Report the `;` at `at`, which ends an entry in other languages.
+    fn semicolon(&mut self, at: usize) {
+        let span = self.span(at..at + 1);
+        let message = "`;` after an entry";
+        let d = Diagnostic::error(codes::WRONG_SIGN, span, message, "a newline or a comma ends an entry");
+        let after = self.text[at + 1..].trim_start_matches([' ', '\t', '\r']);
+        self.diagnostics.push(match after.chars().next() {
+            None | Some('\n' | '#' | '}' | ',' | ';') => {
+                d.fix("remove it", Applicability::MachineApplicable, span, "")
+            }
+            Some(_) => d.fix("write `,`", Applicability::MachineApplicable, span, ","),
+        });
     }
 
     /// Match a chunk, unless its brackets are at fault; report what is wrong.
@@ -141,7 +188,7 @@ impl<'t> Tree<'t> {
         make: impl FnOnce(&mut Builder, pest::iterators::Pair<'t, Rule>) -> Option<T>,
     ) -> Option<T> {
         if let Some(fault) = chunk.faults.first() {
-            let diagnostic = self.fault(fault);
+            let diagnostic = self.fault(chunk, fault);
             self.diagnostics.push(diagnostic);
             return None;
         }
@@ -181,7 +228,7 @@ impl<'t> Tree<'t> {
         Some((builder, pair.into_inner().collect()))
     }
 
-    fn fault(&self, fault: &Fault) -> Diagnostic {
+    fn fault(&self, chunk: &Chunk, fault: &Fault) -> Diagnostic {
         let at = |start: usize| self.span(start..start + 1);
         match *fault {
             Fault::Unclosed { open, end } => {
@@ -219,6 +266,7 @@ impl<'t> Tree<'t> {
                     meant,
                 )
             }
+            Fault::Unopened { close } => unopened(self.text, self.span(chunk.range.clone()), close),
             Fault::UnclosedString { open, end } => Diagnostic::error(
                 codes::UNCLOSED_STRING,
                 self.span(open..end),
@@ -243,11 +291,19 @@ impl<'t> Tree<'t> {
         }
     }
 
+    /// All of an entry; reports the `;` that ends it, if one does.
+    fn with_semicolon(&mut self, chunk: &Chunk) -> Span {
+        if let Some(at) = chunk.semicolon {
+            self.semicolon(at);
+        }
+        self.span(chunk.range.start..chunk.semicolon.map_or(chunk.range.end, |at| at + 1))
+    }
+
     fn item(&mut self, chunk: Chunk) {
-        let span = self.span(chunk.range.clone());
+        let span = self.with_semicolon(&chunk);
         let errors = self.diagnostics.len();
         let made = self.build(&chunk, Rule::item, Context::Item, Builder::item);
-        if self.diagnostics.len() > errors && made.is_none() {
+        if self.diagnostics.len() > errors && made.is_none() || chunk.semicolon.is_some() {
             self.broken.push(span);
         }
         let preface = std::mem::take(&mut self.preface);
@@ -276,10 +332,10 @@ impl<'t> Tree<'t> {
     }
 
     fn entry(&mut self, chunk: Chunk) {
-        let span = self.span(chunk.range.clone());
+        let span = self.with_semicolon(&chunk);
         let errors = self.diagnostics.len();
         let made = self.build(&chunk, Rule::entry, Context::Entry, Builder::entry);
-        let whole = made.is_some() && self.diagnostics.len() == errors;
+        let whole = made.is_some() && self.diagnostics.len() == errors && chunk.semicolon.is_none();
         if !whole {
             self.broken.push(span);
         }
@@ -340,7 +396,17 @@ impl<'t> Tree<'t> {
             head
         };
         let gap = chunk.range.end..brace;
-        if head.is_some() && self.slice(&gap).contains('\n') {
+        if self.text.as_bytes().get(brace) != Some(&b'{') {
+            let d = Diagnostic::error(
+                codes::UNEXPECTED,
+                self.span(chunk.range.clone()),
+                format!("`{}` opens no block", self.slice(&chunk.range)),
+                "`{` is missing after this",
+            )
+            .fix("insert `{`", Applicability::MaybeIncorrect, self.span(brace..brace), " {");
+            self.diagnostics.push(d);
+            self.broken.push(self.span(chunk.range.clone()));
+        } else if head.is_some() && self.slice(&gap).contains('\n') {
             let at = self.span(brace..brace + 1);
             let mut d = Diagnostic::error(
                 codes::UNEXPECTED,

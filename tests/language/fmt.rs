@@ -1,6 +1,7 @@
 //! The formatter on real and random curricula.
 
 use midc::fmt::format;
+use midc::ide::format_range;
 use midc::source::FileId;
 use midc::syntax::{ast, parse};
 use proptest::prelude::*;
@@ -140,6 +141,21 @@ proptest! {
         prop_assert!(diagnostics.is_empty(), "{:?} in\n{}", diagnostics, out);
         prop_assert_eq!(shape(&before), shape(&after), "{}\n{}", text, out);
         prop_assert_eq!(format(&out), out);
+    }
+
+    #[test]
+    fn a_line_formatted_by_itself_leaves_the_rest(
+        items in prop::collection::vec(item(), 1..4),
+        place in any::<prop::sample::Index>(),
+    ) {
+        let text = items.join("\n");
+        let at = place.index(text.len());
+        prop_assume!(text.is_char_boundary(at));
+        let mut partly = text.clone();
+        for edit in format_range(&text, at..at).iter().rev() {
+            partly.replace_range(edit.range.clone(), &edit.text);
+        }
+        prop_assert_eq!(format(&partly), format(&text), "{}\n{}", text, partly);
     }
 }
 

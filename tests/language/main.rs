@@ -1,6 +1,7 @@
 //! The language from outside: what files draw which diagnostics, in every output format; explain
 //! pages; the formatter; and that nothing a file contains can crash or hang the front end.
 
+mod commands;
 mod contract;
 mod explain;
 mod fixes;

@@ -46,7 +46,7 @@ fn rule(info: &CodeInfo) -> Value {
         "id": info.code.to_string(),
         "name": info.lint.map_or_else(|| info.code.to_string(), str::to_owned),
         "shortDescription": { "text": info.title },
-        "help": { "text": info.page, "markdown": info.page },
+        "help": { "text": info.text(), "markdown": info.text() },
         "defaultConfiguration": { "level": level_word(info.level) },
     })
 }

@@ -1,5 +1,6 @@
 //! Source excerpts for people, drawn by ariadne; the only file that names it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use ariadne::{Cache, CharSet, Color, Config, IndexType, Report, ReportKind, Source};
@@ -98,16 +99,37 @@ fn place(span: Span, files: &dyn Files) -> Place {
 
 struct Sources<'f> {
     files: &'f dyn Files,
-    read: HashMap<FileId, Source<&'f str>>,
+    read: HashMap<FileId, Source<Cow<'f, str>>>,
+}
+
+/// `text` with its lines where everyone else sees them: ariadne ends one at each of these as well.
+/// What stands in their place is as long and as wide, so that places stay what they are.
+fn newlines_only(text: &str) -> Cow<'_, str> {
+    let odd = ['\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
+    let lone_return = |i: usize| text[i..].starts_with('\r') && !text[i..].starts_with("\r\n");
+    let returns = text.match_indices('\r').filter(|(i, _)| lone_return(*i)).count();
+    // A file that has few newlines beside them is shown by its returns, or it would be one line.
+    let returns_end_lines = returns > text.matches('\n').count();
+    if !text.contains(odd) && (returns == 0 || returns_end_lines) {
+        return Cow::Borrowed(text);
+    }
+    let plain = |(i, c): (usize, char)| match c {
+        '\u{b}' | '\u{c}' => ' ',
+        '\r' if lone_return(i) && !returns_end_lines => ' ',
+        '\u{85}' => '\u{a0}',
+        '\u{2028}' | '\u{2029}' => '\u{2002}',
+        c => c,
+    };
+    Cow::Owned(text.char_indices().map(plain).collect())
 }
 
 impl<'f> Cache<FileId> for Sources<'f> {
-    type Storage = &'f str;
+    type Storage = Cow<'f, str>;
 
-    fn fetch(&mut self, id: &FileId) -> Result<&Source<&'f str>, impl std::fmt::Debug> {
+    fn fetch(&mut self, id: &FileId) -> Result<&Source<Cow<'f, str>>, impl std::fmt::Debug> {
         let files = self.files;
         Ok::<_, std::convert::Infallible>(
-            self.read.entry(*id).or_insert_with(|| Source::from(files.text(*id))),
+            self.read.entry(*id).or_insert_with(|| Source::from(newlines_only(files.text(*id)))),
         )
     }
 
@@ -118,7 +140,10 @@ impl<'f> Cache<FileId> for Sources<'f> {
 
 #[cfg(test)]
 mod tests {
-    use super::plain;
+    use super::{newlines_only, plain};
+    use crate::diag::render::{Format, render};
+    use crate::diag::{Diagnostic, codes};
+    use crate::source::{MemoryFiles, Span};
 
     #[test]
     fn plain_text_has_no_escapes() {
@@ -126,5 +151,21 @@ mod tests {
             plain("\x1b[31m[E0301] error:\x1b[0m weights [\x1b[38;5;9mx"),
             "[E0301] error: weights [x"
         );
+    }
+
+    #[test]
+    fn lines_end_where_the_other_formats_end_them() {
+        for odd in ["\u{b}", "\u{c}", "\u{85}", "\u{2028}", "\u{2029}", "\r"] {
+            let text = format!("# a{odd}b\r\nlet {odd}x = 1\n");
+            let mut files = MemoryFiles::new();
+            let file = files.add("f", text.clone());
+            let at = text.find('x').unwrap();
+            let found = [Diagnostic::error(codes::UNEXPECTED, Span::new(file, at, at + 1), "m", "l")];
+            for format in [Format::Text, Format::Concise] {
+                let out = render(format, &found, &files, false);
+                assert!(out.contains("f:2:6"), "{odd:?}: {out}");
+            }
+            assert_eq!(newlines_only(&text).len(), text.len());
+        }
     }
 }

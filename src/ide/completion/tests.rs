@@ -56,6 +56,68 @@ fn what_fits_the_place() {
 }
 
 #[test]
+fn what_follows_an_operand() {
+    offers("assert anneal.lr.end $0", &["<=", "=="], &["anneal", "and"]);
+    offers("assert anneal.lr.end == 0 $0", &["and", "or"], &["anneal", "=="]);
+    offers("assert anneal.lr.end == 0 and $0", &["anneal"], &["and"]);
+    offers("assert anneal.lr.end == 0, $0", &[], &["anneal", "and"]);
+    offers("stage x { gate { needle(4Ki) >= 98% $0", &["of", "and"], &["needle", "lr"]);
+    offers("stage x { gate { needle(4Ki) >= 98% of $0", &["from"], &["needle", "lr"]);
+    offers("source x = s.math $0", &["where"], &["then"]);
+    offers("source x = s.math where $0", &["length"], &["then"]);
+    offers("source x = s.math where length $0", &[">="], &["then", "where", "length"]);
+    offers("budget { tokens $0", &["<="], &["lr"]);
+    offers("budget { tokens <= $0", &["total_tokens"], &["lr", "anneal"]);
+}
+
+#[test]
+fn kinds_that_fit() {
+    let late = "stage x {\n  from = anneal\n}\nstage y {\n  from = x.$0\n}";
+    offers(late, &[], &["lr", "mix"]);
+    offers("stage x {\n  from = anneal.$0\n}", &["half"], &["lr", "mix"]);
+    let early = CLEAN.replacen("from      = base", "from      = $0", 1);
+    let found = labels(&early);
+    assert!(found.contains(&"base".to_owned()), "{found:?}");
+    for later in ["anneal", "after", "final"] {
+        assert!(!found.contains(&later.to_owned()), "{later}: {found:?}");
+    }
+    offers("stage x {\n  lr = 1 then linear(to: $0", &["0"], &["s.web", "quality"]);
+    offers("stage x {\n  mix = s.web then linear(to: $0", &["s.web", "quality"], &["0", "total_tokens"]);
+    offers("stage x {\n  lr = 1 then linear(to: 0, over: 5% of $0", &["stage", "total"], &["peak", "from"]);
+    offers("model x {\n  rope = rope(theta: $0", &[], &["total_tokens"]);
+    offers("stage x {\n  tokens = $0\n}", &["total_tokens"], &[]);
+    offers("@cite($0", &[], &["lr_jump"]);
+    offers("assert anneal.mix.s.$0", &["web", "math"], &["weight"]);
+    offers("assert anneal.mix.s.web.$0", &["weight"], &["math"]);
+    offers("stage x[k in [1, 2]] {\n}\nassert x[$0", &["1", "2", "*"], &["anneal", "x"]);
+}
+
+#[test]
+fn what_stands_behind_the_cursor_stays() {
+    let inserted = |marked: &str, label: &str| {
+        let (text, offset) = cursor(marked);
+        let mut files = MemoryFiles::new();
+        let main = files.add("main.curriculum", text.as_str());
+        let names = Names::load(&mut files, main);
+        let found = complete(&names, &files, main, offset);
+        found.into_iter().find(|c| c.label == label).map(|c| c.insert)
+    };
+    assert_eq!(inserted("stage x { fro$0 = main }", "from").as_deref(), Some("from"));
+    assert_eq!(inserted("stage x { fro$0 }", "from").as_deref(), Some("from = $0"));
+    assert_eq!(inserted("stage x { lr = 1 then lin$0(to: 0) }", "linear").as_deref(), Some("linear"));
+    assert_eq!(inserted("stage x { lr = 1 then linear(t$0: 0) }", "to").as_deref(), Some("to"));
+}
+
+#[test]
+fn keys_of_inner_blocks_are_not_those_of_the_stage() {
+    let stage = "stage x {\n  checkpoint half { at = 1B, keep = forever }\n  save_every = 1B\n  $0\n}\n";
+    let found = labels(stage);
+    assert!(found.contains(&"keep".to_owned()) && !found.contains(&"save_every".to_owned()), "{found:?}");
+    let found = labels("source x {\n  path = \"a#b\", kind = web\n  $0\n}\n");
+    assert!(!found.contains(&"kind".to_owned()), "{found:?}");
+}
+
+#[test]
 fn fields_of_a_broken_block_are_not_offered_twice() {
     let found = labels("stage x {\n  lr = (((\n  tokens = 5 GB\n  $0\n  context = 4Ki\n}\n");
     assert!(found.contains(&"from".to_owned()));

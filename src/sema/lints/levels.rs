@@ -17,9 +17,20 @@ struct Given {
     file: FileId,
     /// The name, for what is said about it.
     name: Span,
-    /// The attribute, or the entry of `lints`.
-    written: Span,
+    /// What goes with the name when it is taken out of its attribute.
+    cut: Option<Cut>,
     used: bool,
+}
+
+/// How one name is taken out of an attribute.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// The name and one comma.
+    name: Span,
+    /// The attribute up to what stands behind it.
+    attribute: Span,
+    /// How many things the attribute names.
+    of: usize,
 }
 
 /// Give every diagnostic the level that its file says and report levels that are for nothing.
@@ -55,7 +66,13 @@ pub(super) fn apply(files: &[(FileId, &File)], complete: bool, diags: &mut Vec<D
         }
     }
     if complete {
-        for g in given.iter().filter(|g| !g.used && g.level == Level::Allow && g.region.is_some()) {
+        let idle = || given.iter().filter(|g| !g.used && g.level == Level::Allow);
+        for (g, cut) in idle().filter_map(|g| Some((g, g.cut?))) {
+            let beside = idle().filter(|g| g.cut.is_some_and(|c| c.attribute == cut.attribute)).count();
+            let (title, span) = match beside == cut.of {
+                true => ("remove it".to_owned(), cut.attribute),
+                false => (format!("remove `{}`", g.lint), cut.name),
+            };
             about.push(
                 Diagnostic::lint(
                     codes::UNUSED_ALLOW,
@@ -66,7 +83,7 @@ pub(super) fn apply(files: &[(FileId, &File)], complete: bool, diags: &mut Vec<D
                     format!("`{}` does not fire here", g.lint),
                 )
                 .help("take it out")
-                .fix("remove it", Applicability::MachineApplicable, g.written, ""),
+                .fix(title, Applicability::MachineApplicable, span, ""),
             );
         }
     }
@@ -84,7 +101,7 @@ pub(super) fn apply(files: &[(FileId, &File)], complete: bool, diags: &mut Vec<D
 
 fn collect(file: FileId, ast: &File, given: &mut Vec<Given>, about: &mut Vec<Diagnostic>) {
     for item in &ast.items {
-        attributes(file, &item.preface, item.span, given, about);
+        attributes(file, ast, &item.preface, item.span, given, about);
         let ItemKind::Block(block) = &item.kind else { continue };
         if block.kind.text == "lints" {
             for entry in &block.entries {
@@ -95,7 +112,7 @@ fn collect(file: FileId, ast: &File, given: &mut Vec<Given>, about: &mut Vec<Dia
                     about.push(no_level(&name.text, value));
                 }
                 if let (Some(lint), Some(level)) = (known(&name.text, name.span, about), level) {
-                    let (name, written) = (name.span, entry.span);
+                    let name = name.span;
                     let first = given.iter().find(|g| g.lint == lint && g.region.is_none() && g.file == file);
                     if let Some(first) = first {
                         about.push(
@@ -110,26 +127,27 @@ fn collect(file: FileId, ast: &File, given: &mut Vec<Given>, about: &mut Vec<Dia
                         );
                         continue;
                     }
-                    given.push(Given { lint, level, region: None, file, name, written, used: false });
+                    given.push(Given { lint, level, region: None, file, name, cut: None, used: false });
                 }
             }
         } else {
-            inside(file, block, given, about);
+            inside(file, ast, block, given, about);
         }
     }
 }
 
-fn inside(file: FileId, block: &Block, given: &mut Vec<Given>, about: &mut Vec<Diagnostic>) {
+fn inside(file: FileId, ast: &File, block: &Block, given: &mut Vec<Given>, about: &mut Vec<Diagnostic>) {
     for entry in &block.entries {
-        attributes(file, &entry.preface, entry.span, given, about);
+        attributes(file, ast, &entry.preface, entry.span, given, about);
         if let EntryKind::Block(inner) = &entry.kind {
-            inside(file, inner, given, about);
+            inside(file, ast, inner, given, about);
         }
     }
 }
 
 fn attributes(
     file: FileId,
+    ast: &File,
     preface: &Preface,
     region: Span,
     given: &mut Vec<Given>,
@@ -144,19 +162,28 @@ fn attributes(
         };
         for (name, span) in names(attr) {
             if let Some(lint) = known(name, span, about) {
-                let written = attr.span;
-                given.push(Given {
-                    lint,
-                    level,
-                    region: Some(region),
-                    file,
-                    name: span,
-                    written,
-                    used: false,
-                });
+                let cut = Some(cut(attr, span, ast, preface, region));
+                given.push(Given { lint, level, region: Some(region), file, name: span, cut, used: false });
             }
         }
     }
+}
+
+/// How `name` is taken out of `attr`, one of the attributes of `preface` before the thing at `owner`.
+fn cut(attr: &Attr, name: Span, ast: &File, preface: &Preface, owner: Span) -> Cut {
+    let args: Vec<Span> = attr.args.iter().map(|arg| arg.value.span).collect();
+    let place = args.iter().position(|arg| *arg == name);
+    let name = match place {
+        Some(i) if i + 1 < args.len() => Span { end: args[i + 1].start, ..name },
+        Some(i) if i > 0 => Span { start: args[i - 1].end, ..name },
+        _ => name,
+    };
+    // The line goes with what stood alone on it; a comment behind it stays.
+    let next = preface.attrs.iter().map(|a| a.span).chain(preface.docs.iter().map(|d| d.span));
+    let next = next.chain(ast.comments.iter().map(|c| c.span)).chain([owner]);
+    let end = next.map(|span| span.start).filter(|start| *start >= attr.span.end).min();
+    let attribute = Span { end: end.unwrap_or(attr.span.end), ..attr.span };
+    Cut { name, attribute, of: args.len() }
 }
 
 /// The lints an attribute names.

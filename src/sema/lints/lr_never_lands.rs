@@ -59,7 +59,8 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
 /// The curve without `truncate( )` and without the `over` of its last segment.
 fn untruncated(scene: &Scene<'_>, lr: Span, last: Span) -> Option<String> {
     let text = scene.text(lr);
-    let inner = text.strip_prefix("truncate(")?.strip_suffix(')')?;
+    let inner = text.strip_prefix("truncate(")?.strip_suffix(')')?.trim();
+    let inner = inner.strip_suffix(',').unwrap_or(inner).trim_end();
     let segment = scene.text(last);
     let over = segment.find(", over:")?;
     // The rest of the arguments must be the span alone.
