@@ -81,6 +81,8 @@ pub struct Architecture {
     pub head_dim: u64,
     /// Width of the feed-forward layer.
     pub ffn: u64,
+    /// How much of it one token goes through, where that is not what `ffn` says: in a mixture of experts.
+    pub active_ffn: Option<u64>,
     /// Rows of the embedding.
     pub vocab: u64,
     /// Whether the output layer shares the embedding.
@@ -104,7 +106,7 @@ impl Architecture {
         let (hidden, head) = (self.hidden as f64, self.head_dim as f64);
         let q = hidden * self.heads as f64 * head;
         let kv = 2.0 * hidden * self.kv_heads as f64 * head;
-        let ffn = 3.0 * hidden * self.ffn as f64;
+        let ffn = 3.0 * hidden * self.active_ffn.unwrap_or(self.ffn) as f64;
         self.layers as f64 * (2.0 * q + kv + ffn) + hidden * self.vocab as f64
     }
 
@@ -471,6 +473,7 @@ mod tests {
             kv_heads: most / 128,
             head_dim: 128,
             ffn: most,
+            active_ffn: None,
             vocab: most,
             tie_embeddings: false,
             eps: 1e-5,

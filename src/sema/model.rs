@@ -221,6 +221,7 @@ impl<'p> Checker<'p> {
                     kv_heads: p.kv_heads,
                     head_dim: p.head_dim,
                     ffn: p.ffn,
+                    active_ffn: None,
                     vocab: p.vocab,
                     tie_embeddings: p.tie_embeddings,
                     eps: p.eps,
@@ -322,6 +323,7 @@ impl<'p> Checker<'p> {
             kv_heads,
             head_dim,
             ffn,
+            active_ffn: None,
             vocab,
             tie_embeddings,
             eps,
@@ -404,6 +406,7 @@ impl<'p> Checker<'p> {
                 kv_heads: number("num_key_value_heads").unwrap_or(heads),
                 head_dim,
                 ffn: number("intermediate_size")?,
+                active_ffn: active_ffn(&number),
                 vocab: number("vocab_size")?,
                 tie_embeddings: map
                     .get("tie_word_embeddings")
@@ -482,6 +485,18 @@ impl<'p> Checker<'p> {
     }
 }
 
+/// What one token goes through of the feed-forward layer in a mixture of experts: so many of them, and those that are
+/// shared by all. The keys are those of Mixtral, OLMoE, Qwen and DeepSeek in transformers.
+fn active_ffn(number: &impl Fn(&str) -> Option<u64>) -> Option<u64> {
+    let several = ["num_experts", "num_local_experts", "n_routed_experts"];
+    several.iter().find_map(|key| number(key).filter(|n| *n > 1))?;
+    let width = number("moe_intermediate_size").or_else(|| number("intermediate_size"))?;
+    let shared = number("shared_expert_intermediate_size")
+        .or_else(|| number("n_shared_experts")?.checked_mul(width))
+        .unwrap_or(0);
+    number("num_experts_per_tok")?.checked_mul(width)?.checked_add(shared)
+}
+
 fn size(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
@@ -498,5 +513,40 @@ pub(crate) fn method_name(scaling: &crate::rope::RopeScaling) -> &'static str {
         S::Yarn { .. } => "yarn",
         S::Llama3 { .. } => "llama3",
         S::Longrope { .. } => "longrope",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Widths of published models, and what their reports say a token goes through.
+    #[test]
+    fn experts_count_as_far_as_a_token_goes_through_them() {
+        for (keys, expected) in [
+            (vec![("intermediate_size", 14_336)], None),
+            // Mixtral 8x7B.
+            (
+                vec![("intermediate_size", 14_336), ("num_local_experts", 8), ("num_experts_per_tok", 2)],
+                Some(28_672),
+            ),
+            // OLMoE 1B-7B.
+            (vec![("intermediate_size", 1024), ("num_experts", 64), ("num_experts_per_tok", 8)], Some(8192)),
+            // DeepSeek-V3.
+            (
+                vec![
+                    ("intermediate_size", 18_432),
+                    ("moe_intermediate_size", 2048),
+                    ("n_routed_experts", 256),
+                    ("n_shared_experts", 1),
+                    ("num_experts_per_tok", 8),
+                ],
+                Some(18_432),
+            ),
+            (vec![("num_experts", 1), ("intermediate_size", 8), ("num_experts_per_tok", 1)], None),
+        ] {
+            let number = |key: &str| keys.iter().find(|(k, _)| *k == key).map(|(_, n)| *n);
+            assert_eq!(active_ffn(&number), expected, "{keys:?}");
+        }
     }
 }
