@@ -1,6 +1,7 @@
 //! A text beside its formatted form, cut where both may be cut: each piece can be replaced by its
 //! counterpart and the rest left as it is.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::essence;
@@ -32,8 +33,14 @@ pub fn pieces(old: &str, new: &str) -> Vec<Piece> {
         if (old.at, new.at) == start {
             old.line();
             new.line();
-            while old.said != new.said || old.comma_follows() {
-                let behind = if old.said <= new.said { &mut old } else { &mut new };
+            loop {
+                let behind = match old.said.cmp(&new.said) {
+                    Ordering::Less => &mut old,
+                    Ordering::Greater => &mut new,
+                    Ordering::Equal if old.comma_follows() => &mut old,
+                    Ordering::Equal if new.comma_follows() => &mut new,
+                    Ordering::Equal => break,
+                };
                 if behind.done() {
                     break;
                 }
@@ -108,6 +115,8 @@ mod tests {
         assert_eq!(cuts("let v = f(\na,\nb)\n"), [(1, 1), (1, 1), (1, 2)]);
         assert_eq!(cuts("let v = f(\na\n, b)\n"), [(1, 1), (2, 3)]);
         assert_eq!(cuts("let v = [1,\n2]\n"), [(2, 1)]);
+        // What is too odd to be written anew keeps its comma where it is.
+        assert_eq!(cuts("let  v = ([0\n,\n0]  #\nand 0)\n"), [(2, 2), (1, 1), (1, 1)]);
         assert_eq!(cuts("\n\n"), [(2, 0)]);
         assert_eq!(cuts(""), []);
     }

@@ -42,7 +42,8 @@ pub(super) fn starts_needed<'a>(
 ) -> Result<Vec<(&'a StagePlan, u64, &'a str)>, ExecError> {
     let mut needed = Vec::new();
     let mut need = |of: &'a StagePlan, step: u64, by: &'a str| {
-        if selected.contains(&of.name) && step <= progress.get(&of.name).map_or(0, Progress::steps) {
+        // The latest was found sound already.
+        if selected.contains(&of.name) && step < progress.get(&of.name).map_or(0, Progress::steps) {
             needed.push((of, step, by));
         }
     };
