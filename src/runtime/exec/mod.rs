@@ -165,29 +165,9 @@ pub fn exec(
         let checkpoint = latest.entry.map(|e| (e.step, e.path));
         progress.insert(stage.name.clone(), Progress { checkpoint });
     }
-    for (of, step, by) in survey::starts_needed(plan, &selected, &progress, &dir)? {
-        if progress.get(&of.name).is_none_or(|p| p.steps() < step) {
-            // It is made again already.
-            continue;
-        }
-        let series = dir.checkpoints(&of.name);
-        let path = checkpoint::step_dir(&series, step);
-        let what = match checkpoint::verify(&path) {
-            Ok(()) => continue,
-            Err(_) if !path.exists() => "gone".to_owned(),
-            Err(damage) => format!("damaged ({damage})"),
-        };
-        let sound = checkpoint::list(&series)?.into_iter().rev().filter(|e| e.step < step);
-        let before = sound.into_iter().find(|e| checkpoint::verify(&e.path).is_ok());
-        let from = before.as_ref().map_or(0, |e| e.step);
-        let note = format!(
-            "the checkpoint after step {step} of stage `{}`, which `{by}` starts from, is {what}: the stage is taken up \
-             again after step {from}",
-            of.name
-        );
+    for note in survey::take_up_again(plan, &selected, &mut progress, &dir)? {
         dir.log(&note);
         observer.on(Event::Note(&note));
-        progress.insert(of.name.clone(), Progress { checkpoint: before.map(|e| (e.step, e.path)) });
     }
     let done = |stage: &str, steps: u64| {
         progress.get(stage).is_some_and(|p: &Progress| p.checkpoint.is_some() && steps <= p.steps())

@@ -29,42 +29,63 @@ impl Progress {
     }
 }
 
-/// Checkpoints of chosen stages that are said to be done and that something chosen, and not done, starts from or
-/// averages: the stage, its step and what needs it, the earliest of a stage first.
+/// Put stages back to before a checkpoint that is damaged or gone and that something chosen, and not done, starts
+/// from or averages. Returns a sentence on each.
 ///
 /// # Errors
 /// A directory cannot be listed; [`ExecError::BrokenPlan`].
-pub(super) fn starts_needed<'a>(
+pub(super) fn take_up_again(
+    plan: &Plan,
+    selected: &BTreeSet<String>,
+    progress: &mut BTreeMap<String, Progress>,
+    dir: &RunDir,
+) -> Result<Vec<String>, ExecError> {
+    let mut notes = Vec::new();
+    for (of, step, by) in starts_needed(plan, selected, progress, dir)? {
+        // The latest was found sound already; what lies behind it is made again already.
+        if !selected.contains(&of.name) || step >= progress.get(&of.name).map_or(0, Progress::steps) {
+            continue;
+        }
+        let series = dir.checkpoints(&of.name);
+        let path = checkpoint::step_dir(&series, step);
+        let what = match checkpoint::verify(&path) {
+            Ok(()) => continue,
+            Err(_) if !path.exists() => "gone".to_owned(),
+            Err(damage) => format!("damaged ({damage})"),
+        };
+        let earlier = checkpoint::list(&series)?.into_iter().rev().filter(|e| e.step < step);
+        let sound = earlier.into_iter().find(|e| checkpoint::verify(&e.path).is_ok());
+        notes.push(format!(
+            "the checkpoint after step {step} of stage `{}`, which `{by}` starts from, is {what}: the stage is taken up \
+             again after step {}",
+            of.name,
+            sound.as_ref().map_or(0, |e| e.step)
+        ));
+        progress.insert(of.name.clone(), Progress { checkpoint: sound.map(|e| (e.step, e.path)) });
+    }
+    Ok(notes)
+}
+
+/// Checkpoints that something chosen, and not done, starts from or averages: the stage, its step and what needs it,
+/// the earliest first.
+fn starts_needed<'a>(
     plan: &'a Plan,
     selected: &BTreeSet<String>,
     progress: &BTreeMap<String, Progress>,
     dir: &RunDir,
 ) -> Result<Vec<(&'a StagePlan, u64, &'a str)>, ExecError> {
     let mut needed = Vec::new();
-    let mut need = |of: &'a StagePlan, step: u64, by: &'a str| {
-        // The latest was found sound already.
-        if selected.contains(&of.name) && step < progress.get(&of.name).map_or(0, Progress::steps) {
-            needed.push((of, step, by));
-        }
-    };
-    let mut soups = Vec::new();
-    for soup in plan.soups.iter().filter(|s| selected.contains(&s.name)) {
-        if checkpoint::latest_valid(&dir.checkpoints(&soup.name))?.entry.is_none() {
-            soups.push(soup);
-        }
-    }
     for stage in plan.stages.iter().filter(|s| selected.contains(&s.name)) {
         let begun = progress.get(&stage.name).is_some_and(|p| p.checkpoint.is_some());
         match origin(plan, stage)? {
-            Origin::Stage(from, steps) if !begun => need(from, steps, &stage.name),
+            Origin::Stage(from, steps) if !begun => needed.push((from, steps, stage.name.as_str())),
             _ => {}
         }
     }
-    for soup in soups {
-        for name in &soup.ingredients {
-            if let Some((of, steps)) = plan.stage_point(name) {
-                need(of, steps, &soup.name);
-            }
+    for soup in plan.soups.iter().filter(|s| selected.contains(&s.name)) {
+        if checkpoint::latest_valid(&dir.checkpoints(&soup.name))?.entry.is_none() {
+            let points = soup.ingredients.iter().filter_map(|name| plan.stage_point(name));
+            needed.extend(points.map(|(of, steps)| (of, steps, soup.name.as_str())));
         }
     }
     needed.sort_by_key(|(_, step, _)| *step);
