@@ -315,7 +315,8 @@ fn fields_of_files_that_have_none_are_refused() {
     };
     for file in ["a.bin", "a.txt"] {
         let plain = source("s", file);
-        Corpus::open(&[plain.clone()], tokenizer(), &options(dir.path(), &cache), &Quiet).unwrap();
+        Corpus::open(std::slice::from_ref(&plain), tokenizer(), &options(dir.path(), &cache), &Quiet)
+            .unwrap();
         let text = refused(SourcePlan { text: Some("body".into()), ..plain.clone() });
         assert!(text.contains("`text = body`") && text.contains(file), "{text}");
         let loss_on = refused(SourcePlan { loss_on: vec!["assistant".into()], ..plain });

@@ -231,6 +231,18 @@ impl<'p> Checker<'p> {
                 if !logical && (is_length(left) && is_text(right) || is_text(left) && is_length(right)) {
                     return self.length_of_text(if is_text(right) { right } else { left });
                 }
+                if !logical && !self.is_of_record(left) && !self.is_of_record(right) {
+                    self.push(
+                        Diagnostic::error(
+                            codes::NOT_A_CONDITION,
+                            expr.span,
+                            "a comparison that no record decides",
+                            "neither side is a field",
+                        )
+                        .help("a name that a `param` or `let` has stands for its value: give that another name where a field is meant"),
+                    );
+                    return None;
+                }
                 let (left, right) = (side(self, left), side(self, right));
                 Some(format!("{} {sign} {}", left?, right?))
             }
@@ -352,6 +364,16 @@ impl<'p> Checker<'p> {
         let Lookup::Def(id, used) = self.program.lookup(module, path) else { return None };
         let value = matches!(self.program.def(id).kind, DefKind::Param | DefKind::Let);
         (value && used == path.segments.len()).then(|| self.eval_path(path, &Scope::top(module)))
+    }
+
+    /// Whether a side of a comparison differs from record to record, or is wrong, which has its own message.
+    fn is_of_record(&mut self, expr: &'p Expr) -> bool {
+        match &expr.kind {
+            ExprKind::Paren(inner) | ExprKind::Neg(inner) => self.is_of_record(inner),
+            ExprKind::Path(path) => self.stands_for(path).is_none_or(|value| value.is_poison()),
+            ExprKind::Quantity(_) | ExprKind::Str(_) => false,
+            _ => true,
+        }
     }
 
     /// A value that has no place in a condition on a record.
