@@ -83,7 +83,10 @@ fn a_start_that_is_gone_is_made_again() {
     let (_, notes) = Watch::new(0).ended(&plan, &first);
     assert!(!notes.contains("taken up again"), "{notes}");
     let options = ExecOptions { selection: Selection::All, ..first };
+    // Interrupted after the checkpoint that was lacking is there again.
+    let (_, torn) = Watch::new(30).ended(&plan, &options);
     let (ended, notes) = Watch::new(0).ended(&plan, &options);
+    let notes = format!("{torn}\n{notes}");
     assert!(matches!(ended, Outcome::Finished(_)), "{ended:?}");
     assert!(notes.contains("after step 24 of stage `trunk`, which `late` starts from, is gone"), "{notes}");
     assert!(weights(&run, "trunk", 24) == half && weights(&run, "trunk", 48) == end);

@@ -214,7 +214,8 @@ impl<'a> Lines<'a> {
             if i > 0 {
                 self.out.push('\n');
             }
-            self.out.push_str(line.trim_end());
+            // No blank of another alphabet, which is what cannot be read.
+            self.out.push_str(line.trim_end_matches([' ', '\t', '\r']));
         }
         self.out.push('\n');
     }

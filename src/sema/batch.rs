@@ -149,7 +149,9 @@ impl<'p> Checker<'p> {
         if steps > clock.steps + slack && !chain.truncated {
             return self.too_long(chain, tokens(end), frame, None);
         }
-        if steps + slack < clock.steps {
+        // How far short a ramp is goes by its own steps, which may be larger than those at the end.
+        let largest = clock.phases.iter().map(|p| p.sequences * p.context).max().unwrap_or(0);
+        if steps + slack < clock.steps && end.saturating_add(slack.saturating_mul(largest)) < clock.tokens {
             return self.too_short(chain, tokens(end), frame);
         }
         Some(())

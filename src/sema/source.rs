@@ -350,7 +350,11 @@ impl<'p> Checker<'p> {
                 Some(decimal(q.value))
             }
             ExprKind::Str(text) => Some(format!("{text:?}")),
-            ExprKind::Neg(inner) => self.operand(inner).map(|t| format!("-{t}")),
+            // A name may stand for what is negative already.
+            ExprKind::Neg(inner) => {
+                let text = self.operand(inner)?;
+                Some(text.strip_prefix('-').map_or_else(|| format!("-{text}"), str::to_owned))
+            }
             ExprKind::Paren(inner) => self.operand(inner),
             ExprKind::Error => None,
             _ => self.not_a_predicate(expr),

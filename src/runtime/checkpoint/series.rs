@@ -124,6 +124,19 @@ pub fn prune(
     Ok(removed)
 }
 
+/// Give a checkpoint a name under which no run finds it: `was-step-N`, in place of what had that.
+///
+/// # Errors
+/// It cannot be renamed.
+pub fn set_aside(entry: &Entry) -> Result<(), CheckpointError> {
+    let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
+    let was = entry.path.with_file_name(format!("was-{name}"));
+    if was.exists() {
+        fs::remove_dir_all(&was).map_err(CheckpointError::io("remove", &was))?;
+    }
+    fs::rename(&entry.path, &was).map_err(CheckpointError::io("rename", &entry.path))
+}
+
 /// Remove a checkpoint.
 ///
 /// # Errors

@@ -26,6 +26,8 @@ pub(crate) struct ChatTemplate {
     /// `bos_token`, `eos_token`, …
     tokens: BTreeMap<String, String>,
     digest: blake3::Hash,
+    /// Whether it mentions the functions of a dialogue.
+    asks_for_tools: bool,
 }
 
 /// A rendered conversation.
@@ -58,12 +60,9 @@ impl<'a> Beside<'a> {
     /// What `record` has.
     ///
     /// # Errors
-    /// Tools that are no list, settings that are no object.
+    /// Settings that are no object.
     pub(crate) fn of(record: &'a Value, today: Option<NaiveDate>) -> Result<Self, String> {
         let [tools, settings] = Self::FIELDS.map(|name| spelled_out(&record[name]));
-        if !tools.is_null() && !tools.is_array() {
-            return Err("has beside it `tools` that are no list".into());
-        }
         if !settings.is_null() && !settings.is_object() {
             return Err("has beside it a `chat_template_kwargs` that is no object of settings".into());
         }
@@ -136,7 +135,8 @@ impl ChatTemplate {
         for (name, token) in &tokens {
             hasher.update(name.as_bytes()).update(b"=").update(token.as_bytes()).update(b"\n");
         }
-        Ok(Self { environment, tokens, digest: hasher.finalize() })
+        let asks_for_tools = source.contains("tools");
+        Ok(Self { environment, tokens, digest: hasher.finalize(), asks_for_tools })
     }
 
     /// Identifies what it writes.
@@ -155,6 +155,10 @@ impl ChatTemplate {
         beside: &Beside<'_>,
         spans: bool,
     ) -> Result<Conversation, String> {
+        let none = beside.tools.as_object().is_some_and(Map::is_empty) || beside.tools.is_null();
+        if self.asks_for_tools && !none && !beside.tools.is_array() {
+            return Err("has beside it `tools` that are no list".into());
+        }
         let messages = turns.iter().enumerate().map(message).collect::<Result<Vec<_>, _>>()?;
         let text = self.write(&messages, beside, false)?;
         let mut found = Vec::new();
@@ -200,8 +204,10 @@ impl ChatTemplate {
         let settings =
             beside.settings.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         names.extend(settings.map(|(name, value)| (name.as_str(), Jinja::from(Serde(value)))));
-        if !beside.tools.is_null() || !names.contains_key("tools") {
+        if beside.tools.is_array() {
             names.insert("tools", Jinja::from(Serde(&*beside.tools)));
+        } else if !names.contains_key("tools") {
+            names.insert("tools", Jinja::from(()));
         }
         if let Some(today) = beside.today {
             names.insert(CLOCK, Jinja::from_function(move |format: String| strftime(today, &format)));
@@ -401,12 +407,15 @@ mod tests {
         let text = json!({"chat_template_kwargs": "{\"think\": false}", "tools": "[{}]"});
         assert_eq!(say(text), "x/no_think1</s>");
         assert_eq!(say(json!({"chat_template_kwargs": "", "tools": " "})), "x0</s>");
-        for (record, field) in [
-            (json!({"chat_template_kwargs": "think"}), "`chat_template_kwargs`"),
-            (json!({"tools": "[{"}), "`tools`"),
-            (json!({"tools": {}}), "`tools`"),
-        ] {
-            assert!(Beside::of(&record, None).unwrap_err().contains(field));
+        assert_eq!(say(json!({"tools": {}})), "x0</s>");
+        let wrong = json!({"chat_template_kwargs": "think"});
+        assert!(Beside::of(&wrong, None).unwrap_err().contains("`chat_template_kwargs`"));
+        for tools in [json!("[{"), json!("search"), json!({"f": 1})] {
+            let record = json!({"tools": tools});
+            let beside = Beside::of(&record, None).unwrap();
+            assert!(template(source).render(&turns, &beside, false).unwrap_err().contains("`tools`"));
+            // Where nobody asks for them it does not matter what they are.
+            assert_eq!(template("y").render(&turns, &beside, false).unwrap().text, "y");
         }
     }
 

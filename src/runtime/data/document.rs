@@ -114,6 +114,10 @@ impl Recipe<'_> {
         );
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.tokenizer.digest().as_bytes()).update(text.as_bytes());
+        if !self.loss_on.is_empty() && self.tokenizer.chat().is_none() {
+            // Once, `gpt` was no name of the assistant where no template writes dialogues.
+            hasher.update(b"\nroles by either name");
+        }
         if let Some(today) = self.today {
             hasher.update(format!("\n{today}").as_bytes());
         }

@@ -273,8 +273,8 @@ pub enum DataError {
     #[diagnostic(
         code(midc::data::state),
         help(
-            "the files, the tokenizer or the held-out share changed since the checkpoint was written: put back what was \
-             there, or begin another run with `--run-dir DIR`"
+            "the files, the tokenizer or the held-out share changed since the checkpoint was written, or another version of \
+             midc wrote it, which reads dialogues otherwise: put back what was there, or begin another run with `--run-dir DIR`"
         )
     )]
     State {

@@ -1,7 +1,8 @@
 //! Which files a path or glob names. Directories are walked here and not by the glob crate, which
 //! panics on names that are no UTF-8 where hidden files are to be left out.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
@@ -41,12 +42,25 @@ pub(super) fn find(
         }
         out.extend(found);
     }
-    // Once, whichever way it is named: by `./`, through a link, from another working directory.
-    let mut seen = HashSet::new();
-    out.retain(|(path, _): &(PathBuf, Format)| {
-        seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone()))
-    });
-    Ok(out)
+    // Once, whichever way it is named: by `./`, through a link, from another working directory. A name that says what
+    // it holds goes before one that does not, as that of a blob behind links.
+    let mut once: Vec<(PathBuf, Format)> = Vec::with_capacity(out.len());
+    let mut seen: HashMap<PathBuf, usize> = HashMap::new();
+    for (path, format) in out {
+        match seen.entry(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+            Entry::Vacant(place) => {
+                place.insert(once.len());
+                once.push((path, format));
+            }
+            Entry::Occupied(place) => {
+                let known = &mut once[*place.get()];
+                if matches!(known.1, Format::Text(_)) && !matches!(format, Format::Text(_)) {
+                    *known = (path, format);
+                }
+            }
+        }
+    }
+    Ok(once)
 }
 
 /// The files that `path` names for `midc eval`: a file, a directory or a glob.
@@ -249,6 +263,12 @@ mod tests {
             assert!(error.to_string().contains("lost.jsonl"), "{pattern}: {error}");
         }
         assert_eq!(found("x-z", dir.path()), ["x-z/c.txt"]);
+        // As in a cache of snapshots, whose blobs have no names.
+        let hub = dir.path().join("hub");
+        std::fs::create_dir_all(hub.join("snapshot")).unwrap();
+        std::fs::write(hub.join("0123abc"), "{}").unwrap();
+        std::os::unix::fs::symlink("../0123abc", hub.join("snapshot/a.jsonl")).unwrap();
+        assert_eq!(found("hub", dir.path()), ["hub/snapshot/a.jsonl"]);
     }
 
     #[test]

@@ -24,10 +24,18 @@ impl HeldOut {
         if share <= 0.0 {
             return chosen;
         }
+        if share < 1.0 {
+            for source in sources {
+                // All that a source has is no other's to measure on.
+                let first = hashes(source).next();
+                chosen.never.extend(first.filter(|first| hashes(source).all(|hash| hash == *first)));
+            }
+        }
         for source in sources {
-            if hashes(source).nth(1).is_some() && !hashes(source).any(|hash| is_held_out(hash, share)) {
+            if hashes(source).nth(1).is_some() && !hashes(source).any(|hash| chosen.has(hash)) {
                 // The one that a growing share would take first.
-                chosen.also.extend(hashes(source).min());
+                let free = hashes(source).filter(|hash| !chosen.never.contains(hash)).min();
+                chosen.also.extend(free);
             }
         }
         if share < 1.0 {
@@ -112,6 +120,11 @@ mod tests {
             }
             assert!(whole.iter().any(|h| held.has(*h)), "{share}: nothing is held out of the whole");
         }
+        // The least document of the whole is all that a part has.
+        let least = *[hash(1), hash(2), hash(3)].iter().min().unwrap();
+        let part = [vec![hash(1), hash(2), hash(3)], vec![least]];
+        let held = HeldOut::choose(1e-9, &part, |s| s.clone().into_iter());
+        assert!(!held.has(least) && part[0].iter().filter(|h| held.has(**h)).count() == 1);
         let pair = [vec![hash(1), hash(2)]];
         let held = HeldOut::choose(1e-9, &pair, |s| s.clone().into_iter());
         assert_eq!(pair[0].iter().filter(|h| held.has(**h)).count(), 1);

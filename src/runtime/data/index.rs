@@ -310,10 +310,11 @@ impl Tally {
     }
 
     /// A file of which every record is broken was misunderstood: to leave it out would be silent. Not so
-    /// `.json`, which in a tree of sources may be one value in many lines.
+    /// `.json`, which in a tree of sources may be one value in many lines, or an array of something else.
     fn judge(self, stretch: &Stretch) -> Result<(), DataError> {
         let bad = self.bad.bad();
-        let lines = stretch.path.extension().is_none_or(|e| e != "json") || bad == self.bad.no_text;
+        let json = stretch.path.extension().is_some_and(|e| e == "json");
+        let lines = !matches!(stretch.format, Format::Array(_)) && (!json || bad == self.bad.no_text);
         match self.first {
             Some((record, what)) if self.records >= FEW && bad == self.records && lines => {
                 Err(DataError::NoRecord { path: stretch.path.clone(), records: self.records, record, what })

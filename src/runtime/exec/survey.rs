@@ -41,6 +41,23 @@ pub(super) fn take_up_again(
     dir: &RunDir,
 ) -> Result<Vec<String>, ExecError> {
     let mut notes = Vec::new();
+    // A stage that is put back to its beginning needs what it starts from, too.
+    loop {
+        let before = notes.len();
+        put_back(plan, selected, progress, dir, &mut notes)?;
+        if notes.len() == before {
+            return Ok(notes);
+        }
+    }
+}
+
+fn put_back(
+    plan: &Plan,
+    selected: &BTreeSet<String>,
+    progress: &mut BTreeMap<String, Progress>,
+    dir: &RunDir,
+    notes: &mut Vec<String>,
+) -> Result<(), ExecError> {
     for (of, step, by) in starts_needed(plan, selected, progress, dir)? {
         // The latest was found sound already; what lies behind it is made again already.
         if !selected.contains(&of.name) || step >= progress.get(&of.name).map_or(0, Progress::steps) {
@@ -53,17 +70,22 @@ pub(super) fn take_up_again(
             Err(_) if !path.exists() => "gone".to_owned(),
             Err(damage) => format!("damaged ({damage})"),
         };
-        let earlier = checkpoint::list(&series)?.into_iter().rev().filter(|e| e.step < step);
-        let sound = earlier.into_iter().find(|e| checkpoint::verify(&e.path).is_ok());
+        let entries = checkpoint::list(&series)?;
+        let sound =
+            entries.iter().rev().find(|e| e.step < step && checkpoint::verify(&e.path).is_ok()).cloned();
+        let from = sound.as_ref().map_or(0, |e| e.step);
         notes.push(format!(
             "the checkpoint after step {step} of stage `{}`, which `{by}` starts from, is {what}: the stage is taken up \
-             again after step {}",
-            of.name,
-            sound.as_ref().map_or(0, |e| e.step)
+             again after step {from}, and what it had behind that is kept as `was-step-N`",
+            of.name
         ));
+        // Under its name the last would be gone on from if this is interrupted, with a gap in the journals.
+        for entry in entries.iter().filter(|e| e.step > from) {
+            checkpoint::set_aside(entry)?;
+        }
         progress.insert(of.name.clone(), Progress { checkpoint: sound.map(|e| (e.step, e.path)) });
     }
-    Ok(notes)
+    Ok(())
 }
 
 /// Checkpoints that something chosen, and not done, starts from or averages: the stage, its step and what needs it,

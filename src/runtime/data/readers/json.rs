@@ -19,77 +19,78 @@ pub(super) fn is_array(path: &Path, compression: Compression) -> bool {
     read.is_ok() && head.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[')
 }
 
-/// Iterator over the elements of the array that `bytes` are.
+/// Iterator over the elements of the arrays that `bytes` are: one, or one to a line. What is broken comes as a record
+/// that cannot be read, as a broken line does.
 pub(super) struct Elements {
     path: PathBuf,
     element: u64,
+    /// Whether an array is open.
+    opened: bool,
     bytes: Option<BufReader<Box<dyn Read + Send>>>,
 }
 
 impl Elements {
     pub(super) fn new(path: &Path, bytes: Box<dyn Read + Send>) -> Self {
-        Self { path: path.to_owned(), element: 0, bytes: Some(BufReader::with_capacity(1 << 18, bytes)) }
+        let bytes = Some(BufReader::with_capacity(1 << 18, bytes));
+        Self { path: path.to_owned(), element: 0, opened: false, bytes }
     }
 
-    /// The next element, `None` at the end of the array. What comes before the first is no part of it, nor are the
-    /// commas and blanks between.
+    /// The next element, `None` at the end. Commas and blanks are no part of it.
     fn cut(&mut self) -> Result<Option<Vec<u8>>, DataError> {
-        let damaged = |what: String| DataError::Damaged { path: self.path.clone(), what };
         let Some(bytes) = self.bytes.as_mut() else { return Ok(None) };
         let mut value = Vec::new();
         // Brackets that are open within the element, and what a byte in a string means.
         let (mut depth, mut string, mut escaped) = (0usize, false, false);
-        let mut opened = self.element > 0;
         loop {
             let chunk = bytes.fill_buf().map_err(|e| read_error(&self.path, e))?;
             if chunk.is_empty() {
-                return Err(damaged(format!("it ends within the array, after {} elements", self.element)));
+                self.bytes = None;
+                // Cut off: the bracket alone says so where nothing else is left.
+                return Ok(self.opened.then(|| if value.is_empty() { b"[".to_vec() } else { value }));
             }
-            let (mut used, mut ended) = (0, None);
+            let (mut used, mut ended) = (0, false);
             for &byte in chunk {
                 used += 1;
                 if string {
                     (string, escaped) = (byte != b'"' || escaped, byte == b'\\' && !escaped);
-                } else {
-                    match byte {
-                        b'[' if !opened => {
-                            opened = true;
-                            continue;
-                        }
-                        // A byte order mark and blanks.
-                        _ if !opened => continue,
-                        b',' if depth == 0 => {
-                            if value.is_empty() {
-                                continue;
-                            }
-                            ended = Some(false);
-                        }
-                        b']' if depth == 0 => ended = Some(true),
-                        b'[' | b'{' => depth += 1,
-                        b']' | b'}' => depth = depth.saturating_sub(1),
-                        b'"' => string = true,
-                        _ if byte.is_ascii_whitespace() && value.is_empty() => continue,
-                        _ => {}
-                    }
+                    value.push(byte);
+                    continue;
                 }
-                if ended.is_some() {
+                match byte {
+                    _ if byte.is_ascii_whitespace() && value.is_empty() => continue,
+                    b'[' if !self.opened => {
+                        self.opened = true;
+                        continue;
+                    }
+                    // A byte order mark, and commas between arrays.
+                    0xEF | 0xBB | 0xBF | b',' if !self.opened => continue,
+                    b',' | b']' if depth == 0 => {
+                        self.opened = byte == b',';
+                        ended = !value.is_empty();
+                    }
+                    b'[' | b'{' => depth += 1,
+                    b']' | b'}' => depth = depth.saturating_sub(1),
+                    b'"' => string = true,
+                    _ => {}
+                }
+                if ended {
                     break;
                 }
-                value.push(byte);
+                if !(depth == 0 && matches!(byte, b',' | b']')) || !value.is_empty() {
+                    self.opened = true;
+                    value.push(byte);
+                }
             }
             bytes.consume(used);
             if value.len() as u64 > MAX_RECORD {
-                let element = self.element + 1;
-                return Err(damaged(format!("element {element} is longer than {MAX_RECORD} bytes")));
+                let what = format!("element {} is longer than {MAX_RECORD} bytes", self.element + 1);
+                return Err(DataError::Damaged { path: self.path.clone(), what });
             }
-            if let Some(last) = ended {
-                if last {
-                    self.bytes = None;
-                }
+            if ended {
                 while value.last().is_some_and(u8::is_ascii_whitespace) {
                     value.pop();
                 }
-                return Ok((!value.is_empty()).then_some(value));
+                return Ok(Some(value));
             }
         }
     }
