@@ -66,20 +66,19 @@ impl Elements {
                     0xEF | 0xBB | 0xBF | b',' if !self.opened => continue,
                     b',' | b']' if depth == 0 => {
                         self.opened = byte == b',';
-                        ended = !value.is_empty();
+                        if value.is_empty() {
+                            continue;
+                        }
+                        ended = true;
+                        break;
                     }
                     b'[' | b'{' => depth += 1,
                     b']' | b'}' => depth = depth.saturating_sub(1),
                     b'"' => string = true,
                     _ => {}
                 }
-                if ended {
-                    break;
-                }
-                if !(depth == 0 && matches!(byte, b',' | b']')) || !value.is_empty() {
-                    self.opened = true;
-                    value.push(byte);
-                }
+                self.opened = true;
+                value.push(byte);
             }
             bytes.consume(used);
             if value.len() as u64 > MAX_RECORD {
