@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Mutex;
 
 use midc::curve::Blend;
 use midc::plan::*;
@@ -83,6 +84,22 @@ fn run(stage: &StagePlan, corpus: &Corpus, state: SamplerState) -> (Vec<Batch>, 
     let batches =
         (first..stage.steps).map(|s| sampler.next(stage.step_point(s), &weights(stage)).unwrap()).collect();
     (batches, sampler.state())
+}
+
+/// Hears the notes.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Progress for Notes {
+    fn begin(&self, _: &str, _: u64) {}
+
+    fn advance(&self, _: u64) {}
+
+    fn end(&self) {}
+
+    fn note(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
+    }
 }
 
 /// A corpus of sources of numbered documents, `counts[i]` documents in source `s{i}`.
@@ -331,16 +348,6 @@ fn fields_of_files_that_have_none_are_refused() {
 
 #[test]
 fn a_field_that_no_record_has_is_told_of() {
-    #[derive(Default)]
-    struct Notes(std::sync::Mutex<Vec<String>>);
-    impl Progress for Notes {
-        fn begin(&self, _: &str, _: u64) {}
-        fn advance(&self, _: u64) {}
-        fn end(&self) {}
-        fn note(&self, text: &str) {
-            self.0.lock().unwrap().push(text.to_owned());
-        }
-    }
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.jsonl"), "{\"text\": \"a\", \"lang\": \"en\"}\n".repeat(3)).unwrap();
     let cache = dir.path().join("cache");
@@ -480,15 +487,6 @@ fn duplicates_are_counted_and_dropped_across_files() {
 
 #[test]
 fn a_damaged_cache_is_made_anew_with_a_note() {
-    struct Notes(std::sync::Mutex<Vec<String>>);
-    impl Progress for Notes {
-        fn begin(&self, _: &str, _: u64) {}
-        fn advance(&self, _: u64) {}
-        fn end(&self) {}
-        fn note(&self, text: &str) {
-            self.0.lock().unwrap().push(text.into());
-        }
-    }
     let dir = tempfile::tempdir().unwrap();
     let (corpus, before) = numbered(dir.path(), &[20]);
     drop(corpus);
