@@ -2,17 +2,20 @@
 //! units after a number, segments after `then`. Everything comes from the schema table or from the
 //! names of the program.
 
-use crate::diag::codes;
+mod following;
+mod names;
+
 use crate::schema::{self, Block, Family, Function, Naming, Ty, Word};
+use crate::sema::STAGE_PROPERTIES;
 use crate::sema::program::{DefId, DefKind};
-use crate::sema::{CURVE_PROPERTIES, PORTION_PROPERTIES, ROPE_PROPERTIES, STAGE_PROPERTIES};
 use crate::source::{FileId, Files, Span};
 use crate::syntax::ast::{Block as Tree, ExprKind, ItemKind};
 
 use super::analysis::Names;
-use super::context::{Call, Context, OpenBlock, Token, TokenKind, context};
-use super::marks::{ITEM_WORDS, checkpoints};
+use super::context::{Call, Context, OpenBlock, Token, context};
+use super::marks::ITEM_WORDS;
 use super::paths;
+use names::path_before;
 
 /// How two values are compared.
 const COMPARISONS: [(&str, &str); 6] = [
@@ -441,116 +444,6 @@ impl<'a> List<'a> {
         None
     }
 
-    /// What may follow the tokens of a value; whether anything but a fresh value may.
-    fn after(&mut self, value: &[Token<'_>], ty: Option<Ty>) -> bool {
-        let Some(last) = value.last() else { return false };
-        if matches!(ty, Some(Ty::Condition | Ty::Predicate)) {
-            return self.after_operand(value, *last);
-        }
-        let curve = ty.is_none_or(|t| matches!(t, Ty::Lr | Ty::Batch | Ty::Context | Ty::Mix | Ty::Share));
-        match (last.kind, last.text) {
-            (TokenKind::Word, "then") => {
-                self.functions(&[Family::Segment]);
-                true
-            }
-            (TokenKind::Word, "of") => {
-                self.wholes(match ty {
-                    Some(Ty::Span | Ty::Tokens | Ty::Steps) => &["stage", "total"],
-                    Some(Ty::Lr | Ty::Target) => &["peak", "inherit"],
-                    _ => &["stage", "total", "peak", "inherit", "from"],
-                });
-                self.definitions(&[DefKind::Param, DefKind::Let], "");
-                true
-            }
-            (TokenKind::Number, _) => {
-                let units: &[&str] = match ty {
-                    Some(Ty::Batch) => &["seqs", "tokens"],
-                    Some(Ty::Tokens) => &["tokens"],
-                    Some(Ty::Steps) => &["steps"],
-                    Some(Ty::Span) => &["tokens", "steps"],
-                    Some(Ty::Lr | Ty::Target | Ty::Number | Ty::Whole | Ty::Context) => &[],
-                    _ => &["tokens", "seqs", "steps", "epochs", "gpu_hours", "flops"],
-                };
-                for unit in schema::UNITS.iter().filter(|u| units.contains(&u.name)) {
-                    self.push(unit.name, CompletionKind::Unit, unit.doc, "");
-                }
-                if curve {
-                    self.then();
-                }
-                true
-            }
-            (TokenKind::Sign, "%") => {
-                self.push("of", CompletionKind::Keyword, "a share of something", "");
-                if curve {
-                    self.then();
-                }
-                true
-            }
-            (TokenKind::Word | TokenKind::Text, _) | (TokenKind::Sign, ")" | "]") => {
-                if curve {
-                    self.then();
-                }
-                if ty.is_none_or(|t| t == Ty::Mix) {
-                    self.push("where", CompletionKind::Keyword, "only records that satisfy a condition", "");
-                }
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// What may follow the tokens of a condition that end in an operand; whether they do.
-    fn after_operand(&mut self, tokens: &[Token<'_>], last: Token<'_>) -> bool {
-        let joins = |t: &Token<'_>| matches!(t.text, "and" | "or");
-        let clause = tokens.iter().rposition(joins).map_or(tokens, |i| &tokens[i + 1..]);
-        let compared = clause.iter().any(|t| COMPARISONS.iter().any(|(sign, _)| *sign == t.text));
-        match (last.kind, last.text) {
-            (TokenKind::Word, "of") => {
-                self.wholes(&["from", "peak", "stage", "total"]);
-                return true;
-            }
-            (TokenKind::Word, "and" | "or" | "not") => return false,
-            (TokenKind::Sign, "%") => {
-                self.push("of", CompletionKind::Keyword, "a share of something", "");
-            }
-            (TokenKind::Word | TokenKind::Text, _) | (TokenKind::Sign, ")" | "]") => {}
-            (TokenKind::Number, _) => {
-                for unit in schema::UNITS {
-                    self.push(unit.name, CompletionKind::Unit, unit.doc, "");
-                }
-            }
-            _ => return false,
-        }
-        if compared {
-            self.push("and", CompletionKind::Keyword, "both", "");
-            self.push("or", CompletionKind::Keyword, "either", "");
-        } else {
-            for (sign, doc) in COMPARISONS {
-                self.push(sign, CompletionKind::Keyword, doc, "");
-            }
-        }
-        true
-    }
-
-    /// What a share may be a share of.
-    fn wholes(&mut self, words: &[&str]) {
-        for (word, doc) in [
-            ("stage", "the tokens of the stage"),
-            ("total", "the tokens of the longest line through the graph"),
-            ("peak", "the curve's own maximum"),
-            ("inherit", "the value at the end of `from`"),
-            ("from", "the value at what the stage starts from"),
-        ] {
-            if words.contains(&word) {
-                self.push(word, CompletionKind::Word, doc, "");
-            }
-        }
-    }
-
-    fn then(&mut self) {
-        self.push("then", CompletionKind::Keyword, "the next segment of the curve", "");
-    }
-
     /// A value of type `ty`, from its beginning.
     fn start(&mut self, ty: Ty, block: Option<&str>) {
         match ty {
@@ -736,165 +629,6 @@ impl<'a> List<'a> {
             let doc = format!("```curriculum\n{label}\n```\n\n{}", function.doc);
             self.snippet(function.name, CompletionKind::Function, "", &doc, call_snippet(function));
         }
-    }
-
-    fn lints(&mut self, behind: &str) {
-        for info in codes::CODES {
-            if let Some(lint) = info.lint {
-                self.snippet(lint, CompletionKind::Lint, info.title, &info.text(), format!("{lint}{behind}"));
-            }
-        }
-    }
-
-    /// Definitions of some kinds that this file sees, its namespaces' included.
-    fn definitions(&mut self, kinds: &[DefKind], behind: &str) {
-        let program = &self.names.program;
-        for id in program.ids() {
-            let def = program.def(id);
-            if def.module == self.module && kinds.contains(&def.kind) {
-                self.definition(id, &def.name.clone(), behind);
-            }
-        }
-        let mut spaces: Vec<(&String, Option<usize>)> =
-            program.modules[self.module].spaces.iter().map(|(name, (to, _))| (name, *to)).collect();
-        spaces.sort();
-        for (space, to) in spaces {
-            for id in program.ids().filter(|id| Some(program.def(*id).module) == to) {
-                let def = program.def(id);
-                if kinds.contains(&def.kind) {
-                    self.definition(id, &format!("{space}.{}", def.name), behind);
-                }
-            }
-        }
-    }
-
-    /// Named values, without the parameters that are declared to be something else than `types`.
-    fn values(&mut self, types: &[&str]) {
-        self.definitions(&[DefKind::Param, DefKind::Let], "");
-        let program = &self.names.program;
-        let unfit = |id: DefId| match &program.item(id).kind {
-            ItemKind::Param { ty: Some(ty), .. } => !types.contains(&ty.text.as_str()),
-            _ => false,
-        };
-        let names = &program.modules[self.module].names;
-        self.out.retain(|c| names.get(&c.label).is_none_or(|id| !unfit(*id)));
-    }
-
-    fn definition(&mut self, id: DefId, label: &str, behind: &str) {
-        let def = self.names.program.def(id);
-        let docs = &self.names.program.item(id).preface.docs;
-        let doc = docs.iter().map(|d| d.text.as_str()).collect::<Vec<_>>().join("\n");
-        let keyword = def.kind.keyword();
-        self.snippet(label, kind_of(def.kind), keyword, &doc, format!("{label}{behind}"));
-    }
-
-    /// After a dot: names of a namespace, checkpoints and properties of a stage; of an `origin`, what
-    /// a stage can start from.
-    fn members(&mut self, entry: &[Token<'_>], origin: bool) {
-        let names = path_before(&entry[..entry.len() - 1]);
-        let program = &self.names.program;
-        let mut module = self.module;
-        let mut rest = names.as_slice();
-        while let Some((first, behind)) = rest.split_first() {
-            if let Some(id) = program.modules[module].names.get(*first) {
-                return self.members_of(*id, behind, origin);
-            }
-            match program.modules[module].spaces.get(*first) {
-                Some((Some(to), _)) => {
-                    module = *to;
-                    rest = behind;
-                }
-                _ => return self.properties_after(first, behind),
-            }
-        }
-        if names.is_empty() {
-            return;
-        }
-        for id in program.ids().filter(|id| program.def(*id).module == module) {
-            let name = program.def(id).name.clone();
-            self.definition(id, &name, "");
-        }
-    }
-
-    fn members_of(&mut self, id: DefId, behind: &[&str], origin: bool) {
-        let program = &self.names.program;
-        match (program.def(id).kind, behind) {
-            (DefKind::Stage, []) => {
-                for checkpoint in checkpoints(program, id) {
-                    self.push(&checkpoint.text, CompletionKind::Checkpoint, "checkpoint", "");
-                }
-                for property in STAGE_PROPERTIES.iter().filter(|_| !origin) {
-                    self.push(property, CompletionKind::Property, "of the stage", "");
-                }
-            }
-            (DefKind::Stage, [first, behind @ ..]) => self.properties_after(first, behind),
-            (DefKind::Model, []) if !origin => {
-                for property in ["mix", "lr", "seen", "context"] {
-                    self.push(property, CompletionKind::Property, "of the model", "");
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// The sources of the file that the namespaces `spaces` lead to.
-    fn sources_of(&mut self, spaces: &[&str]) {
-        let program = &self.names.program;
-        let step = |module: usize, space: &&str| program.modules[module].spaces.get(*space)?.0;
-        let Some(module) = spaces.iter().try_fold(self.module, step) else { return };
-        for id in program.ids() {
-            let def = program.def(id);
-            if def.module == module && def.kind == DefKind::Source {
-                self.definition(id, &def.name.clone(), "");
-            }
-        }
-    }
-
-    fn properties_after(&mut self, property: &str, behind: &[&str]) {
-        let (list, detail): (&[&str], &str) = match (property, behind) {
-            ("lr" | "batch" | "context" | "batch_tokens", []) => (&CURVE_PROPERTIES, "of the curve"),
-            ("rope", []) => (&ROPE_PROPERTIES, "of the encoding"),
-            ("mix", []) => {
-                return self.definitions(&[DefKind::Source], "");
-            }
-            // A file on the way to the source.
-            ("mix", spaces) if self.follow(spaces).is_none() => return self.sources_of(spaces),
-            ("mix", _) => (&PORTION_PROPERTIES, "of the source in the stage"),
-            _ => return,
-        };
-        for name in list {
-            self.push(name, CompletionKind::Property, detail, "");
-        }
-    }
-}
-
-/// The names of the path that `entry` ends in, `a.b[42]`; indices are left out.
-fn path_before<'t>(entry: &[Token<'t>]) -> Vec<&'t str> {
-    let mut path: Vec<&str> = Vec::new();
-    let mut depth = 0usize;
-    for token in entry.iter().rev() {
-        match (token.kind, token.text) {
-            (_, "]") => depth += 1,
-            (_, "[") if depth > 0 => depth -= 1,
-            _ if depth > 0 => {}
-            (TokenKind::Word, word) if path.len().is_multiple_of(2) => path.push(word),
-            (TokenKind::Sign, ".") if !path.len().is_multiple_of(2) => path.push("."),
-            _ => break,
-        }
-    }
-    let mut names: Vec<&str> = path.into_iter().filter(|p| *p != ".").collect();
-    names.reverse();
-    names
-}
-
-fn kind_of(kind: DefKind) -> CompletionKind {
-    match kind {
-        DefKind::Param | DefKind::Let => CompletionKind::Value,
-        DefKind::Model => CompletionKind::Model,
-        DefKind::Source => CompletionKind::Source,
-        DefKind::Mix => CompletionKind::Mix,
-        DefKind::Stage => CompletionKind::Stage,
-        DefKind::Soup => CompletionKind::Soup,
     }
 }
 
