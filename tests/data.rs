@@ -42,7 +42,7 @@ fn options<'a>(base_dir: &'a Path, cache_dir: &'a Path) -> OpenOptions<'a> {
         vocab_size: 4096,
         heldout: 0.0,
         on_bad: OnBad::Fail,
-        count_duplicates: true,
+        count_all: true,
     }
 }
 
@@ -720,7 +720,8 @@ fn what_no_record_has_is_refused() {
         let mut plan = source("s0", "0.jsonl");
         plan.text = Some("{q} = {a}".into());
         change(&mut plan);
-        Corpus::open(&[plan], tokenizer(), &options(dir.path(), &dir.path().join("cache")), &Quiet).map(drop)
+        Corpus::open(&[plan], tokenizer(), &options(dir.path(), &dir.path().join("cache")), &Quiet)
+            .map(|(_, summary)| (summary.sources[0].loss_tokens, summary.sources[0].tokens))
     };
     let refused = |change: &dyn Fn(&mut SourcePlan)| open(change).unwrap_err().to_string();
     let masked = refused(&|p| p.loss_on = vec!["answer".into()]);
@@ -731,8 +732,9 @@ fn what_no_record_has_is_refused() {
         "{order}"
     );
     // One record that has it is enough.
-    open(&|p| p.loss_on = vec!["answer".into(), "a".into()]).unwrap();
-    open(&|p| p.order = "ascending(level)".into()).unwrap();
+    let (with_loss, tokens) = open(&|p| p.loss_on = vec!["answer".into(), "a".into()]).unwrap();
+    let (all, _) = open(&|p| p.order = "ascending(level)".into()).unwrap();
+    assert!(with_loss.is_some_and(|n| 0 < n && n < tokens) && all.is_none(), "{with_loss:?} of {tokens}, {all:?}");
 }
 
 #[test]

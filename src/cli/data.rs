@@ -11,6 +11,7 @@ use super::lines::{self, tell};
 use super::progress::Bar;
 use super::{rows, write};
 use crate::runtime::data::{Corpus, OnBad, OpenOptions, SourceSummary, Summary, TextTokenizer, model_files};
+use crate::sema::show;
 
 /// Read, tokenise and count the sources
 #[derive(Debug, clap::Args)]
@@ -112,7 +113,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         vocab_size,
         heldout,
         on_bad: if args.strict_data { OnBad::Fail } else { OnBad::Skip },
-        count_duplicates: true,
+        count_all: true,
     };
     let (_, summary) = Corpus::open(&sources, tokenizer, &options, &Bar::new(args.quiet))?;
     if args.save {
@@ -206,6 +207,14 @@ fn remarks(source: &SourceSummary) -> String {
     if !reasons.is_empty() {
         out.push_str(&format!("{}: dropped {}\n", source.name, reasons.join(", ")));
     }
+    if let Some(with_loss) = source.loss_tokens {
+        out.push_str(&format!(
+            "{}: {} tokens carry loss, {} of all\n",
+            source.name,
+            grouped(with_loss),
+            show::percent(with_loss as f64 / source.tokens.max(1) as f64)
+        ));
+    }
     for example in source.examples.iter().take(5) {
         out.push_str(&format!("  {}:{}: {}\n", example.file, example.record, example.what));
     }
@@ -252,9 +261,10 @@ mod tests {
         assert_eq!(remarks(&source), "");
         source.declared_tokens = Some(1000);
         source.dropped.blank = 2;
+        source.loss_tokens = Some(125);
         assert_eq!(
             remarks(&source),
-            "web: dropped 2 blank\nwarning: `web` declares 1 000 tokens and has 500 (0.500 times as many)\n"
+            "web: dropped 2 blank\nweb: 125 tokens carry loss, 25% of all\nwarning: `web` declares 1 000 tokens and has 500 (0.500 times as many)\n"
         );
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Worker threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = compile::threads)]
     threads: Option<usize>,
-    /// Memory for activations, such as 4GiB
+    /// Memory to measure in, such as 4GiB: weights and all; fewer windows go at once to stay below
     #[arg(long, value_name = "SIZE", value_parser = compile::bytes)]
     memory: Option<u64>,
     /// `text` or `json`

@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Train up to N stages at once where neither descends from the other, such as the members of a fan-out; they share the threads and the memory
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "engine")]
     jobs: u16,
-    /// Memory for activations, such as 4GiB; layers beyond it are recomputed
+    /// Memory to train in, such as 4GiB: weights, moments and all; layers beyond it are recomputed
     #[arg(long, value_name = "SIZE", value_parser = compile::bytes, conflicts_with = "engine")]
     memory: Option<u64>,
     /// Run only this stage or soup; what it starts from must be done. May be repeated

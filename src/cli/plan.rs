@@ -9,8 +9,9 @@ use miette::IntoDiagnostic as _;
 use super::device::DeviceArg;
 use super::input::InputArgs;
 use super::{FOUND, compile, curriculum, lines, plan_diff, plan_memory, write};
-use crate::plan::{self, Accelerator, Cost, Exhaustion, Place, Plan, StagePlan};
+use crate::plan::{self, Cost, Exhaustion, Place, Plan, StagePlan};
 use crate::plot;
+use crate::schema::{self, Accelerator, Utilisation};
 use crate::sema::show;
 
 /// Show the resolved run
@@ -46,7 +47,7 @@ pub(crate) struct Args {
     /// Print the JSON schema of the plan
     #[arg(long, exclusive = true)]
     schema: bool,
-    /// What the run costs on an accelerator: `h100`, `a100`, `tpu_v5p`, …
+    /// What the run costs on an accelerator: `h100`, `a100`, `tpu_v5p`, … [default: that of the file's `budget`]
     #[arg(long, value_name = "NAME", value_parser = accelerator)]
     accelerator: Option<&'static Accelerator>,
     /// Share of the accelerator's peak that the run reaches: model FLOPs utilisation
@@ -86,9 +87,9 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let Some((plan, checked)) = curriculum::plan(&path, &args.input)? else {
         return Ok(ExitCode::from(FOUND));
     };
-    let cost = args.accelerator.map(|on| {
-        let stages = checked.curriculum.iter().flat_map(|c| &c.stages);
-        plan::cost(stages.map(|s| (s.name.clone(), s.flops())), on, args.mfu)
+    let asked = args.accelerator.map(|accelerator| Utilisation { accelerator, mfu: args.mfu });
+    let cost = checked.curriculum.as_ref().and_then(|c| {
+        Some(plan::cost(c.stages.iter().map(|s| (s.name.clone(), s.flops())), asked.or(c.utilisation)?))
     });
     let exhaustion = plan::exhaustion(&plan);
     if let Some(output) = &args.output {
@@ -110,6 +111,11 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     }
     if let Some(device) = args.device {
         let base_dir = Path::new(&path).parent().unwrap_or(Path::new(""));
+        let absent = |checkpoint: &str| !base_dir.join(checkpoint).exists();
+        let plan = match &checked.curriculum {
+            Some(curriculum) => plan::with_declared_shapes(plan, curriculum, absent),
+            None => plan,
+        };
         return print(&plan_memory::table(&plan, base_dir, device, args.memory)?);
     }
     match args.format {
@@ -131,7 +137,7 @@ struct Shown<'p> {
 
 fn accelerator(name: &str) -> Result<&'static Accelerator, String> {
     Accelerator::find(name).ok_or_else(|| {
-        let known: Vec<&str> = plan::ACCELERATORS.iter().map(|a| a.name).collect();
+        let known: Vec<&str> = schema::ACCELERATORS.iter().map(|a| a.name).collect();
         format!("no accelerator of that name is known; known are {}", known.join(", "))
     })
 }
@@ -291,8 +297,7 @@ fn table(plan: &Plan, exhaustion: &[Exhaustion], cost: Option<&Cost>, verbose: b
 fn priced(cost: &Cost) -> String {
     let hours = |h: Option<f64>| match h {
         None => "? (its architecture is not known)".to_owned(),
-        Some(h) if h >= 100.0 => format!("{} GPU-hours", show::digits(h.round() as u64)),
-        Some(h) => format!("{} GPU-hours", show::number(h)),
+        Some(h) => show::hours(h),
     };
     let mut out = format!(
         "cost: {} on {} at {} of {:.0} TFLOP/s\n",

@@ -72,7 +72,7 @@ fn corpus(plan: &Plan, model: &ModelPlan, from: &From<'_>, bar: &Bar) -> Result<
         vocab_size: files.vocab_size.unwrap_or(tokenizer.largest() as usize + 1),
         heldout: plan.heldout(),
         on_bad: if from.strict { OnBad::Fail } else { OnBad::Skip },
-        count_duplicates: false,
+        count_all: false,
     };
     Ok(Corpus::open(&plan.sources, tokenizer, &options, bar)?.0)
 }

@@ -284,7 +284,7 @@ impl<'a> List<'a> {
             "lints" => self.lints(" = ${0:allow}"),
             "gate" => self.functions(&[Family::Measure]),
             "budget" => {
-                for word in ["tokens", "flops", "gpu_hours"] {
+                for word in ["tokens", "steps", "flops", "gpu_hours"] {
                     self.snippet(word, CompletionKind::Property, "", "", format!("{word} <= $0"));
                 }
             }

@@ -48,6 +48,21 @@ pub fn sources(curriculum: &Curriculum) -> Plan {
     Plan { sources, ..build(curriculum) }
 }
 
+/// `plan` with the declared shape of a model in place of its checkpoint, where that is `absent`: for what needs
+/// no weights.
+pub fn with_declared_shapes(plan: Plan, curriculum: &Curriculum, absent: impl Fn(&str) -> bool) -> Plan {
+    let models = plan.models.into_iter().map(|model| {
+        let declared = curriculum.models.iter().find(|m| m.name == model.name);
+        match declared.and_then(|m| m.architecture.as_ref()) {
+            Some(shape) if model.checkpoint.as_deref().is_some_and(&absent) => {
+                ModelPlan { checkpoint: None, init: Some(architecture(shape)), ..model }
+            }
+            _ => model,
+        }
+    });
+    Plan { models: models.collect(), ..plan }
+}
+
 /// Tokens drawn from each source by all stages.
 fn drawn(curriculum: &Curriculum) -> Vec<u64> {
     let mut drawn = vec![0u64; curriculum.sources.len()];

@@ -13,8 +13,8 @@ mod hash;
 mod lineage;
 
 pub use at::{AtError, Moment, at, moment};
-pub use build::{build, sources};
-pub use cost::{ACCELERATORS, Accelerator, Cost, StageCost, cost};
+pub use build::{build, sources, with_declared_shapes};
+pub use cost::{Cost, StageCost, cost};
 pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standing, StepsDone, diff};
 pub use exhaustion::{Exhaustion, Place, exhaustion};
 pub use hash::hash;

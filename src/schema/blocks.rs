@@ -1,6 +1,7 @@
 //! Blocks and their fields.
 
 use super::Ty;
+use super::accelerators::ACCELERATOR_WORDS;
 use super::words::{ATTENTION, DEDUP, KEEP, KINDS, PACKING, PRECISION, STATE, WEIGHTS, YES_NO};
 
 /// Whether a block has a name.
@@ -237,8 +238,12 @@ pub const BLOCKS: &[Block] = &[
         naming: Naming::Unnamed,
         inside: None,
         open: Some("`<=` constraints"),
-        doc: "Totals over the whole graph.",
-        fields: &[],
+        doc: "Totals over the whole graph: `tokens`, `steps`, `flops`, and `gpu_hours` on an accelerator.",
+        fields: &[
+            field("accelerator", Ty::Word(ACCELERATOR_WORDS), "Whose hours `gpu_hours` counts."),
+            field("mfu", Ty::Share, "Share of its peak that the run reaches: model FLOPs utilisation.")
+                .default("40%"),
+        ],
     },
     Block {
         keyword: "lints",

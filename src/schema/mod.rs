@@ -2,11 +2,13 @@
 //! their doc strings. Unknown-name errors, completion, hover and the reference manual read it.
 //! Knows nothing of values or meaning.
 
+mod accelerators;
 mod blocks;
 mod functions;
 mod presets;
 mod words;
 
+pub use accelerators::{ACCELERATOR_WORDS, ACCELERATORS, Accelerator, Utilisation};
 pub use blocks::{BLOCKS, Block, Field, Naming, block};
 pub use functions::{FUNCTIONS, Family, Function, Param, function};
 pub use presets::{PRESETS, Preset, preset};

@@ -1,7 +1,7 @@
 //! Words with a fixed meaning: enumerations, units, attributes, reserved names.
 
 /// A word and what it means.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Word {
     /// As written.
     pub name: &'static str,
@@ -9,7 +9,7 @@ pub struct Word {
     pub doc: &'static str,
 }
 
-const fn word(name: &'static str, doc: &'static str) -> Word {
+pub(super) const fn word(name: &'static str, doc: &'static str) -> Word {
     Word { name, doc }
 }
 

@@ -1,14 +1,10 @@
-//! `assert` items and `budget` blocks: conditions over the resolved graph that must hold.
+//! `assert` items: conditions over the resolved graph that must hold.
 
 use crate::diag::Diagnostic;
-use crate::diag::suggest::nearest;
-use crate::syntax::ast::{self, BinaryOp, ExprKind, Unit};
+use crate::syntax::ast;
 
 use super::checker::{Checker, Resolved};
 use super::eval::Scope;
-use super::program::suggest;
-use super::query::{number, unit};
-use super::show;
 use super::value::Kind;
 use crate::diag::codes;
 
@@ -74,100 +70,5 @@ impl<'p> Checker<'p> {
             d = d.label(why.span, "the reason given");
         }
         self.push(d);
-    }
-
-    fn check_budget(&mut self, block: &'p ast::Block, module: usize) {
-        for entry in &block.entries {
-            let ast::EntryKind::Constraint(expr) = &entry.kind else {
-                self.push(
-                    Diagnostic::error(
-                        codes::NOT_A_CONDITION,
-                        entry.span,
-                        "a budget holds bounds only",
-                        "not a bound",
-                    )
-                    .help("write `tokens <= 200B`"),
-                );
-                continue;
-            };
-            let ExprKind::Binary { op, left, right, .. } = &expr.kind else { continue };
-            let name = self.text(left.span);
-            let tokens_total: u64 = self.out.stages.iter().fold(0, |n, s| n.saturating_add(s.tokens));
-            let steps_total: u64 = self.out.stages.iter().fold(0, |n, s| n.saturating_add(s.steps));
-            let bound = self.eval(right, &Scope::top(module));
-            let (found, expected, text) = match name.as_str() {
-                "tokens" => (
-                    Some(tokens_total as f64),
-                    Some(Unit::Tokens),
-                    format!("{} tokens", show::count(tokens_total)),
-                ),
-                "steps" => (
-                    Some(steps_total as f64),
-                    Some(Unit::Steps),
-                    format!("{} steps", show::digits(steps_total)),
-                ),
-                "flops" => {
-                    let flops = self.flops();
-                    (flops, Some(Unit::Flops), flops.map_or(String::new(), |f| format!("{f:.3e} flops")))
-                }
-                _ => {
-                    let d = Diagnostic::error(
-                        codes::UNKNOWN_PROPERTY,
-                        left.span,
-                        format!("a budget has no `{name}`"),
-                        "unknown total",
-                    );
-                    let near = nearest(&name, ["tokens", "steps", "flops"]);
-                    self.push(suggest(d, left.span, near, "totals are `tokens`, `steps` and `flops`"));
-                    continue;
-                }
-            };
-            if bound.is_poison() {
-                continue;
-            }
-            let (Some(limit), true) = (number(&bound), unit(&bound).is_none() || unit(&bound) == expected)
-            else {
-                self.wrong(&bound, crate::schema::Ty::Number, &name);
-                continue;
-            };
-            let Some(found) = found else {
-                self.push(
-                    Diagnostic::error(
-                        codes::ASSERT_UNDECIDED,
-                        left.span,
-                        "the FLOPs of this run are not known",
-                        "some stage trains an unknown architecture",
-                    )
-                    .help("declare it: `init = llama(…)` beside `checkpoint`"),
-                );
-                continue;
-            };
-            let holds = match op {
-                BinaryOp::Le => found <= limit,
-                BinaryOp::Lt => found < limit,
-                _ => {
-                    self.push(Diagnostic::error(
-                        codes::NOT_A_CONDITION,
-                        expr.span,
-                        "a budget is an upper bound",
-                        "write `<=` here",
-                    ));
-                    continue;
-                }
-            };
-            if !holds && !self.out.stages.is_empty() {
-                self.push(Diagnostic::error(
-                    codes::BUDGET_EXCEEDED,
-                    expr.span,
-                    format!("the run takes {text}, over its budget"),
-                    format!("over by {}", show::percent(found / limit - 1.0)),
-                ));
-            }
-        }
-    }
-
-    /// Training FLOPs of all stages, while every architecture is known.
-    pub(crate) fn flops(&self) -> Option<f64> {
-        self.out.flops()
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::curve::{Blend, Curve};
 use crate::layers::LayerPattern;
 use crate::rope::RopeScaling;
+use crate::schema::Utilisation;
 use crate::source::Span;
 
 /// A resolved curriculum. Items that had errors are absent.
@@ -22,6 +23,8 @@ pub struct Curriculum {
     pub stages: Vec<Stage>,
     /// Weight averages.
     pub soups: Vec<Soup>,
+    /// On what a `budget` counts hours.
+    pub utilisation: Option<Utilisation>,
 }
 
 /// A parameter and its value.

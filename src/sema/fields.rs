@@ -63,6 +63,11 @@ impl<'p> Checker<'p> {
                         }
                     };
                     let Some(field) = schema.field(&name.text) else {
+                        if schema.keyword == "budget" {
+                            self.not_a_bound(entry);
+                            fields.doubtful = true;
+                            continue;
+                        }
                         self.unknown_field(schema, block, name.span, &name.text);
                         fields.doubtful = true;
                         // A bare `seed` was meant as one: it is not missing as well.
@@ -93,6 +98,8 @@ impl<'p> Checker<'p> {
                         self.misplaced(schema, inner);
                     }
                 }
+                // Bounds have their own reader.
+                EntryKind::Constraint(_) if schema.keyword == "budget" => {}
                 EntryKind::Constraint(expr) => {
                     self.push(
                         Diagnostic::error(

@@ -6,13 +6,14 @@
 //! eval      expressions to values    expect   values where something definite is needed
 //! chain     curves to positions      numeric  …with numbers     batch, clock  …on the grid of steps
 //! mix       flat shares of sources   model, source, stage, soup  the items
-//! property  what can be asked of items   query  conditions   asserts  those that must hold
+//! property  what can be asked of items   query  conditions   asserts  those that must hold   budget  bounds to totals
 //! measured  what `midc data` counted     measures  evals and gates             lints  what is legal and unwise
 //! ```
 
 mod asserts;
 mod attributes;
 mod batch;
+mod budget;
 mod chain;
 mod checker;
 mod clock;

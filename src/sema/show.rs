@@ -111,6 +111,14 @@ pub(crate) fn real(value: Rational) -> f64 {
     }
 }
 
+/// Hours of an accelerator: `1_234 GPU-hours`.
+pub(crate) fn hours(hours: f64) -> String {
+    if hours >= 100.0 {
+        return format!("{} GPU-hours", digits(hours.round() as u64));
+    }
+    format!("{} GPU-hours", number(hours))
+}
+
 /// A learning rate or other real, short and readable.
 pub(crate) fn number(value: f64) -> String {
     if value == 0.0 {

@@ -37,8 +37,8 @@ pub struct OpenOptions<'a> {
     pub heldout: f64,
     /// What to do with records that cannot be read.
     pub on_bad: OnBad,
-    /// Count equal documents also where they are kept.
-    pub count_duplicates: bool,
+    /// Count what training need not know: equal documents that are kept, tokens that carry loss.
+    pub count_all: bool,
 }
 
 /// All sources of a run.
@@ -349,10 +349,14 @@ impl Read {
             heldout: Vec::new(),
             fingerprint: String::new(),
         };
-        let duplicates = source.duplicates(documents, plan.dedup || options.count_duplicates);
+        let duplicates = source.duplicates(documents, plan.dedup || options.count_all);
         summary.duplicates = duplicates.as_ref().map(|d| d.len() as u64);
         let dropped = duplicates.filter(|_| plan.dedup).unwrap_or_default();
         summary.dropped.duplicates = dropped.len() as u64;
+        if options.count_all && source.shards.iter().any(|s| s.shard.has_mask()) {
+            let kept = (0..documents).filter(|d| dropped.binary_search(d).is_err());
+            summary.loss_tokens = Some(kept.map(|d| source.loss_tokens(d)).sum());
+        }
         Ok(Self { source, summary, order, documents, tokens: all_tokens, dropped, keys })
     }
 
@@ -537,6 +541,12 @@ impl Source {
         let (shard, local) = self.find(document);
         let range = shard.range(local);
         range.end - range.start
+    }
+
+    /// Those that carry loss.
+    fn loss_tokens(&self, document: u64) -> u64 {
+        let (shard, local) = self.find(document);
+        shard.range(local).filter(|t| shard.has_loss(*t)).count() as u64
     }
 
     /// Tokens of `document`.

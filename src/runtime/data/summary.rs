@@ -24,6 +24,9 @@ pub struct SourceSummary {
     pub documents: u64,
     /// Tokens of the documents kept, an end-of-sequence token each included.
     pub tokens: u64,
+    /// Those of `tokens` that carry loss; `null` when all do, and when not counted.
+    #[serde(default)]
+    pub loss_tokens: Option<u64>,
     /// Bytes of UTF-8 text of all documents tokenised; 0 for pre-tokenised files.
     pub bytes: u64,
     /// `bytes` per token; `null` for pre-tokenised files.

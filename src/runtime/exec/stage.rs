@@ -259,7 +259,7 @@ impl Run<'_> {
             vocab_size: config.architecture.vocab_size,
             heldout: self.plan.heldout(),
             on_bad: self.options.on_bad,
-            count_duplicates: false,
+            count_all: false,
         };
         let json = tokenizer.tokenizer_json()?;
         let (settings, jinja) = tokenizer.chat_files();

@@ -159,7 +159,8 @@ impl<B: Backend> Decoder<B> {
         let parameters = if training {
             parameters::weight_bytes::<B>(&self.slots, 2) + self.rule.bytes::<B>(&self.slots)
         } else {
-            parameters::weight_bytes::<B>(&self.slots, 1)
+            let moments = self.optimizer.as_ref().map_or(0, |held| held.rule.bytes::<B>(&self.slots));
+            parameters::weight_bytes::<B>(&self.slots, 1) + moments
         };
         let load = memory::load(&self.architecture, 0, rows.context)?;
         let held = |tokens| parameters + B::overhead_bytes(Load { tokens, ..load });

@@ -344,7 +344,19 @@ pub(crate) fn schedule<B: Backend>(
     let group = (B::TOKENS_AT_ONCE / context).clamp(1, at_most.max(1));
     if !training {
         let again = Again { layers, feed_forwards: layers };
-        return Ok(Schedule { rows: group, again, overlaid: false });
+        let mut schedule = Schedule { rows: group, again, overlaid: false };
+        let Some(budget) = budget else { return Ok(schedule) };
+        loop {
+            let (tokens, scratch) = (schedule.rows * context, Scratch::of::<B>(w, rows, schedule, false));
+            let needed = held(tokens) + measuring_bytes::<B>(w, slots, tokens, schedule, scratch);
+            if needed <= budget {
+                return Ok(schedule);
+            }
+            if schedule.rows == 1 {
+                return Err(EngineError::Budget { context, needed, budget });
+            }
+            schedule.rows = schedule.rows.div_ceil(2);
+        }
     }
     let of = |rows| Schedule { rows, again: Again::default(), overlaid: rows >= count };
     let bytes = |s: Schedule, scratch| training_bytes::<B>(w, slots, s.rows * context, s, scratch);
@@ -483,6 +495,20 @@ pub(crate) fn training_bytes<B: Backend>(
     bytes + lasting_size(w, true).bytes::<B>(tokens)
 }
 
+/// Activations and scratch of a forward pass over `tokens` tokens of which only losses are wanted.
+fn measuring_bytes<B: Backend>(
+    w: &Widths,
+    slots: &Parameters<Slot>,
+    tokens: usize,
+    schedule: Schedule,
+    scratch: Scratch,
+) -> u64 {
+    let entry = Size::of(&[], &[w.hidden]);
+    let saved = SavedAttention::<B>::size(w) + SavedFeedForward::<B>::size(w);
+    Layout::of::<B>(w, slots, tokens, schedule, scratch, false).bytes as u64
+        + (entry + saved + lasting_size(w, false)).bytes::<B>(tokens)
+}
+
 /// Scratch of the backward pass.
 pub(crate) struct Gradients<B: Backend> {
     /// `[tokens, hidden]` rounded copy of the gradient of the stream.
@@ -570,9 +596,7 @@ impl<B: Backend> Workspace<B> {
         let bytes = if training {
             training_bytes::<B>(w, slots, tokens, schedule, scratch)
         } else {
-            let entry = Size::of(&[], &[w.hidden]);
-            let saved = SavedAttention::<B>::size(w) + SavedFeedForward::<B>::size(w);
-            layout.bytes as u64 + (entry + saved + lasting_size(w, false)).bytes::<B>(tokens)
+            measuring_bytes::<B>(w, slots, tokens, schedule, scratch)
         };
         let [mut of_stream, mut of_feed_forward, mut of_attention] =
             [layout.stream, layout.block, layout.block].map(within);
@@ -728,6 +752,26 @@ mod tests {
         assert!(
             matches!(run(Some(one_row - 1)), Err(EngineError::Budget { needed, .. }) if needed == one_row)
         );
+    }
+
+    /// Losses alone need no gradients, and take as many rows at once as there is memory for.
+    #[test]
+    fn a_tight_budget_measures_fewer_rows_at_once() {
+        type B = Reference<f32>;
+        let (w, slots) = of(&architecture());
+        let rows = Rows { count: 4, context: 128, at_most: 4 };
+        let run = |budget| schedule::<B>(&w, &slots, rows, false, |_| 1000, budget);
+        let all = run(None).unwrap();
+        assert_eq!(all.rows, 4);
+        let bytes = |rows| {
+            let schedule = Schedule { rows, ..all };
+            1000 + measuring_bytes::<B>(&w, &slots, rows * 128, schedule, Scratch::default())
+        };
+        for (budget, want) in [(bytes(4), 4), (bytes(4) - 1, 2), (bytes(2) - 1, 1), (bytes(1), 1)] {
+            assert_eq!(run(Some(budget)).unwrap().rows, want);
+        }
+        let refused = run(Some(bytes(1) - 1));
+        assert!(matches!(refused, Err(EngineError::Budget { needed, .. }) if needed == bytes(1)));
     }
 
     #[test]
