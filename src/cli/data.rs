@@ -87,7 +87,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         };
         let sets = rows::write(&plan, &from, dir)?;
         for set in sets.iter().filter(|_| !args.quiet) {
-            let (stage, count, tokens) = (&set.stage, grouped(set.rows), grouped(set.tokens));
+            let (stage, count, tokens) = (&set.stage, show::digits(set.rows), show::digits(set.tokens));
             tell!("{stage}: {count} rows, {tokens} tokens as {}", set.dtype);
         }
         return Ok(ExitCode::SUCCESS);
@@ -149,15 +149,15 @@ fn render(summary: &Summary) -> String {
         table.add_row([
             s.name.clone(),
             s.kind.clone(),
-            grouped(s.files),
-            grouped(s.documents),
-            grouped(s.tokens),
+            show::digits(s.files),
+            show::digits(s.documents),
+            show::digits(s.tokens),
             s.bytes_per_token.map_or_else(String::new, |b| format!("{b:.2}")),
-            grouped(s.median),
-            grouped(s.longest),
-            grouped(s.heldout_documents),
-            s.duplicates.map_or_else(String::new, grouped),
-            grouped(s.dropped.total()),
+            show::digits(s.median),
+            show::digits(s.longest),
+            show::digits(s.heldout_documents),
+            s.duplicates.map_or_else(String::new, show::digits),
+            show::digits(s.dropped.total()),
         ]);
     }
     for column in table.column_iter_mut().skip(2) {
@@ -184,7 +184,7 @@ fn histogram(source: &SourceSummary) -> String {
         let eighths = (count * 40 * 8).div_ceil(most) as usize;
         let mut bar = "█".repeat(eighths / 8);
         bar.push_str(["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8]);
-        out.push_str(&format!("  < {:>11} {:>11}  {bar}\n", grouped(upper), grouped(*count)));
+        out.push_str(&format!("  < {:>11} {:>11}  {bar}\n", show::digits(upper), show::digits(*count)));
     }
     out
 }
@@ -202,8 +202,11 @@ fn remarks(source: &SourceSummary) -> String {
         ("duplicates", d.duplicates),
         ("kept out by `exclude`", d.excluded),
     ];
-    let reasons: Vec<String> =
-        reasons.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{} {what}", grouped(*n))).collect();
+    let reasons: Vec<String> = reasons
+        .iter()
+        .filter(|(_, n)| *n > 0)
+        .map(|(what, n)| format!("{} {what}", show::digits(*n)))
+        .collect();
     if !reasons.is_empty() {
         out.push_str(&format!("{}: dropped {}\n", source.name, reasons.join(", ")));
     }
@@ -211,7 +214,7 @@ fn remarks(source: &SourceSummary) -> String {
         out.push_str(&format!(
             "{}: {} tokens carry loss, {} of all\n",
             source.name,
-            grouped(with_loss),
+            show::digits(with_loss),
             show::percent(with_loss as f64 / source.tokens.max(1) as f64)
         ));
     }
@@ -225,23 +228,10 @@ fn remarks(source: &SourceSummary) -> String {
         out.push_str(&format!(
             "warning: `{}` declares {} tokens and has {} ({:.3} times as many)\n",
             source.name,
-            grouped(declared),
-            grouped(source.tokens),
+            show::digits(declared),
+            show::digits(source.tokens),
             ratio
         ));
-    }
-    out
-}
-
-/// `1 234 567`.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(' ');
-        }
-        out.push(c);
     }
     out
 }
@@ -249,11 +239,6 @@ fn grouped(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1 000", "1 234 567"]);
-    }
 
     #[test]
     fn remarks_name_what_was_dropped_and_contradicted() {
@@ -264,7 +249,7 @@ mod tests {
         source.loss_tokens = Some(125);
         assert_eq!(
             remarks(&source),
-            "web: dropped 2 blank\nweb: 125 tokens carry loss, 25% of all\nwarning: `web` declares 1 000 tokens and has 500 (0.500 times as many)\n"
+            "web: dropped 2 blank\nweb: 125 tokens carry loss, 25% of all\nwarning: `web` declares 1_000 tokens and has 500 (0.500 times as many)\n"
         );
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::source::{FileId, Files};
+use crate::source::{FileId, Files, hidden_from};
 
 /// The `Files` of the command line.
 #[derive(Debug, Default)]
@@ -112,11 +112,12 @@ impl Files for DiskFiles {
     fn glob(&self, pattern: &str, from: FileId) -> Vec<PathBuf> {
         let directory = self.path(from).and_then(Path::parent).unwrap_or(Path::new(""));
         // The directory itself may hold characters that mean something to a pattern.
-        let directory = glob::Pattern::escape(&directory.display().to_string());
-        let pattern = Path::new(&directory).join(pattern);
-        let Ok(paths) = glob::glob(&pattern.display().to_string()) else { return Vec::new() };
+        let escaped = glob::Pattern::escape(&directory.display().to_string());
+        let whole = Path::new(&escaped).join(pattern);
+        let Ok(paths) = glob::glob(&whole.display().to_string()) else { return Vec::new() };
         // Unreadable directories match nothing.
-        let mut found: Vec<PathBuf> = paths.filter_map(Result::ok).collect();
+        let shown = |path: &PathBuf| !hidden_from(pattern, path.strip_prefix(directory).unwrap_or(path));
+        let mut found: Vec<PathBuf> = paths.filter_map(Result::ok).filter(shown).collect();
         found.sort();
         found
     }

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "native")]
+use crate::source::hidden_from;
+
 /// Files that no editor has open.
 pub trait Disk {
     /// Whether there is one.
@@ -57,10 +60,11 @@ impl Disk for NativeDisk {
 
     fn glob(&self, directory: &Path, pattern: &str) -> Vec<PathBuf> {
         // The directory itself may hold characters that mean something to a pattern.
-        let directory = glob::Pattern::escape(&directory.display().to_string());
-        let pattern = Path::new(&directory).join(pattern);
-        let Ok(paths) = glob::glob(&pattern.display().to_string()) else { return Vec::new() };
-        let mut found: Vec<PathBuf> = paths.filter_map(Result::ok).take(MOST_ENTRIES).collect();
+        let escaped = glob::Pattern::escape(&directory.display().to_string());
+        let whole = Path::new(&escaped).join(pattern);
+        let Ok(paths) = glob::glob(&whole.display().to_string()) else { return Vec::new() };
+        let shown = |path: &PathBuf| !hidden_from(pattern, path.strip_prefix(directory).unwrap_or(path));
+        let mut found: Vec<PathBuf> = paths.filter_map(Result::ok).take(MOST_ENTRIES).filter(shown).collect();
         found.sort();
         found
     }

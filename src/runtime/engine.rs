@@ -383,8 +383,8 @@ pub fn training_memory(
 /// An engine with the given weights.
 ///
 /// # Errors
-/// When the architecture is not one of Llama, Qwen2, Qwen3, OLMo 2, OLMo 3 and SmolLM3, when a weight is missing or of
-/// another shape, when memory or threads cannot be had.
+/// When the architecture is none that midc computes, when a weight is missing or of another shape, when memory or
+/// threads cannot be had.
 pub fn engine(
     kind: EngineKind,
     architecture: &Architecture,

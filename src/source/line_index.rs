@@ -1,4 +1,4 @@
-//! Byte offset to line and column, in characters or UTF-16 units.
+//! Byte offset to line and column in characters.
 
 /// A place a person can find: both numbers are 1-based, the column in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,14 +48,6 @@ impl LineIndex {
         let before = if line == 0 { before.strip_prefix('\u{feff}').unwrap_or(before) } else { before };
         let col = before.chars().count();
         Position { line: line as u32 + 1, col: col as u32 + 1 }
-    }
-
-    /// 0-based line and UTF-16 column of byte `offset` (the language server protocol's default).
-    pub fn utf16(&self, text: &str, offset: u32) -> (u32, u32) {
-        let offset = floor_char(text, offset as usize);
-        let line = self.line(offset as u32);
-        let col = text[self.starts[line] as usize..offset].encode_utf16().count();
-        (line as u32, col as u32)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Files and places in them: [`FileId`], [`Span`], the [`Files`] trait and [`LineIndex`].
 //! Knows nothing of the language.
 
+mod hidden;
 mod line_index;
 mod memory;
 
+pub use hidden::hidden_from;
 pub use line_index::{LineIndex, Position};
 pub use memory::MemoryFiles;
 

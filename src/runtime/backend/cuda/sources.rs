@@ -10,11 +10,6 @@ pub struct Source {
 }
 
 impl Source {
-    /// Whether it needs Hopper's own instructions.
-    pub fn hopper_only(&self) -> bool {
-        self.file.ends_with("_sm90.cu")
-    }
-
     /// Names of its kernels: `KERNEL(name, threads, blocks)` at the start of a line.
     pub fn kernels(&self) -> impl Iterator<Item = &'static str> {
         self.text
