@@ -18,6 +18,7 @@ fn tokenizer() -> TextTokenizer {
 fn source(name: &str, path: &str) -> SourcePlan {
     SourcePlan {
         name: name.into(),
+        doc: String::new(),
         kind: "web".into(),
         tokens: None,
         drawn_tokens: 0,

@@ -152,7 +152,7 @@ fn write_function(out: &mut String, function: &Function) {
 #[test]
 fn words() {
     let mut out = format!("{NOTE}# Words, units, attributes\n");
-    let groups: [(&str, &[Word]); 12] = [
+    let groups: [(&str, &[Word]); 13] = [
         ("Units, after a number", schema::UNITS),
         ("Kinds of source", schema::KINDS),
         ("Orders of a source", schema::ORDERS),
@@ -162,6 +162,7 @@ fn words() {
         ("`precision`", schema::PRECISION),
         ("`weights` of a mix", schema::WEIGHTS),
         ("`style` of `fim`", schema::PSM),
+        ("Accelerators of a `budget`", schema::ACCELERATOR_WORDS),
         ("Levels of a lint", schema::LEVELS),
         ("Types of a `param`", schema::PARAM_TYPES),
         ("Names with a meaning inside values", schema::RESERVED),

@@ -58,6 +58,14 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         return Ok(ExitCode::from(super::FOUND));
     };
     let Compiled { plan, base_dir } = &found.compiled;
+    if ["metrics.jsonl", "checkpoints"].iter().any(|entry| args.output.join(entry).exists()) {
+        return Err(miette::miette!(
+            code = "midc::emit::run",
+            help = "name another directory",
+            "`{}` holds a run, whose plan a launch would write over",
+            args.output.display()
+        ));
+    }
     clear(&launch, plan, &args.output)?;
     write(&launch, &args.output)?;
     write_plan(plan, &args.output)?;

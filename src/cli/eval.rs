@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FIELD")]
     text: Option<String>,
     /// Stop after so many predicted tokens
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_tokens: Option<u64>,
     /// `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto")]

@@ -21,7 +21,9 @@ use crate::cli::progress::Bar;
 use crate::cli::report;
 use crate::plan::StagePlan;
 use crate::runtime::data::{OnBad, Progress};
-use crate::runtime::exec::{Event, ExecOptions, NotFinite, Observer, Outcome, Selection, Summary, exec};
+use crate::runtime::exec::{
+    Event, ExecError, ExecOptions, NotFinite, Observer, Outcome, Selection, Summary, exec,
+};
 use crate::runtime::journal::StepRecord;
 
 /// Exit code of a run stopped by ctrl-C or SIGTERM, as shells report it.
@@ -134,8 +136,11 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let screen = Screen::new(args.quiet);
     let outcome = exec(&compiled.plan, &options, &stop, &screen);
     screen.clear();
+    // A run that was given up is the one whose report is wanted most.
+    if matches!(outcome, Ok(_) | Err(ExecError::NotFinite { .. })) {
+        report::after_run(&run_dir);
+    }
     let outcome = outcome?;
-    report::after_run(&run_dir);
     match outcome {
         Outcome::Finished(summary) => {
             if !args.quiet {

@@ -1,22 +1,22 @@
-//! `midc explain`: the page of a code or lint.
+//! `midc explain`: the page of a code or lint, or what a word of the language means.
 
 use std::process::ExitCode;
 
-use super::lines;
+use super::{lines, vocabulary};
 use crate::diag::codes::{self, CODES, CodeInfo};
 use crate::diag::{Level, suggest::nearest};
 
-/// Explain a diagnostic code or lint
+/// Explain a diagnostic code, a lint or a word of the language
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A code (`E0103`), the name of a lint, or `list` for all of them
+    /// A code (`E0103`), the name of a lint, a word (`yarn`, `lr`, `stage`), or `list` for all codes and lints
     #[arg(value_name = "CODE")]
     code: String,
 }
 
 /// A code or lint that does not exist.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-#[error("there is no code or lint called `{name}`")]
+#[error("there is no code, lint or word called `{name}`")]
 #[diagnostic(code(midc::unknown_code))]
 struct UnknownCode {
     name: String,
@@ -25,7 +25,14 @@ struct UnknownCode {
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
-    let text = if args.code == "list" { list() } else { page(&args.code)?.text() };
+    let text = match args.code.as_str() {
+        "list" => list(),
+        // No code or lint is a word of the language, too.
+        name => match vocabulary::explain(name) {
+            Some(text) => text,
+            None => page(name)?.text(),
+        },
+    };
     lines::output(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -39,9 +46,9 @@ fn page(name: &str) -> Result<&'static CodeInfo, UnknownCode> {
     };
     codes::find(&padded).ok_or_else(|| UnknownCode {
         name: name.to_owned(),
-        help: match nearest(name, codes::lints()) {
-            Some(lint) => format!("did you mean `{lint}`?"),
-            None => "`midc explain list` names them all".to_owned(),
+        help: match nearest(name, codes::lints().chain(vocabulary::names())) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`midc explain list` names codes and lints; the words are in the manual".to_owned(),
         },
     })
 }
@@ -66,6 +73,13 @@ fn list() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_lint_is_a_word_of_the_language() {
+        for name in codes::lints() {
+            assert_eq!(vocabulary::explain(name), None);
+        }
+    }
 
     #[test]
     fn codes_and_lints_have_pages() {

@@ -80,7 +80,12 @@ impl Files for DiskFiles {
     fn load(&mut self, path: &str, from: Option<FileId>) -> Result<FileId, String> {
         let directory = from.and_then(|from| self.path(from)).and_then(Path::parent);
         let wanted = directory.unwrap_or(Path::new("")).join(path);
-        let real = wanted.canonicalize().map_err(|error| sentence(&error))?;
+        let real = match wanted.canonicalize() {
+            Ok(real) => real,
+            // What a shell makes of `<(…)` leads nowhere that has a name, and can be read.
+            Err(_) if wanted.metadata().is_ok() => wanted.clone(),
+            Err(error) => return Err(sentence(&error)),
+        };
         if let Some(id) = self.ids.get(&real) {
             return Ok(*id);
         }

@@ -31,6 +31,7 @@ mod rows;
 mod settings;
 mod soup;
 mod verify;
+mod vocabulary;
 mod write;
 
 use std::process::ExitCode;

@@ -18,6 +18,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    if args.name.file_name().is_none() || args.name.as_os_str().is_empty() {
+        tell!("`{}` names no file: `midc new anneal` writes `anneal.curriculum`", args.name.display());
+        return Ok(ExitCode::from(FAILED));
+    }
     let path = match args.name.extension() {
         Some(extension) if extension == "curriculum" => args.name,
         _ => {
@@ -28,8 +32,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     };
     Ok(match write(&path) {
         Ok(()) => {
-            let shown = path.display();
-            tell!("wrote {shown}; look at it with `midc check {shown}` and `midc plan {shown}`");
+            let shown = quoted(&path);
+            tell!("wrote {}; look at it with `midc check {shown}` and `midc plan {shown}`", path.display());
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -37,6 +41,14 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             ExitCode::from(FAILED)
         }
     })
+}
+
+/// As a shell takes it for one word, and midc for no option.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let text = if text.starts_with('-') { format!("./{text}") } else { text };
+    let plain = |c: char| c.is_alphanumeric() || "./_-+,:@%".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// The reason, with what to do about it.
@@ -70,6 +82,16 @@ mod tests {
         // Its files are not here, and nothing else is wrong with it.
         assert!(diagnostics.iter().all(|d| d.lint == Some("missing_files")), "{diagnostics:#?}");
         assert_eq!(crate::fmt::format(STARTER), STARTER);
+    }
+
+    #[test]
+    fn names_are_told_as_a_shell_takes_them() {
+        let shown = ["a.curriculum", "-x.curriculum", "my run.curriculum", "it's.curriculum"];
+        let shown = shown.map(|name| quoted(Path::new(name)));
+        assert_eq!(
+            shown,
+            ["a.curriculum", "./-x.curriculum", "'my run.curriculum'", "'it'\\''s.curriculum'"]
+        );
     }
 
     #[test]

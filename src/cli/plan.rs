@@ -83,6 +83,16 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     if args.schema {
         return print(&(json(&Plan::schema())? + "\n"));
     }
+    let stdout = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+    let others = args.csv || args.at.is_some() || args.diff.is_some() || args.device.is_some();
+    if usize::from(stdout(&args.output)) + usize::from(stdout(&args.svg)) + usize::from(others) > 1
+        && (stdout(&args.output) || stdout(&args.svg))
+    {
+        return Err(miette::miette!(
+            help = "give `-o` or `--svg` the name of a file",
+            "standard output takes one of what was asked for"
+        ));
+    }
     let path = args.file.unwrap_or_default();
     let Some((plan, checked)) = curriculum::plan(&path, &args.input)? else {
         return Ok(ExitCode::from(FOUND));
@@ -277,6 +287,9 @@ fn table(plan: &Plan, exhaustion: &[Exhaustion], cost: Option<&Cost>, verbose: b
         out.push_str("~ marks values that no source discloses\n");
     }
     if verbose {
+        for (name, doc) in plan.docs() {
+            out.push_str(&format!("{name}: {}\n", doc.replace('\n', "\n  ")));
+        }
         for s in &plan.stages {
             if !s.inherited.is_empty() {
                 out.push_str(&format!("{}: {} from {}\n", s.name, s.inherited.join(", "), s.from));

@@ -85,6 +85,7 @@ fn model(m: &sema::Model) -> ModelPlan {
     let context = m.context.unwrap_or(0);
     ModelPlan {
         name: m.name.clone(),
+        doc: m.doc.clone(),
         checkpoint: m.checkpoint.clone(),
         init: m.architecture.as_ref().filter(|_| m.fresh).map(architecture),
         tokenizer: m.tokenizer.clone(),
@@ -135,6 +136,7 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
     let batch: Vec<u64> = s.phases.iter().map(|p| p.sequences * p.context).collect();
     StagePlan {
         name: s.name.clone(),
+        doc: s.doc.clone(),
         from: sema::place_name(curriculum, &s.from),
         from_kind: match s.from {
             sema::From::Model(_) => FromKind::Model,
@@ -265,6 +267,7 @@ fn portion(curriculum: &Curriculum, s: &sema::Stage, p: &sema::Portion) -> MixPl
 fn soup(curriculum: &Curriculum, s: &sema::Soup) -> SoupPlan {
     SoupPlan {
         name: s.name.clone(),
+        doc: s.doc.clone(),
         method: s.method.to_owned(),
         ingredients: s.ingredients.iter().map(|f| sema::place_name(curriculum, f)).collect(),
         weights: s.weights.clone(),
@@ -275,6 +278,7 @@ fn source(curriculum: &Curriculum, index: usize, drawn: u64) -> SourcePlan {
     let s = &curriculum.sources[index];
     SourcePlan {
         name: s.name.clone(),
+        doc: s.doc.clone(),
         kind: s.kind.to_owned(),
         tokens: s.tokens,
         drawn_tokens: drawn,

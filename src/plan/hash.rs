@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 
 use super::{Plan, SourcePlan};
 
-/// Keys that say how a run is watched or where its numbers came from, not what it computes.
-const IDLE: [&str; 11] = [
+/// Keys that say how a run is watched, what is said of it or where its numbers came from, not what it computes.
+const IDLE: [&str; 12] = [
+    "doc",
     "assumed",
     "inherited",
     "evals",

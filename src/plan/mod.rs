@@ -56,6 +56,9 @@ pub struct Plan {
 pub struct ModelPlan {
     /// Its name.
     pub name: String,
+    /// Its doc comment, a line each.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub doc: String,
     /// Hugging Face directory or `.gguf` file; relative to the curriculum's directory.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub checkpoint: Option<String>,
@@ -136,6 +139,9 @@ impl Architecture {
 pub struct StagePlan {
     /// `anneal[42]` for a member of a fan-out.
     pub name: String,
+    /// Its doc comment, a line each.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub doc: String,
     /// What it starts from: a model, stage, soup, or `stage.checkpoint`.
     pub from: String,
     /// What kind of thing `from` is.
@@ -439,12 +445,30 @@ pub struct GateSource {
 pub struct SoupPlan {
     /// Its name.
     pub name: String,
+    /// Its doc comment, a line each.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub doc: String,
     /// `average`, `ema`, …
     pub method: String,
     /// Stages or checkpoints that go in.
     pub ingredients: Vec<String>,
     /// Their weights, summing to 1.
     pub weights: Vec<f64>,
+}
+
+impl Plan {
+    /// Names with their doc comments: models, sources, stages once for all members, soups.
+    pub fn docs(&self) -> Vec<(&str, &str)> {
+        let models = self.models.iter().map(|m| (m.name.as_str(), m.doc.as_str()));
+        let sources = self.sources.iter().map(|s| (s.name.as_str(), s.doc.as_str()));
+        let stages =
+            self.stages.iter().map(|s| (s.name.split('[').next().unwrap_or_default(), s.doc.as_str()));
+        let soups = self.soups.iter().map(|s| (s.name.as_str(), s.doc.as_str()));
+        let all = models.chain(sources).chain(stages).chain(soups);
+        let mut out: Vec<(&str, &str)> = all.filter(|(_, doc)| !doc.trim().is_empty()).collect();
+        out.dedup();
+        out
+    }
 }
 
 impl SoupPlan {
@@ -464,6 +488,9 @@ impl SoupPlan {
 pub struct SourcePlan {
     /// Its name.
     pub name: String,
+    /// Its doc comment, a line each.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub doc: String,
     /// `web`, `code`, …
     pub kind: String,
     /// Declared size in tokens.

@@ -80,6 +80,27 @@ pub enum SoupError {
         /// In what.
         difference: String,
     },
+    /// An ingredient that is a file.
+    #[error("`{}` is a file: a soup is made of Hugging Face directories", path.display())]
+    #[diagnostic(
+        code(midc::soup::file),
+        help("name directories of `config.json` and safetensors; a `.gguf` file is no ingredient")
+    )]
+    File {
+        /// The ingredient.
+        path: PathBuf,
+    },
+    /// An average that the format of the result cannot hold.
+    #[error("{count} values of the average of `{tensor}` are too large for {}", dtype.name())]
+    #[diagnostic(code(midc::soup::too_large), help("store it as f32 or bf16"))]
+    TooLarge {
+        /// The first such tensor.
+        tensor: String,
+        /// How many of its values.
+        count: usize,
+        /// The format.
+        dtype: Dtype,
+    },
     /// An ingredient with weights that are no numbers: so would the average be.
     #[error("`{}` cannot be averaged: {count} values of `{tensor}` are not finite", path.display())]
     #[diagnostic(
@@ -115,10 +136,7 @@ struct Ingredient {
 impl Ingredient {
     fn open(path: &Path) -> Result<Self, SoupError> {
         if path.is_file() {
-            return Err(SoupError::Load(LoadError::NoCheckpoint {
-                path: path.to_owned(),
-                problem: "a soup is made of Hugging Face directories".into(),
-            }));
+            return Err(SoupError::File { path: path.to_owned() });
         }
         // A checkpoint of a run knows whether it is whole; a directory from elsewhere does not.
         if path.join("checksums.json").exists() {
@@ -206,23 +224,29 @@ pub(in crate::runtime) fn average_into(
         }
     }
     let tensors = super::model::layout(&first.config.architecture).map_err(LoadError::from)?;
-    let mut not_finite = None;
+    let mut refused = None;
     let make = |name: &str| {
         let states = opened.iter().map(|ingredient| {
             let state = ingredient.weights.tensor(name).map_err(io::Error::other)?.data;
             let count = state.par_iter().filter(|value| !value.is_finite()).count();
             if count > 0 {
                 let (path, tensor) = (ingredient.path.clone(), name.to_owned());
-                not_finite = Some(SoupError::NotFinite { path, tensor, count });
+                refused = Some(SoupError::NotFinite { path, tensor, count });
                 return Err(io::Error::other("values that are not finite"));
             }
             Ok(state)
         });
-        average(states, recipe, opened.len())
+        let averaged = average(states, recipe, opened.len())?;
+        let count = averaged.par_iter().filter(|value| !dtype.holds(**value)).count();
+        if count > 0 {
+            refused = Some(SoupError::TooLarge { tensor: name.to_owned(), count, dtype });
+            return Err(io::Error::other("values that the format does not hold"));
+        }
+        Ok(averaged)
     };
     let written =
         checkpoint::write_each(&first.config, &first.tokenizer, dtype, trainer, &tensors, make, out);
-    match not_finite {
+    match refused {
         Some(error) => Err(error),
         None => Ok(written?),
     }

@@ -43,6 +43,8 @@ pub struct Param {
 pub struct Model {
     /// Its name.
     pub name: String,
+    /// Its doc comment, a line each.
+    pub doc: String,
     /// Where the name stands.
     pub span: Span,
     /// Directory or `.gguf` file, as written.
@@ -140,6 +142,8 @@ pub struct Rope {
 pub struct Source {
     /// Its name, with its namespace: `s.web`.
     pub name: String,
+    /// Its doc comment, a line each.
+    pub doc: String,
     /// Where the name stands.
     pub span: Span,
     /// Paths or globs, relative to the root file.
@@ -205,6 +209,8 @@ pub struct Phase {
 pub struct Stage {
     /// `anneal[42]`.
     pub name: String,
+    /// Its doc comment, a line each.
+    pub doc: String,
     /// `anneal`.
     pub base: String,
     /// `42`.
@@ -394,6 +400,8 @@ pub struct Gate {
 pub struct Soup {
     /// Its name.
     pub name: String,
+    /// Its doc comment, a line each.
+    pub doc: String,
     /// Where the name stands.
     pub span: Span,
     /// `average`, `ema`.

@@ -14,6 +14,9 @@ use super::show;
 use super::value::{Kind, Val, Whole};
 use crate::diag::codes;
 
+/// Under which the runtime writes down what it measures for gates.
+const GATE: &str = "gate";
+
 impl<'p> Checker<'p> {
     /// The `eval` blocks, and whether all of them are sound.
     pub(crate) fn evals(
@@ -48,6 +51,18 @@ impl<'p> Checker<'p> {
 
     fn eval_block(&mut self, inner: &'p ast::Block, scope: &Scope<'p>, frame: Frame<'_>) -> Option<Eval> {
         let name = self.named(inner)?;
+        if name.text == GATE {
+            self.push(
+                Diagnostic::error(
+                    codes::RESERVED_NAME,
+                    name.span,
+                    "an eval cannot be called `gate`",
+                    "what gates measure goes by this name",
+                )
+                .help("choose another name"),
+            );
+            return None;
+        }
         let fields = self.fields(inner)?;
         let every = match self.field(&fields, "every", scope) {
             Some(v) => Some(self.every(&v, "every", frame)?),

@@ -187,6 +187,7 @@ impl<'p> Checker<'p> {
         }
         self.out.models.push(Model {
             name: self.full_name(id),
+            doc: self.program.item(id).preface.doc(),
             span: name.span,
             fresh: checkpoint.is_none(),
             checkpoint,

@@ -159,6 +159,7 @@ impl<'p> Checker<'p> {
         let def = self.program.def(id);
         self.out.soups.push(Soup {
             name: self.full_name(id),
+            doc: self.program.item(id).preface.doc(),
             span: def.name_span,
             method: call.function.name,
             ingredients,

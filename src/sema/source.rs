@@ -57,6 +57,7 @@ impl<'p> Checker<'p> {
         let tokens = tokens.or_else(|| self.measured(&self.full_name(id)));
         self.out.sources.push(Source {
             name: self.full_name(id),
+            doc: self.program.item(id).preface.doc(),
             span: name.span,
             path: root(self, path),
             kind,
@@ -124,6 +125,7 @@ impl<'p> Checker<'p> {
         let tokens = self.measured(&self.full_name(id));
         self.out.sources.push(Source {
             name: self.full_name(id),
+            doc: self.program.item(id).preface.doc(),
             span: def.name_span,
             filter: Some(filter),
             // How much of the whole it is, only `midc data` can tell.

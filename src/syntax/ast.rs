@@ -58,6 +58,13 @@ pub struct Preface {
     pub attrs: Vec<Attr>,
 }
 
+impl Preface {
+    /// The doc comment, a line each.
+    pub fn doc(&self) -> String {
+        self.docs.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
+    }
+}
+
 /// `@allow(lr_jump)`, `@cite("…")`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attr {

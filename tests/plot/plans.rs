@@ -34,6 +34,7 @@ pub(crate) fn stage(name: &str, from: &str, tokens: u64, lr: Curve, mix: &[(&str
     let steps = tokens.div_ceil(sequences * context);
     StagePlan {
         name: name.into(),
+        doc: String::new(),
         from: from.into(),
         from_kind: FromKind::Stage,
         tokens,
@@ -193,6 +194,7 @@ pub(crate) fn plan(name: &str, stages: Vec<StagePlan>, soups: Vec<SoupPlan>) -> 
     let sources = order
         .into_iter()
         .map(|name| SourcePlan {
+            doc: String::new(),
             kind: "web".into(),
             tokens: Some(2 * drawn[&name] / 3 + 1),
             drawn_tokens: drawn[&name],
@@ -217,6 +219,7 @@ pub(crate) fn plan(name: &str, stages: Vec<StagePlan>, soups: Vec<SoupPlan>) -> 
     };
     let model = ModelPlan {
         name: "base".into(),
+        doc: String::new(),
         checkpoint: Some("checkpoints/base".into()),
         init: None,
         tokenizer: None,
@@ -377,6 +380,7 @@ pub(crate) fn olmo2() -> Plan {
     stages.push(long);
     let soup = SoupPlan {
         name: "ingredients".into(),
+        doc: String::new(),
         method: "average".into(),
         ingredients: vec![
             "anneal[1110]".into(),

@@ -53,6 +53,7 @@ pub(crate) fn plan() -> Plan {
     }
     let soup = SoupPlan {
         name: "mean".into(),
+        doc: "What is handed on.".into(),
         method: "average".into(),
         ingredients: vec!["anneal[42]".into(), "anneal[43]".into()],
         weights: vec![0.5, 0.5],

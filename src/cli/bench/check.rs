@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use miette::IntoDiagnostic as _;
+use miette::{Context as _, IntoDiagnostic as _};
 use serde_json::json;
 
 use super::Format;
@@ -45,7 +45,8 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
         files.push(path);
     }
     for path in &files {
-        let count = std::fs::read_to_string(path).into_diagnostic()?.lines().count();
+        let text = std::fs::read_to_string(path).into_diagnostic();
+        let count = text.wrap_err_with(|| format!("cannot read `{}`", path.display()))?.lines().count();
         let mut milliseconds = Vec::new();
         let mut found = 0;
         for _ in 0..args.runs.max(1) {

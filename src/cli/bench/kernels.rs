@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = crate::cli::compile::threads)]
     threads: Option<usize>,
     /// Seconds per operation
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     seconds: f64,
     /// Only operations whose name contains this
     #[arg(long)]
@@ -34,6 +34,14 @@ pub(crate) struct Args {
     /// How to write the result
     #[arg(long, default_value = "text")]
     format: Format,
+}
+
+/// More than nothing, and an end.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(n) if n > 0.0 && f64::is_finite(n) => Ok(n),
+        _ => Err("a number of seconds above 0 is needed".to_owned()),
+    }
 }
 
 /// One measurement.

@@ -31,16 +31,16 @@ pub(crate) struct Args {
     #[arg(long, default_value = "bf16")]
     precision: Precision,
     /// Steps to measure
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 7, value_parser = count)]
     steps: usize,
     /// Steps before
     #[arg(long, default_value_t = 2)]
     warmup: usize,
     /// Tokens per row, in place of the geometry's
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     context: Option<usize>,
     /// Rows, in place of the geometry's
-    #[arg(long)]
+    #[arg(long, value_parser = count)]
     rows: Option<usize>,
     /// `llama`, `qwen2`, `qwen3`, `olmo2`, `olmo3`, `smollm3` or `gemma3_text`
     #[arg(long, default_value = "llama")]
@@ -66,6 +66,17 @@ pub(crate) struct Args {
     /// How to write the result
     #[arg(long, default_value = "text")]
     format: Format,
+}
+
+/// Of a step: their numbers alone take 16 bytes each.
+const MOST_TOKENS: usize = 1 << 28;
+
+/// A count from 1 to 2²⁴.
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=1 << 24).contains(&n) => Ok(n),
+        _ => Err("a whole number from 1 to 16777216 is needed".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -201,6 +212,11 @@ fn batch(rows: usize, context: usize, vocab: usize, step: usize) -> Batch {
 pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     let architecture = args.architecture();
     let (rows, context) = args.shape();
+    if rows * context > MOST_TOKENS {
+        return Err(miette::miette!(
+            "{rows} rows of {context} tokens are more than {MOST_TOKENS} tokens a step"
+        ));
+    }
     let threads = engine::threads(args.threads);
     let device = args.device.choose()?;
     let kind = EngineKind::on(device, args.precision.into())?;

@@ -171,6 +171,8 @@
       for (let e = Math.floor(Math.log10(a)); e <= Math.ceil(Math.log10(b)); e++) for (const m of [1, 2, 5]) ticks.push(m * 10 ** e);
       ticks = ticks.filter((t) => t >= a && t <= b);
       if (ticks.length > 6) ticks = ticks.filter((t) => Math.abs(Math.log10(t) % 1) < 1e-9);
+      // A range between two of them has round numbers, too.
+      if (ticks.length < 2) ticks = niceTicks(a, b, (bottom - top) / 48);
     } else ticks = niceTicks(a, b, (bottom - top) / 48);
     let lastY = Infinity;
     for (const t of ticks) {

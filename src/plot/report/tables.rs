@@ -42,7 +42,9 @@ pub(super) fn summary(plan: &Plan, history: &History) -> String {
     let tokens: u64 = history.stages.iter().map(|s| s.tokens).fold(0, u64::saturating_add);
     let seconds: f64 = history.stages.iter().map(|s| s.seconds).sum();
     let share = steps as f64 / plan.totals.steps.max(1) as f64;
-    let current = plan.stages.iter().zip(&history.stages).rev().find(|(_, h)| h.done > 0);
+    let begun = || plan.stages.iter().zip(&history.stages).rev().filter(|(_, h)| h.done > 0);
+    // The one under way, where there is one: a stage behind it in the file may be through.
+    let current = begun().find(|(s, h)| h.next < s.steps).or_else(|| begun().next());
     let unfinished = plan.stages.iter().zip(&history.stages).any(|(s, h)| h.next < s.steps);
     let failed = (0..plan.stages.len())
         .any(|i| plan.stages[i].gates.iter().any(|g| judge(plan, history, i, g).verdict == Verdict::Failed));
@@ -62,10 +64,14 @@ pub(super) fn summary(plan: &Plan, history: &History) -> String {
         ),
         (number::tokens(steps as f64), format!("steps of {}", number::tokens(plan.totals.steps as f64))),
     ];
-    let last = current.and_then(|(_, h)| h.buckets.iter().rev().find_map(|b| Some((b, b.loss.mean()?))));
-    if let Some((bucket, loss)) = last {
+    let last = current.and_then(|(_, h)| {
+        let (behind, found) = h.buckets.iter().rev().enumerate().find(|(_, b)| b.loss.mean().is_some())?;
+        Some((behind == 0, found, found.loss.mean()?))
+    });
+    if let Some((newest, bucket, loss)) = last {
         let over = match bucket.count {
-            1 => "training loss of the last step".to_owned(),
+            1 if newest => "training loss of the last step".to_owned(),
+            _ if !newest => format!("training loss at step {}, the last that has one", bucket.last),
             n => format!("training loss, mean of the last {n} steps"),
         };
         cards.push((number::plain(loss), over));
@@ -137,8 +143,8 @@ pub(super) fn stages(plan: &Plan, history: &History) -> String {
         ("steps", false),
         ("tokens", true),
         ("learning rate", false),
-        ("first loss", true),
-        ("last loss", true),
+        ("loss at first", true),
+        ("loss at last", true),
         ("held-out", false),
     ];
     section("stages", "Stages", &table(&headings, &rows))
@@ -440,6 +446,11 @@ pub(super) fn plan(plan: &Plan) -> String {
         ("assumed", false),
     ];
     let mut out = table(&headings, &rows);
+    let docs = plan.docs();
+    if !docs.is_empty() {
+        let said = |(name, doc): &(&str, &str)| format!("<dt>{}</dt><dd>{}</dd>", escape(name), escape(doc));
+        out.push_str(&format!("<dl class=\"docs\">{}</dl>", docs.iter().map(said).collect::<String>()));
+    }
     if !plan.params.is_empty() {
         let params: String = plan
             .params

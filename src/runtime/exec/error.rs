@@ -152,8 +152,8 @@ pub enum ExecError {
     #[diagnostic(
         code(midc::exec::not_finite),
         help(
-            "the last checkpoint is kept; lower the learning rate, set `optimizer = adamw(…, clip: 1.0)`, or see \
-             what `--on-nonfinite rewind` makes of it"
+            "lower the learning rate or the `clip` of the optimizer, and look at what the step read; checkpoints \
+             that were saved before are kept"
         )
     )]
     NotFinite {

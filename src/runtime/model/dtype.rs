@@ -22,6 +22,15 @@ impl Dtype {
         }
     }
 
+    /// Whether `value` is still a finite number when it is stored.
+    pub fn holds(self, value: f32) -> bool {
+        match self {
+            Self::F32 => value.is_finite(),
+            Self::F16 => f16::from_f32(value).is_finite(),
+            Self::Bf16 => bf16::from_f32(value).is_finite(),
+        }
+    }
+
     /// PyTorch's name: `float32`, `float16`, `bfloat16`.
     pub fn name(self) -> &'static str {
         match self {

@@ -398,6 +398,7 @@ impl<'p> Checker<'p> {
         let rope = rope.map(|r| Rope { theta: r.theta.or(model_theta), ..r });
         self.out.stages.push(Stage {
             name,
+            doc: item.preface.doc(),
             base,
             key,
             span: name_span,

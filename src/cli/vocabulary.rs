@@ -1,0 +1,129 @@
+//! The words of the language, each with what it means wherever it may stand.
+
+use std::fmt::Write as _;
+
+use crate::schema::{self, Block, Function, Ty, Word};
+
+/// All that is to be said of `name`; `None` when it is no word of the language.
+pub(super) fn explain(name: &str) -> Option<String> {
+    let name = name.trim_start_matches('@');
+    let mut found = Vec::new();
+    found.extend(schema::block(name).map(block));
+    found.extend(schema::function(name).map(function));
+    found.extend(schema::preset(name).map(|p| format!("`{name}`: {}, an architecture for `init`\n", p.doc)));
+    for block in schema::BLOCKS {
+        if let Some(f) = block.field(name) {
+            let notes = notes(f.required, f.default);
+            found.push(format!("`{name}` of a `{}`: {}{notes}\n{}\n", block.keyword, takes(f.ty), f.doc));
+        }
+    }
+    for (place, words) in WORDS {
+        let words = words.iter().filter(|word| word.name == name);
+        found.extend(words.map(|word| format!("`{name}`, {place}: {}\n", word.doc)));
+    }
+    let attributes = schema::ATTRIBUTES.iter().filter(|a| a.name == name);
+    found.extend(attributes.map(|a| format!("`@{name}`, before an item or a field: {}\n", a.doc)));
+    (!found.is_empty()).then(|| found.join("\n"))
+}
+
+/// Every word that [`explain`] knows.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    let blocks = schema::BLOCKS.iter().flat_map(|b| b.fields.iter().map(|f| f.name).chain([b.keyword]));
+    let words = WORDS.iter().flat_map(|(_, words)| words.iter().map(|word| word.name));
+    blocks
+        .chain(schema::FUNCTIONS.iter().map(|f| f.name))
+        .chain(schema::PRESETS.iter().map(|p| p.name))
+        .chain(words)
+        .chain(schema::ATTRIBUTES.iter().map(|a| a.name))
+}
+
+/// Enumerations and where they stand.
+const WORDS: &[(&str, &[Word])] = &[
+    ("a unit after a number", schema::UNITS),
+    ("a kind of source", schema::KINDS),
+    ("an order of a source", schema::ORDERS),
+    ("a value of `attention`", schema::ATTENTION),
+    ("a value of `packing`", schema::PACKING),
+    ("a value of `state`", schema::STATE),
+    ("a value of `precision`", schema::PRECISION),
+    ("a value of a checkpoint's `keep`", schema::KEEP),
+    ("a value of `dedup`", schema::DEDUP),
+    ("a value of `weights` in a mix", schema::WEIGHTS),
+    ("a `style` of `fim`", schema::PSM),
+    ("an accelerator of a `budget`", schema::ACCELERATOR_WORDS),
+    ("a level of a lint", schema::LEVELS),
+    ("a type of a `param`", schema::PARAM_TYPES),
+    ("inside values", schema::RESERVED),
+];
+
+fn block(block: &Block) -> String {
+    let inside = block.inside.map_or(String::new(), |outer| format!(", inside a `{outer}`"));
+    let mut out = format!("`{}`{inside}: {}\n", block.keyword, block.doc);
+    if let Some(open) = block.open {
+        let _ = writeln!(out, "Its entries are {open}.");
+    }
+    let widest = block.fields.iter().map(|f| f.name.len()).max().unwrap_or(0);
+    for field in block.fields {
+        let _ =
+            writeln!(out, "  {:widest$}  {}{}", field.name, field.doc, notes(field.required, field.default));
+    }
+    out
+}
+
+fn function(function: &Function) -> String {
+    let mut arguments: Vec<String> = function.positional.iter().map(|what| (*what).to_owned()).collect();
+    let named = |p: &schema::Param| format!("{}{}", p.name, if p.required { "" } else { "?" });
+    arguments.extend(function.params.iter().map(named));
+    arguments.extend(function.open.iter().map(|what| (*what).to_owned()));
+    let family = function.family.describe();
+    let mut out = format!("`{}({})`, {family}: {}\n", function.name, arguments.join(", "), function.doc);
+    let widest = function.params.iter().map(|p| p.name.len()).max().unwrap_or(0);
+    for param in function.params {
+        let _ =
+            writeln!(out, "  {:widest$}  {}{}", param.name, param.doc, notes(param.required, param.default));
+    }
+    out
+}
+
+fn takes(ty: Ty) -> String {
+    match ty {
+        Ty::Word(words) => words.iter().map(|word| format!("`{}`", word.name)).collect::<Vec<_>>().join(", "),
+        ty => ty.describe().to_owned(),
+    }
+}
+
+fn notes(required: bool, default: Option<&str>) -> String {
+    match (required, default) {
+        (true, _) => " (required)".to_owned(),
+        (false, Some(default)) => format!(" (default `{default}`)"),
+        (false, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_explained() {
+        for name in names() {
+            assert!(
+                explain(name).is_some_and(
+                    |text| text.contains(&format!("`{name}")) || text.contains(&format!("`@{name}"))
+                ),
+                "{name}"
+            );
+        }
+        assert_eq!(explain("abracadabra"), None);
+    }
+
+    #[test]
+    fn a_word_of_many_places_has_them_all() {
+        let lr = explain("lr").unwrap();
+        assert!(lr.contains("of a `model`") && lr.contains("of a `stage`"), "{lr}");
+        let yarn = explain("yarn").unwrap();
+        assert!(yarn.starts_with("`yarn(factor, original") && yarn.contains("beta_fast"), "{yarn}");
+        assert!(explain("stage").unwrap().contains("data_seed"));
+        assert!(explain("@cite").unwrap().starts_with("`@cite`"));
+    }
+}
