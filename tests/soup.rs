@@ -94,3 +94,18 @@ fn ingredients_must_be_one_whole_model() {
     }
     assert!(soup(&[], &Recipe::Uniform, Dtype::F32, &at("out")).is_err());
 }
+
+#[test]
+fn an_average_must_fit_how_it_is_stored() {
+    let root = tempfile::tempdir().unwrap();
+    let large = write(&root.path().join("large"), &config(8, 1e4), 1e6, Dtype::F32);
+    let out = root.path().join("soup");
+    let error = soup(&[large.clone(), large.clone()], &Recipe::Uniform, Dtype::F16, &out).unwrap_err();
+    assert!(error.to_string().ends_with("are too large for float16"), "{error}");
+    assert!(!out.exists());
+    soup(&[large.clone(), large.clone()], &Recipe::Uniform, Dtype::Bf16, &out).unwrap();
+    let file = root.path().join("a.gguf");
+    std::fs::write(&file, "GGUF").unwrap();
+    let error = soup(&[large, file], &Recipe::Uniform, Dtype::F32, &root.path().join("other")).unwrap_err();
+    assert!(error.to_string().contains("is a file"), "{error}");
+}

@@ -64,3 +64,85 @@ fn settings_say_how_they_are_written() {
         assert!(!check(right).contains("error"), "{right}");
     }
 }
+
+const SOUND: &str = "model base { init = smollm2_135m }
+## Pages of the web.
+source web { kind = web, tokens = 60B }
+## One stage for
+## three seeds.
+stage main[seed in [1, 2, 3]] {
+  from      = base
+  tokens    = 10B
+  batch     = 512 seqs
+  mix       = web
+  lr        = 3e-4 then linear(to: 0)
+  data_seed = seed
+}
+budget { accelerator = a100, mfu = 50%, gpu_hours <= 100 }
+";
+
+#[test]
+fn plans_tell_what_is_said_of_things_and_what_they_cost() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("a.curriculum"), SOUND).expect("writable");
+    let (code, out) = midc(dir.path(), &["plan", "-v", "a.curriculum"], "");
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("web: Pages of the web. main: One stage for three seeds. blake3"), "{out}");
+    assert!(out.contains("cost: 88.4") && out.contains("GPU-hours on a100 at 50%"), "{out}");
+    // What is said of things is no part of what they do.
+    let hash = |out: &str| out.split("blake3:").nth(1).map(str::to_owned);
+    let silent: String = SOUND.lines().filter(|l| !l.starts_with('#')).map(|l| format!("{l}\n")).collect();
+    std::fs::write(dir.path().join("a.curriculum"), silent).expect("writable");
+    let (_, again) = midc(dir.path(), &["plan", "-v", "a.curriculum"], "");
+    assert!(hash(&out).is_some() && hash(&out) == hash(&again), "{again}");
+}
+
+#[test]
+fn standard_output_takes_one_thing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("a.curriculum"), SOUND).expect("writable");
+    for args in [&["-o", "-", "--svg", "-"][..], &["--csv", "--svg", "-"]] {
+        let (code, out) = midc(dir.path(), &[&["plan", "a.curriculum"], args].concat(), "");
+        assert!(code == Some(2) && out.contains("standard output takes one"), "{args:?}: {out}");
+    }
+    let (code, out) = midc(dir.path(), &["plan", "a.curriculum", "-o", "-", "--svg", "a.svg"], "");
+    assert!(code == Some(0) && out.starts_with('{') && dir.path().join("a.svg").is_file(), "{out}");
+}
+
+#[test]
+fn a_launch_is_not_written_over_a_run() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("a.curriculum"), SOUND).expect("writable");
+    let run = dir.path().join("run");
+    std::fs::create_dir(&run).expect("a directory");
+    std::fs::write(run.join("metrics.jsonl"), "").expect("writable");
+    let (code, out) = midc(dir.path(), &["emit", "transformers", "a.curriculum", "-o", "run"], "");
+    assert!(code == Some(2) && out.contains("`run` holds a run"), "{out}");
+    assert!(!run.join("plan.json").exists());
+}
+
+#[test]
+fn numbers_that_no_measurement_can_take_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for args in [
+        &["bench", "train", "--context", "0"][..],
+        &["bench", "train", "--steps", "0"],
+        &["bench", "train", "--context", "16777216", "--rows", "16777216"],
+        &["bench", "kernels", "--seconds", "nan"],
+        &["bench", "kernels", "--seconds", "inf"],
+        &["eval", "x", "--max-tokens", "0", "y"],
+    ] {
+        let (code, out) = midc(dir.path(), args, "");
+        assert!(code == Some(2) && !out.contains("panicked"), "{args:?}: {out}");
+    }
+    let (code, out) = midc(dir.path(), &["bench", "check", "nowhere.curriculum"], "");
+    assert!(code == Some(2) && out.contains("nowhere.curriculum"), "{out}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_shell_pipes_in_under_a_name_is_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (code, out) = midc(dir.path(), &["check", "/dev/stdin", "-A", "unused_let"], "let x = 5\n");
+    assert_eq!(code, Some(0), "{out}");
+}
