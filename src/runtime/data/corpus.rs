@@ -403,7 +403,8 @@ impl Read {
             let why = if summary.records == 0 {
                 "its files have no records".to_owned()
             } else {
-                let example = summary.examples.first();
+                let broken = summary.examples.iter().find(|e| e.bad);
+                let example = broken.or_else(|| summary.examples.first());
                 format!(
                     "of {} records {} were dropped and {} held out{}",
                     summary.records,
