@@ -201,11 +201,16 @@ fn a_failure_is_shown_and_resumed_from_the_engines_checkpoint() {
 
 #[test]
 fn signals_reach_the_engine_and_it_has_time_to_obey() {
-    for (name, code) in [("-TERM", 130), ("-INT", 130)] {
+    for (name, code) in [("-TERM", 130), ("-INT", 130), ("-HUP", 130)] {
         let case = Case::new();
         case.mode("hang 8");
         let child = case.hanging(&[]);
         signal(name, child.id());
+        if name == "-HUP" {
+            // Of a terminal that is gone both the system and the shell tell; that is no impatience.
+            std::thread::sleep(Duration::from_millis(150));
+            let _ = Command::new("kill").args([name, &child.id().to_string()]).status();
+        }
         let (found, text) = said(&child.wait_with_output().unwrap());
         assert_eq!(found, Some(code), "{text}");
         assert!(text.contains("stopped in `main` after step 9"), "{text}");

@@ -170,8 +170,7 @@ pub(super) fn default_run_dir(curriculum: &str) -> PathBuf {
 pub(super) fn asked_to_stop() -> miette::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     #[cfg(unix)]
-    if !is_ignored(signal_hook::consts::SIGHUP) {
-        // The terminal is gone. `nohup` sees to it that nobody hears of that.
+    if hears_of_hangup() {
         signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&stop)).into_diagnostic()?;
     }
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -181,6 +180,12 @@ pub(super) fn asked_to_stop() -> miette::Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).into_diagnostic()?;
     }
     Ok(stop)
+}
+
+/// Whether it matters to this process that its terminal is gone. `nohup` sees to it that it does not.
+#[cfg(unix)]
+pub(super) fn hears_of_hangup() -> bool {
+    !is_ignored(signal_hook::consts::SIGHUP)
 }
 
 /// Whether this process was started with `signal` ignored; `true` where that cannot be known.
