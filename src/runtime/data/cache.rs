@@ -29,6 +29,7 @@ use rayon::prelude::*;
 
 use super::DataError;
 use crate::runtime::run_dir::has_no_locks;
+use crate::runtime::whole::sync_dir;
 
 const MAGIC: &[u8; 8] = b"MIDCTOK\n";
 /// Changes with the layout and with what tokenisation makes of the same input.
@@ -483,7 +484,7 @@ impl Writer {
         self.whole = true;
         // So that the name survives a power cut as well as the content.
         if let Some(dir) = self.path.parent() {
-            File::open(dir).and_then(|d| d.sync_all()).map_err(DataError::io("sync", dir))?;
+            sync_dir(dir).map_err(DataError::io("sync", dir))?;
         }
         Ok(())
     }
