@@ -136,23 +136,21 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     screen.clear();
     let outcome = outcome?;
     report::after_run(&run_dir);
-    match outcome {
+    match &outcome {
         Outcome::Finished(summary) => {
             if !args.quiet {
-                print_summary(&summary);
+                print_summary(summary);
                 tell!("finished; checkpoints are in {}", run_dir.join("checkpoints").display());
             }
             Ok(ExitCode::SUCCESS)
         }
-        Outcome::GateFailed { stage, gate, value, bound } => {
-            tell!(
-                "halted: the gate `{gate}` of stage `{stage}` does not hold: {value:.4} against {bound:.4}"
-            );
-            tell!("the stage's checkpoint is kept in {}", run_dir.join("checkpoints").join(&stage).display());
+        Outcome::GateFailed { stage, .. } => {
+            tell!("halted: {outcome}");
+            tell!("the stage's checkpoint is kept in {}", run_dir.join("checkpoints").join(stage).display());
             Ok(ExitCode::from(super::FOUND))
         }
-        Outcome::Stopped { stage, step } => {
-            tell!("stopped in stage `{stage}` after step {step}; `--resume` continues from there");
+        Outcome::Stopped { .. } => {
+            tell!("{outcome}; `--resume` continues from there");
             Ok(ExitCode::from(INTERRUPTED))
         }
     }

@@ -27,6 +27,7 @@ pub use selection::Selection;
 pub use survey::Progress;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -114,6 +115,19 @@ pub enum Outcome {
         /// Steps of it that are done.
         step: u64,
     },
+}
+
+impl fmt::Display for Outcome {
+    /// A sentence for people, as on the terminal and in `log.txt`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished(_) => write!(f, "finished"),
+            Self::GateFailed { stage, gate, value, bound } => {
+                write!(f, "the gate `{gate}` of stage `{stage}` does not hold: {value:.4} against {bound:.4}")
+            }
+            Self::Stopped { stage, step } => write!(f, "stopped in stage `{stage}` after step {step}"),
+        }
+    }
 }
 
 /// Held-out losses at the edges of the stages.
@@ -305,7 +319,7 @@ impl Run<'_> {
             if self.options.gates_halt {
                 return Ok(Some(failed));
             }
-            self.note(&format!("a gate does not hold: {failed:?}"));
+            self.note(&failed.to_string());
         }
         Ok(None)
     }
