@@ -394,7 +394,7 @@ impl Read {
         };
         source.places = Remaining::without(removed_places);
         let mut hasher = blake3::Hasher::new();
-        hasher.update(keys.as_bytes()).update(format!("{order:?}").as_bytes());
+        hasher.update(keys.as_bytes()).update(order.canonical().as_bytes());
         for d in &removed {
             hasher.update(&d.to_le_bytes());
         }
