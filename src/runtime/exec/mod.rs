@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::plan::{ModelPlan, Plan, Precision, StagePlan};
 use crate::runtime::backend::cuda;
-use crate::runtime::checkpoint;
+use crate::runtime::checkpoint::Sound;
 use crate::runtime::data::{Corpus, DataError, OnBad};
 use crate::runtime::engine::Device;
 use crate::runtime::eval::MeasureError;
@@ -166,20 +166,10 @@ pub fn exec(
     }
     let selected = options.selection.names(plan)?;
     let dir = RunDir::open(&options.run_dir, plan, options.resume)?;
-    let mut progress = BTreeMap::new();
-    for stage in &plan.stages {
-        let stage_dir = dir.checkpoints(&stage.name);
-        checkpoint::clean(&stage_dir)?;
-        let latest = checkpoint::latest_valid(&stage_dir)?;
-        for damaged in latest.damaged {
-            let note = format!("passed over a damaged checkpoint: {damaged}");
-            dir.log(&note);
-            observer.on(Event::Note(&note));
-        }
-        let checkpoint = latest.entry.map(|e| (e.step, e.path));
-        progress.insert(stage.name.clone(), Progress { checkpoint });
-    }
-    for note in survey::take_up_again(plan, &selected, &mut progress, &dir)? {
+    let sound = Sound::default();
+    let (mut progress, passed_over) = survey::progress(plan, &selected, &dir, &sound)?;
+    let again = survey::take_up_again(plan, &selected, &mut progress, &dir, &sound)?;
+    for note in passed_over.into_iter().chain(again) {
         dir.log(&note);
         observer.on(Event::Note(&note));
     }
@@ -205,6 +195,7 @@ pub fn exec(
         observer,
         dir,
         queue,
+        sound,
         progress: Mutex::new(progress),
         metrics: Mutex::new(metrics),
         evals: Mutex::new(evals),
@@ -236,6 +227,8 @@ struct Run<'a> {
     observer: &'a dyn Observer,
     dir: RunDir,
     queue: Queue<'a>,
+    /// Checkpoints that need not be read through again.
+    sound: Sound,
     progress: Mutex<BTreeMap<String, Progress>>,
     metrics: Mutex<Journal>,
     evals: Mutex<Journal>,

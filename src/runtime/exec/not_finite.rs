@@ -86,7 +86,7 @@ impl Run<'_> {
         self.settle(&mut work.writing)?;
         let planned = self.last_planned(stage, work.trainer.step)?;
         let start = match &planned {
-            Some(path) => self.resumed(checkpoint::read(path)?, path)?,
+            Some(path) => self.resumed(self.sound.read(path)?, path)?,
             None => self.beginning(stage)?,
         };
         let (step, before) = (start.trainer.step, work.trainer.not_finite);
@@ -122,6 +122,6 @@ impl Run<'_> {
         let entries = checkpoint::list(&self.dir.checkpoints(&stage.name))?;
         let planned = |e: &Entry| e.step <= step && purpose(stage, e.step) != Purpose::Interruption;
         let mut latest_first = entries.into_iter().rev().filter(planned);
-        Ok(latest_first.find(|e| checkpoint::verify(&e.path).is_ok()).map(|e| e.path))
+        Ok(latest_first.find(|e| self.sound.verify(&e.path).is_ok()).map(|e| e.path))
     }
 }
