@@ -7,6 +7,7 @@
 A step is counted from 0 and uses the learning rate, rows and mixture of that number.
 """
 
+import errno
 import json
 import math
 import os
@@ -146,10 +147,13 @@ def publish(aside, target, plan, name, step):
 
 
 def sync(path):
-    """Force a file, or the names in a directory, to the disk."""
+    """Force a file, or the names in a directory, to the disk. Some file systems cannot do the latter."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not os.path.isdir(path) or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 

@@ -1,6 +1,8 @@
 //! Files that are seen whole or not at all, also after a kill or a power cut. Knows nothing of what is in them.
 
 use std::fs::{self, File};
+#[cfg(unix)]
+use std::io::ErrorKind;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -42,7 +44,7 @@ pub fn is_left_of(name: &str, of: &str) -> bool {
 }
 
 /// Force the names in a directory to the disk, so that they survive a power cut as well as what they name. Only Unix
-/// can: elsewhere a directory cannot be opened, and its names are the file system's to keep.
+/// can, and not on every file system: elsewhere the names are the file system's to keep.
 ///
 /// # Errors
 /// The directory cannot be opened or synced.
@@ -50,11 +52,16 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        File::open(dir)?.sync_all()?;
+        match File::open(dir)?.sync_all() {
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+            synced => synced,
+        }
     }
     #[cfg(not(unix))]
-    let _ = dir;
-    Ok(())
+    {
+        let _ = dir;
+        Ok(())
+    }
 }
 
 /// Force a file that another program wrote to the disk.
