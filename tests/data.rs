@@ -422,6 +422,39 @@ fn bad_records_are_named_or_counted() {
     fails(open(OnBad::Fail).unwrap_err());
 }
 
+/// Documents that `exclude` keeps out are reported beside broken ones and do not hide them.
+#[test]
+fn what_is_excluded_hides_no_broken_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = "one two three four five six seven eight nine ten eleven twelve thirteen";
+    let excluded = format!("{}\n", serde_json::json!({ "text": words }));
+    let test = serde_json::json!({ "q": words }).to_string();
+    let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+    write("test.jsonl", test);
+    // Blank lines are broken too; more than are kept as examples.
+    write(
+        "many.jsonl",
+        excluded.repeat(25) + "{\n" + "{\"text\": \"good\"}\n" + &"\n".repeat(25) + &excluded,
+    );
+    write("none.jsonl", excluded.clone() + "{\n");
+    let cache = dir.path().join("cache");
+    let open = |file: &str, on_bad| {
+        let plan = SourcePlan { exclude: vec!["test.jsonl".into()], ..source("s", file) };
+        let options = OpenOptions { on_bad, ..options(dir.path(), &cache) };
+        Corpus::open(&[plan], tokenizer(), &options, &Quiet).map(|(_, summary)| summary.sources[0].clone())
+    };
+    let s = open("many.jsonl", OnBad::Skip).unwrap();
+    assert_eq!((s.dropped.excluded, s.dropped.bad(), s.documents), (26, 26, 1));
+    let examples = |bad: bool| s.examples.iter().filter(move |e| e.bad == bad).map(|e| e.record);
+    assert_eq!((examples(true).next(), examples(true).count()), (Some(26), 20));
+    assert_eq!((examples(false).last(), examples(false).count()), (Some(53), 26));
+    // From the cache as well.
+    let error = open("many.jsonl", OnBad::Fail).unwrap_err().to_string();
+    assert!(error.contains("many.jsonl`, record 26: malformed JSON"), "{error}");
+    let error = open("none.jsonl", OnBad::Skip).unwrap_err().to_string();
+    assert!(error.contains("none.jsonl`, record 2: malformed JSON"), "{error}");
+}
+
 /// A misspelt `text` must not look like a smaller source, also where bad records are skipped.
 #[test]
 fn a_file_without_one_text_is_refused_with_the_fields_it_has() {

@@ -199,13 +199,33 @@ fn a_failure_is_shown_and_resumed_from_the_engines_checkpoint() {
     assert_eq!(steps[9], "main 7/12");
 }
 
+/// A power cut can leave the names of a checkpoint's files without what is in them.
+#[test]
+fn a_checkpoint_whose_step_is_not_told_is_made_again() {
+    let case = Case::new();
+    assert_eq!(case.exec(&["--until", "main"]).0, Some(0));
+    std::fs::write(case.path("run/launch/out/main/step-12/step.json"), "").unwrap();
+    std::fs::write(case.path("run/launch/out/main/step-12/hf/model.safetensors"), "").unwrap();
+    std::fs::remove_dir_all(case.path("run/checkpoints/main/step-12")).unwrap();
+    let (code, text) = case.exec(&["--resume", "--until", "main"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(case.calls().len(), 2);
+    let weights = case.path("run/checkpoints/main/step-12/model.safetensors");
+    assert_eq!(std::fs::read_to_string(weights).unwrap(), "weights of main after 12\n");
+}
+
 #[test]
 fn signals_reach_the_engine_and_it_has_time_to_obey() {
-    for (name, code) in [("-TERM", 130), ("-INT", 130)] {
+    for (name, code) in [("-TERM", 130), ("-INT", 130), ("-HUP", 130)] {
         let case = Case::new();
         case.mode("hang 8");
         let child = case.hanging(&[]);
         signal(name, child.id());
+        if name == "-HUP" {
+            // Of a terminal that is gone both the system and the shell tell; that is no impatience.
+            std::thread::sleep(Duration::from_millis(150));
+            let _ = Command::new("kill").args([name, &child.id().to_string()]).status();
+        }
         let (found, text) = said(&child.wait_with_output().unwrap());
         assert_eq!(found, Some(code), "{text}");
         assert!(text.contains("stopped in `main` after step 9"), "{text}");

@@ -5,7 +5,7 @@ mod common;
 use std::sync::atomic::AtomicBool;
 
 use midc::plan::{self, Plan};
-use midc::runtime::exec::{Outcome, exec};
+use midc::runtime::exec::{ExecOptions, Outcome, exec};
 use midc::runtime::journal::{self, EvalRecord, StepRecord};
 
 /// The graph of `tests/kill_resume` with gates of its first stage.
@@ -43,12 +43,38 @@ fn the_loss_of_a_mix_is_the_mean_by_its_shares() {
 }
 
 #[test]
-fn a_missing_task_is_known_before_the_first_step() {
+fn a_task_that_is_missing_or_empty_is_known_before_the_first_step() {
     let dir = tempfile::tempdir().unwrap();
-    let plan = graph(r#"choice("nosuch.jsonl") >= 50%"#);
-    let error =
-        exec(&plan, &common::options(dir.path(), "run", "trunk"), &AtomicBool::new(false), &()).unwrap_err();
-    assert!(error.to_string().contains("nosuch.jsonl"), "{error}");
-    let steps = journal::read::<StepRecord>(&dir.path().join("run/metrics.jsonl")).unwrap();
-    assert!(steps.is_empty(), "{} steps", steps.len());
+    std::fs::write(dir.path().join("empty.jsonl"), "\n\n").unwrap();
+    for task in ["nosuch.jsonl", "empty.jsonl"] {
+        let plan = graph(&format!("choice(\"{task}\") >= 50%"));
+        let error = exec(&plan, &common::options(dir.path(), task, "trunk"), &AtomicBool::new(false), &());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(task), "{error}");
+        let steps = journal::read::<StepRecord>(&dir.path().join(task).join("metrics.jsonl")).unwrap();
+        assert!(steps.is_empty(), "{} steps", steps.len());
+    }
+}
+
+/// Raw and by log-likelihood per character, each under a measure of its own; a gate is on the raw one. A gate that
+/// does not hold is told in a sentence.
+#[test]
+fn both_accuracies_of_a_task_are_written_down() {
+    let dir = tempfile::tempdir().unwrap();
+    // Whatever the model has learned, a choice that is the other once more is less likely as a whole; the longer
+    // has the larger part of its characters predicted from what stands before.
+    let question = serde_json::json!({
+        "question": "the", "choices": ["x", "the the the the the the the the the the the the"], "answer": 0,
+    });
+    std::fs::write(dir.path().join("task.jsonl"), question.to_string()).unwrap();
+    let plan = graph("choice(\"task.jsonl\") >= 50%, loss(prose) <= 0.5");
+    let options = ExecOptions { gates_halt: false, ..common::options(dir.path(), "run", "trunk") };
+    let (ended, notes) = common::Watch::new(0).ended(&plan, &options);
+    assert!(matches!(ended, Outcome::Finished(_)), "{ended:?}");
+    let records = journal::read::<EvalRecord>(&dir.path().join("run/evals.jsonl")).unwrap();
+    let task: Vec<_> = records.iter().filter(|r| r.subject == "task.jsonl").collect();
+    let found: Vec<_> = task.iter().map(|r| (r.measure.as_str(), r.value, r.count)).collect();
+    assert_eq!(found, [("choice", 1.0, 1), ("choice_norm", 0.0, 1)]);
+    assert!(notes.contains("the gate `loss(prose) <= 0.5` of stage `trunk` does not hold: "), "{notes}");
+    assert!(notes.contains(" against 0.5000") && !notes.contains("GateFailed"), "{notes}");
 }

@@ -4,9 +4,11 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 
 use midc::plan;
-use midc::runtime::exec::{ExecOptions, NotFinite};
+use midc::runtime::data::{Progress, Quiet};
+use midc::runtime::exec::{Event, ExecOptions, NotFinite, Observer, exec};
 use midc::runtime::journal::{self, StepRecord};
 
 /// A stage of 48 steps with a checkpoint every 7, whose step 10 ruins the weights.
@@ -94,6 +96,44 @@ fn rewinding_is_the_same_whether_or_not_it_was_interrupted() {
         records.iter().map(|r| (r.step, r.loss.to_bits())).collect::<Vec<_>>()
     };
     assert_eq!(losses("calm"), losses("stormy"));
+}
+
+/// Puts something in the way of removing a checkpoint, once the run has begun and cleaned up.
+struct Obstacle(PathBuf);
+
+impl Observer for Obstacle {
+    fn on(&self, event: Event<'_>) {
+        if matches!(event, Event::Step { .. }) {
+            std::fs::create_dir_all(self.0.join("in the way")).unwrap();
+        }
+    }
+
+    fn reading(&self) -> &dyn Progress {
+        &Quiet
+    }
+}
+
+/// What an interruption left goes before the journals are cut: a run that ends in between goes on from it, and has
+/// every step.
+#[test]
+fn a_rewind_that_is_cut_short_leaves_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(curriculum(dir.path())).unwrap();
+    let (checked, _) = common::check_text(&format!("lints {{ lr_scale = allow }}\n{text}"));
+    let plan = plan::build(&checked.unwrap());
+    let options =
+        ExecOptions { on_not_finite: NotFinite::Rewind, ..common::options(dir.path(), "run", "trunk") };
+    common::Watch::new(9).ended(&plan, &options);
+    let series = dir.path().join("run/checkpoints/trunk");
+    assert!(series.join("step-9").is_dir());
+    // The name a checkpoint has while it is removed.
+    let obstacle = Obstacle(series.join(format!(".tmp-old-{}-step-9", std::process::id())));
+    let ended = exec(&plan, &options, &AtomicBool::new(false), &obstacle);
+    assert!(ended.unwrap_err().to_string().contains("step-9"));
+    let (ended, notes) = common::Watch::new(0).run(&plan, &options);
+    assert!(ended.is_err() && notes.matches("back to step 7").count() == 3, "{notes}");
+    let records = journal::read::<StepRecord>(&dir.path().join("run/metrics.jsonl")).unwrap();
+    assert_eq!(records.iter().map(|r| r.step).collect::<Vec<_>>(), (0..11).collect::<Vec<_>>());
 }
 
 #[test]

@@ -218,7 +218,8 @@ fn remarks(source: &SourceSummary) -> String {
             show::percent(with_loss as f64 / source.tokens.max(1) as f64)
         ));
     }
-    for example in source.examples.iter().take(5) {
+    let (broken, unwanted): (Vec<_>, Vec<_>) = source.examples.iter().partition(|e| e.bad);
+    for example in broken.into_iter().chain(unwanted).take(5) {
         out.push_str(&format!("  {}:{}: {}\n", example.file, example.record, example.what));
     }
     if source.examples.len() > 5 {

@@ -141,23 +141,21 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         report::after_run(&run_dir);
     }
     let outcome = outcome?;
-    match outcome {
+    match &outcome {
         Outcome::Finished(summary) => {
             if !args.quiet {
-                print_summary(&summary);
+                print_summary(summary);
                 tell!("finished; checkpoints are in {}", run_dir.join("checkpoints").display());
             }
             Ok(ExitCode::SUCCESS)
         }
-        Outcome::GateFailed { stage, gate, value, bound } => {
-            tell!(
-                "halted: the gate `{gate}` of stage `{stage}` does not hold: {value:.4} against {bound:.4}"
-            );
-            tell!("the stage's checkpoint is kept in {}", run_dir.join("checkpoints").join(&stage).display());
+        Outcome::GateFailed { stage, .. } => {
+            tell!("halted: {outcome}");
+            tell!("the stage's checkpoint is kept in {}", run_dir.join("checkpoints").join(stage).display());
             Ok(ExitCode::from(super::FOUND))
         }
-        Outcome::Stopped { stage, step } => {
-            tell!("stopped in stage `{stage}` after step {step}; `--resume` continues from there");
+        Outcome::Stopped { .. } => {
+            tell!("{outcome}; `--resume` continues from there");
             Ok(ExitCode::from(INTERRUPTED))
         }
     }
@@ -175,8 +173,7 @@ pub(super) fn default_run_dir(curriculum: &str) -> PathBuf {
 pub(super) fn asked_to_stop() -> miette::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     #[cfg(unix)]
-    if !is_ignored(signal_hook::consts::SIGHUP) {
-        // The terminal is gone. `nohup` sees to it that nobody hears of that.
+    if hears_of_hangup() {
         signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&stop)).into_diagnostic()?;
     }
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -186,6 +183,12 @@ pub(super) fn asked_to_stop() -> miette::Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).into_diagnostic()?;
     }
     Ok(stop)
+}
+
+/// Whether it matters to this process that its terminal is gone. `nohup` sees to it that it does not.
+#[cfg(unix)]
+pub(super) fn hears_of_hangup() -> bool {
+    !is_ignored(signal_hook::consts::SIGHUP)
 }
 
 /// Whether this process was started with `signal` ignored; `true` where that cannot be known.

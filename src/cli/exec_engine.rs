@@ -11,6 +11,8 @@ use std::time::Duration;
 use miette::IntoDiagnostic as _;
 
 use super::compile::{self, CompileArgs};
+#[cfg(unix)]
+use super::exec::hears_of_hangup;
 use super::exec::{INTERRUPTED, Screen, default_run_dir};
 use super::lines::tell;
 use super::{emit, report, rows, verify};
@@ -78,11 +80,7 @@ pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> m
     let requirements = launch.files.iter().find(|f| f.path == "requirements.txt");
     let python = launch::find(engine, args.python.as_deref(), requirements.map_or("", |f| f.text.as_str()))?;
     let run_dir = request.run_dir.clone().unwrap_or_else(|| default_run_dir(&plan.curriculum));
-    let signal = Arc::new(AtomicUsize::new(0));
-    for number in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_usize(number, Arc::clone(&signal), number.unsigned_abs() as usize)
-            .into_diagnostic()?;
-    }
+    let signal = heard()?;
     let dir = RunDir::open_for(engine.name(), &run_dir, plan, request.resume)?;
     let screen = Screen::new(request.quiet);
     let processes = args.nproc.unwrap_or(python.gpus.max(1));
@@ -128,6 +126,22 @@ pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> m
         }
     }
     code
+}
+
+/// Holds the number of the last signal by which the user, or who runs the machine, asks for the end. A terminal that
+/// is gone is one of them: the engine runs in a process group of its own and would train on by itself.
+fn heard() -> miette::Result<Arc<AtomicUsize>> {
+    let mut numbers = vec![signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+    #[cfg(unix)]
+    if hears_of_hangup() {
+        numbers.push(signal_hook::consts::SIGHUP);
+    }
+    let signal = Arc::new(AtomicUsize::new(0));
+    for number in numbers {
+        signal_hook::flag::register_usize(number, Arc::clone(&signal), number.unsigned_abs() as usize)
+            .into_diagnostic()?;
+    }
+    Ok(signal)
 }
 
 /// Whether the rows of every stage are there.

@@ -78,7 +78,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         return Ok(ExitCode::from(INTERRUPTED));
     }
     if !matches!(outcome, Outcome::Finished(_)) {
-        return Err(miette::miette!("the rehearsal ended early: {outcome:?}"));
+        return Err(miette::miette!("the rehearsal ended early: {outcome}"));
     }
     print(&compiled.plan, &counts, &rehearsal.left_out)?;
     Ok(ExitCode::SUCCESS)

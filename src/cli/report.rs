@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::lines::{self, tell};
-use crate::cli::plan_file;
+use crate::cli::{plan_file, write};
 use crate::plot::{History, Measurement, Step, report_html};
 use crate::runtime::journal::{self, EvalRecord, StepRecord};
-use crate::runtime::run_dir::{RunDirError, write_whole};
+use crate::runtime::run_dir::RunDirError;
 
 /// Write one self-contained HTML page of a run
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         lines::output(&page)?;
         return Ok(ExitCode::SUCCESS);
     }
-    write_whole(&path, page.as_bytes())?;
+    write::replace(&path, &page)?;
     lines::output(&format!("{}\n", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -35,12 +35,11 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 /// Write the report of a run that has just ended; what cannot be written is a warning, because the run
 /// itself is safe.
 pub(crate) fn after_run(dir: &Path) {
-    let write = || -> miette::Result<PathBuf> {
-        let path = dir.join("report.html");
-        write_whole(&path, page(dir)?.as_bytes())?;
-        Ok(path)
+    let written = || -> miette::Result<()> {
+        write::replace(&dir.join("report.html"), &page(dir)?)?;
+        Ok(())
     };
-    if let Err(error) = write() {
+    if let Err(error) = written() {
         tell!("the report could not be written: {error}; `midc report {}` tries again", dir.display());
     }
 }

@@ -7,6 +7,7 @@
 A step is counted from 0 and uses the learning rate, rows and mixture of that number.
 """
 
+import errno
 import json
 import math
 import os
@@ -134,23 +135,49 @@ def lasting_steps(stage):
 
 
 def publish(aside, target, plan, name, step):
-    """Give a finished checkpoint its name."""
+    """Give a finished checkpoint its name, once it is on the disk: a power cut leaves all of it or none."""
     with open(os.path.join(aside, "step.json"), "w", encoding="utf-8") as file:
         json.dump({"plan": plan, "stage": name, "step": step}, file)
+    for folder, _, names in os.walk(aside):
+        for path in [os.path.join(folder, name) for name in names] + [folder]:
+            sync(path)
     shutil.rmtree(target, ignore_errors=True)
     os.rename(aside, target)
+    sync(os.path.dirname(target))
+
+
+def sync(path):
+    """Force a file, or the names in a directory, to the disk. Some file systems cannot do the latter."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not os.path.isdir(path) or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def told(folder):
+    """What `step.json` of a checkpoint says, or None where there is no whole one: it is then made again."""
+    try:
+        return read(os.path.join(folder, "step.json"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
 def done_steps(stage, root):
     """Steps of the complete checkpoints, in order."""
     folder = os.path.join(root, "out", stage["name"])
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    steps = [int(n[5:]) for n in names if n.startswith("step-") and n[5:].isdigit()]
-    for step in steps:
-        found = read(os.path.join(folder, f"step-{step}", "step.json"))["plan"]
-        if found != stage["plan"]:
+    steps = []
+    for step in sorted(int(n[5:]) for n in names if n.startswith("step-") and n[5:].isdigit()):
+        found = told(os.path.join(folder, f"step-{step}"))
+        if found and found["plan"] != stage["plan"]:
             raise SystemExit(f"{folder} holds checkpoints of another plan")
-    return sorted(steps)
+        if found:
+            steps.append(step)
+    return steps
 
 
 def copy_tokenizer(stage, root, base, target):
@@ -191,6 +218,8 @@ class Log:
                 kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] < first]
         with open(path + ".partial", "w", encoding="utf-8") as file:
             file.writelines(kept)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(path + ".partial", path)
 
     def write(self, step, **entry):
@@ -227,7 +256,7 @@ def soup(recipe, root):
     from safetensors.torch import load_file, save_file
 
     target = checkpoint(root, recipe["name"], 0)
-    if os.path.isdir(target):
+    if told(target):
         return
     parts = [os.path.join(checkpoint(root, i["name"], i["step"]), "hf") for i in recipe["ingredients"]]
     aside = target + ".partial"

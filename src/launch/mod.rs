@@ -136,7 +136,7 @@ impl Run<'_> {
 
     /// Whether that checkpoint is complete: the runner writes `step.json` last and then renames.
     fn there(&self, name: &str, step: u64) -> bool {
-        self.out(name, step).join("step.json").is_file()
+        is_told(&self.out(name, step).join("step.json"))
     }
 
     /// Steps at the engine's last checkpoint of a stage, which its runner goes on from.
@@ -144,7 +144,7 @@ impl Run<'_> {
         let out = self.launch.join("out").join(file_name(&stage.name));
         let steps = |dir: &Path, prefix: &'static str, complete: &'static str| {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            let whole = entries.filter(move |e| e.path().join(complete).is_file());
+            let whole = entries.filter(move |e| is_told(&e.path().join(complete)));
             whole.filter_map(move |e| e.file_name().to_str()?.strip_prefix(prefix)?.parse::<u64>().ok()).max()
         };
         // OLMo-core keeps its own beside the exports.
@@ -268,6 +268,11 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the file that makes a checkpoint complete is there and whole: a power cut may have left its name only.
+fn is_told(file: &Path) -> bool {
+    fs::read(file).is_ok_and(|text| serde_json::from_slice::<serde_json::Value>(&text).is_ok())
 }
 
 fn console(launch: &Path, name: &str) -> PathBuf {

@@ -65,7 +65,8 @@ impl Child {
     }
 
     /// Wait for the end, doing `each` in between. A signal is passed on to the child, which has `grace`
-    /// to end; the next one, or the end of that time, kills it.
+    /// to end; the next one, or the end of that time, kills it. That the terminal is gone is told twice, by the
+    /// system and by the shell, and insists on nothing.
     pub(super) fn supervise(
         mut self,
         signal: &AtomicUsize,
@@ -86,7 +87,7 @@ impl Child {
                     self.pass_on(number);
                     deadline = Some(Instant::now() + grace);
                 }
-                Some(at) if number != 0 || Instant::now() >= at => self.kill(),
+                Some(at) if insists(number) || Instant::now() >= at => self.kill(),
                 _ => {}
             }
             std::thread::sleep(PAUSE);
@@ -152,6 +153,15 @@ impl Drop for Child {
             let _ = self.process.wait();
         }
     }
+}
+
+/// Whether a second signal is somebody's impatience.
+fn insists(number: usize) -> bool {
+    #[cfg(unix)]
+    if number == signal_hook::consts::SIGHUP as usize {
+        return false;
+    }
+    number != 0
 }
 
 fn describe(status: ExitStatus) -> String {

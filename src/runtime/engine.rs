@@ -139,7 +139,8 @@ pub struct MemoryReport {
 
 /// One model in training.
 ///
-/// All methods leave weights and moments unchanged when they return an error.
+/// What is refused because it does not fit the model leaves weights and moments unchanged. Not so a device that fails
+/// or has no memory left: then the engine is to be dropped.
 pub trait Engine: Send {
     /// One forward and backward pass over `batch` and one update.
     fn train_step(

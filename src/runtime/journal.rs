@@ -64,7 +64,7 @@ pub struct EvalRecord {
     pub tokens: u64,
     /// Name of the `eval` block.
     pub eval: String,
-    /// `loss`, `position`, `needle` or `choice`.
+    /// `loss`, `position`, `needle`, `choice` or `choice_norm`, the accuracy by log-likelihood per character.
     pub measure: String,
     /// Source, range of positions, length or task it speaks of.
     pub subject: String,

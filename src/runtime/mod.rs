@@ -17,3 +17,4 @@ pub mod rehearse;
 pub mod run_dir;
 pub mod soup;
 pub mod tensorboard;
+pub mod whole;

@@ -5,6 +5,7 @@
 //!         engine     only where another engine than midc's own trains: its name
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::plan::Plan;
+use crate::runtime::whole;
 
 /// Why a run directory cannot be used.
 #[derive(Debug, Error, Diagnostic)]
@@ -121,17 +123,11 @@ pub struct RunDir {
 }
 
 /// Names this module writes; anything else in a directory without a plan makes it foreign.
-const OURS: &[&str] = &[
-    "lock",
-    "plan.json.tmp",
-    "engine",
-    "engine.tmp",
-    "log.txt",
-    "checkpoints",
-    "metrics.jsonl",
-    "evals.jsonl",
-    "tensorboard",
-];
+const OURS: &[&str] =
+    &["lock", "engine", "log.txt", "checkpoints", "metrics.jsonl", "evals.jsonl", "tensorboard"];
+
+/// What only the holder of the lock writes whole: what a kill left of that is the next one's to remove.
+const WRITTEN_WHOLE: &[&str] = &["plan.json", "engine", "metrics.jsonl", "evals.jsonl"];
 
 /// What the engine of midc itself is called beside others.
 const OWN_ENGINE: &str = "midc";
@@ -160,6 +156,12 @@ impl RunDir {
             return Err(RunDirError::Foreign { dir: root.to_path_buf() });
         }
         let lock = lock(root)?;
+        for entry in fs::read_dir(root).map_err(RunDirError::io("list", root))?.flatten() {
+            if is_left(&entry.file_name()) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(RunDirError::io("remove", &path))?;
+            }
+        }
         if plan_path.exists() && !(engine == OWN_ENGINE && is_unused(root)?) {
             let text = fs::read(&plan_path).map_err(RunDirError::io("read", &plan_path))?;
             let there: Plan = serde_json::from_slice(&text)
@@ -238,7 +240,11 @@ impl RunDir {
 
 fn is_empty_or_ours(root: &Path) -> Result<bool, RunDirError> {
     let entries = fs::read_dir(root).map_err(RunDirError::io("list", root))?;
-    Ok(entries.flatten().all(|e| OURS.iter().any(|n| e.file_name() == *n)))
+    Ok(entries.flatten().map(|e| e.file_name()).all(|name| OURS.iter().any(|n| name == *n) || is_left(&name)))
+}
+
+fn is_left(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| WRITTEN_WHOLE.iter().any(|of| whole::is_left_of(name, of)))
 }
 
 /// Whether a run of midc itself has begun here and done nothing.
@@ -287,28 +293,12 @@ fn write_plan(path: &Path, plan: &Plan) -> Result<(), RunDirError> {
     write_whole(path, &serde_json::to_vec_pretty(plan).map_err(io)?)
 }
 
-/// Write `path` so that it is seen whole or not at all, also after a kill or a power cut.
+/// [`whole::write`], with the errors of this module.
 ///
 /// # Errors
-/// [`RunDirError::Io`]; nothing is left under the final name.
+/// [`RunDirError::Io`]; the file is then as it was.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    let aside = PathBuf::from(name);
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&aside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&aside, path)?;
-        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
-        }
-        Ok(())
-    };
-    write().map_err(|e| {
-        let _ = fs::remove_file(&aside);
-        RunDirError::io("write", path)(e)
-    })
+    whole::write(path, bytes).map_err(RunDirError::io("write", path))
 }
 
 #[cfg(test)]

@@ -148,6 +148,32 @@ fn a_damaged_checkpoint_is_passed_over_and_made_again() {
     }
 }
 
+/// The end of a stage that another is made of already is not read through: nothing would come of it. It is once
+/// something more is to be made of it.
+#[test]
+fn a_checkpoint_that_is_behind_the_run_is_read_when_it_is_needed() {
+    let finished = Finished::new();
+    assert!(finished.exec("run", &["--resume", "--until", "branch[2]"]).status.success());
+    let whole = files(&finished.last());
+    change(&finished.last().join("state/optimizer.safetensors"), turn_a_bit);
+    let before = files(&finished.at("run/checkpoints"));
+    let output = finished.exec("run", &["--resume", "--until", "branch[2]"]);
+    assert!(
+        output.status.success() && files(&finished.at("run/checkpoints")) == before,
+        "{}",
+        words(&output)
+    );
+    let output = finished.exec("run", &["--resume", "--until", "mean"]);
+    let said = words(&output);
+    assert!(output.status.success(), "{said}");
+    for word in
+        ["step 16 of stage `trunk`", "`branch[3]` starts from", "optimizer.safetensors", "taken up again"]
+    {
+        assert!(said.contains(word), "no `{word}` in {said}");
+    }
+    assert!(files(&finished.last()) == whole, "another checkpoint");
+}
+
 /// The lines around a damaged one are kept, and what else was written for a person.
 #[test]
 fn a_damaged_line_of_a_journal_costs_no_other() {

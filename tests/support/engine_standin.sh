@@ -32,7 +32,9 @@ esac
 logs=("$STANDIN/logs/$name".rank*.jsonl)
 last=$(wc -l <"${logs[0]}")
 done=0
-for step in $(ls "out/$name" 2>/dev/null | sed -n 's/^step-\([0-9]*\)$/\1/p' | sort -n); do done=$step; done
+for step in $(ls "out/$name" 2>/dev/null | sed -n 's/^step-\([0-9]*\)$/\1/p' | sort -n); do
+    [ ! -s "out/$name/step-$step/step.json" ] || done=$step
+done
 mkdir -p logs
 for log in "${logs[@]}"; do
     own=logs/$(basename "$log")

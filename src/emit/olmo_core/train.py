@@ -261,7 +261,7 @@ def export(stage, root, base, keys):
     """The checkpoints that others start from, as Hugging Face directories. Done by one process."""
     for step in lasting_steps(stage):
         target = checkpoint(root, stage["name"], step)
-        if os.path.isdir(target):
+        if midc_stage.told(target):
             continue
         aside = target + ".partial"
         shutil.rmtree(aside, ignore_errors=True)

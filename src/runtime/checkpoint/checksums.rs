@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path};
 
+use blake3::hazmat::{
+    ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
+};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{CheckpointError, names};
@@ -64,11 +68,24 @@ impl Checksums {
     /// # Errors
     /// [`CheckpointError::Damaged`] with the first file that differs.
     pub(super) fn check(dir: &Path) -> Result<Self, CheckpointError> {
-        let damaged = |file: &str, problem: String| CheckpointError::Damaged {
-            dir: dir.to_owned(),
-            file: file.to_owned(),
-            problem,
-        };
+        let sums = Self::lengths(dir)?;
+        let found: Vec<io::Result<Sum>> =
+            sums.files.par_iter().map(|(file, _)| sum_of(&dir.join(file))).collect();
+        for ((file, expected), found) in sums.files.iter().zip(found) {
+            let found = found.map_err(|error| damaged(dir, file, format!("cannot be read: {error}")))?;
+            if found != *expected {
+                return Err(damaged(dir, file, "does not have the checksum it was written with".into()));
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Read the file and compare the length of every other file of `dir` with it, which takes no time.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Damaged`] with the first file that differs.
+    pub(super) fn lengths(dir: &Path) -> Result<Self, CheckpointError> {
+        let damaged = |file: &str, problem: String| damaged(dir, file, problem);
         let text = std::fs::read(dir.join(names::CHECKSUMS))
             .map_err(|error| damaged(names::CHECKSUMS, format!("cannot be read: {error}")))?;
         let sums: Self = serde_json::from_slice(&text)
@@ -88,31 +105,77 @@ impl Checksums {
             if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) {
                 return Err(damaged(names::CHECKSUMS, format!("lists `{file}`, which is no name in it")));
             }
-            let found =
-                sum_of(&dir.join(file)).map_err(|error| damaged(file, format!("cannot be read: {error}")))?;
-            if found.bytes != expected.bytes {
-                let problem = format!("has {} bytes and was written with {}", found.bytes, expected.bytes);
+            let found = std::fs::metadata(dir.join(file))
+                .map_err(|error| damaged(file, format!("cannot be read: {error}")))?;
+            if found.len() != expected.bytes {
+                let problem = format!("has {} bytes and was written with {}", found.len(), expected.bytes);
                 return Err(damaged(file, problem));
-            }
-            if found.blake3 != expected.blake3 {
-                return Err(damaged(file, "does not have the checksum it was written with".into()));
             }
         }
         Ok(sums)
     }
 }
 
-/// Of a file that is there.
+fn damaged(dir: &Path, file: &str, problem: String) -> CheckpointError {
+    CheckpointError::Damaged { dir: dir.to_owned(), file: file.to_owned(), problem }
+}
+
+/// What one core reads and hashes at a time; a power of two, as BLAKE3 divides its input.
+const PIECE: u64 = 4 << 20;
+
+/// Of a file that is there, on all cores. It is read rather than mapped: its pages would count as memory of midc.
 pub(super) fn sum_of(file: &Path) -> io::Result<Sum> {
+    let bytes = std::fs::metadata(file)?.len();
+    let hash = if bytes <= PIECE {
+        blake3::hash(&piece(file, 0, bytes)?)
+    } else {
+        let (left, right) = halves(file, 0, bytes)?;
+        merge_subtrees_root(&left, &right, Mode::Hash)
+    };
+    Ok(Sum { bytes, blake3: hash.to_hex().to_string() })
+}
+
+/// The parts of `bytes` bytes from `start` on, as BLAKE3 divides them.
+fn halves(file: &Path, start: u64, bytes: u64) -> io::Result<(ChainingValue, ChainingValue)> {
+    let left = left_subtree_len(bytes);
+    let (left, right) =
+        rayon::join(|| subtree(file, start, left), || subtree(file, start + left, bytes - left));
+    Ok((left?, right?))
+}
+
+fn subtree(file: &Path, start: u64, bytes: u64) -> io::Result<ChainingValue> {
+    if bytes <= PIECE {
+        let piece = piece(file, start, bytes)?;
+        return Ok(blake3::Hasher::new().set_input_offset(start).update(&piece).finalize_non_root());
+    }
+    let (left, right) = halves(file, start, bytes)?;
+    Ok(merge_subtrees_non_root(&left, &right, Mode::Hash))
+}
+
+fn piece(file: &Path, start: u64, bytes: u64) -> io::Result<Vec<u8>> {
     let mut from = File::open(file)?;
-    let mut sum = Summing::new(io::sink());
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(sum.finish().1),
-            Ok(n) => sum.write_all(&buffer[..n])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    from.seek(SeekFrom::Start(start))?;
+    let mut piece = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+    from.read_exact(&mut piece)?;
+    Ok(piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checksums are those of BLAKE3, however many cores work on them.
+    #[test]
+    fn pieces_make_the_hash_of_the_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("weights");
+        let piece = PIECE as usize;
+        let all: Vec<u8> =
+            (0..5 * piece as u32 + 7).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+        for len in [0, 1, 1025, piece, piece + 1, 2 * piece, 3 * piece - 1, 4 * piece + 1024, all.len()] {
+            std::fs::write(&path, &all[..len]).unwrap();
+            let expected = Sum { bytes: len as u64, blake3: blake3::hash(&all[..len]).to_hex().to_string() };
+            assert_eq!(sum_of(&path).unwrap(), expected, "{len}");
         }
     }
 }

@@ -16,6 +16,7 @@ mod adopt;
 mod checksums;
 mod read;
 mod series;
+mod sound;
 mod write;
 
 #[cfg(test)]
@@ -30,7 +31,8 @@ use thiserror::Error;
 pub use adopt::adopt;
 pub(in crate::runtime) use read::{Weights, trainer};
 pub use read::{load_whole, read, verify};
-pub use series::{Entry, Latest, Purpose, clean, latest_valid, list, prune, remove, set_aside, step_dir};
+pub use series::{Entry, Latest, Purpose, clean, list, prune, remove, set_aside, step_dir};
+pub use sound::Sound;
 pub use write::write;
 pub(in crate::runtime) use write::write_each;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::write::aside;
-use super::{CheckpointError, names, verify};
+use super::{CheckpointError, names};
 
 /// A checkpoint of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Entry {
     pub path: PathBuf,
 }
 
-/// What [`latest_valid`] found.
+/// What [`Sound::latest`](super::Sound::latest) found.
 #[derive(Debug)]
 pub struct Latest {
     /// The last checkpoint whose files all have their checksums.
@@ -46,21 +46,6 @@ pub fn list(series: &Path) -> Result<Vec<Entry>, CheckpointError> {
     }
     entries.sort_by_key(|e| e.step);
     Ok(entries)
-}
-
-/// The last checkpoint of a series that is not damaged, and those passed over.
-///
-/// # Errors
-/// The directory cannot be listed.
-pub fn latest_valid(series: &Path) -> Result<Latest, CheckpointError> {
-    let mut damaged = Vec::new();
-    for entry in list(series)?.into_iter().rev() {
-        match verify(&entry.path) {
-            Ok(()) => return Ok(Latest { entry: Some(entry), damaged }),
-            Err(error) => damaged.push(error),
-        }
-    }
-    Ok(Latest { entry: None, damaged })
 }
 
 /// Remove what a killed process left unfinished. Call it with the run's lock held. Returns what was

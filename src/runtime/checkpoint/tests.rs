@@ -203,17 +203,47 @@ fn a_damaged_checkpoint_is_passed_over() {
     let run = Run::new();
     let root = tempfile::tempdir().unwrap();
     let series = root.path().join("stage");
-    assert!(latest_valid(&series).unwrap().entry.is_none());
+    let latest = || Sound::default().latest(&series, |_| false).unwrap();
+    assert!(latest().entry.is_none());
     for step in [2, 10, 9] {
         run.write(&series, step);
     }
     assert_eq!(list(&series).unwrap().iter().map(|e| e.step).collect::<Vec<_>>(), [2, 9, 10]);
     fs::write(step_dir(&series, 10).join(names::WEIGHTS), b"short").unwrap();
-    let latest = latest_valid(&series).unwrap();
+    let latest = latest();
     assert_eq!(latest.entry.unwrap().step, 9);
     assert_eq!(latest.damaged.len(), 1);
     let message = latest.damaged[0].to_string();
     assert!(message.contains("step-10") && message.contains("model.safetensors"), "{message}");
+}
+
+/// What was read through is not a second time before it is used, and is after that.
+#[test]
+fn a_checkpoint_is_read_through_once() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    run.write(root.path(), 1);
+    let dir = step_dir(root.path(), 1);
+    let flip = || {
+        let mut bytes = fs::read(dir.join(names::OPTIMIZER)).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(dir.join(names::OPTIMIZER), bytes).unwrap();
+    };
+    let sound = Sound::default();
+    sound.verify(&dir).unwrap();
+    flip();
+    sound.verify(&dir).unwrap();
+    assert_eq!(sound.latest(root.path(), |_| false).unwrap().entry.unwrap().step, 1);
+    sound.read(&dir).unwrap();
+    assert!(sound.read(&dir).unwrap_err().to_string().contains("checksum"));
+    // Where lengths are enough nothing is read through, and nothing is taken for sound.
+    assert!(sound.latest(root.path(), |_| true).unwrap().damaged.is_empty());
+    assert!(sound.latest(root.path(), |_| false).unwrap().entry.is_none());
+    fs::write(dir.join(names::OPTIMIZER), b"short").unwrap();
+    assert!(sound.latest(root.path(), |_| true).unwrap().entry.is_none());
+    flip();
+    sound.forget(&dir);
+    assert!(sound.verify(&dir).is_err());
 }
 
 #[test]

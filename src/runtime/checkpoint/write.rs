@@ -10,6 +10,7 @@ use super::checksums::{Checksums, Summing, sum_of};
 use super::{CheckpointContents, CheckpointError, names};
 use crate::runtime::model::tensor::{StateDict, Tensor};
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource, safetensors};
+use crate::runtime::whole;
 
 /// Write `contents` as the directory `dir`. What stood there before is replaced when the new one is
 /// complete. Parent directories are made.
@@ -193,7 +194,7 @@ impl<'a> Files<'a> {
             if fs::hard_link(from, &path).is_err() {
                 fs::copy(from, &path)?;
             }
-            File::open(&path)?.sync_all()?;
+            whole::sync_file(&path)?;
             sum_of(&path)
         };
         let sum = link().map_err(CheckpointError::io("write", &path))?;
@@ -230,7 +231,7 @@ impl<'a> Files<'a> {
 }
 
 fn sync_dir(dir: &Path) -> Result<(), CheckpointError> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(CheckpointError::io("sync", dir))
+    whole::sync_dir(dir).map_err(CheckpointError::io("sync", dir))
 }
 
 /// Give a finished directory its name. A directory cannot be renamed over a full one, so that one

@@ -29,6 +29,7 @@ use rayon::prelude::*;
 
 use super::DataError;
 use crate::runtime::run_dir::has_no_locks;
+use crate::runtime::whole::sync_dir;
 
 const MAGIC: &[u8; 8] = b"MIDCTOK\n";
 /// Changes with the layout and with what tokenisation makes of the same input.
@@ -307,6 +308,49 @@ fn root(chunks: &[blake3::Hash]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+fn open(partial: &Path) -> Result<File, DataError> {
+    let mut options = File::options();
+    let file = options.create(true).truncate(false).read(true).write(true).open(partial);
+    file.map_err(DataError::io("create", partial))
+}
+
+/// Waits while another process has the lock.
+fn lock(file: &File, partial: &Path) -> Result<(), DataError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(()),
+        Err(_) => file.lock().map_err(DataError::io("lock", partial)),
+    }
+}
+
+/// Whose a locked file is that was opened as `partial`.
+#[derive(Debug, PartialEq, Eq)]
+enum Claim {
+    /// To be written by who has the lock.
+    Ours,
+    /// Another process has put the shard in place since.
+    Finished,
+    /// It bears that name no more: another process has made it a shard, which may be mapped.
+    Stale,
+}
+
+fn claim(file: &File, path: &Path, partial: &Path) -> Result<Claim, DataError> {
+    if path.exists() {
+        return Ok(Claim::Finished);
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let held = file.metadata().map_err(DataError::io("read", partial))?;
+        // The file of that name may be gone as well.
+        let named = std::fs::metadata(partial).ok();
+        if named.is_none_or(|named| (named.dev(), named.ino()) != (held.dev(), held.ino())) {
+            return Ok(Claim::Stale);
+        }
+    }
+    Ok(Claim::Ours)
+}
+
 /// Writes a shard: documents one by one, then [`Writer::finish`]. Dropped before that, it leaves
 /// nothing but an empty `.partial` file that the next writer fills. (It is not removed: who waits for its
 /// lock has it open.)
@@ -345,18 +389,15 @@ impl Writer {
         keyed: bool,
     ) -> Result<Option<Self>, DataError> {
         let partial = path.with_extension("partial");
-        let mut options = File::options();
-        let file = options.create(true).truncate(false).read(true).write(true).open(&partial);
-        let file = file.map_err(DataError::io("create", &partial))?;
-        if let Err(error) = file.try_lock()
-            && !matches!(&error, TryLockError::Error(e) if has_no_locks(e))
-        {
-            file.lock().map_err(DataError::io("lock", &partial))?;
-            // The other process has finished, or died.
-            if path.exists() {
-                return Ok(None);
+        let file = loop {
+            let file = open(&partial)?;
+            lock(&file, &partial)?;
+            match claim(&file, path, &partial)? {
+                Claim::Ours => break file,
+                Claim::Finished => return Ok(None),
+                Claim::Stale => {}
             }
-        }
+        };
         file.set_len(0).map_err(DataError::io("write", &partial))?;
         let mut writer = Self {
             path: path.to_owned(),
@@ -443,7 +484,7 @@ impl Writer {
         self.whole = true;
         // So that the name survives a power cut as well as the content.
         if let Some(dir) = self.path.parent() {
-            File::open(dir).and_then(|d| d.sync_all()).map_err(DataError::io("sync", dir))?;
+            sync_dir(dir).map_err(DataError::io("sync", dir))?;
         }
         Ok(())
     }
@@ -553,6 +594,30 @@ mod tests {
             bytes.resize(HEADER + 512, 0);
             std::fs::write(&path, bytes).unwrap();
             prop_assert!(Shard::open(&path, &key()).is_err());
+        }
+    }
+
+    /// Who opened the file before another process made a shard of it, and has the lock only now, leaves it alone.
+    #[test]
+    fn a_shard_put_in_place_meanwhile_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tokens");
+        let partial = path.with_extension("partial");
+        let late = open(&partial).unwrap();
+        assert_eq!(claim(&late, &path, &partial).unwrap(), Claim::Ours);
+        write(&path, &[1000], 2, false);
+        lock(&late, &partial).unwrap();
+        assert_eq!(claim(&late, &path, &partial).unwrap(), Claim::Finished);
+        assert!(Writer::create(&path, 2, false, true).unwrap().is_none());
+        assert_eq!(Shard::open(&path, &key()).unwrap().documents(), 1);
+        #[cfg(unix)]
+        {
+            // Nor where that shard has been removed: who has it mapped reads it still.
+            let mapped = Shard::open(&path, &key()).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!(claim(&late, &path, &partial).unwrap(), Claim::Stale);
+            write(&path, &[3, 4], 2, false);
+            assert_eq!((mapped.documents(), mapped.tokens()), (1, 1000));
         }
     }
 

@@ -394,7 +394,7 @@ impl Read {
         };
         source.places = Remaining::without(removed_places);
         let mut hasher = blake3::Hasher::new();
-        hasher.update(keys.as_bytes()).update(format!("{order:?}").as_bytes());
+        hasher.update(keys.as_bytes()).update(order.canonical().as_bytes());
         for d in &removed {
             hasher.update(&d.to_le_bytes());
         }
@@ -403,7 +403,8 @@ impl Read {
             let why = if summary.records == 0 {
                 "its files have no records".to_owned()
             } else {
-                let example = summary.examples.first();
+                let broken = summary.examples.iter().find(|e| e.bad);
+                let example = broken.or_else(|| summary.examples.first());
                 format!(
                     "of {} records {} were dropped and {} held out{}",
                     summary.records,

@@ -100,20 +100,26 @@ impl Outcome {
 }
 
 impl Recipe<'_> {
+    /// Everything that decides what tokens a record gives, but the tokenizer.
+    fn key(&self) -> String {
+        let some = |inner: Option<String>| inner.map_or("None".to_owned(), |inner| format!("Some({inner})"));
+        let width = if self.vocab_size <= 1 << 16 { 2 } else { 4 };
+        [
+            self.text.canonical(),
+            some(self.filter.as_ref().map(Filter::canonical)),
+            format!("{:?}", self.loss_on),
+            some(self.fim.as_ref().map(Fim::canonical)),
+            some(self.exclusion.digest().map(|digest| format!("Hash({:?})", digest.to_hex().as_str()))),
+            format!("{:?}", self.sort_by),
+            width.to_string(),
+        ]
+        .join("\n")
+    }
+
     /// Everything that decides what tokens a record gives.
     pub(crate) fn digest(&self) -> blake3::Hash {
-        let width = if self.vocab_size <= 1 << 16 { 2 } else { 4 };
-        let text = format!(
-            "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{width}",
-            self.text,
-            self.filter,
-            self.loss_on,
-            self.fim,
-            self.exclusion.digest(),
-            self.sort_by
-        );
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.tokenizer.digest().as_bytes()).update(text.as_bytes());
+        hasher.update(self.tokenizer.digest().as_bytes()).update(self.key().as_bytes());
         if !self.loss_on.is_empty() && self.tokenizer.chat().is_none() {
             // Once, `gpt` was no name of the assistant where no template writes dialogues.
             hasher.update(b"\nroles by either name");
@@ -288,5 +294,96 @@ fn number(value: &Value) -> f64 {
         Value::Bool(b) => f64::from(u8::from(*b)),
         Value::String(s) => s.trim().parse().unwrap_or(f64::NAN),
         _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::plan::FimPlan;
+    use crate::runtime::data::Order;
+    use crate::runtime::data::readers::{Compression, Format};
+
+    /// Changing this makes every shard of every cache anew, and runs under way refuse to go on.
+    const PINNED: &str = r#"Template([Literal("Q: \"\n"), Field("q.text")])
+Some(Or(And(Compare(Field("lang"), Ne, Text("en")), Compare(Length, Le, Number(4096.0))), Not(Holds("ok"))))
+["answer", "assistant"]
+Some(Fim { rate: 0.5, suffix_first: true, prefix: 1, suffix: 2, middle: 3 })
+None
+Some("level")
+2"#;
+
+    #[test]
+    fn the_key_of_the_cache_is_pinned() {
+        let tokenizer = TextTokenizer::open(Path::new("examples/data")).unwrap();
+        let where_ = "lang != \"en\" and length <= 4096 or not ok";
+        let fim = Fim::new("code", &FimPlan { rate: 0.5, style: "spm".into() }, &tokenizer).unwrap();
+        let pinned = |ids: [u32; 3]| {
+            let [prefix, suffix, middle] = ids.map(|id| id.to_string());
+            let marks = format!("prefix: {prefix}, suffix: {suffix}, middle: {middle}");
+            PINNED.replace("prefix: 1, suffix: 2, middle: 3", &marks)
+        };
+        let marks = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"].map(|m| tokenizer.id(m).unwrap());
+        let mut recipe = Recipe {
+            tokenizer: &tokenizer,
+            vocab_size: 4096,
+            text: TextOf::parse(Some("Q: \"\n{q.text}")).unwrap(),
+            filter: Some(Filter::parse(where_).unwrap()),
+            unseen: Unseen::default(),
+            loss_on: vec!["answer".into(), "assistant".into()],
+            today: None,
+            fim: Some(fim),
+            exclusion: Exclusion::default(),
+            sort_by: Some("level".into()),
+            on_bad: OnBad::Fail,
+        };
+        assert_eq!(recipe.key(), pinned(marks));
+        recipe = Recipe {
+            vocab_size: 1 << 17,
+            text: TextOf::Auto,
+            filter: Some(Filter::parse("a == yes and b > 1e16 and \"x\" < c and d >= 0.5").unwrap()),
+            loss_on: Vec::new(),
+            fim: None,
+            sort_by: None,
+            ..recipe
+        };
+        let filter = "And(And(And(Compare(Field(\"a\"), Eq, Bool(true)), Compare(Field(\"b\"), Gt, Number(1e16))), \
+                      Compare(Text(\"x\"), Lt, Field(\"c\"))), Compare(Field(\"d\"), Ge, Number(0.5)))";
+        assert_eq!(recipe.key(), format!("Auto\nSome({filter})\n[]\nNone\nNone\nNone\n4"));
+    }
+
+    #[test]
+    fn the_hash_of_what_is_excluded_is_pinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.txt");
+        std::fs::write(&path, "words").unwrap();
+        let exclusion = Exclusion::read(&[(path, Format::Text(Compression::None))]).unwrap();
+        let hash = blake3::hash(b"words").to_hex();
+        let tokenizer = TextTokenizer::open(Path::new("examples/data")).unwrap();
+        let recipe = Recipe {
+            tokenizer: &tokenizer,
+            vocab_size: 4096,
+            text: TextOf::Field("body".into()),
+            filter: None,
+            unseen: Unseen::default(),
+            loss_on: Vec::new(),
+            today: None,
+            fim: None,
+            exclusion,
+            sort_by: None,
+            on_bad: OnBad::Fail,
+        };
+        assert_eq!(recipe.key(), format!("Field(\"body\")\nNone\n[]\nNone\nSome(Hash(\"{hash}\"))\nNone\n2"));
+    }
+
+    #[test]
+    fn orders_in_fingerprints_are_pinned() {
+        let orders = ["shuffled", "as_written", "ascending(length)", "descending(level)"];
+        assert_eq!(
+            orders.map(|order| Order::parse(order).unwrap().canonical()),
+            ["Shuffled", "AsWritten", "Ascending(\"length\")", "Descending(\"level\")"]
+        );
     }
 }

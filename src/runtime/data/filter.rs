@@ -57,6 +57,27 @@ impl Filter {
         }
     }
 
+    /// As it stands in the keys of the cache. Changing it makes every shard anew and keeps runs from being gone on with.
+    pub(crate) fn canonical(&self) -> String {
+        match self {
+            Self::Or(a, b) => format!("Or({}, {})", a.canonical(), b.canonical()),
+            Self::And(a, b) => format!("And({}, {})", a.canonical(), b.canonical()),
+            Self::Not(a) => format!("Not({})", a.canonical()),
+            Self::Compare(left, op, right) => {
+                let op = match op {
+                    Comparison::Eq => "Eq",
+                    Comparison::Ne => "Ne",
+                    Comparison::Lt => "Lt",
+                    Comparison::Le => "Le",
+                    Comparison::Gt => "Gt",
+                    Comparison::Ge => "Ge",
+                };
+                format!("Compare({}, {op}, {})", left.canonical(), right.canonical())
+            }
+            Self::Holds(name) => format!("Holds({name:?})"),
+        }
+    }
+
     /// Whether `record` passes; `None` when that depends on the length and it is not given.
     pub(crate) fn passes(&self, record: &Value, length: Option<u64>) -> Option<bool> {
         match self {
@@ -108,6 +129,16 @@ impl Filter {
 }
 
 impl Operand {
+    fn canonical(&self) -> String {
+        match self {
+            Self::Length => "Length".to_owned(),
+            Self::Field(name) => format!("Field({name:?})"),
+            Self::Number(value) => format!("Number({value:?})"),
+            Self::Text(text) => format!("Text({text:?})"),
+            Self::Bool(value) => format!("Bool({value})"),
+        }
+    }
+
     fn value(&self, record: &Value, length: Option<u64>) -> Option<Value> {
         Some(match self {
             Self::Length => length?.into(),

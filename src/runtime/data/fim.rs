@@ -59,6 +59,14 @@ impl Fim {
         Ok(Self { rate: plan.rate, suffix_first, prefix, suffix, middle })
     }
 
+    /// As it stands in the keys of the cache. Changing it makes every shard anew and keeps runs from being gone on with.
+    pub(crate) fn canonical(&self) -> String {
+        let Self { rate, suffix_first, prefix, suffix, middle } = self;
+        format!(
+            "Fim {{ rate: {rate:?}, suffix_first: {suffix_first}, prefix: {prefix}, suffix: {suffix}, middle: {middle} }}"
+        )
+    }
+
     /// The tokens of `text` rearranged; `None` for a document that is left as it is.
     pub(crate) fn apply(
         &self,

@@ -86,6 +86,7 @@ impl Indexed {
             file: self.files.get(e.file).map_or_else(String::new, |p| p.display().to_string()),
             record: e.record,
             what: e.what.clone(),
+            bad: e.bad,
         })
     }
 }
@@ -110,11 +111,17 @@ pub(crate) fn index(
     for group in &groups {
         let path = shard_path(cache_dir, &group.key);
         shards.push(match Shard::open(&path, &group.key) {
-            Ok(shard) => Some(accept(group, shard, recipe, false)?),
+            Ok(shard) => match accept(group, shard, recipe, false)? {
+                Some(shard) => Some(shard),
+                None => {
+                    let why = "it has broken records and does not say which";
+                    anew(&path, why, progress)?;
+                    None
+                }
+            },
             Err(Unusable::Absent) => None,
             Err(Unusable::Bad(why)) => {
-                progress.note(&format!("the cache file `{}` is made anew: {why}", path.display()));
-                std::fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
+                anew(&path, why, progress)?;
                 None
             }
             Err(Unusable::Failed(error)) => return Err(error),
@@ -143,7 +150,9 @@ pub(crate) fn index(
                     Unusable::Bad(why) => DataError::Damaged { path: path.clone(), what: why.into() },
                     Unusable::Absent => DataError::Damaged { path: path.clone(), what: "it vanished".into() },
                 })?;
+                let what = "it has broken records and does not say which";
                 accept(group, shard, recipe, true)?
+                    .ok_or_else(|| DataError::Damaged { path: path.clone(), what: what.into() })?
             }
         });
     }
@@ -171,17 +180,28 @@ fn shard_path(cache_dir: &Path, key: &blake3::Hash) -> PathBuf {
     cache_dir.join(format!("{}.tokens", &key.to_hex()[..32]))
 }
 
-/// A shard made while bad records were skipped is still an error where they are fatal.
-fn accept(group: &Group, shard: Shard, recipe: &Recipe<'_>, made: bool) -> Result<Indexed, DataError> {
+/// A shard made while bad records were skipped is still an error where they are fatal. `None` for one of an earlier
+/// midc, which could keep none of them as an example: making it anew finds the first.
+fn accept(
+    group: &Group,
+    shard: Shard,
+    recipe: &Recipe<'_>,
+    made: bool,
+) -> Result<Option<Indexed>, DataError> {
     let report: ShardReport = serde_json::from_slice(shard.report()).unwrap_or_default();
     let files: Vec<PathBuf> = group.stretches.iter().map(|s| s.path.clone()).collect();
-    if recipe.on_bad == OnBad::Fail
-        && let Some(bad) = report.examples.iter().find(|e| e.bad)
-    {
+    if recipe.on_bad == OnBad::Fail && report.dropped.bad() > 0 {
+        let Some(bad) = report.examples.iter().find(|e| e.bad) else { return Ok(None) };
         let path = files.get(bad.file).cloned().unwrap_or_default();
         return Err(DataError::BadRecord { path, record: bad.record, what: bad.what.clone() });
     }
-    Ok(Indexed { shard, report, files, made })
+    Ok(Some(Indexed { shard, report, files, made }))
+}
+
+/// Make room for a shard that cannot be used.
+fn anew(path: &Path, why: &str, progress: &dyn Progress) -> Result<(), DataError> {
+    progress.note(&format!("the cache file `{}` is made anew: {why}", path.display()));
+    std::fs::remove_file(path).map_err(DataError::io("remove", path))
 }
 
 /// Hash the files and divide them into shards.
@@ -332,6 +352,8 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
         return Ok(());
     };
     let mut report = ShardReport::default();
+    // Apart, so that neither crowds the other out.
+    let (mut kept_bad, mut kept_unwanted) = (0, 0);
     recipe.unseen.take();
     let mut tallies: Vec<Tally> = group.stretches.iter().map(|_| Tally::default()).collect();
     std::thread::scope(|scope| -> Result<(), DataError> {
@@ -394,8 +416,10 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
                             tallies[file].count(record, &what, why);
                         }
                         // Every decontaminated document can be traced; of broken ones some are enough.
-                        let most = if bad { EXAMPLES } else { TRACED };
-                        if !what.is_empty() && report.examples.len() < most {
+                        let (kept, most) =
+                            if bad { (&mut kept_bad, EXAMPLES) } else { (&mut kept_unwanted, TRACED) };
+                        if !what.is_empty() && *kept < most {
+                            *kept += 1;
                             report.examples.push(ShardExample { file, record, what, bad });
                         }
                     }

@@ -20,6 +20,16 @@ pub enum Order {
 }
 
 impl Order {
+    /// As it stands in the fingerprints that runs hold their data by: changing it keeps them from being gone on with.
+    pub(crate) fn canonical(&self) -> String {
+        match self {
+            Self::Shuffled => "Shuffled".to_owned(),
+            Self::AsWritten => "AsWritten".to_owned(),
+            Self::Ascending(field) => format!("Ascending({field:?})"),
+            Self::Descending(field) => format!("Descending({field:?})"),
+        }
+    }
+
     /// Read `SourcePlan::order`.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();

@@ -21,11 +21,34 @@ pub(crate) enum TextOf {
     Template(Vec<Part>),
 }
 
+impl TextOf {
+    /// As it stands in the keys of the cache. Changing it makes every shard anew and keeps runs from being gone on with.
+    pub(crate) fn canonical(&self) -> String {
+        match self {
+            Self::Auto => "Auto".to_owned(),
+            Self::Field(name) => format!("Field({name:?})"),
+            Self::Template(parts) => {
+                let parts: Vec<String> = parts.iter().map(Part::canonical).collect();
+                format!("Template([{}])", parts.join(", "))
+            }
+        }
+    }
+}
+
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Literal(String),
     Field(String),
+}
+
+impl Part {
+    fn canonical(&self) -> String {
+        match self {
+            Self::Literal(text) => format!("Literal({text:?})"),
+            Self::Field(name) => format!("Field({name:?})"),
+        }
+    }
 }
 
 /// The text of a document and which bytes of it came from which field (or role of a dialogue).

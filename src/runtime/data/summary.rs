@@ -113,6 +113,9 @@ pub struct Example {
     pub record: u64,
     /// Why it was dropped.
     pub what: String,
+    /// Whether it is broken rather than unwanted.
+    #[serde(default)]
+    pub bad: bool,
 }
 
 /// Relative difference between declared and measured size from which they contradict each other.

@@ -40,6 +40,18 @@ pub enum ChoiceError {
         /// What is wrong.
         reason: String,
     },
+    /// Nothing in it.
+    #[error("the task `{}` has no questions", path.display())]
+    #[diagnostic(
+        code(midc::eval::task_empty),
+        help(
+            "write one question a line: {{\"question\": \"…\", \"choices\": [\"…\", \"…\"], \"answer\": 0}}"
+        )
+    )]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// One question.
@@ -73,15 +85,15 @@ struct Line {
     answer: Value,
 }
 
-/// Read a task file.
+/// Read a task file, of at least one question.
 ///
 /// # Errors
-/// [`ChoiceError::Io`] or, for the first bad line, [`ChoiceError::Line`].
+/// [`ChoiceError::Io`], for the first bad line [`ChoiceError::Line`], or [`ChoiceError::Empty`].
 pub fn read(path: &Path) -> Result<Vec<Question>, ChoiceError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ChoiceError::Io { path: path.to_path_buf(), source })?;
     let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
-    lines
+    let questions: Vec<Question> = lines
         .map(|(at, line)| {
             question(line).map_err(|reason| ChoiceError::Line {
                 path: path.to_path_buf(),
@@ -89,7 +101,11 @@ pub fn read(path: &Path) -> Result<Vec<Question>, ChoiceError> {
                 reason,
             })
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    if questions.is_empty() {
+        return Err(ChoiceError::Empty { path: path.to_path_buf() });
+    }
+    Ok(questions)
 }
 
 fn question(line: &str) -> Result<Question, String> {

@@ -43,6 +43,26 @@ fn measured(records: &[EvalRecord], stage: &StagePlan, gate: &GatePlan, step: u6
     found.map(|r| r.value)
 }
 
+/// What the gates of `stage` lack of `records`: after how many steps it is to be taken, and what.
+///
+/// # Errors
+/// As [`measures`].
+pub(super) fn lacking<'p>(
+    stage: &'p StagePlan,
+    records: &[EvalRecord],
+) -> Result<Vec<(u64, Measure<'p>)>, ExecError> {
+    let mut lacking = Vec::new();
+    for (step, at_start) in [(0, true), (stage.steps, false)] {
+        for (gate, measure) in measures(stage)? {
+            let due = gate.relative_to_from || !at_start;
+            if due && measured(records, stage, gate, step).is_none() {
+                lacking.push((step, measure));
+            }
+        }
+    }
+    Ok(lacking)
+}
+
 impl Run<'_> {
     /// All measurements so far.
     pub(super) fn eval_records(&self) -> Result<Vec<EvalRecord>, ExecError> {
@@ -54,18 +74,15 @@ impl Run<'_> {
     /// Take what the gates of a finished stage lack: they were written after it had begun, or a line of the journal
     /// was damaged.
     pub(super) fn measure_gates(&self, stage: &StagePlan, share: usize) -> Result<(), ExecError> {
-        let records = self.eval_records()?;
-        for (step, at_start) in [(0, true), (stage.steps, false)] {
-            let mut lacking = measures(stage)?;
-            lacking.retain(|(gate, _)| {
-                (gate.relative_to_from || !at_start) && measured(&records, stage, gate, step).is_none()
-            });
-            if lacking.is_empty() {
+        let lacking = lacking(stage, &self.eval_records()?)?;
+        for at_start in [true, false] {
+            let mut due = lacking.iter().filter(|(step, _)| (*step == 0) == at_start).peekable();
+            if due.peek().is_none() {
                 continue;
             }
             let start = if at_start { self.beginning(stage)? } else { self.start(stage)? };
             let mut work = self.prepare(stage, share, start, stage.steps)?;
-            for (_, measure) in &lacking {
+            for (_, measure) in due {
                 self.take(stage, &mut work, EVAL, measure, None, &|| self.stopping())?;
             }
         }

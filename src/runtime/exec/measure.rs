@@ -15,6 +15,9 @@ use crate::runtime::journal::EvalRecord;
 /// Tokens of each source's held-out documents a measurement reads at most.
 const HELDOUT_TOKENS: u64 = 1 << 16;
 
+/// Measure of the accuracy by log-likelihood per character, which stands beside that of `choice`.
+const CHOICE_NORM: &str = "choice_norm";
+
 /// When a measurement is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
@@ -115,6 +118,7 @@ impl Run<'_> {
         }
         let step = work.trainer.step;
         let context = stage.step_point(step.min(stage.steps.saturating_sub(1))).context;
+        let mut normalised = None;
         let found = match measure {
             Measure::Loss(source) => self.heldout_loss(stage, work, source, context, by_position)?,
             Measure::MixLoss(_, sources) => self.mix_loss(stage, work, sources, context)?,
@@ -130,15 +134,17 @@ impl Run<'_> {
                 let table = work.tables.at(context);
                 let context = context as usize;
                 let score = choice::score(&mut *work.engine, table, context, &questions, &encode, stopping)?;
+                normalised = Some((score.accuracy_norm, score.questions as u64));
                 Some((score.accuracy, score.questions as u64))
             }
         };
-        match found {
-            Some((value, count)) => {
-                self.record(stage, work, eval, measure.name(), measure.subject(), value, count)
+        // A record of its own, so that who reads the raw accuracy goes on doing so.
+        for (name, found) in [(measure.name(), found), (CHOICE_NORM, normalised)] {
+            if let Some((value, count)) = found {
+                self.record(stage, work, eval, name, measure.subject(), value, count)?;
             }
-            None => Ok(()),
         }
+        Ok(())
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of a record")]

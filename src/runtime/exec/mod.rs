@@ -27,13 +27,14 @@ pub use selection::Selection;
 pub use survey::Progress;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::plan::{ModelPlan, Plan, Precision, StagePlan};
 use crate::runtime::backend::cuda;
-use crate::runtime::checkpoint;
+use crate::runtime::checkpoint::Sound;
 use crate::runtime::data::{Corpus, DataError, OnBad};
 use crate::runtime::engine::Device;
 use crate::runtime::eval::MeasureError;
@@ -116,6 +117,19 @@ pub enum Outcome {
     },
 }
 
+impl fmt::Display for Outcome {
+    /// A sentence for people, as on the terminal and in `log.txt`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished(_) => write!(f, "finished"),
+            Self::GateFailed { stage, gate, value, bound } => {
+                write!(f, "the gate `{gate}` of stage `{stage}` does not hold: {value:.4} against {bound:.4}")
+            }
+            Self::Stopped { stage, step } => write!(f, "stopped in stage `{stage}` after step {step}"),
+        }
+    }
+}
+
 /// Held-out losses at the edges of the stages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
@@ -152,20 +166,10 @@ pub fn exec(
     }
     let selected = options.selection.names(plan)?;
     let dir = RunDir::open(&options.run_dir, plan, options.resume)?;
-    let mut progress = BTreeMap::new();
-    for stage in &plan.stages {
-        let stage_dir = dir.checkpoints(&stage.name);
-        checkpoint::clean(&stage_dir)?;
-        let latest = checkpoint::latest_valid(&stage_dir)?;
-        for damaged in latest.damaged {
-            let note = format!("passed over a damaged checkpoint: {damaged}");
-            dir.log(&note);
-            observer.on(Event::Note(&note));
-        }
-        let checkpoint = latest.entry.map(|e| (e.step, e.path));
-        progress.insert(stage.name.clone(), Progress { checkpoint });
-    }
-    for note in survey::take_up_again(plan, &selected, &mut progress, &dir)? {
+    let sound = Sound::default();
+    let (mut progress, passed_over) = survey::progress(plan, &selected, &dir, &sound)?;
+    let again = survey::take_up_again(plan, &selected, &mut progress, &dir, &sound)?;
+    for note in passed_over.into_iter().chain(again) {
         dir.log(&note);
         observer.on(Event::Note(&note));
     }
@@ -191,6 +195,7 @@ pub fn exec(
         observer,
         dir,
         queue,
+        sound,
         progress: Mutex::new(progress),
         metrics: Mutex::new(metrics),
         evals: Mutex::new(evals),
@@ -222,6 +227,8 @@ struct Run<'a> {
     observer: &'a dyn Observer,
     dir: RunDir,
     queue: Queue<'a>,
+    /// Checkpoints that need not be read through again.
+    sound: Sound,
     progress: Mutex<BTreeMap<String, Progress>>,
     metrics: Mutex<Journal>,
     evals: Mutex<Journal>,
@@ -305,7 +312,7 @@ impl Run<'_> {
             if self.options.gates_halt {
                 return Ok(Some(failed));
             }
-            self.note(&format!("a gate does not hold: {failed:?}"));
+            self.note(&failed.to_string());
         }
         Ok(None)
     }

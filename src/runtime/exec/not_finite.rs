@@ -86,7 +86,7 @@ impl Run<'_> {
         self.settle(&mut work.writing)?;
         let planned = self.last_planned(stage, work.trainer.step)?;
         let start = match &planned {
-            Some(path) => self.resumed(checkpoint::read(path)?, path)?,
+            Some(path) => self.resumed(self.sound.read(path)?, path)?,
             None => self.beginning(stage)?,
         };
         let (step, before) = (start.trainer.step, work.trainer.not_finite);
@@ -100,16 +100,17 @@ impl Run<'_> {
         let not_finite = Count { in_a_row: 0, rewinds: before.rewinds + 1 };
         work.trainer = TrainerState { unmeasured: false, not_finite, ..start.trainer };
         work.trainer.sampler = sampler;
+        // What an interruption left on the way here would be gone on from instead. It goes before the journals are
+        // cut: a run that ends in between must not go on from there, past steps that are no longer in them.
+        for entry in checkpoint::list(&self.dir.checkpoints(&stage.name))?.iter().filter(|e| e.step > step) {
+            checkpoint::remove(entry)?;
+        }
         let kept = |of: &str, steps: u64| of != stage.name || steps <= step;
         let (mut metrics, mut evals) = (lock(&self.metrics), lock(&self.evals));
         *metrics = Journal::open::<StepRecord>(&self.dir.metrics(), kept)?;
         *evals = Journal::open::<EvalRecord>(&self.dir.evals(), kept)?;
         drop((metrics, evals));
         work.board = self.board(stage, step)?;
-        // What an interruption left on the way here would be gone on from instead.
-        for entry in checkpoint::list(&self.dir.checkpoints(&stage.name))?.iter().filter(|e| e.step > step) {
-            checkpoint::remove(entry)?;
-        }
         if let Some(progress) = lock(&self.progress).get_mut(&stage.name) {
             progress.checkpoint = planned.map(|path| (step, path));
         }
@@ -121,6 +122,6 @@ impl Run<'_> {
         let entries = checkpoint::list(&self.dir.checkpoints(&stage.name))?;
         let planned = |e: &Entry| e.step <= step && purpose(stage, e.step) != Purpose::Interruption;
         let mut latest_first = entries.into_iter().rev().filter(planned);
-        Ok(latest_first.find(|e| checkpoint::verify(&e.path).is_ok()).map(|e| e.path))
+        Ok(latest_first.find(|e| self.sound.verify(&e.path).is_ok()).map(|e| e.path))
     }
 }

@@ -16,7 +16,7 @@ impl Run<'_> {
     pub(super) fn soup(&self, soup: &SoupPlan, stage: &StagePlan) -> Result<Start, ExecError> {
         self.cook(soup)?;
         let path = checkpoint::step_dir(&self.dir.checkpoints(&soup.name), 0);
-        let mut start = self.resumed(checkpoint::read(&path)?, &path)?;
+        let mut start = self.resumed(self.sound.read(&path)?, &path)?;
         start.optimizer = None;
         start.trainer = next_stage(start.trainer, stage);
         Ok(start)
@@ -27,7 +27,7 @@ impl Run<'_> {
         let _alone = lock(&self.cooking);
         let series = self.dir.checkpoints(&soup.name);
         checkpoint::clean(&series)?;
-        let latest = checkpoint::latest_valid(&series)?;
+        let latest = self.sound.latest(&series, |_| false)?;
         for damaged in latest.damaged {
             self.note(&format!("a damaged soup is made again: {damaged}"));
         }

@@ -487,6 +487,7 @@ fn bad_records(source: &SourceSummary) -> String {
     let examples: Vec<String> = source
         .examples
         .iter()
+        .filter(|e| e.bad)
         .take(3)
         .map(|e| format!("{} record {}: {}", e.file, e.record, e.what))
         .collect();
@@ -530,4 +531,31 @@ fn loss_by_source(stage: &StagePlan, batch: &Batch, rows: &[RowLoss]) -> BTreeMa
 /// Of the plan, as the engine takes them.
 fn muon(m: &MuonPlan) -> Muon {
     Muon { momentum: m.momentum, nesterov: m.nesterov, ns_steps: m.ns_steps, update_rms: m.update_rms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::data::{Dropped, Example};
+
+    #[test]
+    fn only_broken_records_are_blamed() {
+        let example =
+            |record, what: &str, bad| Example { file: "a.jsonl".into(), record, what: what.into(), bad };
+        let source = SourceSummary {
+            name: "web".into(),
+            records: 9,
+            dropped: Dropped { malformed: 1, excluded: 2, ..Dropped::default() },
+            examples: vec![
+                example(1, "shares words", false),
+                example(2, "shares words", false),
+                example(7, "malformed JSON", true),
+            ],
+            ..SourceSummary::default()
+        };
+        assert_eq!(
+            bad_records(&source),
+            "source `web`: 1 of 9 records skipped (a.jsonl record 7: malformed JSON)"
+        );
+    }
 }

@@ -57,7 +57,7 @@ impl Run<'_> {
     pub(super) fn start(&self, stage: &StagePlan) -> Result<Start, ExecError> {
         let saved = lock(&self.progress).get(&stage.name).and_then(|p| p.checkpoint.clone());
         if let Some((_, path)) = saved {
-            let checkpoint = checkpoint::read(&path)?;
+            let checkpoint = self.sound.read(&path)?;
             return self.resumed(checkpoint, &path);
         }
         self.beginning(stage)
@@ -75,7 +75,7 @@ impl Run<'_> {
                     let (stage, from) = (stage.name.clone(), stage.from.clone());
                     return Err(ExecError::MissingStart { stage, from, dir });
                 }
-                let checkpoint = checkpoint::read(&path)?;
+                let checkpoint = self.sound.read(&path)?;
                 let mut start = self.resumed(checkpoint, &path)?;
                 start.trainer = next_stage(start.trainer, stage);
                 if stage.state == State::WeightsOnly {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::plan::{ModelPlan, Plan, StagePlan};
-use crate::runtime::checkpoint;
-use crate::runtime::exec::ExecError;
+use crate::runtime::checkpoint::{self, Entry, Sound};
+use crate::runtime::exec::{ExecError, gate};
+use crate::runtime::journal::{self, EvalRecord};
 use crate::runtime::run_dir::RunDir;
 
 pub(super) use crate::plan::Origin;
@@ -29,6 +30,54 @@ impl Progress {
     }
 }
 
+/// How far each stage has come, and a sentence on each checkpoint that is damaged and passed over. The last of each
+/// stage is read through; but of those that are not chosen, and of a finished one that something made of it stands
+/// behind already, only the lengths are compared, so that to go on with a long run is not to read all of it.
+///
+/// # Errors
+/// A directory cannot be listed or cleaned; a journal cannot be read; [`ExecError::BrokenPlan`].
+pub(super) fn progress(
+    plan: &Plan,
+    selected: &BTreeSet<String>,
+    dir: &RunDir,
+    sound: &Sound,
+) -> Result<(BTreeMap<String, Progress>, Vec<String>), ExecError> {
+    let mut begun = BTreeSet::new();
+    for name in plan.stages.iter().map(|s| &s.name).chain(plan.soups.iter().map(|s| &s.name)) {
+        let series = dir.checkpoints(name);
+        checkpoint::clean(&series)?;
+        if !checkpoint::list(&series)?.is_empty() {
+            begun.insert(name.as_str());
+        }
+    }
+    let records = journal::read::<EvalRecord>(&dir.evals())?;
+    let (mut progress, mut notes) = (BTreeMap::new(), Vec::new());
+    for stage in &plan.stages {
+        let chosen = selected.contains(&stage.name);
+        let used = chosen && is_used(plan, stage, &begun)? && gate::lacking(stage, &records)?.is_empty();
+        let enough = |entry: &Entry| !chosen || used && entry.step >= stage.steps;
+        let latest = sound.latest(&dir.checkpoints(&stage.name), enough)?;
+        notes.extend(latest.damaged.iter().map(|d| format!("passed over a damaged checkpoint: {d}")));
+        let checkpoint = latest.entry.map(|e| (e.step, e.path));
+        progress.insert(stage.name.clone(), Progress { checkpoint });
+    }
+    Ok((progress, notes))
+}
+
+/// Whether something that starts from the end of `stage`, or averages it, is `begun`: the end itself is then behind it.
+fn is_used(plan: &Plan, stage: &StagePlan, begun: &BTreeSet<&str>) -> Result<bool, ExecError> {
+    for other in plan.stages.iter().filter(|s| begun.contains(s.name.as_str())) {
+        if matches!(origin(plan, other)?, Origin::Stage(from, step) if from.name == stage.name && step >= stage.steps)
+        {
+            return Ok(true);
+        }
+    }
+    let averaged = |name: &String| {
+        plan.stage_point(name).is_some_and(|(of, step)| of.name == stage.name && step >= stage.steps)
+    };
+    Ok(plan.soups.iter().any(|s| begun.contains(s.name.as_str()) && s.ingredients.iter().any(averaged)))
+}
+
 /// Put stages back to before a checkpoint that is damaged or gone and that something chosen, and not done, starts
 /// from or averages. Returns a sentence on each.
 ///
@@ -39,12 +88,13 @@ pub(super) fn take_up_again(
     selected: &BTreeSet<String>,
     progress: &mut BTreeMap<String, Progress>,
     dir: &RunDir,
+    sound: &Sound,
 ) -> Result<Vec<String>, ExecError> {
     let mut notes = Vec::new();
     // A stage that is put back to its beginning needs what it starts from, too.
     loop {
         let before = notes.len();
-        put_back(plan, selected, progress, dir, &mut notes)?;
+        put_back(plan, selected, progress, (dir, sound), &mut notes)?;
         if notes.len() == before {
             return Ok(notes);
         }
@@ -55,25 +105,24 @@ fn put_back(
     plan: &Plan,
     selected: &BTreeSet<String>,
     progress: &mut BTreeMap<String, Progress>,
-    dir: &RunDir,
+    (dir, sound): (&RunDir, &Sound),
     notes: &mut Vec<String>,
 ) -> Result<(), ExecError> {
-    for (of, step, by) in starts_needed(plan, selected, progress, dir)? {
-        // The latest was found sound already; what lies behind it is made again already.
-        if !selected.contains(&of.name) || step >= progress.get(&of.name).map_or(0, Progress::steps) {
+    for (of, step, by) in starts_needed(plan, selected, progress, dir, sound)? {
+        // What lies behind the latest is made again already.
+        if !selected.contains(&of.name) || step > progress.get(&of.name).map_or(0, Progress::steps) {
             continue;
         }
         let series = dir.checkpoints(&of.name);
         let path = checkpoint::step_dir(&series, step);
-        let what = match checkpoint::verify(&path) {
+        let what = match sound.verify(&path) {
             Ok(()) => continue,
             Err(_) if !path.exists() => "gone".to_owned(),
             Err(damage) => format!("damaged ({damage})"),
         };
         let entries = checkpoint::list(&series)?;
-        let sound =
-            entries.iter().rev().find(|e| e.step < step && checkpoint::verify(&e.path).is_ok()).cloned();
-        let from = sound.as_ref().map_or(0, |e| e.step);
+        let whole = entries.iter().rev().find(|e| e.step < step && sound.verify(&e.path).is_ok()).cloned();
+        let from = whole.as_ref().map_or(0, |e| e.step);
         notes.push(format!(
             "the checkpoint after step {step} of stage `{}`, which `{by}` starts from, is {what}: the stage is taken up \
              again after step {from}, and what it had behind that is kept as `was-step-N`",
@@ -82,8 +131,9 @@ fn put_back(
         // Under its name the last would be gone on from if this is interrupted, with a gap in the journals.
         for entry in entries.iter().filter(|e| e.step > from) {
             checkpoint::set_aside(entry)?;
+            sound.forget(&entry.path);
         }
-        progress.insert(of.name.clone(), Progress { checkpoint: sound.map(|e| (e.step, e.path)) });
+        progress.insert(of.name.clone(), Progress { checkpoint: whole.map(|e| (e.step, e.path)) });
     }
     Ok(())
 }
@@ -95,6 +145,7 @@ fn starts_needed<'a>(
     selected: &BTreeSet<String>,
     progress: &BTreeMap<String, Progress>,
     dir: &RunDir,
+    sound: &Sound,
 ) -> Result<Vec<(&'a StagePlan, u64, &'a str)>, ExecError> {
     let mut needed = Vec::new();
     for stage in plan.stages.iter().filter(|s| selected.contains(&s.name)) {
@@ -105,7 +156,7 @@ fn starts_needed<'a>(
         }
     }
     for soup in plan.soups.iter().filter(|s| selected.contains(&s.name)) {
-        if checkpoint::latest_valid(&dir.checkpoints(&soup.name))?.entry.is_none() {
+        if sound.latest(&dir.checkpoints(&soup.name), |_| false)?.entry.is_none() {
             let points = soup.ingredients.iter().filter_map(|name| plan.stage_point(name));
             needed.extend(points.map(|(of, steps)| (of, steps, soup.name.as_str())));
         }

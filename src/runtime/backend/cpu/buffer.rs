@@ -92,10 +92,17 @@ unsafe impl Plain for u32 {}
 // SAFETY: 16 bits without an invariant.
 unsafe impl Plain for half::bf16 {}
 
+/// Bytes of so many values; `None` where no slice can be as long.
+fn bytes_of<T>(len: usize) -> Option<usize> {
+    len.checked_mul(size_of::<T>()).filter(|bytes| isize::try_from(*bytes).is_ok())
+}
+
 impl<T: Plain> Buffer<T> {
     /// Zeros in memory of their own.
     pub(super) fn new(len: usize) -> Result<Self, EngineError> {
-        let slab = Arc::new(Slab::of_heap(len * size_of::<T>())?);
+        // What does not fit the address space is asked for in full, so that the error says so.
+        let bytes = bytes_of::<T>(len).ok_or_else(|| failure(len.saturating_mul(size_of::<T>())))?;
+        let slab = Arc::new(Slab::of_heap(bytes)?);
         // SAFETY: nobody else knows the slab.
         Ok(unsafe { Self::over(&slab, 0, len) })
     }
@@ -110,8 +117,9 @@ impl<T: Plain> Buffer<T> {
     /// When the slab is too short or `at` is not aligned.
     pub(super) unsafe fn over(slab: &Arc<Slab>, at: usize, len: usize) -> Self {
         assert!(at.is_multiple_of(align_of::<T>()), "a buffer at byte {at}");
-        let bytes = len * size_of::<T>();
-        assert!(at <= slab.bytes && bytes <= slab.bytes - at, "{at}+{bytes} bytes of {}", slab.bytes);
+        let room = slab.bytes.checked_sub(at);
+        let bytes = bytes_of::<T>(len).filter(|bytes| room.is_some_and(|room| *bytes <= room));
+        assert!(bytes.is_some(), "{len} values from byte {at} of {} on", slab.bytes);
         // SAFETY: within the slab by the assertion.
         let start = unsafe { slab.start.add(at) }.cast();
         Buffer { start, len, _slab: Arc::clone(slab), values: PhantomData }
@@ -200,11 +208,27 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "8+16 bytes of 20")]
+    #[should_panic(expected = "4 values from byte 8 of 20 on")]
     fn a_buffer_beyond_the_end_is_refused() {
         let slab = Arc::new(Slab::new(20).unwrap());
         // SAFETY: one buffer only.
         let _ = unsafe { Buffer::<f32>::over(&slab, 8, 4) };
+    }
+
+    /// Four times as many bytes wrap to none.
+    #[test]
+    #[should_panic(expected = "of 20 on")]
+    fn a_buffer_longer_than_memory_is_refused() {
+        let slab = Arc::new(Slab::new(20).unwrap());
+        // SAFETY: one buffer only.
+        let _ = unsafe { Buffer::<f32>::over(&slab, 0, 1 << 62) };
+    }
+
+    #[test]
+    fn more_than_memory_is_an_error() {
+        for len in [1 << 62, usize::MAX, isize::MAX as usize / 4 + 1] {
+            assert!(matches!(Buffer::<f32>::new(len), Err(EngineError::Allocation { .. })), "{len}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::nvrtc::{self, NvrtcError};
 use super::sources::{HEADERS, Source};
+use crate::runtime::whole;
 
 /// A folder of cubins; works without one.
 #[derive(Clone, Debug)]
@@ -25,28 +26,74 @@ impl KernelCache {
         KernelCache { folder: base.map(|b| b.join("midc/kernels")) }
     }
 
-    /// The machine code of a source: from the cache, or compiled and kept. A cache that cannot be read
-    /// or written costs time only.
+    /// The machine code of a source, as `load` takes it: from the cache, or compiled and kept. A cache that cannot be
+    /// read or written costs time only; so does an image in it that `load` refuses.
     ///
     /// # Errors
-    /// As [`nvrtc::compile`].
-    pub fn cubin(&self, source: &Source, architecture: &str) -> Result<Vec<u8>, NvrtcError> {
+    /// `failed` of those of [`nvrtc::compile`], and those of `load`.
+    pub fn module<T, E>(
+        &self,
+        source: &Source,
+        architecture: &str,
+        failed: impl Fn(NvrtcError) -> E,
+        load: impl Fn(&[u8]) -> Result<T, E>,
+    ) -> Result<T, E> {
         let headers: Vec<(&str, &str)> = HEADERS.iter().map(|h| (h.file, h.text)).collect();
         let path = match &self.folder {
-            Some(folder) => Some(folder.join(key(source, &headers, architecture, nvrtc::version()?))),
+            Some(folder) => {
+                let version = nvrtc::version().map_err(&failed)?;
+                Some(folder.join(key(source, &headers, architecture, version)))
+            }
             None => None,
         };
-        if let Some(image) = path.as_deref().and_then(|p| fs::read(p).ok())
-            && image.starts_with(b"\x7fELF")
-        {
-            return Ok(image);
-        }
-        let cubin = nvrtc::compile(source.file, source.text, &headers, architecture)?;
-        if let Some(path) = path {
-            keep(&path, &cubin.image);
-        }
-        Ok(cubin.image)
+        let compile = || {
+            let cubin = nvrtc::compile(source.file, source.text, &headers, architecture);
+            cubin.map(|cubin| cubin.image).map_err(&failed)
+        };
+        kept_or_made(path.as_deref(), compile, load)
     }
+}
+
+fn kept_or_made<T, E>(
+    path: Option<&Path>,
+    compile: impl FnOnce() -> Result<Vec<u8>, E>,
+    load: impl Fn(&[u8]) -> Result<T, E>,
+) -> Result<T, E> {
+    if let Some(image) = path.and_then(|p| fs::read(p).ok())
+        && is_complete(&image)
+        // Damaged within, perhaps.
+        && let Ok(loaded) = load(&image)
+    {
+        return Ok(loaded);
+    }
+    let image = compile()?;
+    if let Some(path) = path {
+        keep(path, &image);
+    }
+    load(&image)
+}
+
+/// Whether all that the ELF headers speak of is there: the driver is not told how long an image is.
+fn is_complete(image: &[u8]) -> bool {
+    const HEADER: usize = 64;
+    const NO_BITS: u64 = 8;
+    let number = |at: usize, bytes: usize| {
+        let field = image.get(at..at.checked_add(bytes)?)?;
+        Some(field.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    let within = |at: u64, bytes: u64| at.checked_add(bytes).is_some_and(|end| end <= image.len() as u64);
+    let complete = || {
+        let (programs, sections) = (number(32, 8)?, number(40, 8)?);
+        let (program, programs_are, section, sections_are) =
+            (number(54, 2)?, number(56, 2)?, number(58, 2)?, number(60, 2)?);
+        let tables = within(programs, program * programs_are) && within(sections, section * sections_are);
+        let is_there = |i: u64| {
+            let at = usize::try_from(sections + i * section).ok()?;
+            Some(number(at + 4, 4)? == NO_BITS || within(number(at + 24, 8)?, number(at + 32, 8)?))
+        };
+        Some(tables && (0..sections_are).all(|i| is_there(i) == Some(true)))
+    };
+    image.len() >= HEADER && image.starts_with(b"\x7fELF") && complete() == Some(true)
 }
 
 fn key(source: &Source, headers: &[(&str, &str)], architecture: &str, version: (i32, i32)) -> String {
@@ -70,15 +117,10 @@ fn key(source: &Source, headers: &[(&str, &str)], architecture: &str, version: (
     format!("{stem}-{architecture}-{}.cubin", &hasher.finalize().to_hex()[..32])
 }
 
-/// Written aside and renamed, so that no reader sees half a file.
+/// Nobody misses what cannot be kept.
 fn keep(path: &Path, image: &[u8]) {
     let Some(folder) = path.parent() else { return };
-    let aside = path.with_extension(format!("{}.part", std::process::id()));
-    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&aside, image));
-    if written.and_then(|()| fs::rename(&aside, path)).is_err() {
-        // Nobody misses what could not be kept.
-        let _ = fs::remove_file(&aside);
-    }
+    let _ = fs::create_dir_all(folder).and_then(|()| whole::write(path, image));
 }
 
 #[cfg(test)]
@@ -110,13 +152,65 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = KernelCache::new(Some(folder.path().join("deep")));
         let source = SOURCES.iter().find(|s| s.file == "rope.cu").unwrap();
-        let first = cache.cubin(source, "sm_80").unwrap();
+        let cubin = || cache.module(source, "sm_80", |e| e, |image| Ok(image.to_vec())).unwrap();
+        let first = cubin();
         let files: Vec<_> =
             fs::read_dir(folder.path().join("deep")).unwrap().map(|e| e.unwrap().path()).collect();
         assert_eq!(files.len(), 1, "{files:?}");
+        assert!(is_complete(&first) && !is_complete(&first[..first.len() - 1]));
         // A damaged file is compiled again.
-        fs::write(&files[0], b"damaged").unwrap();
-        assert_eq!(cache.cubin(source, "sm_80").unwrap(), first);
+        fs::write(&files[0], &first[..first.len() / 2]).unwrap();
+        assert_eq!(cubin(), first);
         assert_eq!(fs::read(&files[0]).unwrap(), first);
+    }
+
+    /// A header, one section of four bytes, and its entry in the table behind it.
+    fn elf() -> Vec<u8> {
+        let mut image = vec![0; 64 + 4 + 64];
+        image[..4].copy_from_slice(b"\x7fELF");
+        image[40] = 68;
+        (image[58], image[60]) = (64, 1);
+        (image[68 + 24], image[68 + 32]) = (64, 4);
+        image
+    }
+
+    #[test]
+    fn an_image_that_is_cut_off_is_not_complete() {
+        let whole = elf();
+        assert!(is_complete(&whole));
+        for len in 0..whole.len() {
+            assert!(!is_complete(&whole[..len]), "{len}");
+        }
+        for at in [39, 47, 61, 68 + 31, 68 + 39] {
+            let mut wild = whole.clone();
+            wild[at] = 0xff;
+            assert!(!is_complete(&wild), "{at}");
+        }
+    }
+
+    /// As a power cut leaves a file: cut off, or with a part that no driver loads.
+    #[test]
+    fn a_torn_file_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.cubin");
+        let whole = elf();
+        let mut holed = whole.clone();
+        holed[64] = 1;
+        let load = |image: &[u8]| if *image == *whole { Ok("module") } else { Err("invalid image") };
+        for torn in [&holed, &whole[..100]] {
+            let compiled = std::cell::Cell::new(0);
+            let compile = || {
+                compiled.set(compiled.get() + 1);
+                Ok(whole.clone())
+            };
+            fs::write(&path, torn).unwrap();
+            for _ in 0..2 {
+                assert_eq!(kept_or_made(Some(&path), compile, load), Ok("module"));
+            }
+            assert_eq!((compiled.get(), fs::read(&path).unwrap()), (1, whole.clone()));
+            // What a driver cannot load from anywhere is no fault of the cache.
+            let refuse = |_: &[u8]| Err::<(), _>("no memory");
+            assert_eq!(kept_or_made(Some(&path), compile, refuse), Err("no memory"));
+        }
     }
 }

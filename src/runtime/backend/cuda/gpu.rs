@@ -10,6 +10,7 @@ use sys::CUdevice_attribute as Attribute;
 
 use super::cache::KernelCache;
 use super::device::{Argument, Device, DeviceFailure, Launch, Matrix, Operation, TensorMap};
+use super::nvrtc::NvrtcError;
 use super::recorder;
 use super::sources::source_of;
 use super::staging::Staging;
@@ -130,13 +131,16 @@ impl Gpu {
         let module = match loaded.modules.get(source.file) {
             Some(module) => *module,
             None => {
-                let image = loaded.cache.cubin(source, &self.architecture()).map_err(|e| DeviceFailure {
+                let failed = |e: NvrtcError| DeviceFailure {
                     what: format!("compiling `{}`", source.file),
                     reason: e.to_string(),
-                })?;
-                // SAFETY: the image is a complete cubin and outlives the call.
-                let module = unsafe { result::module::load_data(image.as_ptr().cast()) }
-                    .map_err(failure(format!("loading `{}`", source.file)))?;
+                };
+                let load = |image: &[u8]| {
+                    // SAFETY: the image is a complete cubin and outlives the call.
+                    unsafe { result::module::load_data(image.as_ptr().cast()) }
+                        .map_err(failure(format!("loading `{}`", source.file)))
+                };
+                let module = loaded.cache.module(source, &self.architecture(), failed, load)?;
                 loaded.modules.insert(source.file, Handle(module));
                 Handle(module)
             }
