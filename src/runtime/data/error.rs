@@ -63,7 +63,7 @@ pub enum DataError {
     #[diagnostic(
         code(midc::data::format),
         help(
-            "known are .jsonl, .jsonl.gz, .jsonl.zst, .json that is an array, .parquet, .npy, .bin (u16 or u32 tokens, with \
+            "known are .jsonl, .jsonl.gz, .jsonl.zst, .json that is an array, .parquet, .npy, .bin (u16, u32 or i64 tokens, with \
              .idx for Megatron) and text files; write other tables, such as .csv, as Parquet or JSON lines"
         )
     )]
@@ -230,6 +230,20 @@ pub enum DataError {
         position: u64,
         /// Rows of the embedding.
         vocab_size: usize,
+    },
+    /// A token file without a header whose integers may have one width or another, or none that fits.
+    #[error("the integers of `{}` cannot be told apart: {why}", path.display())]
+    #[diagnostic(
+        code(midc::data::width),
+        help(
+            "write the tokens with `numpy.save`, whose header names their type, with the tokenizer of the model"
+        )
+    )]
+    Width {
+        /// The file.
+        path: PathBuf,
+        /// What it may be, or is not.
+        why: String,
     },
     /// A field of a source that the data side does not understand.
     #[error("source `{source_name}`: `{field} = {value}` {why}")]

@@ -117,14 +117,14 @@ impl Format {
         self == Self::Jsonl(Compression::None)
     }
 
-    /// A name for messages and cache keys.
+    /// A name for cache keys, with a number where it was once read otherwise.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Jsonl(_) => "jsonl",
-            Self::Array(_) => "array",
+            Self::Jsonl(_) => "jsonl 2",
+            Self::Array(_) => "array 2",
             Self::Text(_) => "text",
-            Self::Parquet => "parquet",
-            Self::Tokens => "tokens",
+            Self::Parquet => "parquet 2",
+            Self::Tokens => "tokens 2",
             Self::Megatron => "megatron",
         }
     }
