@@ -269,7 +269,8 @@ impl<'p> Checker<'p> {
         None
     }
 
-    /// Names of what is trained on, some of which the template has, if there is one.
+    /// Names of what is trained on, some of which the template has, if there is one. A field that is named alone may
+    /// hold a dialogue, whose roles only its records know.
     fn loss_on(&mut self, value: &Val<'p>, template: Option<&str>) -> Option<Vec<String>> {
         let names = self.texts(value, Ty::Names, "loss_on")?;
         if names.is_empty() {
@@ -284,7 +285,10 @@ impl<'p> Checker<'p> {
             );
             return None;
         }
-        let Some(fields) = template.map(template_fields) else { return Some(names) };
+        let fields = template.map(template_fields).unwrap_or_default();
+        if fields.is_empty() {
+            return Some(names);
+        }
         let unknown = names.iter().find(|name| !fields.contains(&name.as_str()));
         let Some(unknown) = unknown.filter(|_| !names.iter().any(|n| fields.contains(&n.as_str()))) else {
             return Some(names);
@@ -437,7 +441,7 @@ fn decimal(n: ast::Rational) -> String {
     show::decimal(n).unwrap_or_else(|| show::real(n).to_string())
 }
 
-/// The fields of a template without faults: those in braces, or the one that it names.
+/// The fields in braces of a template without faults.
 fn template_fields(text: &str) -> Vec<&str> {
     let mut fields = Vec::new();
     let mut rest = text;
@@ -451,7 +455,7 @@ fn template_fields(text: &str) -> Vec<&str> {
             rest = &rest[end + 1..];
         }
     }
-    if fields.is_empty() { vec![text.trim()] } else { fields }
+    fields
 }
 
 /// What is wrong with the braces of a template.
