@@ -46,6 +46,7 @@ pub struct OpenOptions<'a> {
 pub struct Corpus {
     sources: Vec<Arc<Source>>,
     tokenizer: Arc<TextTokenizer>,
+    vocab_size: usize,
 }
 
 /// One tokenised source. Its documents are numbered as written.
@@ -79,7 +80,8 @@ impl Corpus {
         progress: &dyn Progress,
     ) -> Result<(Self, Summary), DataError> {
         tokenizer.check_vocabulary(options.vocab_size)?;
-        let mut corpus = Self { sources: Vec::new(), tokenizer: Arc::new(tokenizer) };
+        let tokenizer = Arc::new(tokenizer);
+        let mut corpus = Self { sources: Vec::new(), tokenizer, vocab_size: options.vocab_size };
         let mut summary = Summary::default();
         let read = sources
             .iter()
@@ -133,6 +135,11 @@ impl Corpus {
     /// In the order of the plan.
     pub fn sources(&self) -> &[Arc<Source>] {
         &self.sources
+    }
+
+    /// Rows of the model's embedding, which every token is one of.
+    pub(crate) fn vocab_size(&self) -> usize {
+        self.vocab_size
     }
 
     /// What made the tokens.
