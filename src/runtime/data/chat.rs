@@ -39,6 +39,10 @@ pub(crate) struct Conversation {
 }
 
 const NAME: &str = "chat_template";
+/// Words that no dialogue says, which differ from what it says in their first or last letter, one or the other.
+const WORDS: [&str; 2] = ["Qxsentinelxq", "Zysentinelyz"];
+const REWRITTEN: &str =
+    "is written by a chat template that rewrites earlier turns, so that `loss_on` cannot tell turns apart";
 /// What templates call the clock.
 const CLOCK: &str = "strftime_now";
 
@@ -147,8 +151,7 @@ impl ChatTemplate {
     /// The conversation `turns`, with the bytes of each turn where `spans` are wanted.
     ///
     /// # Errors
-    /// Turns that are none; what the template says of them; spans of a template that does not write a
-    /// longer conversation as a continuation of a shorter one.
+    /// Turns that are none; what the template says of them; turns that cannot be told apart in what it writes.
     pub(crate) fn render(
         &self,
         turns: &[Value],
@@ -166,12 +169,23 @@ impl ChatTemplate {
             let mut before = 0;
             for (i, turn) in messages.iter().enumerate() {
                 let role = turn["role"].as_str().unwrap_or_default();
-                let end = self.prefix(&messages[..=i], beside, false, &text)?;
-                let start = match role {
-                    // The words that open its turn are given to the model, not said by it.
-                    "assistant" if i > 0 => self.prefix(&messages[..i], beside, true, &text)?,
-                    _ => before,
+                let assistant = role == "assistant";
+                let mut end = self.prefix(&messages[..=i], beside, false, &text)?;
+                // The words that open its turn are given to the model, not said by it.
+                let mut start = match assistant {
+                    true if i == 0 => None,
+                    true => self.prefix(&messages[..i], beside, true, &text)?,
+                    false => Some(before),
                 };
+                if end.is_none() || start.is_none() {
+                    let found = self.search(&messages, i, beside, &text, before)?;
+                    end = end.or(Some(found.end));
+                    start = start.or(Some(found.start));
+                }
+                let (start, end) = (start.unwrap_or(before), end.unwrap_or(before));
+                if end < before || start < before {
+                    return Err(REWRITTEN.into());
+                }
                 found.push((role.to_owned(), start.min(end)..end));
                 before = end;
             }
@@ -186,14 +200,69 @@ impl ChatTemplate {
         beside: &Beside<'_>,
         prompt: bool,
         whole: &str,
-    ) -> Result<usize, String> {
+    ) -> Result<Option<usize>, String> {
         let text = self.write(messages, beside, prompt)?;
-        if whole.starts_with(&text) {
-            return Ok(text.len());
+        Ok(whole.starts_with(&text).then_some(text.len()))
+    }
+
+    /// The bytes of turn `i`, which begin at `before` at the earliest, where the template writes earlier turns in another
+    /// way than the last one: told by what changes in the whole when other words are said in that turn.
+    fn search(
+        &self,
+        messages: &[Value],
+        i: usize,
+        beside: &Beside<'_>,
+        whole: &str,
+        before: usize,
+    ) -> Result<Range<usize>, String> {
+        let saying = |messages: &[Value], words: &str| {
+            let mut messages = messages.to_vec();
+            messages[i]["content"] = json!(words);
+            let text = self.write(&messages, beside, false)?;
+            let at = text.find(words).ok_or(REWRITTEN)?;
+            Ok::<_, String>((text, at..at + words.len()))
+        };
+        // What the words have in common with others is no longer than these are alike.
+        let (mut start, mut after) = (whole.len(), whole.len());
+        for words in WORDS {
+            let (text, said) = saying(messages, words)?;
+            let pairs = || text.char_indices().zip(whole.char_indices());
+            let alike = pairs()
+                .find(|((_, a), (_, b))| a != b)
+                .map_or(text.len().min(whole.len()), |((at, _), _)| at);
+            let back = text.chars().rev().zip(whole.chars().rev()).take_while(|(a, b)| a == b);
+            let back = back.map(|(c, _)| c.len_utf8()).sum::<usize>();
+            // Or else something changes that is not of this turn.
+            if alike > said.start || text.len() - back < said.end {
+                return Err(REWRITTEN.into());
+            }
+            (start, after) = (start.min(alike), after.min(back));
         }
-        Err("is written by a chat template that rewrites earlier turns, so that `loss_on` cannot tell turns \
-             apart"
-            .into())
+        let content_end = (whole.len() - after).max(start);
+        let (text, said) = saying(&messages[..=i], WORDS[0])?;
+        let (closing, rest) = (&text[said.end..], &whole[content_end..]);
+        let blank = |text: &str| text.len() - text.trim_start().len();
+        let assistant = messages[i]["role"] == "assistant";
+        let end = if rest.starts_with(closing) {
+            content_end + closing.len()
+        } else if rest.trim_start().starts_with(closing.trim_start()) {
+            content_end + blank(rest) + closing.trim_start().len()
+        } else if assistant {
+            return Err(REWRITTEN.into());
+        } else {
+            // Such as a result of a function that is not the last one of its turn.
+            let alike = rest.chars().zip(closing.chars()).take_while(|(a, b)| a == b);
+            content_end + alike.map(|(c, _)| c.len_utf8()).sum::<usize>()
+        };
+        if assistant {
+            let prompted = self.write(messages, beside, true)?;
+            let prompt = prompted.strip_prefix(whole).unwrap_or_default();
+            let opening = whole.get(before..start).ok_or(REWRITTEN)?;
+            if let Some(at) = opening.rfind(prompt).filter(|_| !prompt.is_empty()) {
+                start = before + at + prompt.len();
+            }
+        }
+        Ok(start..end)
     }
 
     fn write(&self, messages: &[Value], beside: &Beside<'_>, prompt: bool) -> Result<String, String> {
@@ -343,6 +412,45 @@ mod tests {
         assert!(said[0].1.ends_with("<|im_start|>user\nhi<|im_end|>\n"));
     }
 
+    /// As those of Qwen 3 do, which leave out what was thought before the last question.
+    #[test]
+    fn turns_are_found_where_earlier_ones_are_rewritten() {
+        let source = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}\
+                      {% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}\
+                      {{ m.content }}{% for call in m.calls or [] %}{{ '\n' if m.content }}<call>{{ call }}</call>{% endfor %}\
+                      {{ '<|im_end|>\n' }}{% endfor %}\
+                      {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+        let said = |turns: &[Value]| -> Vec<(String, String)> {
+            let got = template(source).render(turns, &NOTHING, true).unwrap();
+            got.turns.iter().map(|(role, at)| (role.clone(), got.text[at.clone()].to_owned())).collect()
+        };
+        let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+        let turns = [
+            turn("user", "Q"),
+            turn("assistant", "Queen"),
+            turn("user", "z"),
+            json!({"role": "assistant", "content": "", "calls": ["f"]}),
+            turn("assistant", "ho ho"),
+        ];
+        let expect = [
+            ("user", "<|im_start|>user\nQ<|im_end|>\n"),
+            ("assistant", "Queen<|im_end|>\n"),
+            ("user", "<|im_start|>user\nz<|im_end|>\n"),
+            ("assistant", "<call>f</call><|im_end|>\n"),
+            ("assistant", "<think>\n\n</think>\n\nho ho<|im_end|>\n"),
+        ];
+        assert_eq!(said(&turns), expect.map(|(role, text)| (role.to_owned(), text.to_owned())));
+    }
+
+    #[test]
+    fn what_opens_a_dialogue_is_not_said_by_the_assistant() {
+        let got = template(CHATML)
+            .render(&[json!({"role": "assistant", "content": "ho"})], &NOTHING, true)
+            .unwrap();
+        assert!(got.text.starts_with("<|im_start|>system"));
+        assert_eq!(&got.text[got.turns[0].1.clone()], "ho<|im_end|>\n");
+    }
+
     #[test]
     fn special_tokens_tools_and_json() {
         let source = "{% if tools %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}{{ eos_token }}";
@@ -456,7 +564,7 @@ mod tests {
         let say = |source: &str, turns: &[Value]| template(source).render(turns, &NOTHING, true).unwrap_err();
         let raised = "{{ raise_exception('only one turn') }}";
         assert!(say(raised, &turns).contains("only one turn (line 1"));
-        let rewrites = "{{ messages | length }}: {% for m in messages %}{{ m.content }}{% endfor %}";
+        let rewrites = "{% for m in messages | reverse %}{{ m.content }}{% endfor %}";
         assert!(say(rewrites, &turns).contains("rewrites earlier turns"));
         assert!(say("x", &[json!("text")]).contains("turn 1 is not an object"));
         assert!(say("x", &[json!({"content": "x"})]).contains("turn 1 has no `role`"));
