@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::cli::compile;
 use crate::cli::device::{DeviceArg, precision};
 use crate::cli::lines::output;
+use crate::cli::progress::Bar;
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::checkpoint;
 use crate::runtime::data::{TextTokenizer, file_windows, text_files};
@@ -86,7 +87,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 
     let mut files = Vec::new();
     for path in &args.data {
-        files.extend(text_files(path)?);
+        files.extend(text_files(path, &Bar::new(true))?);
     }
     let mut sum = Sum::default();
     // Predicted tokens still wanted.

@@ -9,7 +9,7 @@ use super::cache::Shard;
 use super::chat;
 use super::decontaminate::Exclusion;
 use super::document::{Recipe, Unseen};
-use super::files;
+use super::files::{self, Unread};
 use super::filter::Filter;
 use super::fim::Fim;
 use super::heldout::{HeldOut, Remaining};
@@ -256,7 +256,7 @@ impl Read {
             Order::Shuffled | Order::AsWritten => None,
         };
         let sort_field = sort_by.clone();
-        let files = files::find(&plan.name, &plan.path, options.base_dir)?;
+        let files = files::find(&plan.name, &plan.path, options.base_dir, Unread::Note, progress)?;
         without_fields(plan, &files, wrong)?;
         let filter = match &plan.filter {
             Some(filter) => Some(Filter::parse(filter).map_err(|why| wrong("where", filter, &why))?),
@@ -276,7 +276,8 @@ impl Read {
         let exclusion = if plan.exclude.is_empty() {
             Exclusion::default()
         } else {
-            Exclusion::read(&files::find(&plan.name, &plan.exclude, options.base_dir)?)?
+            let files = files::find(&plan.name, &plan.exclude, options.base_dir, Unread::Refuse, progress)?;
+            Exclusion::read(&files)?
         };
         // A role is known by the name that dialogues of either form have for it.
         let mut loss_on = plan.loss_on.clone();

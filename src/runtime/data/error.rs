@@ -64,7 +64,8 @@ pub enum DataError {
         code(midc::data::format),
         help(
             "known are .jsonl, .jsonl.gz, .jsonl.zst, .json that is an array, .parquet, .npy, .bin (u16, u32 or i64 tokens, with \
-             .idx for Megatron) and text files; write other tables, such as .csv, as Parquet or JSON lines"
+             .idx for Megatron) and text files; write other tables, such as .csv, as \
+             Parquet or JSON lines, and what `save_to_disk` of `datasets` wrote (.arrow) with its `to_parquet`"
         )
     )]
     Format {
