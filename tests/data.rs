@@ -36,14 +36,7 @@ fn source(name: &str, path: &str) -> SourcePlan {
 }
 
 fn options<'a>(base_dir: &'a Path, cache_dir: &'a Path) -> OpenOptions<'a> {
-    OpenOptions {
-        base_dir,
-        cache_dir,
-        vocab_size: 4096,
-        heldout: 0.0,
-        on_bad: OnBad::Fail,
-        count_all: true,
-    }
+    OpenOptions { base_dir, cache_dir, vocab_size: 4096, heldout: 0.0, on_bad: OnBad::Fail, count_all: true }
 }
 
 /// A stage of `steps` steps of `rows` rows of `context` tokens.
@@ -708,6 +701,56 @@ fn loss_is_taken_on_the_named_fields_only() {
     }
 }
 
+/// As transformers would tokenise it: with the token that the post-processor puts first, once, and none in a dialogue that
+/// a template writes.
+#[test]
+fn documents_begin_as_the_tokenizer_has_it() {
+    use serde_json::json;
+    let bytes = std::fs::read("examples/data/tokenizer.json").unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let begin = "<|fim_prefix|>";
+    json["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": begin, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {begin: {"id": begin, "ids": [tokenizer().id(begin).unwrap()], "tokens": [begin]}},
+    });
+    let template = json!({"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"});
+    let opening = TextTokenizer::from_json(Path::new("t.json"), json.to_string().as_bytes(), None).unwrap();
+    let opening = opening.with_chat_template(&template, None).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let lines = [
+        json!({"text": "one"}),
+        json!({"text": format!("{begin}two")}),
+        json!({"messages": [{"role": "user", "content": "three"}]}),
+        json!({"q": "four", "a": "five"}),
+    ];
+    let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+    std::fs::write(dir.path().join("0.jsonl"), text).unwrap();
+    let asked =
+        SourcePlan { text: Some("{q} {a}".into()), loss_on: vec!["a".into()], ..source("s1", "0.jsonl") };
+    let plans = [SourcePlan { order: "as_written".into(), ..source("s0", "0.jsonl") }, asked];
+    let cache = dir.path().join("cache");
+    let open = |tokenizer: &TextTokenizer| {
+        let skip = OpenOptions { on_bad: OnBad::Skip, ..options(dir.path(), &cache) };
+        Corpus::open(&plans, tokenizer.clone(), &skip, &Quiet).unwrap()
+    };
+    let texts = |(corpus, _): &(Corpus, Summary), name: &str| -> Vec<String> {
+        let source = corpus.source(name).unwrap();
+        (0..source.train_documents()).map(|d| corpus.tokenizer().decode(&source.tokens(d)).unwrap()).collect()
+    };
+    let (bare, with) = (open(&tokenizer()), open(&opening));
+    assert_eq!(texts(&bare, "s0")[0], "one<|endoftext|>");
+    let end = "<|endoftext|>";
+    assert_eq!(
+        texts(&with, "s0"),
+        [format!("{begin}one{end}"), format!("{begin}two{end}"), format!("three{end}")]
+    );
+    assert_eq!(texts(&with, "s1"), [format!("{begin}four five{end}")]);
+    assert_eq!(with.1.sources[1].tokens, bare.1.sources[1].tokens + 1);
+    assert_eq!(with.1.sources[1].loss_tokens, bare.1.sources[1].loss_tokens);
+}
+
 #[test]
 fn what_no_record_has_is_refused() {
     use serde_json::json;
@@ -734,7 +777,10 @@ fn what_no_record_has_is_refused() {
     // One record that has it is enough.
     let (with_loss, tokens) = open(&|p| p.loss_on = vec!["answer".into(), "a".into()]).unwrap();
     let (all, _) = open(&|p| p.order = "ascending(level)".into()).unwrap();
-    assert!(with_loss.is_some_and(|n| 0 < n && n < tokens) && all.is_none(), "{with_loss:?} of {tokens}, {all:?}");
+    assert!(
+        with_loss.is_some_and(|n| 0 < n && n < tokens) && all.is_none(),
+        "{with_loss:?} of {tokens}, {all:?}"
+    );
 }
 
 #[test]

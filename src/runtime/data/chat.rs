@@ -224,6 +224,7 @@ impl ChatTemplate {
         };
         // What the words have in common with others is no longer than these are alike.
         let (mut start, mut after) = (whole.len(), whole.len());
+        let (mut before_words, mut after_words) = (0, 0);
         for words in WORDS {
             let (text, said) = saying(messages, words)?;
             let pairs = || text.char_indices().zip(whole.char_indices());
@@ -232,11 +233,12 @@ impl ChatTemplate {
                 .map_or(text.len().min(whole.len()), |((at, _), _)| at);
             let back = text.chars().rev().zip(whole.chars().rev()).take_while(|(a, b)| a == b);
             let back = back.map(|(c, _)| c.len_utf8()).sum::<usize>();
-            // Or else something changes that is not of this turn.
-            if alike > said.start || text.len() - back < said.end {
-                return Err(REWRITTEN.into());
-            }
             (start, after) = (start.min(alike), after.min(back));
+            (before_words, after_words) = (said.start, text.len() - said.end);
+        }
+        // Or else something changes that is not of this turn.
+        if start > before_words || after > after_words {
+            return Err(REWRITTEN.into());
         }
         let content_end = (whole.len() - after).max(start);
         let (text, said) = saying(&messages[..=i], WORDS[0])?;

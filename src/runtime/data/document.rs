@@ -202,16 +202,17 @@ impl Recipe<'_> {
     }
 
     /// Tokens and, where not all carry loss, which do: those that have a byte in a field of
-    /// `loss_on`.
+    /// `loss_on`. What opens a text, a chat template writes itself.
     fn encode(&self, rendered: &Rendered) -> Result<(Vec<u32>, Vec<bool>), String> {
+        let opened = |tokens| if rendered.templated { tokens } else { self.tokenizer.opened(tokens) };
         let text = rendered.text.as_str();
         if self.loss_on.is_empty() {
-            if let Some(fim) = &self.fim
-                && let Some(tokens) = fim.apply(text, &|part| self.tokenizer.encode_document(part))?
-            {
-                return Ok((tokens, Vec::new()));
-            }
-            return Ok((self.tokenizer.encode_document(text)?, Vec::new()));
+            let rearranged = match &self.fim {
+                Some(fim) => fim.apply(text, &|part| self.tokenizer.encode_document(part))?,
+                None => None,
+            };
+            let tokens = rearranged.map_or_else(|| self.tokenizer.encode_document(text), Ok)?;
+            return Ok((opened(tokens), Vec::new()));
         }
         let wanted: Vec<_> = rendered
             .spans
@@ -222,7 +223,11 @@ impl Recipe<'_> {
         let encoded = self.tokenizer.encode_with_offsets(text)?;
         let has_loss =
             |at: &std::ops::Range<usize>| wanted.iter().any(|s| at.start < s.end && s.start < at.end);
-        Ok(encoded.into_iter().map(|(id, at)| (id, has_loss(&at))).unzip())
+        let (tokens, mut loss): (Vec<_>, Vec<_>) =
+            encoded.into_iter().map(|(id, at)| (id, has_loss(&at))).unzip();
+        let tokens = opened(tokens);
+        loss.splice(..0, std::iter::repeat_n(false, tokens.len() - loss.len()));
+        Ok((tokens, loss))
     }
 
     fn tokens(&self, mut tokens: Vec<u32>) -> Outcome {

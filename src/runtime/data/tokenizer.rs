@@ -37,6 +37,8 @@ pub struct TextTokenizer {
     largest: u32,
     digest: blake3::Hash,
     cuts_at_lines: bool,
+    /// What the post-processor puts before a text.
+    opening: Vec<u32>,
     chat: Option<Arc<ChatTemplate>>,
 }
 
@@ -146,8 +148,16 @@ impl TextTokenizer {
             largest,
             digest: hasher.finalize(),
             cuts_at_lines: false,
+            opening: Vec::new(),
             chat: None,
         };
+        tokenizer.opening = tokenizer.probe_opening();
+        if !tokenizer.opening.is_empty() {
+            // Once, documents began without it.
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(tokenizer.digest.as_bytes()).update(b"\nopened");
+            tokenizer.digest = hasher.finalize();
+        }
         tokenizer.cuts_at_lines = tokenizer.probe_cuts();
         Ok(tokenizer)
     }
@@ -167,6 +177,25 @@ impl TextTokenizer {
             let (whole, head, tail) = (self.encode(&format!("{a}{b}")), self.encode(a), self.encode(b));
             matches!((whole, head, tail), (Ok(w), Ok(h), Ok(t)) if w[..] == [&h[..], &t[..]].concat())
         })
+    }
+
+    /// What stands before the tokens of a text where special tokens are added.
+    fn probe_opening(&self) -> Vec<u32> {
+        const PROBE: &str = "alpha";
+        let (Ok(bare), Ok(whole)) = (self.encode(PROBE), self.encode_as_configured(PROBE)) else {
+            return Vec::new();
+        };
+        let at = whole.windows(bare.len().max(1)).position(|part| part == bare);
+        at.map_or_else(Vec::new, |at| whole[..at].to_vec())
+    }
+
+    /// `tokens` of a text behind what the tokenizer puts before one, such as the beginning-of-sequence token of Llama 3 and
+    /// Gemma, unless they begin with it.
+    pub fn opened(&self, mut tokens: Vec<u32>) -> Vec<u32> {
+        if !tokens.starts_with(&self.opening) {
+            tokens.splice(..0, self.opening.iter().copied());
+        }
+        tokens
     }
 
     /// Where it was loaded from.

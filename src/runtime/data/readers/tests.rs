@@ -196,7 +196,7 @@ fn token_files_that_do_not_fit_are_named() {
 #[test]
 fn wider_integers_that_do_not_fit_are_not_read_as_narrow_ones() {
     let dir = tempfile::tempdir().unwrap();
-    let bytes = u32s(&[5, 0, 6, 0, u32::MAX - 99, u32::MAX, 7, 0]);
+    let bytes = u32s(&[5, 0, 6, 0, u32::MAX - 99, u32::MAX, 7, 0, 8, 0, 9, 0]);
     let path = file(&dir, "masked.bin", &bytes);
     let stretch = Stretch { path, format: Format::Tokens, range: None, records_before: 0 };
     let error = open(&stretch, &View { vocab_size: 1 << 17, ..VIEW }).err().unwrap();
