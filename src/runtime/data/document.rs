@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use serde_json::Value;
 
 use super::decontaminate::Exclusion;
@@ -13,7 +13,7 @@ use super::fim::Fim;
 use super::readers::{Body, View};
 use super::record::{Dialogues, Rendered, TextOf, field};
 use super::summary::Dropped;
-use super::{OnBad, TextTokenizer};
+use super::{OnBad, TextTokenizer, python_json};
 
 /// How the records of a source become documents.
 #[derive(Debug)]
@@ -265,7 +265,7 @@ fn parse(line: &[u8]) -> Result<Value, Outcome> {
         let what = format!("not UTF-8 at byte {}", error.valid_up_to());
         return Err(Outcome::bad(|d| d.invalid_utf8 += 1, what));
     }
-    match serde_json::from_slice(line) {
+    match python_json::read(line) {
         Ok(value @ Value::Object(_)) => Ok(value),
         Ok(Value::Array(_)) => Err(Outcome::bad(
             |d| d.malformed += 1,
@@ -291,7 +291,15 @@ fn number(value: &Value) -> f64 {
     match value {
         Value::Number(n) => n.as_f64().unwrap_or(f64::NAN),
         Value::Bool(b) => f64::from(u8::from(*b)),
-        Value::String(s) => s.trim().parse().unwrap_or(f64::NAN),
+        Value::String(s) => s.trim().parse().ok().or_else(|| moment(s.trim())).unwrap_or(f64::NAN),
         _ => f64::NAN,
     }
+}
+
+/// Seconds from 1970 to a day or moment in the form of ISO 8601 without a time zone, or of UTC.
+fn moment(text: &str) -> Option<f64> {
+    let day = |text: &str| text.parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN));
+    let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00")).unwrap_or(text);
+    let at = day(text).or_else(|| text.replacen(' ', "T", 1).parse::<NaiveDateTime>().ok())?;
+    Some(at.and_utc().timestamp_micros() as f64 / 1e6)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::readers::{self, Body, Format, Item, Stretch, View};
 use super::record::{Dialogues, Rendered, TextOf};
-use super::{DataError, TextTokenizer};
+use super::{DataError, TextTokenizer, python_json};
 
 /// Consecutive tokens of one document; every one but the first is predicted from those before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn file_windows<'a>(
             }
             Body::Row(row) => text_of.render(&serde_json::Value::Object(row), dialogues).map_err(bad)?,
             Body::Json(bytes) => {
-                let value = serde_json::from_slice(&bytes).map_err(|e| {
+                let value = python_json::read(&bytes).map_err(|e| {
                     bad(format!("malformed JSON: {e}").replace(" at line 1 column", " at column"))
                 })?;
                 text_of.render(&value, dialogues).map_err(bad)?
