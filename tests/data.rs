@@ -665,6 +665,21 @@ fn where_keeps_what_passes() {
     assert_eq!((summary.dropped.filtered, summary.dropped.bad()), (2, 0));
 }
 
+/// Of tables, whose days were numbers once, and of JSON.
+#[test]
+fn days_and_moments_are_an_order() {
+    use serde_json::json;
+    let days = ["2025-01-01", "2020-05-01T12:00:00Z", "2020-05-01 11:30:00.5", "soon"];
+    let lines: Vec<_> = days.iter().map(|day| json!({"text": day, "day": day})).collect();
+    let (corpus, _) = open_lines(&lines, |p| p.order = "ascending(day)".into());
+    let source = corpus.source("s0").unwrap();
+    let length = (0..4).map(|d| source.length(d)).sum();
+    let (batches, _) = run(&stage("a", &[("s0", 1.0)], (1, 1, length)), &corpus, SamplerState::default());
+    let text = corpus.tokenizer().decode(&batches[0].tokens).unwrap();
+    let expect = [days[2], days[1], days[0], days[3]].map(|day| format!("{day}<|endoftext|>")).concat();
+    assert_eq!(text, expect);
+}
+
 #[test]
 fn exclude_drops_what_is_in_the_test_set_and_says_where() {
     use serde_json::json;

@@ -97,6 +97,20 @@ pub enum DataError {
         /// What is wrong with it.
         what: String,
     },
+    /// A Parquet file whose pages are compressed in a way that is not read.
+    #[error("`{}` is compressed with {compression}, which midc does not read", path.display())]
+    #[diagnostic(
+        code(midc::data::compression),
+        help(
+            "write it anew with zstd, snappy or gzip, as in `pyarrow.parquet.write_table(table, path, compression=\"zstd\")`"
+        )
+    )]
+    Compression {
+        /// The file.
+        path: PathBuf,
+        /// Its name in the format.
+        compression: String,
+    },
     /// A file that was written to while it was read.
     #[error("`{}` changed while it was read", path.display())]
     #[diagnostic(code(midc::data::changed), help("wait until it is complete, then begin again"))]

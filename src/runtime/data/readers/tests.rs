@@ -322,6 +322,55 @@ fn tables_are_read_by_column() {
     assert_eq!(row(&items[1]), serde_json::json!({"text": "b0", "score": null}));
 }
 
+/// As JSON has them.
+#[test]
+fn moments_and_fractions_of_tables_are_read_as_they_are_written() {
+    use ::parquet::data_type::{FloatType, Int32Type, Int64Type};
+    use ::parquet::file::writer::SerializedFileWriter;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.parquet");
+    let schema = "message m { required int32 day (DATE); required int32 ms (TIME_MILLIS);
+        required int64 micros (TIMESTAMP_MICROS); required int64 nanos (TIMESTAMP(NANOS, false));
+        required float share; }";
+    let schema = ::parquet::schema::parser::parse_message_type(schema).unwrap();
+    let out = std::fs::File::create(&path).unwrap();
+    let mut writer = SerializedFileWriter::new(out, schema.into(), Default::default()).unwrap();
+    let mut rows = writer.next_row_group().unwrap();
+    for value in [18_262, 45_000_000] {
+        let mut column = rows.next_column().unwrap().unwrap();
+        column.typed::<Int32Type>().write_batch(&[value], None, None).unwrap();
+        column.close().unwrap();
+    }
+    for value in [1_577_836_800_000_000, 1_577_836_800_500_000_000] {
+        let mut column = rows.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&[value], None, None).unwrap();
+        column.close().unwrap();
+    }
+    let mut column = rows.next_column().unwrap().unwrap();
+    column.typed::<FloatType>().write_batch(&[0.3], None, None).unwrap();
+    column.close().unwrap();
+    rows.close().unwrap();
+    writer.close().unwrap();
+    let Body::Row(row) = &read(&path).unwrap()[0].body else { panic!("no row") };
+    let expect = serde_json::json!({
+        "day": "2020-01-01", "ms": "12:30:00", "micros": "2020-01-01T00:00:00", "nanos": "2020-01-01T00:00:00.500",
+        "share": 0.3,
+    });
+    assert_eq!(serde_json::Value::Object(row.clone()), expect);
+}
+
+/// Files that pyarrow wrote.
+#[test]
+fn what_other_writers_do_is_read_or_named() {
+    let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parquet");
+    let error = read(&written.join("compressed_with_lz4.parquet")).unwrap_err().to_string();
+    assert!(error.contains("is compressed with LZ4_RAW, which midc does not read"), "{error}");
+    let Body::Row(row) = &read(&written.join("first_page_without_values.parquet")).unwrap()[0].body else {
+        panic!("no row")
+    };
+    assert_eq!(row["messages"], serde_json::json!([{"role": "user", "u": false}]));
+}
+
 /// The crate would make room for what is claimed before it looks at a byte.
 #[test]
 fn a_page_that_claims_too_much_is_named() {
