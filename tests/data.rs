@@ -622,13 +622,31 @@ fn windows_cover_each_document_once() {
         .unwrap();
     let tokenizer = tokenizer();
     let windows: Vec<Window> =
-        file_windows(&path, None, &tokenizer, 4096, 4).unwrap().collect::<Result<_, _>>().unwrap();
+        file_windows(&path, None, &tokenizer, 4096, 4, None).unwrap().collect::<Result<_, _>>().unwrap();
     for (document, text) in [(0, "one two three four five six seven eight"), (1, "nine")] {
         let of_document: Vec<&Window> = windows.iter().filter(|w| w.document == document).collect();
         assert!(of_document.iter().rev().skip(1).all(|w| w.tokens.len() == 4));
         let tokens: Vec<u32> = of_document.iter().flat_map(|w| w.tokens.clone()).collect();
         assert_eq!(tokens, tokenizer.encode(text).unwrap());
     }
+}
+
+#[test]
+fn windows_of_dialogues_see_the_day_they_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("eval.jsonl");
+    std::fs::write(&path, r#"{"messages": [{"role": "user", "content": "x"}]}"#).unwrap();
+    let template = serde_json::json!({"chat_template": "{{ strftime_now('%d %B %Y') }}"});
+    let tokenizer = tokenizer().with_chat_template(&template, None).unwrap();
+    let read = |today: Option<&str>| {
+        let today = today.map(|day| day.parse().unwrap());
+        let windows: Result<Vec<Window>, DataError> =
+            file_windows(&path, None, &tokenizer, 4096, 64, today).unwrap().collect();
+        windows.map(|windows| tokenizer.decode(&windows[0].tokens).unwrap())
+    };
+    assert_eq!(read(Some("2025-07-08")).unwrap(), "08 July 2025");
+    let error = read(None).unwrap_err();
+    assert!(matches!(error, DataError::BadText { .. }) && error.to_string().contains("`--today`"), "{error}");
 }
 
 /// Open one source over `lines` in a fresh directory.

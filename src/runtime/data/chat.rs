@@ -353,7 +353,7 @@ fn strftime(today: NaiveDate, format: &str) -> Result<String, Error> {
 fn describe(error: &Error) -> String {
     if error.kind() == ErrorKind::UnknownFunction && error.detail().is_some_and(|d| d.contains(CLOCK)) {
         return "is written by a chat template that asks for today's date: say which day it is to see as the \
-                source's `today`, as in `today = \"2025-07-08\"`"
+                source's `today`, as in `today = \"2025-07-08\"`, or with `--today` of `midc eval`"
             .into();
     }
     let line = error.line().map(|l| format!(" (line {l} of the chat template)")).unwrap_or_default();

@@ -37,7 +37,7 @@ impl Exclusion {
             for item in readers::open(&stretch, &view)? {
                 let item = item?;
                 let record = item.record;
-                let bad = |what: String| DataError::BadRecord { path: path.clone(), record, what };
+                let bad = |what: String| DataError::BadText { path: path.clone(), record, what };
                 let place = (file, record.min(u64::from(u32::MAX)) as u32);
                 match item.body {
                     Body::Tokens(_) => return Err(DataError::Format { path: path.clone() }),

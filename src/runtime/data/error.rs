@@ -76,11 +76,25 @@ pub enum DataError {
     #[error("`{}`, record {record}: {what}", path.display())]
     #[diagnostic(
         code(midc::data::bad_record),
-        help(
-            "mend the record; those of a source are skipped and counted instead where `--strict-data` is left out"
-        )
+        help("mend the record, or leave `--strict-data` out: it is then skipped and counted")
     )]
     BadRecord {
+        /// The file.
+        path: PathBuf,
+        /// Line of a text format, row of a table; from 1.
+        record: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A record that cannot be read, of a text to measure on or to compare with, of which none is left out.
+    #[error("`{}`, record {record}: {what}", path.display())]
+    #[diagnostic(
+        code(midc::data::bad_record),
+        help(
+            "mend the record or take it out: of texts that are measured on or compared with, none is skipped"
+        )
+    )]
+    BadText {
         /// The file.
         path: PathBuf,
         /// Line of a text format, row of a table; from 1.
