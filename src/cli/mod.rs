@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod compile;
 mod completions;
+mod counts;
 mod curriculum;
 mod data;
 mod device;

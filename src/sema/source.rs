@@ -7,6 +7,7 @@ use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment};
 use super::checker::{Checker, Resolved};
 use super::curriculum::Source;
 use super::eval::Scope;
+use super::measured::{self, Count};
 use super::program::{DefId, DefKind, Lookup};
 use super::show;
 use super::value::{Entity, Kind, Val};
@@ -54,8 +55,7 @@ impl<'p> Checker<'p> {
         let root = |this: &Self, paths: Vec<String>| -> Vec<String> {
             paths.iter().map(|p| this.beside_root(scope.module, p)).collect()
         };
-        let tokens = tokens.or_else(|| self.measured(&self.full_name(id)));
-        self.out.sources.push(Source {
+        let mut source = Source {
             name: self.full_name(id),
             span: name.span,
             path: root(self, path),
@@ -73,15 +73,26 @@ impl<'p> Checker<'p> {
             exclude: root(self, exclude),
             parent: None,
             fields: fields.spans(),
-        });
+        };
+        source.tokens = source.tokens.or_else(|| self.measured(&source));
+        self.out.sources.push(source);
         Some(self.out.sources.len() - 1)
     }
 
     /// Tokens of a source as `midc data --save` counted them, where it says none itself.
-    fn measured(&mut self, name: &str) -> Option<u64> {
+    fn measured(&mut self, source: &Source) -> Option<u64> {
+        let known = self.counted(&source.name)?;
+        Some(known.tokens).filter(|tokens| *tokens > 0 && known.is_of(source))
+    }
+
+    /// Whether `source` was counted when it read something else.
+    pub(crate) fn counted_otherwise(&mut self, source: &Source) -> bool {
+        self.counted(&source.name).is_some_and(|known| !known.is_of(source))
+    }
+
+    fn counted(&mut self, name: &str) -> Option<&Count> {
         let root = self.program.modules[0].file;
-        let known = self.measured.get_or_insert_with(|| crate::sema::measured::tokens(self.files, root));
-        known.get(name).copied().filter(|tokens| *tokens > 0)
+        self.measured.get_or_insert_with(|| measured::counts(self.files, root)).get(name)
     }
 
     /// `source long = books where length >= 16Ki`.
@@ -121,16 +132,17 @@ impl<'p> Checker<'p> {
             None => predicate,
         };
         let def = self.program.def(id);
-        let tokens = self.measured(&self.full_name(id));
-        self.out.sources.push(Source {
+        let mut part = Source {
             name: self.full_name(id),
             span: def.name_span,
             filter: Some(filter),
-            // How much of the whole it is, only `midc data` can tell.
-            tokens,
+            tokens: None,
             parent: Some(parent),
             ..whole
-        });
+        };
+        // How much of the whole it is, only `midc data` can tell.
+        part.tokens = self.measured(&part);
+        self.out.sources.push(part);
         Some(self.out.sources.len() - 1)
     }
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use glob::{MatchOptions, Pattern};
 
 use super::readers::Format;
-use super::{DataError, Progress};
+use super::{DataError, Progress, Quiet};
+use crate::plan::SourcePlan;
 
 const OPTIONS: MatchOptions = MatchOptions {
     case_sensitive: true,
@@ -79,6 +80,23 @@ pub fn text_files(path: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>, 
         Err(Failed::Glob(_)) => Err(not_there()),
         Err(Failed::Data(error)) => Err(error),
     }
+}
+
+/// Identifies `files` by their names and lengths, which other places and times leave as they are.
+pub(super) fn stamp(files: &[(PathBuf, Format)]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (path, _) in files {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let length = path.metadata().map_or(0, |meta| meta.len());
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(&length.to_le_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+/// The [`SourceSummary::stamp`](super::SourceSummary::stamp) of the files that `plan` names now; `None` where they are not
+/// there.
+pub fn stamp_of(plan: &SourcePlan, base: &Path) -> Option<String> {
+    find(&plan.name, &plan.path, base, Unread::Note, &Quiet).ok().map(|files| stamp(&files))
 }
 
 /// What patterns name.
@@ -368,7 +386,6 @@ fn leads_up(path: &Path, here: &Path) -> bool {
 mod tests {
     use std::sync::Mutex;
 
-    use super::super::Quiet;
     use super::*;
 
     fn tree() -> tempfile::TempDir {

@@ -37,7 +37,7 @@ mod windows;
 pub use corpus::{Corpus, OpenOptions, Source};
 pub use error::DataError;
 pub use export::{RowSet, export, planned_rows};
-pub use files::text_files;
+pub use files::{stamp_of, text_files};
 pub use index::OnBad;
 pub use mixer::{Later, Mixer, QUANTUM, quantise};
 pub use order::{Cursor, Leg, Order};
