@@ -208,7 +208,7 @@ impl Recipe<'_> {
         let text = rendered.text.as_str();
         if self.loss_on.is_empty() {
             let rearranged = match &self.fim {
-                Some(fim) => fim.apply(text, &|part| self.tokenizer.encode_document(part))?,
+                Some(fim) => fim.apply(text, self.tokenizer)?,
                 None => None,
             };
             let tokens = rearranged.map_or_else(|| self.tokenizer.encode_document(text), Ok)?;
