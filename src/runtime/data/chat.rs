@@ -9,11 +9,12 @@ use std::ops::Range;
 use chrono::format::{Item, StrftimeItems};
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
-use minijinja::{Environment, Error, ErrorKind, Value as Jinja};
+use minijinja::value::{Kwargs, Serde, ValueKind, from_args};
+use minijinja::{Environment, Error, ErrorKind, State, Value as Jinja};
 use serde_json::{Map, Value, json};
 
-use super::python_json::PythonJson;
+use super::python_json::{self, PythonJson};
+use super::python_text;
 
 /// Steps a template may take for one conversation: enough for thousands of turns, and an end for a
 /// template that has none.
@@ -119,12 +120,32 @@ impl ChatTemplate {
         // As transformers sets up Jinja.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| describe(&e))?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(method);
         environment.set_fuel(Some(FUEL));
         environment.add_filter("tojson", to_json);
-        environment.set_formatter(|out, state, value| match value.is_none() {
-            true => out.write_str("None").map_err(Error::from),
-            false => minijinja::escape_formatter(out, state, value),
+        environment.set_formatter(|out, state, value| match written(value) {
+            Some(text) => out.write_str(&text).map_err(Error::from),
+            None => minijinja::escape_formatter(out, state, value),
+        });
+        environment.add_test("sequence", |value: &Jinja| {
+            matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
+        });
+        environment.add_filter("string", |value: Jinja| match written(&value) {
+            Some(text) => Jinja::from(text),
+            None if value.as_str().is_some() => value,
+            None => Jinja::from(value.to_string()),
+        });
+        for name in ["e", "escape"] {
+            environment.add_filter(name, |value: Jinja| match value.is_safe() {
+                true => value,
+                false => Jinja::from_safe_string(python_text::escape(&said(&value))),
+            });
+        }
+        environment.add_filter("indent", indent);
+        environment.add_filter("truncate", truncate);
+        environment.add_filter("wordcount", |value: Jinja| python_text::words(&said(&value)));
+        environment.add_filter("center", |value: Jinja, width: Option<usize>| {
+            fill("center", &said(&value), width.unwrap_or(80), " ")
         });
         environment.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -306,6 +327,113 @@ fn message((i, turn): (usize, &Value)) -> Result<Value, String> {
     Ok(Value::Object(message))
 }
 
+/// What minijinja writes otherwise than Python.
+fn written(value: &Jinja) -> Option<String> {
+    match value.kind() {
+        ValueKind::None => Some("None".to_owned()),
+        ValueKind::Number if !value.is_integer() => f64::try_from(value.clone()).ok().map(python_json::float),
+        _ => None,
+    }
+}
+
+fn said(value: &Jinja) -> String {
+    written(value).unwrap_or_else(|| value.to_string())
+}
+
+/// The longest that a template may have filled up or indented.
+const WIDEST: usize = 1 << 12;
+
+fn fill(method: &str, text: &str, width: usize, with: &str) -> Result<Jinja, Error> {
+    if width > WIDEST {
+        let what = format!("a width of {width} is too much");
+        return Err(Error::new(ErrorKind::InvalidOperation, what));
+    }
+    let (before, after) = python_text::fill(method, text.chars().count(), width);
+    Ok(Jinja::from(format!("{}{text}{}", with.repeat(before), with.repeat(after))))
+}
+
+fn indent(
+    value: Jinja,
+    width: Option<Jinja>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let width = width.or(options.get("width")?);
+    let first = first.or(options.get("first")?).unwrap_or(false);
+    let blank = blank.or(options.get("blank")?).unwrap_or(false);
+    options.assert_all_used()?;
+    let by = match &width {
+        None => " ".repeat(4),
+        Some(width) => match (width.as_str(), width.as_usize()) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(n)) if n <= WIDEST => " ".repeat(n),
+            _ => return Err(Error::new(ErrorKind::InvalidOperation, format!("`indent` by {width}"))),
+        },
+    };
+    Ok(python_text::indent(&said(&value), &by, first, blank))
+}
+
+fn truncate(
+    value: Jinja,
+    length: Option<usize>,
+    killwords: Option<bool>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let length = length.or(options.get("length")?).unwrap_or(255);
+    let killwords = killwords.or(options.get("killwords")?).unwrap_or(false);
+    let end = options.get::<Option<String>>("end")?.unwrap_or_else(|| "...".to_owned());
+    let leeway = options.get::<Option<usize>>("leeway")?.unwrap_or(5);
+    options.assert_all_used()?;
+    Ok(python_text::truncate(&said(&value), length, killwords, &end, leeway))
+}
+
+/// Methods of Python's strings that others do not know, or not as Python does; the rest is theirs.
+fn method(state: &mut State<'_, '_>, value: &Jinja, name: &str, args: &[Jinja]) -> Result<Jinja, Error> {
+    let absent =
+        |what: &str| Error::new(ErrorKind::InvalidOperation, format!("substring `{what}` not found"));
+    let Some(text) = value.as_str() else {
+        return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args);
+    };
+    match name {
+        "title" => from_args::<()>(args).map(|()| Jinja::from(python_text::title(text))),
+        "removeprefix" => {
+            let (what,): (&str,) = from_args(args)?;
+            Ok(Jinja::from(text.strip_prefix(what).unwrap_or(text)))
+        }
+        "removesuffix" => {
+            let (what,): (&str,) = from_args(args)?;
+            Ok(Jinja::from(text.strip_suffix(what).unwrap_or(text)))
+        }
+        "partition" | "rpartition" => {
+            let (at,): (&str,) = from_args(args)?;
+            let parts = match name {
+                "partition" => text.split_once(at).map_or([text, "", ""], |(a, b)| [a, at, b]),
+                _ => text.rsplit_once(at).map_or(["", "", text], |(a, b)| [a, at, b]),
+            };
+            Ok(parts.into_iter().map(Jinja::from).collect())
+        }
+        "rsplit" => {
+            let (at, most): (Option<&str>, Option<i64>) = from_args(args)?;
+            let most = most.and_then(|n| usize::try_from(n).ok());
+            if at == Some("") {
+                return Err(Error::new(ErrorKind::InvalidOperation, "empty separator"));
+            }
+            Ok(python_text::rsplit(text, at, most).into_iter().map(Jinja::from).collect())
+        }
+        "index" | "rindex" => {
+            let (what,): (&str,) = from_args(args)?;
+            let at = if name == "index" { text.find(what) } else { text.rfind(what) };
+            Ok(Jinja::from(text[..at.ok_or_else(|| absent(what))?].chars().count()))
+        }
+        "ljust" | "rjust" | "center" => {
+            let (width, with): (usize, Option<&str>) = from_args(args)?;
+            fill(name, text, width, with.unwrap_or(" "))
+        }
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
+    }
+}
+
 /// Python's `json.dumps`, with the arguments and defaults of the filter that transformers defines.
 fn to_json(value: Jinja, options: Kwargs) -> Result<String, Error> {
     let failed = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
@@ -480,6 +608,15 @@ mod tests {
             ("{} | tojson(indent=2)", "{}"),
             ("content", "None"),
             ("content is none", "True"),
+            ("1e20", "1e+20"),
+            ("x.b[1] | string", "2.5"),
+            ("'text' is sequence and x is sequence and not 1 is sequence", "True"),
+            ("'a\\nb\\n' | indent(2)", "a\n  b\n"),
+            ("'<\"' | e", "&lt;&#34;"),
+            ("\"they're\".title()", "They'Re"),
+            ("'a.b.c'.rsplit('.', 1)[0] ~ 'abc'.removeprefix('a') ~ 'a=b'.partition('=')[2]", "a.bbcb"),
+            ("'abc'.index('c') ~ 'a'.ljust(2) ~ '|' ~ 'a b' | wordcount", "2a |2"),
+            ("'foo bar baz qux' | truncate(9)", "foo..."),
         ] {
             assert_eq!(say(&format!("{{% set x = messages[0].x %}}{{% set content = messages[0].content %}}{{{{ {expression} }}}}")).unwrap(), expect, "{expression}");
         }

@@ -27,6 +27,7 @@ mod packing;
 mod permutation;
 mod progress;
 mod python_json;
+mod python_text;
 pub mod readers;
 mod record;
 mod sampler;

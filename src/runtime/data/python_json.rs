@@ -158,17 +158,25 @@ impl Formatter for PythonJson<'_> {
     }
 
     fn write_f64<W: Write + ?Sized>(&mut self, out: &mut W, value: f64) -> Result<()> {
-        // The shortest digits that read back exactly, in both languages; they differ in when the exponent is written.
-        let scientific = format!("{value:e}");
-        let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-        let exponent: i32 = exponent.parse().unwrap_or(0);
-        if (-4..16).contains(&exponent) {
-            let point = if value.fract() == 0.0 { ".0" } else { "" };
-            return write!(out, "{value}{point}");
-        }
-        let sign = if exponent < 0 { '-' } else { '+' };
-        write!(out, "{digits}e{sign}{:02}", exponent.abs())
+        out.write_all(float(value).as_bytes())
     }
+}
+
+/// As Python's `repr`: the shortest digits that read back exactly, in both languages, which differ in when the exponent is
+/// written.
+pub(crate) fn float(value: f64) -> String {
+    let scientific = format!("{value:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if !value.is_finite() {
+        return format!("{value}").to_lowercase();
+    }
+    if (-4..16).contains(&exponent) {
+        let point = if value.fract() == 0.0 { ".0" } else { "" };
+        return format!("{value}{point}");
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
 #[cfg(test)]
