@@ -656,13 +656,31 @@ fn windows_cover_each_document_once() {
         .unwrap();
     let tokenizer = tokenizer();
     let windows: Vec<Window> =
-        file_windows(&path, None, &tokenizer, 4096, 4).unwrap().collect::<Result<_, _>>().unwrap();
+        file_windows(&path, None, &tokenizer, 4096, 4, None).unwrap().collect::<Result<_, _>>().unwrap();
     for (document, text) in [(0, "one two three four five six seven eight"), (1, "nine")] {
         let of_document: Vec<&Window> = windows.iter().filter(|w| w.document == document).collect();
         assert!(of_document.iter().rev().skip(1).all(|w| w.tokens.len() == 4));
         let tokens: Vec<u32> = of_document.iter().flat_map(|w| w.tokens.clone()).collect();
         assert_eq!(tokens, tokenizer.encode(text).unwrap());
     }
+}
+
+#[test]
+fn windows_of_dialogues_see_the_day_they_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("eval.jsonl");
+    std::fs::write(&path, r#"{"messages": [{"role": "user", "content": "x"}]}"#).unwrap();
+    let template = serde_json::json!({"chat_template": "{{ strftime_now('%d %B %Y') }}"});
+    let tokenizer = tokenizer().with_chat_template(&template, None).unwrap();
+    let read = |today: Option<&str>| {
+        let today = today.map(|day| day.parse().unwrap());
+        let windows: Result<Vec<Window>, DataError> =
+            file_windows(&path, None, &tokenizer, 4096, 64, today).unwrap().collect();
+        windows.map(|windows| tokenizer.decode(&windows[0].tokens).unwrap())
+    };
+    assert_eq!(read(Some("2025-07-08")).unwrap(), "08 July 2025");
+    let error = read(None).unwrap_err();
+    assert!(matches!(error, DataError::BadText { .. }) && error.to_string().contains("`--today`"), "{error}");
 }
 
 /// Open one source over `lines` in a fresh directory.
@@ -699,6 +717,21 @@ fn where_keeps_what_passes() {
     assert_eq!((summary.dropped.filtered, summary.dropped.bad()), (2, 0));
 }
 
+/// Of tables, whose days were numbers once, and of JSON.
+#[test]
+fn days_and_moments_are_an_order() {
+    use serde_json::json;
+    let days = ["2025-01-01", "2020-05-01T12:00:00Z", "2020-05-01 11:30:00.5", "soon"];
+    let lines: Vec<_> = days.iter().map(|day| json!({"text": day, "day": day})).collect();
+    let (corpus, _) = open_lines(&lines, |p| p.order = "ascending(day)".into());
+    let source = corpus.source("s0").unwrap();
+    let length = (0..4).map(|d| source.length(d)).sum();
+    let (batches, _) = run(&stage("a", &[("s0", 1.0)], (1, 1, length)), &corpus, SamplerState::default());
+    let text = corpus.tokenizer().decode(&batches[0].tokens).unwrap();
+    let expect = [days[2], days[1], days[0], days[3]].map(|day| format!("{day}<|endoftext|>")).concat();
+    assert_eq!(text, expect);
+}
+
 #[test]
 fn exclude_drops_what_is_in_the_test_set_and_says_where() {
     use serde_json::json;
@@ -733,6 +766,56 @@ fn loss_is_taken_on_the_named_fields_only() {
         let predicted: Vec<u32> = batches[0].targets.iter().copied().filter(|t| *t != IGNORE).collect();
         assert_eq!(corpus.tokenizer().decode(&predicted).unwrap(), expect);
     }
+}
+
+/// As transformers would tokenise it: with the token that the post-processor puts first, once, and none in a dialogue that
+/// a template writes.
+#[test]
+fn documents_begin_as_the_tokenizer_has_it() {
+    use serde_json::json;
+    let bytes = std::fs::read("examples/data/tokenizer.json").unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let begin = "<|fim_prefix|>";
+    json["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": begin, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {begin: {"id": begin, "ids": [tokenizer().id(begin).unwrap()], "tokens": [begin]}},
+    });
+    let template = json!({"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"});
+    let opening = TextTokenizer::from_json(Path::new("t.json"), json.to_string().as_bytes(), None).unwrap();
+    let opening = opening.with_chat_template(&template, None).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let lines = [
+        json!({"text": "one"}),
+        json!({"text": format!("{begin}two")}),
+        json!({"messages": [{"role": "user", "content": "three"}]}),
+        json!({"q": "four", "a": "five"}),
+    ];
+    let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+    std::fs::write(dir.path().join("0.jsonl"), text).unwrap();
+    let asked =
+        SourcePlan { text: Some("{q} {a}".into()), loss_on: vec!["a".into()], ..source("s1", "0.jsonl") };
+    let plans = [SourcePlan { order: "as_written".into(), ..source("s0", "0.jsonl") }, asked];
+    let cache = dir.path().join("cache");
+    let open = |tokenizer: &TextTokenizer| {
+        let skip = OpenOptions { on_bad: OnBad::Skip, ..options(dir.path(), &cache) };
+        Corpus::open(&plans, tokenizer.clone(), &skip, &Quiet).unwrap()
+    };
+    let texts = |(corpus, _): &(Corpus, Summary), name: &str| -> Vec<String> {
+        let source = corpus.source(name).unwrap();
+        (0..source.train_documents()).map(|d| corpus.tokenizer().decode(&source.tokens(d)).unwrap()).collect()
+    };
+    let (bare, with) = (open(&tokenizer()), open(&opening));
+    assert_eq!(texts(&bare, "s0")[0], "one<|endoftext|>");
+    let end = "<|endoftext|>";
+    assert_eq!(
+        texts(&with, "s0"),
+        [format!("{begin}one{end}"), format!("{begin}two{end}"), format!("three{end}")]
+    );
+    assert_eq!(texts(&with, "s1"), [format!("{begin}four five{end}")]);
+    assert_eq!(with.1.sources[1].tokens, bare.1.sources[1].tokens + 1);
+    assert_eq!(with.1.sources[1].loss_tokens, bare.1.sources[1].loss_tokens);
 }
 
 #[test]

@@ -53,3 +53,27 @@ fn what_is_measured_makes_a_curriculum_sound() {
         assert!((weight - tokens[i] / sum).abs() < 1e-9, "{portion}");
     }
 }
+
+/// Counts of other settings are none, and those of other files are told of.
+#[test]
+fn what_was_measured_of_something_else_is_not_believed() {
+    let text = CURRICULUM.replace("data/prose.train.jsonl", "prose.jsonl");
+    let dir = workplace(&text);
+    let prose = dir.path().join("prose.jsonl");
+    let lines = std::fs::read_to_string("examples/data/prose.train.jsonl").unwrap();
+    std::fs::write(&prose, &lines).unwrap();
+    midc(dir.path(), &["data", "run.curriculum", "--save", "--quiet"]);
+    let plan = || {
+        let out = midc(dir.path(), &["plan", "run.curriculum", "--format", "json"]);
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (sound, told) = plan();
+    assert!(sound && !told.contains("source `prose`"), "{told}");
+    std::fs::write(&prose, lines.lines().next().unwrap()).unwrap();
+    let (sound, told) = plan();
+    assert!(sound && told.contains("source `prose`") && !told.contains("source `code`"), "{told}");
+    let other = text.replace("kind = web }", "kind = web, where = length > 3 }");
+    std::fs::write(dir.path().join("run.curriculum"), other).unwrap();
+    let (sound, told) = plan();
+    assert!(!sound && told.contains("E0305") && told.contains("of other settings"), "{told}");
+}

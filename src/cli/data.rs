@@ -9,7 +9,7 @@ use miette::IntoDiagnostic as _;
 use super::compile::{self, CompileArgs, Compiled};
 use super::lines::{self, tell};
 use super::progress::Bar;
-use super::{rows, write};
+use super::{counts, rows, write};
 use crate::runtime::data::{Corpus, OnBad, OpenOptions, SourceSummary, Summary, TextTokenizer, model_files};
 use crate::sema::show;
 
@@ -118,7 +118,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let (_, summary) = Corpus::open(&sources, tokenizer, &options, &Bar::new(args.quiet))?;
     if args.save {
         let json = serde_json::to_string_pretty(&summary).into_diagnostic()? + "\n";
-        write::replace(&args.compile.file.with_extension("data.json"), &json)?;
+        write::replace(&counts::path(&args.compile.file), &json)?;
     }
     let text = match args.format {
         Format::Json => serde_json::to_string_pretty(&summary).into_diagnostic()? + "\n",

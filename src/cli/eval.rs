@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::cli::compile;
 use crate::cli::device::{DeviceArg, precision};
 use crate::cli::lines::output;
+use crate::cli::progress::Bar;
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::checkpoint;
 use crate::runtime::data::{TextTokenizer, file_windows, text_files};
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// Field or template of the text in JSONL records
     #[arg(long, value_name = "FIELD")]
     text: Option<String>,
+    /// The day that chat templates see as today's, such as 2025-07-08 [default: none]
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    today: Option<chrono::NaiveDate>,
     /// Stop after so many predicted tokens
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_tokens: Option<u64>,
@@ -50,6 +54,11 @@ pub(crate) struct Args {
     /// `text` or `json`
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     format: String,
+}
+
+/// A day of the calendar.
+fn day(text: &str) -> Result<chrono::NaiveDate, String> {
+    text.parse().map_err(|_| format!("`{text}` is no day; write it as 2025-07-08"))
 }
 
 /// Tokens handed to the engine at once.
@@ -86,7 +95,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 
     let mut files = Vec::new();
     for path in &args.data {
-        files.extend(text_files(path)?);
+        files.extend(text_files(path, &Bar::new(true))?);
     }
     let mut sum = Sum::default();
     // Predicted tokens still wanted.
@@ -94,7 +103,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let mut waiting = Waiting::default();
     'files: for path in &files {
         let vocab_size = config.architecture.vocab_size;
-        let windows = file_windows(path, args.text.as_deref(), &tokenizer, vocab_size, context)?;
+        let windows = file_windows(path, args.text.as_deref(), &tokenizer, vocab_size, context, args.today)?;
         let mut seen = None;
         for window in windows {
             if left == 0 {

@@ -130,9 +130,6 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         gates_halt: true,
     };
     let stop = asked_to_stop()?;
-    // A file that may not grow is to be an error of writing, not the end of the process.
-    #[cfg(unix)]
-    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).into_diagnostic()?;
     let screen = Screen::new(args.quiet);
     let outcome = exec(&compiled.plan, &options, &stop, &screen);
     screen.clear();

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod compile;
 mod completions;
+mod counts;
 mod curriculum;
 mod data;
 mod device;
@@ -76,6 +77,10 @@ pub(crate) const FAILED: u8 = 2;
 /// Parse the arguments and run the subcommand.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    // A file that may not grow is to be an error of writing, not the end of the process. Where the signal cannot be
+    // listened to, it is.
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
     let outcome = match cli.command {
         Command::New(args) => new::run(args),
         Command::Check(args) => check::run(args),

@@ -688,8 +688,10 @@ impl<'p> Checker<'p> {
 /// A single name, as text.
 fn field_name<'p>(expr: &'p Expr) -> Option<Kind<'p>> {
     let ExprKind::Path(path) = &expr.kind else { return None };
-    match path.segments.as_slice() {
-        [PathSegment::Name(name)] => Some(Kind::Text(name.text.as_str().into())),
+    let names = path.segments.iter().map(|segment| match segment {
+        PathSegment::Name(name) => Some(name.text.as_str()),
         _ => None,
-    }
+    });
+    // Dots reach into objects, as in `where`.
+    names.collect::<Option<Vec<_>>>().map(|names| Kind::Text(names.join(".").as_str().into()))
 }

@@ -1,9 +1,11 @@
 //! What `midc data --save` counted, beside the curriculum as `NAME.data.json`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::curriculum::Source;
 use crate::source::{FileId, Files};
 
 #[derive(Deserialize)]
@@ -11,31 +13,37 @@ struct Counts {
     sources: Vec<Count>,
 }
 
+/// Of one source.
 #[derive(Deserialize)]
-struct Count {
+pub(super) struct Count {
     name: String,
     #[serde(default)]
-    tokens: u64,
+    pub(super) tokens: u64,
     /// Entry i: tokens in documents of 2^(i−1) to 2^i − 1 tokens.
     #[serde(default)]
-    tokens_by_length: Vec<u64>,
+    pub(super) tokens_by_length: Vec<u64>,
+    /// The fields of the source that it hangs on; absent in files of older versions.
+    #[serde(default)]
+    settings: Option<Value>,
 }
 
-/// A file of another version, or made by hand, counts nothing.
-fn counts(files: &dyn Files, root: FileId) -> Vec<Count> {
+impl Count {
+    /// Whether `source` still reads what was counted, as far as its fields say.
+    pub(super) fn is_of(&self, source: &Source) -> bool {
+        let fim = source.fim.map(|(rate, style)| json!({"rate": rate, "style": style}));
+        let now = json!({
+            "path": source.path, "text": source.text, "where": source.filter, "today": source.today, "fim": fim,
+            "dedup": source.dedup, "exclude": source.exclude,
+        });
+        self.settings.as_ref().is_none_or(|then| *then == now)
+    }
+}
+
+/// By the name of the source. A file of another version, or made by hand, counts nothing.
+pub(super) fn counts(files: &dyn Files, root: FileId) -> HashMap<String, Count> {
     let name = files.name(root).rsplit('/').next().unwrap_or_default();
     let stem = name.strip_suffix(".curriculum").unwrap_or(name);
     let text = files.read_beside(&format!("{stem}.data.json"), root);
-    text.and_then(|text| serde_json::from_str::<Counts>(&text).ok()).map_or_else(Vec::new, |c| c.sources)
-}
-
-/// Tokens of the sources that were counted.
-pub(super) fn tokens(files: &dyn Files, root: FileId) -> HashMap<String, u64> {
-    counts(files, root).into_iter().map(|c| (c.name, c.tokens)).collect()
-}
-
-/// Tokens by length of document of the sources that were counted.
-pub(super) fn lengths(files: &dyn Files, root: FileId) -> BTreeMap<String, Vec<u64>> {
-    let all = counts(files, root).into_iter().map(|c| (c.name, c.tokens_by_length));
-    all.filter(|(_, lengths)| !lengths.is_empty()).collect()
+    let counts = text.and_then(|text| serde_json::from_str::<Counts>(&text).ok());
+    counts.into_iter().flat_map(|c| c.sources).map(|c| (c.name.clone(), c)).collect()
 }

@@ -7,6 +7,7 @@ use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment};
 use super::checker::{Checker, Resolved};
 use super::curriculum::Source;
 use super::eval::Scope;
+use super::measured::{self, Count};
 use super::program::{DefId, DefKind, Lookup};
 use super::show;
 use super::value::{Entity, Kind, Val};
@@ -54,8 +55,7 @@ impl<'p> Checker<'p> {
         let root = |this: &Self, paths: Vec<String>| -> Vec<String> {
             paths.iter().map(|p| this.beside_root(scope.module, p)).collect()
         };
-        let tokens = tokens.or_else(|| self.measured(&self.full_name(id)));
-        self.out.sources.push(Source {
+        let mut source = Source {
             name: self.full_name(id),
             doc: self.program.item(id).preface.doc(),
             span: name.span,
@@ -74,15 +74,26 @@ impl<'p> Checker<'p> {
             exclude: root(self, exclude),
             parent: None,
             fields: fields.spans(),
-        });
+        };
+        source.tokens = source.tokens.or_else(|| self.measured(&source));
+        self.out.sources.push(source);
         Some(self.out.sources.len() - 1)
     }
 
     /// Tokens of a source as `midc data --save` counted them, where it says none itself.
-    fn measured(&mut self, name: &str) -> Option<u64> {
+    fn measured(&mut self, source: &Source) -> Option<u64> {
+        let known = self.counted(&source.name)?;
+        Some(known.tokens).filter(|tokens| *tokens > 0 && known.is_of(source))
+    }
+
+    /// Whether `source` was counted when it read something else.
+    pub(crate) fn counted_otherwise(&mut self, source: &Source) -> bool {
+        self.counted(&source.name).is_some_and(|known| !known.is_of(source))
+    }
+
+    fn counted(&mut self, name: &str) -> Option<&Count> {
         let root = self.program.modules[0].file;
-        let known = self.measured.get_or_insert_with(|| crate::sema::measured::tokens(self.files, root));
-        known.get(name).copied().filter(|tokens| *tokens > 0)
+        self.measured.get_or_insert_with(|| measured::counts(self.files, root)).get(name)
     }
 
     /// `source long = books where length >= 16Ki`.
@@ -122,17 +133,18 @@ impl<'p> Checker<'p> {
             None => predicate,
         };
         let def = self.program.def(id);
-        let tokens = self.measured(&self.full_name(id));
-        self.out.sources.push(Source {
+        let mut part = Source {
             name: self.full_name(id),
             doc: self.program.item(id).preface.doc(),
             span: def.name_span,
             filter: Some(filter),
-            // How much of the whole it is, only `midc data` can tell.
-            tokens,
+            tokens: None,
             parent: Some(parent),
             ..whole
-        });
+        };
+        // How much of the whole it is, only `midc data` can tell.
+        part.tokens = self.measured(&part);
+        self.out.sources.push(part);
         Some(self.out.sources.len() - 1)
     }
 
@@ -271,7 +283,8 @@ impl<'p> Checker<'p> {
         None
     }
 
-    /// Names of what is trained on, some of which the template has, if there is one.
+    /// Names of what is trained on, some of which the template has, if there is one. A field that is named alone may
+    /// hold a dialogue, whose roles only its records know.
     fn loss_on(&mut self, value: &Val<'p>, template: Option<&str>) -> Option<Vec<String>> {
         let names = self.texts(value, Ty::Names, "loss_on")?;
         if names.is_empty() {
@@ -286,7 +299,10 @@ impl<'p> Checker<'p> {
             );
             return None;
         }
-        let Some(fields) = template.map(template_fields) else { return Some(names) };
+        let fields = template.map(template_fields).unwrap_or_default();
+        if fields.is_empty() {
+            return Some(names);
+        }
         let unknown = names.iter().find(|name| !fields.contains(&name.as_str()));
         let Some(unknown) = unknown.filter(|_| !names.iter().any(|n| fields.contains(&n.as_str()))) else {
             return Some(names);
@@ -439,7 +455,7 @@ fn decimal(n: ast::Rational) -> String {
     show::decimal(n).unwrap_or_else(|| show::real(n).to_string())
 }
 
-/// The fields of a template without faults: those in braces, or the one that it names.
+/// The fields in braces of a template without faults.
 fn template_fields(text: &str) -> Vec<&str> {
     let mut fields = Vec::new();
     let mut rest = text;
@@ -453,7 +469,7 @@ fn template_fields(text: &str) -> Vec<&str> {
             rest = &rest[end + 1..];
         }
     }
-    if fields.is_empty() { vec![text.trim()] } else { fields }
+    fields
 }
 
 /// What is wrong with the braces of a template.

@@ -9,11 +9,12 @@ use std::ops::Range;
 use chrono::format::{Item, StrftimeItems};
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
-use minijinja::{Environment, Error, ErrorKind, Value as Jinja};
+use minijinja::value::{Kwargs, Serde, ValueKind, from_args};
+use minijinja::{Environment, Error, ErrorKind, State, Value as Jinja};
 use serde_json::{Map, Value, json};
 
-use super::python_json::PythonJson;
+use super::python_json::{self, PythonJson};
+use super::python_text;
 
 /// Steps a template may take for one conversation: enough for thousands of turns, and an end for a
 /// template that has none.
@@ -39,6 +40,10 @@ pub(crate) struct Conversation {
 }
 
 const NAME: &str = "chat_template";
+/// Words that no dialogue says, which differ from what it says in their first or last letter, one or the other.
+const WORDS: [&str; 2] = ["Qxsentinelxq", "Zysentinelyz"];
+const REWRITTEN: &str =
+    "is written by a chat template that rewrites earlier turns, so that `loss_on` cannot tell turns apart";
 /// What templates call the clock.
 const CLOCK: &str = "strftime_now";
 
@@ -115,12 +120,32 @@ impl ChatTemplate {
         // As transformers sets up Jinja.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| describe(&e))?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(method);
         environment.set_fuel(Some(FUEL));
         environment.add_filter("tojson", to_json);
-        environment.set_formatter(|out, state, value| match value.is_none() {
-            true => out.write_str("None").map_err(Error::from),
-            false => minijinja::escape_formatter(out, state, value),
+        environment.set_formatter(|out, state, value| match written(value) {
+            Some(text) => out.write_str(&text).map_err(Error::from),
+            None => minijinja::escape_formatter(out, state, value),
+        });
+        environment.add_test("sequence", |value: &Jinja| {
+            matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
+        });
+        environment.add_filter("string", |value: Jinja| match written(&value) {
+            Some(text) => Jinja::from(text),
+            None if value.as_str().is_some() => value,
+            None => Jinja::from(value.to_string()),
+        });
+        for name in ["e", "escape"] {
+            environment.add_filter(name, |value: Jinja| match value.is_safe() {
+                true => value,
+                false => Jinja::from_safe_string(python_text::escape(&said(&value))),
+            });
+        }
+        environment.add_filter("indent", indent);
+        environment.add_filter("truncate", truncate);
+        environment.add_filter("wordcount", |value: Jinja| python_text::words(&said(&value)));
+        environment.add_filter("center", |value: Jinja, width: Option<usize>| {
+            fill("center", &said(&value), width.unwrap_or(80), " ")
         });
         environment.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -147,8 +172,7 @@ impl ChatTemplate {
     /// The conversation `turns`, with the bytes of each turn where `spans` are wanted.
     ///
     /// # Errors
-    /// Turns that are none; what the template says of them; spans of a template that does not write a
-    /// longer conversation as a continuation of a shorter one.
+    /// Turns that are none; what the template says of them; turns that cannot be told apart in what it writes.
     pub(crate) fn render(
         &self,
         turns: &[Value],
@@ -166,12 +190,23 @@ impl ChatTemplate {
             let mut before = 0;
             for (i, turn) in messages.iter().enumerate() {
                 let role = turn["role"].as_str().unwrap_or_default();
-                let end = self.prefix(&messages[..=i], beside, false, &text)?;
-                let start = match role {
-                    // The words that open its turn are given to the model, not said by it.
-                    "assistant" if i > 0 => self.prefix(&messages[..i], beside, true, &text)?,
-                    _ => before,
+                let assistant = role == "assistant";
+                let mut end = self.prefix(&messages[..=i], beside, false, &text)?;
+                // The words that open its turn are given to the model, not said by it.
+                let mut start = match assistant {
+                    true if i == 0 => None,
+                    true => self.prefix(&messages[..i], beside, true, &text)?,
+                    false => Some(before),
                 };
+                if end.is_none() || start.is_none() {
+                    let found = self.search(&messages, i, beside, &text, before)?;
+                    end = end.or(Some(found.end));
+                    start = start.or(Some(found.start));
+                }
+                let (start, end) = (start.unwrap_or(before), end.unwrap_or(before));
+                if end < before || start < before {
+                    return Err(REWRITTEN.into());
+                }
                 found.push((role.to_owned(), start.min(end)..end));
                 before = end;
             }
@@ -186,14 +221,71 @@ impl ChatTemplate {
         beside: &Beside<'_>,
         prompt: bool,
         whole: &str,
-    ) -> Result<usize, String> {
+    ) -> Result<Option<usize>, String> {
         let text = self.write(messages, beside, prompt)?;
-        if whole.starts_with(&text) {
-            return Ok(text.len());
+        Ok(whole.starts_with(&text).then_some(text.len()))
+    }
+
+    /// The bytes of turn `i`, which begin at `before` at the earliest, where the template writes earlier turns in another
+    /// way than the last one: told by what changes in the whole when other words are said in that turn.
+    fn search(
+        &self,
+        messages: &[Value],
+        i: usize,
+        beside: &Beside<'_>,
+        whole: &str,
+        before: usize,
+    ) -> Result<Range<usize>, String> {
+        let saying = |messages: &[Value], words: &str| {
+            let mut messages = messages.to_vec();
+            messages[i]["content"] = json!(words);
+            let text = self.write(&messages, beside, false)?;
+            let at = text.find(words).ok_or(REWRITTEN)?;
+            Ok::<_, String>((text, at..at + words.len()))
+        };
+        // What the words have in common with others is no longer than these are alike.
+        let (mut start, mut after) = (whole.len(), whole.len());
+        let (mut before_words, mut after_words) = (0, 0);
+        for words in WORDS {
+            let (text, said) = saying(messages, words)?;
+            let pairs = || text.char_indices().zip(whole.char_indices());
+            let alike = pairs()
+                .find(|((_, a), (_, b))| a != b)
+                .map_or(text.len().min(whole.len()), |((at, _), _)| at);
+            let back = text.chars().rev().zip(whole.chars().rev()).take_while(|(a, b)| a == b);
+            let back = back.map(|(c, _)| c.len_utf8()).sum::<usize>();
+            (start, after) = (start.min(alike), after.min(back));
+            (before_words, after_words) = (said.start, text.len() - said.end);
         }
-        Err("is written by a chat template that rewrites earlier turns, so that `loss_on` cannot tell turns \
-             apart"
-            .into())
+        // Or else something changes that is not of this turn.
+        if start > before_words || after > after_words {
+            return Err(REWRITTEN.into());
+        }
+        let content_end = (whole.len() - after).max(start);
+        let (text, said) = saying(&messages[..=i], WORDS[0])?;
+        let (closing, rest) = (&text[said.end..], &whole[content_end..]);
+        let blank = |text: &str| text.len() - text.trim_start().len();
+        let assistant = messages[i]["role"] == "assistant";
+        let end = if rest.starts_with(closing) {
+            content_end + closing.len()
+        } else if rest.trim_start().starts_with(closing.trim_start()) {
+            content_end + blank(rest) + closing.trim_start().len()
+        } else if assistant {
+            return Err(REWRITTEN.into());
+        } else {
+            // Such as a result of a function that is not the last one of its turn.
+            let alike = rest.chars().zip(closing.chars()).take_while(|(a, b)| a == b);
+            content_end + alike.map(|(c, _)| c.len_utf8()).sum::<usize>()
+        };
+        if assistant {
+            let prompted = self.write(messages, beside, true)?;
+            let prompt = prompted.strip_prefix(whole).unwrap_or_default();
+            let opening = whole.get(before..start).ok_or(REWRITTEN)?;
+            if let Some(at) = opening.rfind(prompt).filter(|_| !prompt.is_empty()) {
+                start = before + at + prompt.len();
+            }
+        }
+        Ok(start..end)
     }
 
     fn write(&self, messages: &[Value], beside: &Beside<'_>, prompt: bool) -> Result<String, String> {
@@ -233,6 +325,113 @@ fn message((i, turn): (usize, &Value)) -> Result<Value, String> {
     // none in a turn that only calls a function.
     message.retain(|key, value| !value.is_null() || key == "content");
     Ok(Value::Object(message))
+}
+
+/// What minijinja writes otherwise than Python.
+fn written(value: &Jinja) -> Option<String> {
+    match value.kind() {
+        ValueKind::None => Some("None".to_owned()),
+        ValueKind::Number if !value.is_integer() => f64::try_from(value.clone()).ok().map(python_json::float),
+        _ => None,
+    }
+}
+
+fn said(value: &Jinja) -> String {
+    written(value).unwrap_or_else(|| value.to_string())
+}
+
+/// The longest that a template may have filled up or indented.
+const WIDEST: usize = 1 << 12;
+
+fn fill(method: &str, text: &str, width: usize, with: &str) -> Result<Jinja, Error> {
+    if width > WIDEST {
+        let what = format!("a width of {width} is too much");
+        return Err(Error::new(ErrorKind::InvalidOperation, what));
+    }
+    let (before, after) = python_text::fill(method, text.chars().count(), width);
+    Ok(Jinja::from(format!("{}{text}{}", with.repeat(before), with.repeat(after))))
+}
+
+fn indent(
+    value: Jinja,
+    width: Option<Jinja>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let width = width.or(options.get("width")?);
+    let first = first.or(options.get("first")?).unwrap_or(false);
+    let blank = blank.or(options.get("blank")?).unwrap_or(false);
+    options.assert_all_used()?;
+    let by = match &width {
+        None => " ".repeat(4),
+        Some(width) => match (width.as_str(), width.as_usize()) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(n)) if n <= WIDEST => " ".repeat(n),
+            _ => return Err(Error::new(ErrorKind::InvalidOperation, format!("`indent` by {width}"))),
+        },
+    };
+    Ok(python_text::indent(&said(&value), &by, first, blank))
+}
+
+fn truncate(
+    value: Jinja,
+    length: Option<usize>,
+    killwords: Option<bool>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let length = length.or(options.get("length")?).unwrap_or(255);
+    let killwords = killwords.or(options.get("killwords")?).unwrap_or(false);
+    let end = options.get::<Option<String>>("end")?.unwrap_or_else(|| "...".to_owned());
+    let leeway = options.get::<Option<usize>>("leeway")?.unwrap_or(5);
+    options.assert_all_used()?;
+    Ok(python_text::truncate(&said(&value), length, killwords, &end, leeway))
+}
+
+/// Methods of Python's strings that others do not know, or not as Python does; the rest is theirs.
+fn method(state: &mut State<'_, '_>, value: &Jinja, name: &str, args: &[Jinja]) -> Result<Jinja, Error> {
+    let absent =
+        |what: &str| Error::new(ErrorKind::InvalidOperation, format!("substring `{what}` not found"));
+    let Some(text) = value.as_str() else {
+        return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args);
+    };
+    match name {
+        "title" => from_args::<()>(args).map(|()| Jinja::from(python_text::title(text))),
+        "removeprefix" => {
+            let (what,): (&str,) = from_args(args)?;
+            Ok(Jinja::from(text.strip_prefix(what).unwrap_or(text)))
+        }
+        "removesuffix" => {
+            let (what,): (&str,) = from_args(args)?;
+            Ok(Jinja::from(text.strip_suffix(what).unwrap_or(text)))
+        }
+        "partition" | "rpartition" => {
+            let (at,): (&str,) = from_args(args)?;
+            let parts = match name {
+                "partition" => text.split_once(at).map_or([text, "", ""], |(a, b)| [a, at, b]),
+                _ => text.rsplit_once(at).map_or(["", "", text], |(a, b)| [a, at, b]),
+            };
+            Ok(parts.into_iter().map(Jinja::from).collect())
+        }
+        "rsplit" => {
+            let (at, most): (Option<&str>, Option<i64>) = from_args(args)?;
+            let most = most.and_then(|n| usize::try_from(n).ok());
+            if at == Some("") {
+                return Err(Error::new(ErrorKind::InvalidOperation, "empty separator"));
+            }
+            Ok(python_text::rsplit(text, at, most).into_iter().map(Jinja::from).collect())
+        }
+        "index" | "rindex" => {
+            let (what,): (&str,) = from_args(args)?;
+            let at = if name == "index" { text.find(what) } else { text.rfind(what) };
+            Ok(Jinja::from(text[..at.ok_or_else(|| absent(what))?].chars().count()))
+        }
+        "ljust" | "rjust" | "center" => {
+            let (width, with): (usize, Option<&str>) = from_args(args)?;
+            fill(name, text, width, with.unwrap_or(" "))
+        }
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
+    }
 }
 
 /// Python's `json.dumps`, with the arguments and defaults of the filter that transformers defines.
@@ -282,7 +481,7 @@ fn strftime(today: NaiveDate, format: &str) -> Result<String, Error> {
 fn describe(error: &Error) -> String {
     if error.kind() == ErrorKind::UnknownFunction && error.detail().is_some_and(|d| d.contains(CLOCK)) {
         return "is written by a chat template that asks for today's date: say which day it is to see as the \
-                source's `today`, as in `today = \"2025-07-08\"`"
+                source's `today`, as in `today = \"2025-07-08\"`, or with `--today` of `midc eval`"
             .into();
     }
     let line = error.line().map(|l| format!(" (line {l} of the chat template)")).unwrap_or_default();
@@ -343,6 +542,45 @@ mod tests {
         assert!(said[0].1.ends_with("<|im_start|>user\nhi<|im_end|>\n"));
     }
 
+    /// As those of Qwen 3 do, which leave out what was thought before the last question.
+    #[test]
+    fn turns_are_found_where_earlier_ones_are_rewritten() {
+        let source = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}\
+                      {% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}\
+                      {{ m.content }}{% for call in m.calls or [] %}{{ '\n' if m.content }}<call>{{ call }}</call>{% endfor %}\
+                      {{ '<|im_end|>\n' }}{% endfor %}\
+                      {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+        let said = |turns: &[Value]| -> Vec<(String, String)> {
+            let got = template(source).render(turns, &NOTHING, true).unwrap();
+            got.turns.iter().map(|(role, at)| (role.clone(), got.text[at.clone()].to_owned())).collect()
+        };
+        let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+        let turns = [
+            turn("user", "Q"),
+            turn("assistant", "Queen"),
+            turn("user", "z"),
+            json!({"role": "assistant", "content": "", "calls": ["f"]}),
+            turn("assistant", "ho ho"),
+        ];
+        let expect = [
+            ("user", "<|im_start|>user\nQ<|im_end|>\n"),
+            ("assistant", "Queen<|im_end|>\n"),
+            ("user", "<|im_start|>user\nz<|im_end|>\n"),
+            ("assistant", "<call>f</call><|im_end|>\n"),
+            ("assistant", "<think>\n\n</think>\n\nho ho<|im_end|>\n"),
+        ];
+        assert_eq!(said(&turns), expect.map(|(role, text)| (role.to_owned(), text.to_owned())));
+    }
+
+    #[test]
+    fn what_opens_a_dialogue_is_not_said_by_the_assistant() {
+        let got = template(CHATML)
+            .render(&[json!({"role": "assistant", "content": "ho"})], &NOTHING, true)
+            .unwrap();
+        assert!(got.text.starts_with("<|im_start|>system"));
+        assert_eq!(&got.text[got.turns[0].1.clone()], "ho<|im_end|>\n");
+    }
+
     #[test]
     fn special_tokens_tools_and_json() {
         let source = "{% if tools %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}{{ eos_token }}";
@@ -370,6 +608,15 @@ mod tests {
             ("{} | tojson(indent=2)", "{}"),
             ("content", "None"),
             ("content is none", "True"),
+            ("1e20", "1e+20"),
+            ("x.b[1] | string", "2.5"),
+            ("'text' is sequence and x is sequence and not 1 is sequence", "True"),
+            ("'a\\nb\\n' | indent(2)", "a\n  b\n"),
+            ("'<\"' | e", "&lt;&#34;"),
+            ("\"they're\".title()", "They'Re"),
+            ("'a.b.c'.rsplit('.', 1)[0] ~ 'abc'.removeprefix('a') ~ 'a=b'.partition('=')[2]", "a.bbcb"),
+            ("'abc'.index('c') ~ 'a'.ljust(2) ~ '|' ~ 'a b' | wordcount", "2a |2"),
+            ("'foo bar baz qux' | truncate(9)", "foo..."),
         ] {
             assert_eq!(say(&format!("{{% set x = messages[0].x %}}{{% set content = messages[0].content %}}{{{{ {expression} }}}}")).unwrap(), expect, "{expression}");
         }
@@ -456,7 +703,7 @@ mod tests {
         let say = |source: &str, turns: &[Value]| template(source).render(turns, &NOTHING, true).unwrap_err();
         let raised = "{{ raise_exception('only one turn') }}";
         assert!(say(raised, &turns).contains("only one turn (line 1"));
-        let rewrites = "{{ messages | length }}: {% for m in messages %}{{ m.content }}{% endfor %}";
+        let rewrites = "{% for m in messages | reverse %}{{ m.content }}{% endfor %}";
         assert!(say(rewrites, &turns).contains("rewrites earlier turns"));
         assert!(say("x", &[json!("text")]).contains("turn 1 is not an object"));
         assert!(say("x", &[json!({"content": "x"})]).contains("turn 1 has no `role`"));

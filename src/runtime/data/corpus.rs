@@ -9,7 +9,7 @@ use super::cache::Shard;
 use super::chat;
 use super::decontaminate::Exclusion;
 use super::document::{Recipe, Unseen};
-use super::files;
+use super::files::{self, Unread};
 use super::filter::Filter;
 use super::fim::Fim;
 use super::heldout::{HeldOut, Remaining};
@@ -46,6 +46,7 @@ pub struct OpenOptions<'a> {
 pub struct Corpus {
     sources: Vec<Arc<Source>>,
     tokenizer: Arc<TextTokenizer>,
+    vocab_size: usize,
 }
 
 /// One tokenised source. Its documents are numbered as written.
@@ -79,7 +80,8 @@ impl Corpus {
         progress: &dyn Progress,
     ) -> Result<(Self, Summary), DataError> {
         tokenizer.check_vocabulary(options.vocab_size)?;
-        let mut corpus = Self { sources: Vec::new(), tokenizer: Arc::new(tokenizer) };
+        let tokenizer = Arc::new(tokenizer);
+        let mut corpus = Self { sources: Vec::new(), tokenizer, vocab_size: options.vocab_size };
         let mut summary = Summary::default();
         let read = sources
             .iter()
@@ -133,6 +135,11 @@ impl Corpus {
     /// In the order of the plan.
     pub fn sources(&self) -> &[Arc<Source>] {
         &self.sources
+    }
+
+    /// Rows of the model's embedding, which every token is one of.
+    pub(crate) fn vocab_size(&self) -> usize {
+        self.vocab_size
     }
 
     /// What made the tokens.
@@ -249,7 +256,7 @@ impl Read {
             Order::Shuffled | Order::AsWritten => None,
         };
         let sort_field = sort_by.clone();
-        let files = files::find(&plan.name, &plan.path, options.base_dir)?;
+        let files = files::find(&plan.name, &plan.path, options.base_dir, Unread::Note, progress)?;
         without_fields(plan, &files, wrong)?;
         let filter = match &plan.filter {
             Some(filter) => Some(Filter::parse(filter).map_err(|why| wrong("where", filter, &why))?),
@@ -269,7 +276,8 @@ impl Read {
         let exclusion = if plan.exclude.is_empty() {
             Exclusion::default()
         } else {
-            Exclusion::read(&files::find(&plan.name, &plan.exclude, options.base_dir)?)?
+            let files = files::find(&plan.name, &plan.exclude, options.base_dir, Unread::Refuse, progress)?;
+            Exclusion::read(&files)?
         };
         // A role is known by the name that dialogues of either form have for it.
         let mut loss_on = plan.loss_on.clone();
@@ -301,6 +309,11 @@ impl Read {
             kind: plan.kind.clone(),
             files: files.len() as u64,
             declared_tokens: plan.tokens,
+            settings: serde_json::json!({
+                "path": plan.path, "text": plan.text, "where": plan.filter, "today": plan.today, "fim": plan.fim,
+                "dedup": plan.dedup, "exclude": plan.exclude,
+            }),
+            stamp: files::stamp(&files),
             shards: shards.len() as u64,
             shards_made: shards.iter().filter(|s| s.made).count() as u64,
             ..SourceSummary::default()

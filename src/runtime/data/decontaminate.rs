@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::DataError;
 use super::readers::{self, Body, Format, Stretch, View};
+use super::{DataError, python_json};
 
 /// Words in a row that make a match.
 const GRAM: usize = 13;
@@ -37,7 +37,7 @@ impl Exclusion {
             for item in readers::open(&stretch, &view)? {
                 let item = item?;
                 let record = item.record;
-                let bad = |what: String| DataError::BadRecord { path: path.clone(), record, what };
+                let bad = |what: String| DataError::BadText { path: path.clone(), record, what };
                 let place = (file, record.min(u64::from(u32::MAX)) as u32);
                 match item.body {
                     Body::Tokens(_) => return Err(DataError::Format { path: path.clone() }),
@@ -45,7 +45,7 @@ impl Exclusion {
                     Body::Row(row) => out.add_strings(&Value::Object(row), place),
                     Body::Json(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => {}
                     Body::Json(bytes) => {
-                        let value = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+                        let value = python_json::read(&bytes).map_err(|e| bad(e.to_string()))?;
                         out.add_strings(&value, place);
                     }
                 }

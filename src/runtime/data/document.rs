@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use serde_json::Value;
 
 use super::decontaminate::Exclusion;
@@ -13,7 +13,7 @@ use super::fim::Fim;
 use super::readers::{Body, View};
 use super::record::{Dialogues, Rendered, TextOf, field};
 use super::summary::Dropped;
-use super::{OnBad, TextTokenizer};
+use super::{OnBad, TextTokenizer, python_json};
 
 /// How the records of a source become documents.
 #[derive(Debug)]
@@ -208,16 +208,17 @@ impl Recipe<'_> {
     }
 
     /// Tokens and, where not all carry loss, which do: those that have a byte in a field of
-    /// `loss_on`.
+    /// `loss_on`. What opens a text, a chat template writes itself.
     fn encode(&self, rendered: &Rendered) -> Result<(Vec<u32>, Vec<bool>), String> {
+        let opened = |tokens| if rendered.templated { tokens } else { self.tokenizer.opened(tokens) };
         let text = rendered.text.as_str();
         if self.loss_on.is_empty() {
-            if let Some(fim) = &self.fim
-                && let Some(tokens) = fim.apply(text, &|part| self.tokenizer.encode_document(part))?
-            {
-                return Ok((tokens, Vec::new()));
-            }
-            return Ok((self.tokenizer.encode_document(text)?, Vec::new()));
+            let rearranged = match &self.fim {
+                Some(fim) => fim.apply(text, self.tokenizer)?,
+                None => None,
+            };
+            let tokens = rearranged.map_or_else(|| self.tokenizer.encode_document(text), Ok)?;
+            return Ok((opened(tokens), Vec::new()));
         }
         let wanted: Vec<_> = rendered
             .spans
@@ -228,7 +229,11 @@ impl Recipe<'_> {
         let encoded = self.tokenizer.encode_with_offsets(text)?;
         let has_loss =
             |at: &std::ops::Range<usize>| wanted.iter().any(|s| at.start < s.end && s.start < at.end);
-        Ok(encoded.into_iter().map(|(id, at)| (id, has_loss(&at))).unzip())
+        let (tokens, mut loss): (Vec<_>, Vec<_>) =
+            encoded.into_iter().map(|(id, at)| (id, has_loss(&at))).unzip();
+        let tokens = opened(tokens);
+        loss.splice(..0, std::iter::repeat_n(false, tokens.len() - loss.len()));
+        Ok((tokens, loss))
     }
 
     fn tokens(&self, mut tokens: Vec<u32>) -> Outcome {
@@ -266,7 +271,7 @@ fn parse(line: &[u8]) -> Result<Value, Outcome> {
         let what = format!("not UTF-8 at byte {}", error.valid_up_to());
         return Err(Outcome::bad(|d| d.invalid_utf8 += 1, what));
     }
-    match serde_json::from_slice(line) {
+    match python_json::read(line) {
         Ok(value @ Value::Object(_)) => Ok(value),
         Ok(Value::Array(_)) => Err(Outcome::bad(
             |d| d.malformed += 1,
@@ -292,9 +297,17 @@ fn number(value: &Value) -> f64 {
     match value {
         Value::Number(n) => n.as_f64().unwrap_or(f64::NAN),
         Value::Bool(b) => f64::from(u8::from(*b)),
-        Value::String(s) => s.trim().parse().unwrap_or(f64::NAN),
+        Value::String(s) => s.trim().parse().ok().or_else(|| moment(s.trim())).unwrap_or(f64::NAN),
         _ => f64::NAN,
     }
+}
+
+/// Seconds from 1970 to a day or moment in the form of ISO 8601 without a time zone, or of UTC.
+fn moment(text: &str) -> Option<f64> {
+    let day = |text: &str| text.parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN));
+    let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00")).unwrap_or(text);
+    let at = day(text).or_else(|| text.replacen(' ', "T", 1).parse::<NaiveDateTime>().ok())?;
+    Some(at.and_utc().timestamp_micros() as f64 / 1e6)
 }
 
 #[cfg(test)]

@@ -63,8 +63,9 @@ pub enum DataError {
     #[diagnostic(
         code(midc::data::format),
         help(
-            "known are .jsonl, .jsonl.gz, .jsonl.zst, .json that is an array, .parquet, .npy, .bin (u16 or u32 tokens, with \
-             .idx for Megatron) and text files; write other tables, such as .csv, as Parquet or JSON lines"
+            "known are .jsonl, .jsonl.gz, .jsonl.zst, .json that is an array, .parquet, .npy, .bin (u16, u32 or i64 tokens, with \
+             .idx for Megatron) and text files; write other tables, such as .csv, as \
+             Parquet or JSON lines, and what `save_to_disk` of `datasets` wrote (.arrow) with its `to_parquet`"
         )
     )]
     Format {
@@ -75,11 +76,25 @@ pub enum DataError {
     #[error("`{}`, record {record}: {what}", path.display())]
     #[diagnostic(
         code(midc::data::bad_record),
-        help(
-            "mend the record; those of a source are skipped and counted instead where `--strict-data` is left out"
-        )
+        help("mend the record, or leave `--strict-data` out: it is then skipped and counted")
     )]
     BadRecord {
+        /// The file.
+        path: PathBuf,
+        /// Line of a text format, row of a table; from 1.
+        record: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A record that cannot be read, of a text to measure on or to compare with, of which none is left out.
+    #[error("`{}`, record {record}: {what}", path.display())]
+    #[diagnostic(
+        code(midc::data::bad_record),
+        help(
+            "mend the record or take it out: of texts that are measured on or compared with, none is skipped"
+        )
+    )]
+    BadText {
         /// The file.
         path: PathBuf,
         /// Line of a text format, row of a table; from 1.
@@ -95,6 +110,20 @@ pub enum DataError {
         path: PathBuf,
         /// What is wrong with it.
         what: String,
+    },
+    /// A Parquet file whose pages are compressed in a way that is not read.
+    #[error("`{}` is compressed with {compression}, which midc does not read", path.display())]
+    #[diagnostic(
+        code(midc::data::compression),
+        help(
+            "write it anew with zstd, snappy or gzip, as in `pyarrow.parquet.write_table(table, path, compression=\"zstd\")`"
+        )
+    )]
+    Compression {
+        /// The file.
+        path: PathBuf,
+        /// Its name in the format.
+        compression: String,
     },
     /// A file that was written to while it was read.
     #[error("`{}` changed while it was read", path.display())]
@@ -230,6 +259,20 @@ pub enum DataError {
         position: u64,
         /// Rows of the embedding.
         vocab_size: usize,
+    },
+    /// A token file without a header whose integers may have one width or another, or none that fits.
+    #[error("the integers of `{}` cannot be told apart: {why}", path.display())]
+    #[diagnostic(
+        code(midc::data::width),
+        help(
+            "write the tokens with `numpy.save`, whose header names their type, with the tokenizer of the model"
+        )
+    )]
+    Width {
+        /// The file.
+        path: PathBuf,
+        /// What it may be, or is not.
+        why: String,
     },
     /// A field of a source that the data side does not understand.
     #[error("source `{source_name}`: `{field} = {value}` {why}")]

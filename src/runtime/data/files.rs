@@ -1,14 +1,15 @@
 //! Which files a path or glob names. Directories are walked here and not by the glob crate, which
 //! panics on names that are no UTF-8 where hidden files are to be left out.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
-use super::DataError;
 use super::readers::Format;
+use super::{DataError, Progress, Quiet};
+use crate::plan::SourcePlan;
 
 const OPTIONS: MatchOptions = MatchOptions {
     case_sensitive: true,
@@ -19,13 +20,24 @@ const OPTIONS: MatchOptions = MatchOptions {
 /// What makes a component a pattern.
 const MAGIC: [char; 3] = ['*', '?', '['];
 
+/// What to do with files that are data no reader takes, where others beside them are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// Leave them out, with a note.
+    Note,
+    /// Refuse the first: what they hold may be what matters.
+    Refuse,
+}
+
 /// The files that `patterns` name, each once, in name order per pattern.
 pub(super) fn find(
     source: &str,
     patterns: &[String],
     base: &Path,
+    unread: Unread,
+    progress: &dyn Progress,
 ) -> Result<Vec<(PathBuf, Format)>, DataError> {
-    let mut out = Vec::new();
+    let mut out = Found::default();
     for pattern in patterns {
         let found = one(pattern, base).map_err(|error| match error {
             Failed::Glob(why) => {
@@ -33,41 +45,23 @@ pub(super) fn find(
             }
             Failed::Data(error) => error,
         })?;
-        if found.is_empty() {
+        if found.read.is_empty() {
             return Err(DataError::Missing {
                 source_name: source.to_owned(),
                 pattern: pattern.clone(),
                 base: if base.as_os_str().is_empty() { PathBuf::from(".") } else { base.to_owned() },
             });
         }
-        out.extend(found);
+        out.add(found);
     }
-    // Once, whichever way it is named: by `./`, through a link, from another working directory. A name that says what
-    // it holds goes before one that does not, as that of a blob behind links.
-    let mut once: Vec<(PathBuf, Format)> = Vec::with_capacity(out.len());
-    let mut seen: HashMap<PathBuf, usize> = HashMap::new();
-    for (path, format) in out {
-        match seen.entry(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-            Entry::Vacant(place) => {
-                place.insert(once.len());
-                once.push((path, format));
-            }
-            Entry::Occupied(place) => {
-                let known = &mut once[*place.get()];
-                if matches!(known.1, Format::Text(_)) && !matches!(format, Format::Text(_)) {
-                    *known = (path, format);
-                }
-            }
-        }
-    }
-    Ok(once)
+    out.settle(&format!("source `{source}`: "), unread, progress)
 }
 
 /// The files that `path` names for `midc eval`: a file, a directory or a glob.
 ///
 /// # Errors
-/// It names none, or one that no reader takes.
-pub fn text_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+/// It names none, or data that no reader takes.
+pub fn text_files(path: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>, DataError> {
     let not_there = || {
         let source = path.metadata().err().unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
         DataError::Io { what: "open", path: path.to_owned(), source }
@@ -77,11 +71,105 @@ pub fn text_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
     let found = if path.exists() { below(path) } else { one(&path.to_string_lossy(), Path::new("")) };
     match found {
-        Ok(found) if found.is_empty() => Err(not_there()),
-        Ok(found) => Ok(found.into_iter().map(|(path, _)| path).collect()),
+        Ok(found) if found.read.is_empty() => Err(not_there()),
+        Ok(found) => {
+            let files = found.settle("", Unread::Refuse, progress)?;
+            Ok(files.into_iter().map(|(path, _)| path).collect())
+        }
         // A name with a bracket that is nowhere is no file rather than a bad pattern.
         Err(Failed::Glob(_)) => Err(not_there()),
         Err(Failed::Data(error)) => Err(error),
+    }
+}
+
+/// Identifies `files` by their names and lengths, which other places and times leave as they are.
+pub(super) fn stamp(files: &[(PathBuf, Format)]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (path, _) in files {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let length = path.metadata().map_or(0, |meta| meta.len());
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(&length.to_le_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+/// The [`SourceSummary::stamp`](super::SourceSummary::stamp) of the files that `plan` names now; `None` where they are not
+/// there.
+pub fn stamp_of(plan: &SourcePlan, base: &Path) -> Option<String> {
+    find(&plan.name, &plan.path, base, Unread::Note, &Quiet).ok().map(|files| stamp(&files))
+}
+
+/// What patterns name.
+#[derive(Debug, Default)]
+struct Found {
+    read: Vec<(PathBuf, Format)>,
+    /// Data that no reader takes.
+    unread: Vec<PathBuf>,
+    /// Texts beside records.
+    beside: Vec<PathBuf>,
+}
+
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.read.extend(other.read);
+        self.unread.extend(other.unread);
+        self.beside.extend(other.beside);
+    }
+
+    /// What is read, each file once, and a note on what is not.
+    fn settle(
+        self,
+        whose: &str,
+        unread: Unread,
+        progress: &dyn Progress,
+    ) -> Result<Vec<(PathBuf, Format)>, DataError> {
+        if let Some(path) = self.unread.first().filter(|_| unread == Unread::Refuse) {
+            return Err(DataError::Format { path: path.clone() });
+        }
+        // Once, whichever way it is named: by `./`, through a link, from another working directory. A name that says
+        // what it holds goes before one that does not, as that of a blob behind links.
+        let mut once: Vec<(PathBuf, Format)> = Vec::with_capacity(self.read.len());
+        let mut seen: HashMap<PathBuf, usize> = HashMap::new();
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        for (path, format) in self.read {
+            match seen.entry(real(&path)) {
+                Entry::Vacant(place) => {
+                    place.insert(once.len());
+                    once.push((path, format));
+                }
+                Entry::Occupied(place) => {
+                    let known = &mut once[*place.get()];
+                    if matches!(known.1, Format::Text(_)) && !matches!(format, Format::Text(_)) {
+                        *known = (path, format);
+                    }
+                }
+            }
+        }
+        let absent = |paths: Vec<PathBuf>| -> Vec<PathBuf> {
+            paths.into_iter().filter(|path| !seen.contains_key(&real(path))).collect()
+        };
+        let unread = self.unread;
+        if let Some(first) = unread.first() {
+            progress.note(&format!(
+                "{whose}no reader takes {} of its files ({}), such as `{}`, which are left out; write them as Parquet or \
+                 JSON lines",
+                unread.len(),
+                kinds(&unread),
+                first.display()
+            ));
+        }
+        let beside = absent(self.beside);
+        if let Some(first) = beside.first() {
+            let (files, are) = match beside.len() {
+                1 => ("a file".to_owned(), "is"),
+                n => (format!("{n} files"), "are"),
+            };
+            progress.note(&format!(
+                "{whose}{files} beside its records, such as `{}`, {are} passed over; a `path` such as `*.md` names them",
+                first.display()
+            ));
+        }
+        Ok(once)
     }
 }
 
@@ -93,7 +181,7 @@ enum Failed {
     Data(DataError),
 }
 
-fn one(pattern: &str, base: &Path) -> Result<Vec<(PathBuf, Format)>, Failed> {
+fn one(pattern: &str, base: &Path) -> Result<Found, Failed> {
     let plain = base.join(pattern);
     // Not a pipe: a source is read more than once.
     if plain.is_file() || plain.is_dir() {
@@ -114,34 +202,128 @@ fn one(pattern: &str, base: &Path) -> Result<Vec<(PathBuf, Format)>, Failed> {
     if !parts.is_empty() {
         matching(&root, &parts, &mut found).map_err(Failed::Data)?;
     }
-    // The order of the data hangs on this one.
-    found.sort();
-    found.dedup();
-    readable(found)
+    // `*` names whatever there is, `*.txt` says what is wanted.
+    let says = parts.last().is_some_and(|part| part.as_str().contains(char::is_alphanumeric));
+    readable(found, says)
 }
 
 /// `path` itself, or the files of the tree below it.
-fn below(path: &Path) -> Result<Vec<(PathBuf, Format)>, Failed> {
+fn below(path: &Path) -> Result<Found, Failed> {
     if !path.is_dir() {
         let format = Format::of(path).ok_or_else(|| DataError::Format { path: path.to_owned() });
-        return Ok(vec![(path.to_owned(), format.map_err(Failed::Data)?)]);
+        let read = vec![(path.to_owned(), format.map_err(Failed::Data)?)];
+        return Ok(Found { read, ..Found::default() });
     }
     let any = |pattern: &str| Pattern::new(pattern).map_err(|e| Failed::Glob(e.to_string()));
     let mut found = Vec::new();
     matching(path, &[any("**")?, any("*")?], &mut found).map_err(Failed::Data)?;
-    found.sort();
-    found.dedup();
-    readable(found)
+    readable(found, false)
 }
 
-/// Those that a reader takes. Where none does, the first is named: it is there, which "no file" would deny.
-fn readable(found: Vec<PathBuf>) -> Result<Vec<(PathBuf, Format)>, Failed> {
+/// Those of `found` that are read. Where no reader takes any, the first is named: it is there, which "no file" would
+/// deny. A tree of records has texts beside them that are about it, which only a pattern that `says` so means.
+fn readable(mut found: Vec<PathBuf>, says: bool) -> Result<Found, Failed> {
+    // The order of the data hangs on this one.
+    found.sort();
+    found.dedup();
     let first = found.first().cloned();
-    let readable: Vec<_> =
-        found.into_iter().filter_map(|path| Format::of(&path).map(|format| (path, format))).collect();
-    match first.filter(|_| readable.is_empty()) {
-        Some(path) => Err(Failed::Data(DataError::Format { path })),
-        None => Ok(readable),
+    let mut out = Found::default();
+    for path in found {
+        match Format::of(&path) {
+            Some(format) => out.read.push((path, format)),
+            None if is_data(&path) => out.unread.push(path),
+            None => {}
+        }
+    }
+    let about = |(path, format): &(PathBuf, Format)| is_about(path, *format);
+    if !says && out.read.iter().all(about) {
+        // A card or a list of checksums is not what a tree of data is for.
+        if let Some(path) = out.unread.first() {
+            return Err(Failed::Data(DataError::Format { path: path.clone() }));
+        }
+    }
+    if out.read.is_empty() {
+        return first.map_or(Ok(out), |path| Err(Failed::Data(DataError::Format { path })));
+    }
+    if !says && is_of_records(&out.read) {
+        let stays = |file: &(PathBuf, Format)| !about(file) && !matches!(file.1, Format::Text(_));
+        let (read, beside): (Vec<_>, Vec<_>) = out.read.into_iter().partition(stays);
+        (out.read, out.beside) = (read, beside.into_iter().map(|(path, _)| path).collect());
+    }
+    Ok(out)
+}
+
+/// Whether the tree of `files` is one of records rather than one of texts, such as sources among which some lie: they
+/// hold the most, or all else is about them.
+fn is_of_records(files: &[(PathBuf, Format)]) -> bool {
+    let size = |path: &Path| path.metadata().map_or(0, |meta| meta.len());
+    let (mut records, mut texts, mut any, mut all_about) = (0, 0, false, true);
+    for (path, format) in files {
+        if is_about(path, *format) {
+            continue;
+        }
+        if matches!(format, Format::Text(_)) {
+            all_about = false;
+            texts += size(path);
+        } else {
+            any = true;
+            // Of sources, `.json` may be the most.
+            let json = path.extension().is_some_and(|extension| extension == "json");
+            records += if json { 0 } else { size(path) };
+        }
+    }
+    any && (all_about || records > 0 && records >= texts)
+}
+
+/// Whether `path` is data, though no reader takes it: a table or what is compressed in another way.
+fn is_data(path: &Path) -> bool {
+    const KINDS: [&str; 26] = [
+        "7z", "arrow", "avro", "br", "bz2", "csv", "db", "feather", "h5", "hdf5", "lance", "lz4", "lzma",
+        "npz", "orc", "parquet", "npy", "bin", "rar", "sqlite", "tar", "tgz", "tsv", "xlsx", "xz", "zip",
+    ];
+    KINDS.contains(&kind(path).as_str())
+}
+
+/// What the name of a file ends in, but for a compression that is read.
+fn kind(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let stem = [".gz", ".zst", ".zstd"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+    stem.rsplit_once('.').map_or("", |(_, kind)| kind).to_owned()
+}
+
+/// Whether a file is about the data it lies with, by its name: a card, a licence, checksums, what `datasets` keeps.
+fn is_about(path: &Path, format: Format) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    if !matches!(format, Format::Text(_)) {
+        return ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"]
+            .contains(&name.as_str());
+    }
+    let names = [
+        "readme",
+        "license",
+        "licence",
+        "copying",
+        "notice",
+        "citation",
+        "changelog",
+        "sha256sums",
+        "md5sums",
+    ];
+    let stem = name.split('.').next().unwrap_or_default();
+    names.contains(&stem)
+        || ["md5", "sha1", "sha256", "sha512", "crc", "crc32"].contains(&kind(path).as_str())
+}
+
+/// `2 of .csv and 1 of .xz`.
+fn kinds(paths: &[PathBuf]) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for path in paths {
+        *counts.entry(kind(path)).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(kind, n)| format!("{n} of .{kind}")).collect();
+    match counts.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => counts.concat(),
     }
 }
 
@@ -202,6 +384,8 @@ fn leads_up(path: &Path, here: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     fn tree() -> tempfile::TempDir {
@@ -214,6 +398,14 @@ mod tests {
             std::fs::write(path, "text").unwrap();
         }
         dir
+    }
+
+    fn find(source: &str, patterns: &[String], base: &Path) -> Result<Vec<(PathBuf, Format)>, DataError> {
+        super::find(source, patterns, base, Unread::Note, &Quiet)
+    }
+
+    fn text_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+        super::text_files(path, &Quiet)
     }
 
     fn found(pattern: &str, base: &Path) -> Vec<String> {
@@ -231,7 +423,7 @@ mod tests {
             let names = glob::glob_with(full.to_str().unwrap(), OPTIONS).unwrap();
             let wanted: Vec<PathBuf> = names.map(Result::unwrap).filter(|p| p.is_file()).collect();
             let found = one(pattern, dir.path()).unwrap_or_else(|_| panic!("{pattern}"));
-            assert_eq!(found.into_iter().map(|(p, _)| p).collect::<Vec<_>>(), wanted, "{pattern}");
+            assert_eq!(found.read.into_iter().map(|(p, _)| p).collect::<Vec<_>>(), wanted, "{pattern}");
         }
     }
 
@@ -278,6 +470,71 @@ mod tests {
         for pattern in ["*.bz2", "."] {
             let error = find("s", &[pattern.to_owned()], dir.path()).unwrap_err();
             assert!(matches!(error, DataError::Format { .. }), "{error}");
+        }
+    }
+
+    /// Hears the notes.
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<String>>);
+
+    impl Progress for Notes {
+        fn begin(&self, _: &str, _: u64) {}
+        fn advance(&self, _: u64) {}
+        fn end(&self) {}
+        fn note(&self, text: &str) {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+    }
+
+    /// What is read of a tree of `files`, each of its own name's length and `more`, by `pattern`, and the notes.
+    fn read(files: &[&str], pattern: &str, unread: Unread) -> (Result<Vec<String>, DataError>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, file).unwrap();
+        }
+        let notes = Notes::default();
+        let found = super::find("s", &[pattern.to_owned()], dir.path(), unread, &notes);
+        let names = |found: Vec<(PathBuf, Format)>| {
+            let name = |path: PathBuf| path.strip_prefix(dir.path()).unwrap().display().to_string();
+            found.into_iter().map(|(path, _)| name(path).trim_start_matches("./").to_owned()).collect()
+        };
+        (found.map(names), notes.0.into_inner().unwrap())
+    }
+
+    #[test]
+    fn data_that_no_reader_takes_is_told_of_or_refused() {
+        let files = ["a.jsonl", "b.jsonl.xz", "c.csv", "d.csv.gz", "e.png"];
+        for pattern in [".", "*"] {
+            let (found, notes) = read(&files, pattern, Unread::Note);
+            assert_eq!(found.unwrap(), ["a.jsonl"], "{pattern}");
+            assert!(notes[0].contains("takes 3 of its files (2 of .csv and 1 of .xz)"), "{notes:?}");
+            let error = read(&files, pattern, Unread::Refuse).0.unwrap_err();
+            assert!(error.to_string().contains("b.jsonl.xz"), "{error}");
+        }
+        // The files of `save_to_disk`, and a card beside tables.
+        for files in [&["dataset_info.json", "state.json", "data-0.arrow"][..], &["README.md", "a.csv"]] {
+            let error = read(files, ".", Unread::Note).0.unwrap_err();
+            assert!(matches!(error, DataError::Format { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn texts_about_records_are_passed_over_unless_they_are_named() {
+        let snapshot =
+            ["LICENSE", "README.md", "data/train.json", "data/train.json.sha256", "dataset_infos.json"];
+        let (found, notes) = read(&snapshot, ".", Unread::Note);
+        assert_eq!(found.unwrap(), ["data/train.json"]);
+        assert!(notes.len() == 1 && notes[0].contains("4 files beside its records"), "{notes:?}");
+        assert_eq!(read(&snapshot, "*.md", Unread::Note).0.unwrap(), ["README.md"]);
+        let records = ["some-records-of-a-long-name.jsonl", "notes.txt"];
+        assert_eq!(read(&records, "*", Unread::Note).0.unwrap(), records[..1]);
+        // Sources have records among them, and texts may be about nothing but themselves.
+        let sources = ["README.md", "package-with-a-long-name.json", "src/main.rs", "tests/a.jsonl"];
+        for texts in [&sources[..], &["LICENSE", "README.md"]] {
+            let (found, notes) = read(texts, ".", Unread::Note);
+            assert_eq!((found.unwrap(), notes), (texts.iter().map(|s| (*s).to_owned()).collect(), vec![]));
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::cmp::Ordering;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::record::field;
 
@@ -31,7 +31,7 @@ pub(crate) enum Operand {
     /// Tokens of the document, its end-of-sequence token included.
     Length,
     Field(String),
-    Number(f64),
+    Number(Number),
     Text(String),
     Bool(bool),
 }
@@ -143,7 +143,7 @@ impl Operand {
         Some(match self {
             Self::Length => length?.into(),
             Self::Field(name) => field(record, name).clone(),
-            Self::Number(n) => (*n).into(),
+            Self::Number(n) => Value::Number(n.clone()),
             Self::Text(t) => t.as_str().into(),
             Self::Bool(b) => (*b).into(),
         })
@@ -151,22 +151,44 @@ impl Operand {
 }
 
 fn compare(left: &Value, right: &Value) -> Option<Ordering> {
-    let number = |v: &Value| match v {
-        Value::Number(n) => n.as_f64(),
-        Value::String(s) => s.trim().parse().ok(),
-        _ => None,
-    };
     match (left, right) {
         (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
         (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
-        _ => number(left)?.partial_cmp(&number(right)?),
+        _ => match (integer(left), integer(right)) {
+            // Exactly: identifiers and hashes are larger than what a real number tells apart.
+            (Some(a), Some(b)) => Some(a.cmp(&b)),
+            _ => real(left)?.partial_cmp(&real(right)?),
+        },
     }
+}
+
+fn integer(value: &Value) -> Option<i128> {
+    match value {
+        Value::Number(n) => n.as_i128(),
+        Value::String(s) => s.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+fn real(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(n) => n.as_f64(),
+        Value::String(s) => s.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// A number as JSON would have it: whole where it is written so.
+fn number(text: &str) -> Option<Number> {
+    let whole = text.parse::<u64>().map(Number::from).or_else(|_| text.parse::<i64>().map(Number::from));
+    whole.ok().or_else(|| Number::from_f64(text.parse().ok()?))
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
     Name(String),
-    Number(f64),
+    /// As it is written, without a sign.
+    Number(String),
     Text(String),
     Sign(&'static str),
 }
@@ -202,8 +224,7 @@ fn lex(text: &str) -> Result<Vec<Token>, String> {
                 .char_indices()
                 .find(|(at, c)| !(c.is_ascii_alphanumeric() || *c == '.' || *c == '-' && exponent(*at)))
                 .map_or(rest.len(), |(at, _)| at);
-            let number = &rest[..end];
-            tokens.push(Token::Number(number.parse().map_err(|_| format!("has `{number}`, no number"))?));
+            tokens.push(Token::Number(rest[..end].to_owned()));
             end
         } else if c.is_alphabetic() || c == '_' {
             let end =
@@ -333,7 +354,10 @@ impl Parser {
     fn operand(&mut self) -> Result<Operand, String> {
         let minus = self.sign("-");
         let operand = match self.peek().cloned() {
-            Some(Token::Number(n)) => Operand::Number(if minus { -n } else { n }),
+            Some(Token::Number(n)) => {
+                let text = if minus { format!("-{n}") } else { n };
+                Operand::Number(number(&text).ok_or_else(|| format!("has `{text}`, no number"))?)
+            }
             Some(t) if minus => return Err(format!("has `-` before {}", t.describe())),
             Some(Token::Text(t)) => Operand::Text(t),
             Some(Token::Name(n)) => match n.as_str() {
@@ -362,7 +386,7 @@ mod tests {
     fn records_pass_or_do_not() {
         let record = json!({
             "int_score": 4, "score": "0.75", "lang": "en", "ok": true, "meta": {"stars": 10}, "none": null,
-            "say": "a \"b\"\n",
+            "say": "a \"b\"\n", "id": 9_007_199_254_740_993_u64, "hash": 18_446_744_073_709_551_615_u64,
         });
         for (text, expect) in [
             ("int_score >= 4 and length >= 8192", true),
@@ -381,6 +405,10 @@ mod tests {
             ("lang", false),
             ("lang > 3", false),
             ("meta.stars > -1", true),
+            ("id == 9007199254740993 and id > 9007199254740992", true),
+            ("id == 9007199254740992", false),
+            ("hash > 18446744073709551614", true),
+            ("hash > -9007199254740993 and id > 1e3", true),
             ("say == \"a \\\"b\\\"\\n\"", true),
             ("lang == \"fr\" and lang == \"en\" or ok", true),
         ] {

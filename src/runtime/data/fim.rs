@@ -26,6 +26,8 @@ pub(crate) struct Fim {
     prefix: u32,
     suffix: u32,
     middle: u32,
+    /// Whether parts that go on are encoded otherwise than texts: a part of what identifies the tokens.
+    rest: bool,
 }
 
 impl Fim {
@@ -56,7 +58,7 @@ impl Fim {
                 format!("needs tokens that mark the parts, and `{path}` has none of {}", known.join(", ")),
             )
         })?;
-        Ok(Self { rate: plan.rate, suffix_first, prefix, suffix, middle })
+        Ok(Self { rate: plan.rate, suffix_first, prefix, suffix, middle, rest: tokenizer.begins_blank() })
     }
 
     /// As it stands in the keys of the cache. Changing it makes every shard anew and keeps runs from being gone on with.
@@ -68,11 +70,7 @@ impl Fim {
     }
 
     /// The tokens of `text` rearranged; `None` for a document that is left as it is.
-    pub(crate) fn apply(
-        &self,
-        text: &str,
-        encode: &dyn Fn(&str) -> Result<Vec<u32>, String>,
-    ) -> Result<Option<Vec<u32>>, String> {
+    pub(crate) fn apply(&self, text: &str, tokenizer: &TextTokenizer) -> Result<Option<Vec<u32>>, String> {
         let mut random = [0u8; 24];
         let mut hasher = blake3::Hasher::new_derive_key("midc fill in the middle v1");
         hasher.update(text.as_bytes()).finalize_xof().fill(&mut random);
@@ -90,7 +88,8 @@ impl Fim {
         };
         let (a, b) = (place(unit(1)), place(unit(2)));
         let (a, b) = (a.min(b), a.max(b));
-        let (prefix, middle, suffix) = (encode(&text[..a])?, encode(&text[a..b])?, encode(&text[b..])?);
+        let prefix = tokenizer.encode_document(&text[..a])?;
+        let (middle, suffix) = (tokenizer.encode_rest(&text[a..b])?, tokenizer.encode_rest(&text[b..])?);
         let (p, s, m) = (vec![self.prefix], vec![self.suffix], vec![self.middle]);
         Ok(Some(if self.suffix_first {
             [p, s, suffix, m, prefix, middle].concat()
@@ -119,7 +118,7 @@ mod tests {
             let fim = fim.unwrap();
             for i in 0..50 {
                 let text = format!("fn fünf_{i}() -> u32 {{\n    {i} + 5 // ünf\n}}\n");
-                let ids = fim.apply(&text, &|t| tokenizer.encode(t)).unwrap().unwrap();
+                let ids = fim.apply(&text, &tokenizer).unwrap().unwrap();
                 let decoded = tokenizer.decode(&ids).unwrap();
                 let marks = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"];
                 let (rest, last) = decoded.split_once(marks[2]).unwrap();
@@ -134,12 +133,42 @@ mod tests {
         }
     }
 
+    /// As Llama 2 and Code Llama have it.
+    #[test]
+    fn no_part_gets_a_blank_that_the_text_does_not_have() {
+        let mut vocab = vec![serde_json::json!(["<unk>", 0.0]), serde_json::json!(["▁", -2.0])];
+        vocab.extend("abcdefghijklmnopqrstuvwxyz☺".chars().map(|c| serde_json::json!([c, -3.0])));
+        let marks = ["</s>", "<PRE>", "<SUF>", "<MID>"];
+        let added = (vocab.len()..).zip(marks).map(|(id, content)| {
+            serde_json::json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false})
+        });
+        let metaspace = serde_json::json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+        let json = serde_json::json!({
+            "version": "1.0", "added_tokens": added.collect::<Vec<_>>(), "pre_tokenizer": metaspace, "decoder": metaspace,
+            "model": {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false},
+        });
+        let tokenizer =
+            TextTokenizer::from_json(Path::new("t.json"), json.to_string().as_bytes(), None).unwrap();
+        for style in ["psm", "spm"] {
+            let fim = Fim::new("s", &FimPlan { rate: 1.0, style: style.into() }, &tokenizer).unwrap();
+            let text = "internationalization of words";
+            let ids = fim.apply(text, &tokenizer).unwrap().unwrap();
+            let at = |mark: &str| ids.iter().position(|id| Some(*id) == tokenizer.id(mark)).unwrap();
+            let (suf, mid) = (at("<SUF>"), at("<MID>"));
+            let parts = match style {
+                "psm" => [&ids[1..suf], &ids[mid + 1..], &ids[suf + 1..mid]],
+                _ => [&ids[mid + 1..], &ids[suf + 1..mid], &[]],
+            };
+            assert_eq!(tokenizer.decode(&parts.concat()).unwrap(), text, "{style}");
+        }
+    }
+
     #[test]
     fn the_rate_is_kept() {
         let (tokenizer, fim) = setup(0.3, "psm");
         let fim = fim.unwrap();
-        let done = (0..2000)
-            .filter(|i| fim.apply(&format!("text {i}"), &|t| tokenizer.encode(t)).unwrap().is_some());
+        let done = (0..2000).filter(|i| fim.apply(&format!("text {i}"), &tokenizer).unwrap().is_some());
         assert!((500..700).contains(&done.count()));
     }
 

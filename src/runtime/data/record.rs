@@ -191,7 +191,16 @@ impl Rendered {
         dialogues: Dialogues<'_>,
     ) -> Result<(), String> {
         let start = self.text.len();
-        match value {
+        let spelled = match value.as_str() {
+            Some(text) if name != AUTO[0] => turns_in(text),
+            _ => None,
+        };
+        match spelled.as_ref().unwrap_or(value) {
+            Value::String(_) if AUTO[1..].contains(&name) => {
+                return Err(format!(
+                    "its `{name}` is text that is no list of turns; say which is its text with the source's `text`"
+                ));
+            }
             Value::String(text) => self.text.push_str(text),
             Value::Number(n) => self.text.push_str(&n.to_string()),
             Value::Bool(b) => self.text.push_str(if *b { "true" } else { "false" }),
@@ -249,6 +258,17 @@ impl Rendered {
     }
 }
 
+/// The dialogue that a field has as the text of its JSON, as exports to tables write it.
+fn turns_in(text: &str) -> Option<Value> {
+    if !text.trim_start().starts_with('[') {
+        return None;
+    }
+    let value: Value = serde_json::from_str(text).ok()?;
+    let is_turn = |turn: &Value| turn["role"].is_string() || turn["from"].is_string();
+    let turns = value.as_array().is_some_and(|turns| !turns.is_empty() && turns.iter().all(is_turn));
+    turns.then_some(value)
+}
+
 /// Why a record has no text of its own, for a message.
 fn absent(record: &Value) -> String {
     match AUTO.into_iter().find(|name| record.get(name).is_some()) {
@@ -280,7 +300,11 @@ mod tests {
             (Some("a.b"), json!({"a.b": "flat"}), "flat"),
             (Some("{q}\n{a}"), json!({"q": "1+1", "a": 2}), "1+1\n2"),
             (Some("{{{q}}}"), json!({"q": true}), "{true}"),
-            (Some("messages"), chat, "user: hi\nassistant: ho"),
+            (Some("messages"), chat.clone(), "user: hi\nassistant: ho"),
+            (None, json!({"messages": chat["messages"].to_string()}), "user: hi\nassistant: ho"),
+            (Some("body"), json!({"body": format!(" {}", chat["messages"])}), "user: hi\nassistant: ho"),
+            (Some("body"), json!({"body": "[{\"a\": 1}]"}), "[{\"a\": 1}]"),
+            (None, json!({"text": "[{\"role\": \"x\"}]"}), "[{\"role\": \"x\"}]"),
             (
                 None,
                 json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "p"}]}]}),
@@ -324,6 +348,7 @@ mod tests {
             (None, json!(null), "neither"),
             (None, json!({"text": {"a": 1}}), "is an object"),
             (None, json!({"messages": [1]}), "no `role`"),
+            (None, json!({"messages": "[{\"role"}), "no list of turns"),
         ] {
             let error = render(text, record).unwrap_err();
             assert!(error.contains(expect), "{error}");

@@ -54,6 +54,12 @@ pub struct SourceSummary {
     pub median: u64,
     /// Length of the longest document.
     pub longest: u64,
+    /// The fields of the source that decide what is counted.
+    #[serde(default)]
+    pub settings: serde_json::Value,
+    /// Identifies its files by their names and lengths.
+    #[serde(default)]
+    pub stamp: String,
     /// Shards of the cache that had to be made.
     pub shards_made: u64,
     /// Shards of the cache in all.

@@ -37,6 +37,10 @@ pub struct TextTokenizer {
     largest: u32,
     digest: blake3::Hash,
     cuts_at_lines: bool,
+    /// What the post-processor puts before a text.
+    opening: Vec<u32>,
+    /// Whether a text gets a blank in front that it does not have, as by `Metaspace`.
+    begins_blank: bool,
     chat: Option<Arc<ChatTemplate>>,
 }
 
@@ -146,8 +150,18 @@ impl TextTokenizer {
             largest,
             digest: hasher.finalize(),
             cuts_at_lines: false,
+            opening: Vec::new(),
+            begins_blank: false,
             chat: None,
         };
+        tokenizer.begins_blank = tokenizer.probe_blank();
+        tokenizer.opening = tokenizer.probe_opening();
+        if !tokenizer.opening.is_empty() {
+            // Once, documents began without it.
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(tokenizer.digest.as_bytes()).update(b"\nopened");
+            tokenizer.digest = hasher.finalize();
+        }
         tokenizer.cuts_at_lines = tokenizer.probe_cuts();
         Ok(tokenizer)
     }
@@ -167,6 +181,36 @@ impl TextTokenizer {
             let (whole, head, tail) = (self.encode(&format!("{a}{b}")), self.encode(a), self.encode(b));
             matches!((whole, head, tail), (Ok(w), Ok(h), Ok(t)) if w[..] == [&h[..], &t[..]].concat())
         })
+    }
+
+    /// Whether what is encoded on its own stands apart from what is before it.
+    fn probe_blank(&self) -> bool {
+        let both = self.encode("alpha").and_then(|a| Ok([a, self.encode("beta")?].concat()));
+        both.and_then(|ids| self.decode(&ids)).is_ok_and(|text| text.contains("alpha beta"))
+    }
+
+    /// What stands before the tokens of a text where special tokens are added.
+    fn probe_opening(&self) -> Vec<u32> {
+        const PROBE: &str = "alpha";
+        let (Ok(bare), Ok(whole)) = (self.encode(PROBE), self.encode_as_configured(PROBE)) else {
+            return Vec::new();
+        };
+        let at = whole.windows(bare.len().max(1)).position(|part| part == bare);
+        at.map_or_else(Vec::new, |at| whole[..at].to_vec())
+    }
+
+    /// `tokens` of a text behind what the tokenizer puts before one, such as the beginning-of-sequence token of Llama 3 and
+    /// Gemma, unless they begin with it.
+    pub fn opened(&self, mut tokens: Vec<u32>) -> Vec<u32> {
+        if !tokens.starts_with(&self.opening) {
+            tokens.splice(..0, self.opening.iter().copied());
+        }
+        tokens
+    }
+
+    /// Whether it puts a blank before a text.
+    pub(crate) fn begins_blank(&self) -> bool {
+        self.begins_blank
     }
 
     /// Where it was loaded from.
@@ -240,6 +284,21 @@ impl TextTokenizer {
         let parts: Vec<Vec<u32>> =
             parts(text).into_par_iter().map(|part| self.encode(part)).collect::<Result<_, _>>()?;
         Ok(parts.concat())
+    }
+
+    /// The same of what goes on from other text, without the blank that some put before a text: encoded behind a sign that is
+    /// cut off again, as Code Llama's own tokenizer does.
+    pub(crate) fn encode_rest(&self, text: &str) -> Result<Vec<u32>, String> {
+        const SIGN: &str = "☺";
+        if !self.begins_blank || text.is_empty() {
+            return self.encode_document(text);
+        }
+        let sign = self.encode(SIGN)?;
+        let whole = self.encode_document(&format!("{SIGN}{text}"))?;
+        match whole.strip_prefix(&sign[..]) {
+            Some(rest) if !rest.is_empty() => Ok(rest.to_vec()),
+            _ => self.encode_document(text),
+        }
     }
 
     /// The text of `ids`, special tokens included.

@@ -3,9 +3,11 @@
 
 use std::path::Path;
 
+use chrono::NaiveDate;
+
 use super::readers::{self, Body, Format, Item, Stretch, View};
 use super::record::{Dialogues, Rendered, TextOf};
-use super::{DataError, TextTokenizer};
+use super::{DataError, TextTokenizer, python_json};
 
 /// Consecutive tokens of one document; every one but the first is predicted from those before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub struct Window {
 }
 
 /// The windows of `context` tokens of every document of `path`. Special tokens are added only if
-/// the tokenizer adds them by itself. `text` is a field or template, as in a source.
+/// the tokenizer adds them by itself. `text` is a field or template, and `today` what chat templates see, as in a source.
 ///
 /// # Errors
 /// The file or, item by item, one of its records cannot be read.
@@ -27,6 +29,7 @@ pub fn file_windows<'a>(
     tokenizer: &'a TextTokenizer,
     vocab_size: usize,
     context: usize,
+    today: Option<NaiveDate>,
 ) -> Result<impl Iterator<Item = Result<Window, DataError>> + use<'a>, DataError> {
     tokenizer.check_vocabulary(vocab_size)?;
     let format = Format::of(path).ok_or_else(|| DataError::Format { path: path.to_owned() })?;
@@ -40,12 +43,12 @@ pub fn file_windows<'a>(
     let (fields, needed) = (Some(text_of.fields()), text_of.needed());
     let items = readers::open(&stretch, &View { vocab_size, eos: tokenizer.eos(), fields, needed })?;
     let path = path.to_owned();
-    let dialogues = Dialogues { chat: tokenizer.chat(), turns: false, today: None };
+    let dialogues = Dialogues { chat: tokenizer.chat(), turns: false, today };
     let blank = |item: &Result<Item, DataError>| matches!(item, Ok(Item { body: Body::Json(line), .. }) if line.trim_ascii().is_empty());
     let documents = items.filter(move |item| !blank(item)).map(move |item| -> Result<Vec<u32>, DataError> {
         let item = item?;
         let record = item.record;
-        let bad = |what: String| DataError::BadRecord { path: path.clone(), record, what };
+        let bad = |what: String| DataError::BadText { path: path.clone(), record, what };
         let rendered = match item.body {
             Body::Tokens(tokens) => return Ok(tokens),
             Body::Text(bytes) => {
@@ -54,7 +57,7 @@ pub fn file_windows<'a>(
             }
             Body::Row(row) => text_of.render(&serde_json::Value::Object(row), dialogues).map_err(bad)?,
             Body::Json(bytes) => {
-                let value = serde_json::from_slice(&bytes).map_err(|e| {
+                let value = python_json::read(&bytes).map_err(|e| {
                     bad(format!("malformed JSON: {e}").replace(" at line 1 column", " at column"))
                 })?;
                 text_of.render(&value, dialogues).map_err(bad)?

@@ -130,7 +130,8 @@ impl Run<'_> {
                 let questions =
                     choice::read(&self.options.base_dir.join(task)).map_err(MeasureError::from)?;
                 let corpus = work.corpus.clone();
-                let encode = |text: &str| encode(&corpus, text);
+                let encode =
+                    |text: &str| encode(&corpus, text).map(|tokens| corpus.tokenizer().opened(tokens));
                 let table = work.tables.at(context);
                 let context = context as usize;
                 let score = choice::score(&mut *work.engine, table, context, &questions, &encode, stopping)?;

@@ -11,7 +11,11 @@ use crate::sema::{measured, show};
 const FLOOR: f64 = 0.10;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
-    let measured = measured::lengths(scene.files, scene.root);
+    let measured = measured::counts(scene.files, scene.root);
+    let lengths = |source: &Source| {
+        let count = measured.get(&source.name).filter(|count| count.is_of(source));
+        count.map(|count| &count.tokens_by_length[..]).filter(|lengths| !lengths.is_empty())
+    };
     for (_, stage) in scene.stages() {
         let Some(before) = scene.context_at(&stage.from) else { continue };
         let context = stage.context_max();
@@ -21,7 +25,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         let half = context / 2;
         let long = |p: &Portion| {
             let source = scene.source(p.source);
-            let counted = measured.get(&source.name).and_then(|c| counted(c, half));
+            let counted = lengths(source).and_then(|c| counted(c, half));
             counted.or_else(|| filtered(source, half)).unwrap_or(1.0)
         };
         let share: f64 = stage.mix.iter().map(|p| p.mean * long(p)).sum();
@@ -29,7 +33,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         if share >= FLOOR - 1e-5 {
             continue;
         }
-        let counts = stage.mix.iter().any(|p| measured.contains_key(&scene.source(p.source).name));
+        let counts = stage.mix.iter().any(|p| lengths(scene.source(p.source)).is_some());
         out.push(
             Diagnostic::lint(
                 codes::CONTEXT_STARVED,

@@ -91,20 +91,23 @@ impl<'p> Checker<'p> {
             let Some(tokens) = self.out.sources[index].tokens else {
                 let source = &self.out.sources[index];
                 let (name, at, part) = (source.name.clone(), source.span, source.parent.is_some());
-                self.push(
-                    Diagnostic::error(
-                        codes::MIX_SIZES,
-                        item.span,
-                        format!("the size of `{name}` is not known"),
-                        "proportions need the tokens of every source",
-                    )
-                    .label(at, "this source has no `tokens`")
-                    .help(if part {
-                        "let `midc data FILE --save` measure how much of the source its condition passes"
-                    } else {
-                        "write `tokens = …` into the source, or let `midc data FILE --save` measure it"
-                    }),
-                );
+                let source = source.clone();
+                let mut d = Diagnostic::error(
+                    codes::MIX_SIZES,
+                    item.span,
+                    format!("the size of `{name}` is not known"),
+                    "proportions need the tokens of every source",
+                )
+                .label(at, "this source has no `tokens`")
+                .help(if part {
+                    "let `midc data FILE --save` measure how much of the source its condition passes"
+                } else {
+                    "write `tokens = …` into the source, or let `midc data FILE --save` measure it"
+                });
+                if self.counted_otherwise(&source) {
+                    d = d.note("what `midc data --save` counted is of other settings of this source");
+                }
+                self.push(d);
                 return None;
             };
             if let Some((_, first)) = sizes.iter().zip(items).find(|((s, _), _)| *s == index) {

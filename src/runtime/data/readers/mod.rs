@@ -105,7 +105,8 @@ impl Format {
             "npy" => Some(Self::Tokens),
             "bin" if path.with_extension("idx").is_file() => Some(Self::Megatron),
             "bin" => Some(Self::Tokens),
-            "zip" | "tar" | "tgz" | "7z" | "xz" | "bz2" | "arrow" | "feather" | "idx" | "pdf" | "png"
+            "zip" | "tar" | "tgz" | "7z" | "rar" | "xz" | "bz2" | "lz4" | "lzma" | "br" | "arrow"
+            | "feather" | "avro" | "orc" | "lance" | "npz" | "h5" | "hdf5" | "idx" | "pdf" | "png"
             | "jpg" | "jpeg" | "gif" | "safetensors" | "gguf" | "pt" | "pth" | "so" | "o" | "a" | "exe"
             | "dll" | "db" | "sqlite" | "csv" | "tsv" | "xlsx" => None,
             _ => Some(Self::Text(compression)),
@@ -117,14 +118,14 @@ impl Format {
         self == Self::Jsonl(Compression::None)
     }
 
-    /// A name for messages and cache keys.
+    /// A name for cache keys, with a number where it was once read otherwise.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Jsonl(_) => "jsonl",
-            Self::Array(_) => "array",
+            Self::Jsonl(_) => "jsonl 2",
+            Self::Array(_) => "array 2",
             Self::Text(_) => "text",
-            Self::Parquet => "parquet",
-            Self::Tokens => "tokens",
+            Self::Parquet => "parquet 2",
+            Self::Tokens => "tokens 2",
             Self::Megatron => "megatron",
         }
     }

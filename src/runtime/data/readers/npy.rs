@@ -1,4 +1,4 @@
-//! Pre-tokenised files: NumPy `.npy` with its header (u16, u32, i32, i64; one dimension), the
+//! Pre-tokenised files: NumPy `.npy` with its header (u8, u16, u32, i32, i64; rows one after the other), the
 //! headerless arrays OLMo also calls `.npy`, nanoGPT's raw `.bin`, and llm.c's `.bin` with a header
 //! of 256 integers. Documents end at the end-of-sequence token.
 
@@ -13,6 +13,8 @@ use super::{Body, DataError, Item, Items};
 const MAX_TOKENS: usize = 1 << 24;
 /// Tokens looked at to tell the width of a headerless file.
 const SAMPLE: usize = 1 << 16;
+/// Fewer integers of 64 bits in a headerless file may as well be tokens of 32, every second of which is 0.
+const FEW_PAIRS: usize = 8;
 /// llm.c: magic of GPT-2 files (u16) and of Llama 3 files (u32).
 const LLMC_U16: u32 = 20_240_520;
 const LLMC_U32: u32 = 20_240_801;
@@ -66,10 +68,7 @@ pub(super) fn open(path: &Path, vocab_size: usize, eos: u32) -> Result<Items, Da
     } else if !data.len().is_multiple_of(Width::U16.bytes()) {
         return Err(damaged(format!("{} bytes are no whole number of tokens", data.len())));
     } else {
-        let width = guess(data, vocab_size).ok_or_else(|| {
-            damaged(format!("as u16 and as u32 it holds tokens beyond the vocabulary of {vocab_size}"))
-        })?;
-        (0, width)
+        (0, guess(data, vocab_size).map_err(|why| DataError::Width { path: path.to_owned(), why })?)
     };
     if !(data.len() - start).is_multiple_of(width.bytes()) {
         return Err(damaged(format!(
@@ -112,14 +111,33 @@ pub(super) fn map(path: &Path, file: &File) -> Result<Mmap, DataError> {
     unsafe { Mmap::map(file) }.map_err(DataError::io("map", path))
 }
 
-/// u32 if every word of a sample is in the vocabulary, which words made of two u16 tokens are
-/// not; else u16 if all of those are.
-fn guess(data: &[u8], vocab_size: usize) -> Option<Width> {
-    [Width::U32, Width::U16].into_iter().find(|width| {
+/// The width of a file without a header, by a sample. i64, which NumPy makes of a list, if every second word of 32 bits
+/// is zero; u32 if every word is in the vocabulary, which words made of two u16 tokens are not; u16 if all of those are.
+fn guess(data: &[u8], vocab_size: usize) -> Result<Width, String> {
+    let fits = |width: Width| {
         let n = data.len() / width.bytes();
         data.len().is_multiple_of(width.bytes())
             && (0..n.min(SAMPLE)).all(|at| width.get(data, at) < vocab_size as u64)
-    })
+    };
+    // Whether the upper halves of what would be integers of twice the width are as small as those of tokens are.
+    let uppers = |width: Width, most: u64| {
+        let n = (data.len() / width.bytes()).min(SAMPLE) / 2;
+        (n, (0..n).filter(|at| width.get(data, 2 * at + 1) <= most).count())
+    };
+    if fits(Width::U32) {
+        let (pairs, zeros) = uppers(Width::U32, 0);
+        let wide = data.len().is_multiple_of(Width::I64.bytes()) && pairs == zeros;
+        return match pairs {
+            _ if !wide || data.iter().all(|byte| *byte == 0) => Ok(Width::U32),
+            FEW_PAIRS.. => Ok(Width::I64),
+            _ => Err("it may hold tokens of 32 bits or of 64".to_owned()),
+        };
+    }
+    let (pairs, small) = uppers(Width::U16, vocab_size as u64 >> 16);
+    if fits(Width::U16) && 4 * small <= 3 * pairs {
+        return Ok(Width::U16);
+    }
+    Err(format!("as u16, u32 and i64 it holds tokens beyond the vocabulary of {vocab_size}"))
 }
 
 /// Where the data of a NumPy file starts and its type
@@ -149,14 +167,21 @@ fn numpy_header(data: &[u8]) -> Result<(usize, Width), String> {
     };
     let shape = value("shape").ok_or("its NumPy header has no `shape`")?;
     let inner = shape.split(['(', ')']).nth(1).unwrap_or_default();
-    let mut count = 1usize;
+    let (mut count, mut above) = (1usize, 0);
     for n in inner.split(',').map(str::trim).filter(|n| !n.is_empty()) {
         let n: usize = n.parse().map_err(|_| format!("its shape `({inner})` cannot be read"))?;
         count = count.checked_mul(n).ok_or_else(|| format!("its shape `({inner})` overflows"))?;
+        above += usize::from(n > 1);
     }
     let have = (data.len() - end) / width.bytes();
     if have != count {
         return Err(format!("its header promises {count} tokens and it holds {have}"));
+    }
+    // Column by column; where one dimension alone is above 1 there is but one order.
+    if above > 1 && value("fortran_order").is_some_and(|v| v.starts_with("True")) {
+        return Err("its array stands column by column (`fortran_order`), which is not the order of its tokens; save \
+                    `numpy.ascontiguousarray(a)`"
+            .to_owned());
     }
     Ok((end, width))
 }

@@ -229,7 +229,7 @@ impl<S: ChunkReader> Pages<S> {
 }
 
 /// The name of a compression without its level.
-fn codec(compression: Compression) -> String {
+pub(super) fn codec(compression: Compression) -> String {
     let name = compression.to_string();
     name.split('(').next().unwrap_or_default().to_owned()
 }

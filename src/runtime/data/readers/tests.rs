@@ -155,28 +155,52 @@ fn token_files_of_every_kind_are_split_at_the_end_token() {
             "np64.npy",
             numpy("<i8", 7, &wide.iter().flat_map(|t| u64::from(*t).to_le_bytes()).collect::<Vec<_>>()),
         ),
+        (
+            "raw64.bin",
+            [&wide[..], &[0, 1, 0]].concat().iter().flat_map(|t| u64::from(*t).to_le_bytes()).collect(),
+        ),
         ("raw16.npy", u16s(&ids)),
         ("raw32.npy", u32s(&wide)),
         ("nano.bin", u16s(&ids)),
         ("llmc.bin", llmc),
     ] {
-        assert_eq!(tokens(read(&file(&dir, name, &bytes)).unwrap()), expect, "{name}");
+        let got = tokens(read(&file(&dir, name, &bytes)).unwrap());
+        match name {
+            // Of so few bytes in more ways than one.
+            "raw64.bin" => assert_eq!(got, [&expect[..2], &[vec![4999, 8, 0], vec![1, 0]]].concat()),
+            _ => assert_eq!(got, expect, "{name}"),
+        }
     }
 }
 
 #[test]
 fn token_files_that_do_not_fit_are_named() {
     let dir = tempfile::tempdir().unwrap();
+    let header = b"\x93NUMPY\x01\x00\x3e\x00{'descr': '<u2', 'fortran_order': True, 'shape': (2, 2), }   \n";
+    let fortran = [&header[..], &u16s(&[1, 3, 2, 4])].concat();
     for (name, bytes, expect) in [
         ("range.npy", numpy("<u2", 2, &u16s(&[1, 5000])), "token 5000 at position 1"),
         ("short.npy", numpy("<u2", 3, &u16s(&[1, 2])), "promises 3 tokens and it holds 2"),
         ("float.npy", numpy("<f4", 1, &[0; 4]), "element type `<f4`"),
+        ("either.bin", u32s(&[5, 0, 6, 0]), "32 bits or of 64"),
+        ("fortran.npy", fortran, "column by column"),
         ("vocab.bin", u16s(&[60_000, 60_000]), "beyond the vocabulary"),
         ("odd.bin", vec![1, 2, 3], "no whole number of tokens"),
     ] {
         let error = read(&file(&dir, name, &bytes)).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains(expect), "{error}");
     }
+}
+
+/// Masked tokens of 64 bits would be tokens of 16 to a large vocabulary.
+#[test]
+fn wider_integers_that_do_not_fit_are_not_read_as_narrow_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = u32s(&[5, 0, 6, 0, u32::MAX - 99, u32::MAX, 7, 0, 8, 0, 9, 0]);
+    let path = file(&dir, "masked.bin", &bytes);
+    let stretch = Stretch { path, format: Format::Tokens, range: None, records_before: 0 };
+    let error = open(&stretch, &View { vocab_size: 1 << 17, ..VIEW }).err().unwrap();
+    assert!(matches!(error, DataError::Width { .. }), "{error}");
 }
 
 /// Two documents of [[1, 2], [3]] and [[4]].
@@ -296,6 +320,55 @@ fn tables_are_read_by_column() {
     let view = View { fields: Some(vec!["score".into(), "text".into(), "absent".into()]), ..VIEW };
     let items: Vec<Item> = open(&stretch, &view).unwrap().collect::<Result<_, _>>().unwrap();
     assert_eq!(row(&items[1]), serde_json::json!({"text": "b0", "score": null}));
+}
+
+/// As JSON has them.
+#[test]
+fn moments_and_fractions_of_tables_are_read_as_they_are_written() {
+    use ::parquet::data_type::{FloatType, Int32Type, Int64Type};
+    use ::parquet::file::writer::SerializedFileWriter;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.parquet");
+    let schema = "message m { required int32 day (DATE); required int32 ms (TIME_MILLIS);
+        required int64 micros (TIMESTAMP_MICROS); required int64 nanos (TIMESTAMP(NANOS, false));
+        required float share; }";
+    let schema = ::parquet::schema::parser::parse_message_type(schema).unwrap();
+    let out = std::fs::File::create(&path).unwrap();
+    let mut writer = SerializedFileWriter::new(out, schema.into(), Default::default()).unwrap();
+    let mut rows = writer.next_row_group().unwrap();
+    for value in [18_262, 45_000_000] {
+        let mut column = rows.next_column().unwrap().unwrap();
+        column.typed::<Int32Type>().write_batch(&[value], None, None).unwrap();
+        column.close().unwrap();
+    }
+    for value in [1_577_836_800_000_000, 1_577_836_800_500_000_000] {
+        let mut column = rows.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&[value], None, None).unwrap();
+        column.close().unwrap();
+    }
+    let mut column = rows.next_column().unwrap().unwrap();
+    column.typed::<FloatType>().write_batch(&[0.3], None, None).unwrap();
+    column.close().unwrap();
+    rows.close().unwrap();
+    writer.close().unwrap();
+    let Body::Row(row) = &read(&path).unwrap()[0].body else { panic!("no row") };
+    let expect = serde_json::json!({
+        "day": "2020-01-01", "ms": "12:30:00", "micros": "2020-01-01T00:00:00", "nanos": "2020-01-01T00:00:00.500",
+        "share": 0.3,
+    });
+    assert_eq!(serde_json::Value::Object(row.clone()), expect);
+}
+
+/// Files that pyarrow wrote.
+#[test]
+fn what_other_writers_do_is_read_or_named() {
+    let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parquet");
+    let error = read(&written.join("compressed_with_lz4.parquet")).unwrap_err().to_string();
+    assert!(error.contains("is compressed with LZ4_RAW, which midc does not read"), "{error}");
+    let Body::Row(row) = &read(&written.join("first_page_without_values.parquet")).unwrap()[0].body else {
+        panic!("no row")
+    };
+    assert_eq!(row["messages"], serde_json::json!([{"role": "user", "u": false}]));
 }
 
 /// The crate would make room for what is claimed before it looks at a byte.

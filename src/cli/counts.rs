@@ -1,0 +1,34 @@
+//! `NAME.data.json`, the counts that `midc data --save` keeps beside a curriculum.
+
+use std::path::{Path, PathBuf};
+
+use super::lines::tell;
+use crate::plan::SourcePlan;
+use crate::runtime::data::{Summary, stamp_of};
+
+/// Where those of `curriculum` are kept.
+pub(super) fn path(curriculum: &Path) -> PathBuf {
+    curriculum.with_extension("data.json")
+}
+
+/// Tell of `sources` whose size is taken from counts of other files than there are now.
+pub(super) fn tell_of_stale(curriculum: &Path, sources: &[SourcePlan], base_dir: &Path) {
+    let path = path(curriculum);
+    let Ok(text) = std::fs::read_to_string(&path) else { return };
+    // Of another version, or made by hand: what the size is taken from, if from anything, cannot be told.
+    let Ok(counts) = serde_json::from_str::<Summary>(&text) else { return };
+    for source in sources {
+        let Some(count) = counts.sources.iter().find(|count| count.name == source.name) else { continue };
+        if count.stamp.is_empty() || source.tokens != Some(count.tokens) {
+            continue;
+        }
+        if stamp_of(source, base_dir).is_some_and(|now| now != count.stamp) {
+            tell!(
+                "note: the files of source `{}` are not those that `{}` counts; `midc data {} --save` counts them again",
+                source.name,
+                path.display(),
+                curriculum.display()
+            );
+        }
+    }
+}
