@@ -133,7 +133,13 @@ impl Operand {
         match self {
             Self::Length => "Length".to_owned(),
             Self::Field(name) => format!("Field({name:?})"),
-            Self::Number(value) => format!("Number({value:?})"),
+            // As a real number where that is the same: keys of caches are made of this.
+            Self::Number(value) => match value.as_f64() {
+                Some(real) if value.as_i128().is_none_or(|whole| real as i128 == whole) => {
+                    format!("Number({real:?})")
+                }
+                _ => format!("Number({value})"),
+            },
             Self::Text(text) => format!("Text({text:?})"),
             Self::Bool(value) => format!("Bool({value})"),
         }

@@ -63,9 +63,10 @@ impl Fim {
 
     /// As it stands in the keys of the cache. Changing it makes every shard anew and keeps runs from being gone on with.
     pub(crate) fn canonical(&self) -> String {
-        let Self { rate, suffix_first, prefix, suffix, middle } = self;
+        let Self { rate, suffix_first, prefix, suffix, middle, rest } = self;
+        let rest = if *rest { ", rest: true" } else { "" };
         format!(
-            "Fim {{ rate: {rate:?}, suffix_first: {suffix_first}, prefix: {prefix}, suffix: {suffix}, middle: {middle} }}"
+            "Fim {{ rate: {rate:?}, suffix_first: {suffix_first}, prefix: {prefix}, suffix: {suffix}, middle: {middle}{rest} }}"
         )
     }
 
