@@ -6,9 +6,13 @@ use super::lines::tell;
 use crate::plan::SourcePlan;
 use crate::runtime::data::{Summary, stamp_of};
 
-/// Where those of `curriculum` are kept.
+/// Where those of `curriculum` are kept: without `.curriculum`, and with whatever else it is called.
 pub(super) fn path(curriculum: &Path) -> PathBuf {
-    curriculum.with_extension("data.json")
+    let own = curriculum.extension().is_some_and(|extension| extension == "curriculum");
+    let stem = if own { curriculum.with_extension("") } else { curriculum.to_owned() };
+    let mut name = stem.into_os_string();
+    name.push(".data.json");
+    name.into()
 }
 
 /// Tell of `sources` whose size is taken from counts of other files than there are now.
@@ -29,6 +33,23 @@ pub(super) fn tell_of_stale(curriculum: &Path, sources: &[SourcePlan], base_dir:
                 path.display(),
                 curriculum.display()
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_lie_where_the_checker_looks() {
+        for (curriculum, counts) in [
+            ("a/run.curriculum", "a/run.data.json"),
+            ("run.v2.curriculum", "run.v2.data.json"),
+            ("run.txt", "run.txt.data.json"),
+            ("run", "run.data.json"),
+        ] {
+            assert_eq!(path(Path::new(curriculum)), Path::new(counts));
         }
     }
 }
