@@ -189,7 +189,7 @@ fn stages_are_kept_where_the_hash_is() {
         ("tokens = 200B", "tokens = 300B", true),
         ("path   = \"code/*.jsonl\"", "path   = \"other/*.jsonl\"", false),
         ("tokens    = 10B", "tokens    = 11B", false),
-        ("lr         = 3e-4", "lr         = 2e-4", false),
+        ("seen       = 1T tokens", "seen       = 2T tokens", false),
         ("  web  = 80%\n  code = 20%", "  code = 20%\n  web  = 80%", false),
         ("average(decay)", "average(decay[1])", false),
         ("order in [1, 2]", "order in [1, 3]", false),
