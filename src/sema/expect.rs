@@ -14,6 +14,9 @@ use crate::diag::codes;
 /// The largest count of tokens: every whole number up to it is exact as a 64-bit float.
 pub(crate) const MAX_TOKENS: u64 = 1 << 53;
 
+/// The longest row, in tokens: the shares of its sources, in 2^36ths of a token, fit 64 bits.
+pub const MAX_CONTEXT: u64 = 1 << 26;
+
 impl<'p> Checker<'p> {
     /// "`field` takes X, not Y".
     pub(crate) fn wrong(&mut self, value: &Val<'p>, ty: Ty, field: &str) {
@@ -83,10 +86,10 @@ impl<'p> Checker<'p> {
             ));
             return None;
         }
-        match u64::try_from(*n.numer()) {
+        match u64::try_from(n.numer()) {
             Ok(v) if v <= MAX_TOKENS => Some(v),
             _ => {
-                let negative = *n.numer() < 0;
+                let negative = n.numer() < 0;
                 self.push(Diagnostic::error(
                     codes::OUT_OF_RANGE,
                     span,
@@ -199,7 +202,7 @@ impl<'p> Checker<'p> {
             self.wrong(value, Ty::Share, field);
             return None;
         };
-        if n < Rational::from_integer(0) || n > Rational::from_integer(1) {
+        if n < Rational::ZERO || n > Rational::ONE {
             self.push(Diagnostic::error(
                 codes::OUT_OF_RANGE,
                 value.span,

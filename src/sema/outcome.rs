@@ -1,8 +1,6 @@
 //! All that a check makes of a file, for those who show more than a verdict: names and where they
 //! lead, what each definition is worth, and what could be resolved in spite of mistakes elsewhere.
 
-use num_traits::CheckedSub;
-
 use super::checker::{Checker, Resolved};
 use super::curriculum::Curriculum;
 use super::mix::{Amount, Flat, MixSpec, Weight};
@@ -55,7 +53,8 @@ pub(crate) fn analyze(files: &mut dyn Files, file: FileId, options: &Options) ->
     checker.check_attributes();
     let facts = program.ids().map(|id| checker.fact(id)).collect();
     let stem = files.name(file).rsplit('/').next().unwrap_or_default();
-    let stem = stem.strip_suffix(".curriculum").unwrap_or(stem).to_owned();
+    // One line, which can stand in the comments of what is emitted.
+    let stem = stem.strip_suffix(".curriculum").unwrap_or(stem).replace(char::is_control, "-");
     let (curriculum, complete, diagnostics) = checker.finish(stem);
     Outcome { program, curriculum, complete, diagnostics, facts }
 }
@@ -94,11 +93,11 @@ fn shares(flat: &Flat) -> Option<Vec<(usize, f64)>> {
 }
 
 fn rest(spec: &MixSpec<'_>) -> Option<(Span, String)> {
-    let mut left = Rational::from_integer(1);
+    let mut left = Rational::ONE;
     let mut at = None;
     for entry in &spec.entries {
         match &entry.weight {
-            Weight::Share(share) => left = left.checked_sub(share)?,
+            Weight::Share(share) => left = left.checked_sub(*share)?,
             Weight::Rest => at = Some(entry.value_span),
             Weight::Curve(_) => return None,
         }

@@ -7,6 +7,8 @@ mod parts;
 
 pub(crate) use ground::{Legacy, place_name};
 
+use std::collections::HashMap;
+
 use crate::curve::{Blend, Curve};
 use crate::diag::Diagnostic;
 use crate::schema;
@@ -21,6 +23,7 @@ use crate::sema::clock::{Clock, Length};
 use crate::sema::curriculum::{self, Portion, Rope, Stage};
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
+use crate::sema::file_name;
 use crate::sema::mix::{Amount, Flat};
 use crate::sema::program::{DefId, visit_expr};
 use crate::sema::rope::RopeGround;
@@ -90,6 +93,7 @@ impl<'p> Checker<'p> {
             return Vec::new();
         }
         let mut keys: Vec<String> = Vec::new();
+        let mut files: HashMap<String, (String, Span)> = HashMap::new();
         let mut members = Vec::new();
         for value in values.iter() {
             let key = self.member_key(value);
@@ -118,8 +122,22 @@ impl<'p> Checker<'p> {
                 ));
                 continue;
             }
-            let inner = Scope { local: Some((each.var.text.as_str(), value.clone())), ..scope.clone() };
             let base = self.full_name(id);
+            let file = file_name(&format!("{base}[{key}]"));
+            if let Some((other, first)) = files.insert(file.clone(), (key.clone(), value.span)) {
+                self.push(
+                    Diagnostic::error(
+                        codes::STAGE_EACH,
+                        value.span,
+                        format!("the files of `{base}[{other}]` and `{base}[{key}]` would be the same"),
+                        format!("called `{file}`, too"),
+                    )
+                    .label(first, format!("called `{file}`"))
+                    .help("in names of files every sign but letters of ASCII, digits, `_` and `.` becomes `-`: let the two differ in more"),
+                );
+                return Vec::new();
+            }
+            let inner = Scope { local: Some((each.var.text.as_str(), value.clone())), ..scope.clone() };
             members.extend(self.member(id, item, block, name.span, &fields, &inner, base, Some(key.clone())));
             keys.push(key);
         }
@@ -170,7 +188,7 @@ impl<'p> Checker<'p> {
         };
         let context_chain =
             self.chain_or(fields, "context", scope, ground.as_ref().and_then(|g| g.context), |v, span| Val {
-                kind: Kind::Number(ast::Rational::from_integer(i128::from(v))),
+                kind: Kind::Number(ast::Rational::from(v)),
                 span,
             });
         let batch_chain = self.chain_or(
@@ -180,7 +198,7 @@ impl<'p> Checker<'p> {
             ground.as_ref().and_then(|g| g.batch),
             |(v, rows), span| {
                 let unit = if rows { Unit::Seqs } else { Unit::Tokens };
-                Val { kind: Kind::Quantity(ast::Rational::from_integer(i128::from(v)), unit), span }
+                Val { kind: Kind::Quantity(ast::Rational::from(v), unit), span }
             },
         );
         let mix_value = self.field(fields, "mix", scope);
@@ -459,8 +477,8 @@ fn mentions(block: &ast::Block, name: &str) -> bool {
     found
 }
 
-/// Tokens of each source over the stage: the whole, split by mean weight with largest remainders,
-/// so that they sum to what the steps draw.
+/// Tokens of each source over the stage: the whole, split by mean weight with largest remainders.
+/// They sum to what the steps draw.
 fn portions(mix: &Flat, clock: &Clock, total: u64) -> Vec<Portion> {
     let mut known = Vec::new();
     let mut out: Vec<Portion> = mix
@@ -477,28 +495,26 @@ fn portions(mix: &Flat, clock: &Clock, total: u64) -> Vec<Portion> {
     let mut remainders: Vec<(f64, usize)> = Vec::with_capacity(out.len());
     let mut given = 0u64;
     for (i, p) in out.iter_mut().enumerate() {
-        let (whole, fraction) = match p.exact {
-            Some(n) => {
-                let product = n * ast::Rational::from_integer(i128::from(total));
-                (product.floor().to_integer().max(0) as u64, show::real(product.fract()))
-            }
+        let (whole, fraction) = match p.exact.and_then(|n| n.of(total)) {
+            Some((whole, fraction)) => (whole, show::real(fraction)),
             None => {
                 let product = p.mean.max(0.0) * total as f64;
                 (product.floor() as u64, product.fract())
             }
         };
-        p.tokens = whole;
-        given = given.saturating_add(whole);
+        // Means of what moves are rounded, and may come to a little more than all.
+        p.tokens = whole.min(total - given);
+        given += p.tokens;
         remainders.push((fraction, i));
     }
     remainders.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let mut left = total.saturating_sub(given);
-    for (_, i) in &remainders {
-        if left == 0 {
-            break;
-        }
+    for (_, i) in remainders.iter().take(usize::try_from(total - given).unwrap_or(usize::MAX)) {
         out[*i].tokens += 1;
-        left -= 1;
+        given += 1;
+    }
+    // Or to so much less that one token for each is not enough.
+    if let Some(largest) = out.iter_mut().max_by(|a, b| a.mean.total_cmp(&b.mean)) {
+        largest.tokens += total - given;
     }
     out
 }
