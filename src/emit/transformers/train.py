@@ -185,7 +185,12 @@ def prune(stage, root):
     lasting = lasting_steps(stage)
     periodic = [s for s in done_steps(stage, root) if s not in lasting]
     for step in periodic[: -stage["keep"]]:
-        shutil.rmtree(checkpoint(root, stage["name"], step))
+        # Set aside first: cut short, a deletion would leave the half of a checkpoint.
+        target = checkpoint(root, stage["name"], step)
+        aside = target + ".partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(target, aside)
+        shutil.rmtree(aside)
 
 
 def tensors(rows, device):
