@@ -13,6 +13,7 @@ const SUPPORT: &str = include_str!("torchtitan_rows.py");
 /// The files of the launch.
 pub(super) fn files(plan: &Plan, base: &str) -> Vec<File> {
     let mut files = stage::files(plan);
+    files.retain(|file| !file.path.starts_with("soups/"));
     files.push(File::new("midc_stages.py", module(plan)));
     files.push(File::new("midc_rows.py", SUPPORT));
     files.push(File::new("requirements.txt", "torchtitan==0.3.0\nnumpy\n"));
