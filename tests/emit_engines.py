@@ -407,6 +407,8 @@ def interrupted(case):
     # torchrun puts its workers into sessions of their own.
     for pid in processes_of(case.launch):
         os.kill(pid, signal.SIGKILL)
+    # What a deletion that was cut short leaves.
+    os.makedirs(os.path.join(case.launch, "out", "main", "step-3", "state"))
     check(f"{case.engine}: killed in the middle of a stage", os.path.exists(reached) and not os.path.isdir(os.path.join(case.launch, "out", "main", "step-18")))
     check(f"{case.engine}: the same command goes on", case.train() == 0)
     after = case.logs("main")
@@ -643,6 +645,63 @@ def experts(case):
     check(f"{case.engine}: and the balance makes a difference", apart > 1e-3, f"{apart:.1e}")
 
 
+WIDE = """
+model wide {
+  init      = olmo2(layers: 2, hidden: 48, heads: 4, kv_heads: 2, head_dim: 24, ffn: 96, vocab: 4096, init_std: 0.005)
+  tokenizer = "data/tokenizer.json"
+  context   = 64
+}
+source prose { path = "data/prose.train.jsonl", kind = web, tokens = 118k }
+
+stage first { from = wide, steps = 2, context = 64, batch = 4 seqs, mix = prose, lr = 1e-6, data_seed = 1 }
+stage then { from = first, state = weights_only, steps = 2, lr = 1e-6, data_seed = 2 }
+"""
+SHAPE = """
+import sys
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+matrix = model.model.layers[0].self_attn.q_proj.weight
+print(model.config.head_dim, list(matrix.shape), round(matrix.std().item(), 3), round(model.get_input_embeddings().weight.std().item(), 3))
+"""
+
+
+def wide(case):
+    """A fresh model whose heads are wider than their share of the model, with weights smaller than usual."""
+    other = Case(case.midc, case.engine, case.python, case.work)
+    other.file, other.launch = os.path.join(case.work, "wide.curriculum"), case.launch + "-wide"
+    with open(other.file, "w") as out:
+        out.write(WIDE)
+    other.emit()
+    code = other.train(NPROC="1")
+    folder = os.path.join(other.launch, "out", "then", "step-2", "hf")
+    found = subprocess.run([case.python, "-c", SHAPE, folder], capture_output=True, text=True)
+    check(f"{case.engine}: heads and weights are as wide as planned", code == 0 and found.stdout == "24 [96, 48] 0.005 0.005\n", found.stdout + found.stderr[-500:])
+
+
+LEAKING = """
+model base { checkpoint = "start-gpt_oss", context = 128 }
+source prose { path = "data/prose.train.jsonl", kind = web, tokens = 118k }
+
+stage cut { from = base, steps = 2, context = 128, batch = 2 seqs, mix = prose, lr = 1e-4, data_seed = 1, attention = documents }
+"""
+
+
+def leaking(case):
+    """An architecture in which transformers does not heed where documents begin is not trained within them."""
+    other = Case(case.midc, case.engine, case.python, case.work)
+    other.file, other.launch = os.path.join(case.work, "leaking.curriculum"), case.launch + "-leaking"
+    with open(other.file, "w") as out:
+        out.write(LEAKING)
+    make_start(
+        case.python, case.work, name="start-gpt_oss", model_type="gpt_oss", intermediate_size=64, num_key_value_heads=2, head_dim=16,
+        num_local_experts=4, num_experts_per_tok=2, sliding_window=32)
+    other.emit()
+    code = other.train(NPROC="1")
+    with open(os.path.join(case.work, case.engine + ".log")) as file:
+        said = "text reaches the documents after it" in file.read()
+    check(f"{case.engine}: refuses documents that are not kept apart", code != 0 and said and not os.path.exists(os.path.join(other.launch, "out")))
+
+
 def main():
     midc, engine, python = sys.argv[1:4]
     with tempfile.TemporaryDirectory() as temporary:
@@ -665,6 +724,8 @@ def main():
         if engine == "transformers":
             sharded(case)
             experts(case)
+            leaking(case)
+        wide(case)
         trained_wrong(case)
         under_slurm(case)
     print(f"{results['passed']} passed, {results['failed']} failed")

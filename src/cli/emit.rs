@@ -28,7 +28,8 @@ pub(crate) struct Args {
     /// Directory to write to
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Write the planned rows of every stage there too, as `midc data FILE --export DIR/rows` does
+    /// Write the planned rows of every stage there too, as `midc data FILE --export DIR/rows` does, where the engine
+    /// reads them
     #[arg(long)]
     data: bool,
     /// Where tokenised text is kept between runs
@@ -70,7 +71,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     write(&launch, &args.output)?;
     write_plan(plan, &args.output)?;
     let rows = args.output.join("rows");
-    if args.data {
+    let reads_rows = args.engine.reads_rows();
+    if args.data && reads_rows {
         let from = rows::From { base_dir, cache_dir: &args.cache_dir, strict: false, quiet: args.quiet };
         rows::write(plan, &from, &rows)?;
     }
@@ -81,7 +83,12 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             args.output.display(),
             args.engine.checked()
         );
-        if !args.data {
+        if !reads_rows {
+            let aside = if args.data { "; `--data` is left aside" } else { "" };
+            tell!(
+                "the launch reads data sets of its engine's own and no rows of midc's: see `run.sh`{aside}"
+            );
+        } else if !args.data {
             let file = args.compile.file.display();
             tell!("the rows are not written yet: `midc data {file} --export {}`", rows.display());
         }
@@ -201,7 +208,7 @@ pub(crate) fn write(launch: &Launch, dir: &Path) -> miette::Result<()> {
 fn report(launch: &Launch, checked: Option<&Checked>, levels: &LintLevels) -> bool {
     let Some((checked, curriculum)) = checked.and_then(|c| Some((c, c.curriculum.as_ref()?))) else {
         for finding in &launch.findings {
-            let (Place::Stage(item, _) | Place::Model(item, _)) = &finding.place;
+            let (Place::Stage(item, _) | Place::Model(item, _) | Place::Soup(item)) = &finding.place;
             tell!("`{item}`: {}: {}; {}", finding.message, finding.label, finding.help);
         }
         return !launch.faithful();
@@ -234,5 +241,6 @@ fn span(place: &Place, curriculum: &Curriculum) -> Option<Span> {
             let model = curriculum.models.iter().find(|m| m.name == *name)?;
             Some(model.fields.get(field).copied().unwrap_or(model.span))
         }
+        Place::Soup(name) => curriculum.soups.iter().find(|s| s.name == *name).map(|s| s.span),
     }
 }

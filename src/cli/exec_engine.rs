@@ -1,7 +1,6 @@
 //! `midc exec --engine`: a curriculum lowered to the launch of another engine and run here: emit, rows,
 //! supervision, then `midc verify` over the logs.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use super::exec::{INTERRUPTED, Screen, default_run_dir};
 use super::lines::tell;
 use super::{emit, report, rows, verify};
 use crate::emit::Engine;
+use crate::emit::verify::PlannedRow;
 use crate::launch::{self, LaunchError, LaunchOptions, Outcome};
 use crate::plan::{Plan, StagePlan, file_name};
 use crate::runtime::exec::{Event, Observer as _, Selection};
@@ -101,8 +101,8 @@ pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> m
     }
     let options =
         LaunchOptions { base_dir, python: python.path, processes, grace: Duration::from_secs(args.grace) };
-    let sources = |stage: &StagePlan| sources(&folder, stage);
-    let outcome = launch::run(plan, &selected, &options, &dir, &sources, &signal, &screen);
+    let planned = |stage: &StagePlan| planned_rows(&folder, stage);
+    let outcome = launch::run(plan, &selected, &options, &dir, &planned, &signal, &screen);
     screen.clear();
     let code = match &outcome {
         Ok(Outcome::Finished) => verified(&folder, &dir, |stage| selected.contains(stage), request.quiet),
@@ -156,10 +156,10 @@ fn rows_of(launch: &Path, stage: &StagePlan) -> PathBuf {
     launch.join("rows").join(file_name(&stage.name))
 }
 
-fn sources(launch: &Path, stage: &StagePlan) -> Result<BTreeMap<u32, String>, LaunchError> {
+fn planned_rows(launch: &Path, stage: &StagePlan) -> Result<Vec<PlannedRow>, LaunchError> {
     let (_, rows) = rows::read(&rows_of(launch, stage))
         .map_err(|error| LaunchError::Rows { stage: stage.name.clone(), why: error.to_string() })?;
-    Ok(rows.into_iter().map(|row| (row.crc, row.source)).collect())
+    Ok(rows)
 }
 
 /// `midc verify` over the stages of the run; its verdict is part of the run's outcome.

@@ -2,7 +2,7 @@
 //! engines make of them. One row per feature; the manual's table is written from it.
 
 use super::{Engine, Finding, Kind, Place, hf, megatron_bridge, olmo_core};
-use crate::plan::{Attention, FromKind, Packing, Plan, RopePlan, StagePlan, State};
+use crate::plan::{Attention, FromKind, Packing, Plan, RopePlan, SoupPlan, StagePlan, State};
 use crate::rope::RopeScaling;
 
 /// What an engine makes of a feature.
@@ -61,6 +61,8 @@ const SPLIT_CONTEXT: Answer =
 const SPLIT_BATCH: Answer = No("split the stage where the batch changes: a launch has one batch size");
 const ROPE: Answer = No("use `rope`, `abf`, `pi`, `yarn` or `llama3`, or emit for `transformers`");
 const MEASURE: Answer = Drops("run `midc eval` on the exported checkpoints");
+const AVERAGE: Answer =
+    Drops("convert the checkpoints that go in to Hugging Face and average them with `midc soup`");
 
 /// What OLMo-core exports to Hugging Face.
 const OLMO: [&str; 2] = ["olmo2", "olmo3"];
@@ -517,7 +519,7 @@ pub const TABLE: &[Capability] = &[
         megatron_bridge: MEASURE,
     },
     Capability {
-        feature: "soup",
+        feature: "soup that a stage starts from",
         uses: |plan| {
             let from_soup = |s: &&StagePlan| s.from_kind == FromKind::Soup;
             let stages = plan.stages.iter().filter(from_soup);
@@ -529,6 +531,22 @@ pub const TABLE: &[Capability] = &[
         olmo_core: Yes,
         torchtitan: No("make the soup with `midc soup` and name the result as a model"),
         megatron_bridge: No("make the soup with `midc soup` and name the result as a model"),
+    },
+    Capability {
+        feature: "soup that no stage starts from",
+        uses: |plan| {
+            let last = |soup: &&SoupPlan| {
+                !plan.stages.iter().any(|s| s.from_kind == FromKind::Soup && s.from == soup.name)
+            };
+            let soups = plan.soups.iter().filter(last);
+            soups
+                .map(|s| at(Place::Soup(s.name.clone()), format!("`{}` is not made", s.describe())))
+                .collect()
+        },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: AVERAGE,
+        megatron_bridge: AVERAGE,
     },
 ];
 

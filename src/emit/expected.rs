@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CountRows, Engine};
 use crate::plan::{Plan, StagePlan, file_name, first_version};
+use crate::rope::{self, RopeFrequencies};
 
 /// Values that hold from a step on: `[[step, value], …]`, steps from 0 and ascending.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,7 +66,7 @@ pub struct ExpectedStage {
     pub lr: Runs,
     /// Spans of steps over which shape and mixture are of one piece.
     pub phases: Vec<ExpectedPhase>,
-    /// RoPE in the exported configuration; `null` leaves the model's own.
+    /// RoPE in the exported configuration, the stage's or what it goes on with; `null` where the plan knows neither.
     pub rope: Option<ExpectedRope>,
     /// Longest rows, tokens.
     pub context: u64,
@@ -129,13 +130,28 @@ fn expected_stage(plan: &Plan, stage: &StagePlan, count: &CountRows<'_>) -> Expe
         steps: stage.steps,
         lr: learning_rates(stage),
         phases,
-        rope: stage
-            .rope
-            .as_ref()
-            .map(|r| ExpectedRope { inv_freq: r.inv_freq.clone(), attention_factor: r.attention_factor }),
-        context: stage.phases.iter().map(|p| p.context).max().unwrap_or_default(),
+        rope: expected_rope(plan, stage),
+        context: longest(stage),
         head_dim: super::hf::head_dim(plan, stage),
     }
+}
+
+fn longest(stage: &StagePlan) -> u64 {
+    stage.phases.iter().map(|p| p.context).max().unwrap_or_default()
+}
+
+/// The RoPE that the stage writes, or that of the nearest before it that writes one, as it is at this stage's length.
+fn expected_rope(plan: &Plan, stage: &StagePlan) -> Option<ExpectedRope> {
+    if let Some(rope) = &stage.rope {
+        let (inv_freq, attention_factor) = (rope.inv_freq.clone(), rope.attention_factor);
+        return Some(ExpectedRope { inv_freq, attention_factor });
+    }
+    let (model, before) = plan.lineage(stage)?;
+    let rope = before.into_iter().find_map(|s| s.rope.as_ref()).or(model.rope.as_ref())?;
+    let head_dim = super::hf::head_dim(plan, stage)?;
+    let RopeFrequencies { inv_freq, attention_factor } =
+        rope::inv_freq(head_dim, rope.theta, &rope.scaling, longest(stage));
+    Some(ExpectedRope { inv_freq, attention_factor })
 }
 
 fn total(stage: &StagePlan, steps: &[Vec<u64>]) -> BTreeMap<String, u64> {

@@ -51,6 +51,11 @@ impl Engine {
         Self::ALL.iter().find(|(engine, _)| *engine == self).map_or("", |(_, name)| name)
     }
 
+    /// Whether its launches read the rows that `midc data --export` writes.
+    pub fn reads_rows(self) -> bool {
+        self != Self::MegatronBridge
+    }
+
     /// What was tried with it and what was not, a sentence.
     pub fn checked(self) -> &'static str {
         match self {
@@ -103,6 +108,8 @@ pub enum Place {
     Stage(String, &'static str),
     /// A field of a model.
     Model(String, &'static str),
+    /// A soup.
+    Soup(String),
 }
 
 /// One call of a launch's runner.

@@ -14,6 +14,7 @@ const SUPPORT: &str = include_str!("torchtitan_rows.py");
 /// The files of the launch.
 pub(super) fn files(plan: &Plan, base: &str) -> Vec<File> {
     let mut files = stage::files(plan);
+    files.retain(|file| !file.path.starts_with("soups/"));
     files.push(File::new("midc_stages.py", module(plan)));
     files.push(File::new("midc_rows.py", SUPPORT));
     files.push(File::new("requirements.txt", "torchtitan==0.3.0\nnumpy\n"));
@@ -43,44 +44,14 @@ fn module(plan: &Plan) -> String {
     out
 }
 
-/// Names that `midc_stages.py` uses itself; a function called so would hide them.
-const TAKEN: [&str; 20] = [
-    "BASE",
-    "ChunkedLossWrapper",
-    "CrossEntropyLoss",
-    "FLAVOR",
-    "HERE",
-    "LOCAL_BATCH",
-    "NoTokenizer",
-    "RowLoader",
-    "StageCheckpoints",
-    "TableSchedulers",
-    "Trainer",
-    "TrainingConfig",
-    "adamw",
-    "decoder_vocab_size",
-    "dict",
-    "float",
-    "model",
-    "model_registry",
-    "os",
-    "stretched",
-];
-
-/// Keywords of Python 3, which name nothing.
-const KEYWORDS: [&str; 35] = [
-    "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def",
-    "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is",
-    "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
-];
-
-/// What the function of each stage is called in Python: `anneal_42` for `anneal[42]`. Where that is taken, by a
-/// stage that is called so itself or by Python, a number follows.
+/// What the function of each stage is called in Python: `stage_anneal_42` for `anneal[42]`. Where that is taken, by a
+/// stage that is called so itself, a number follows. The prefix: a stage may be called `lambda`, or `os`, as something
+/// else in the module is.
 fn functions(plan: &Plan) -> Vec<String> {
-    let plain = |stage: &StagePlan| file_name(&stage.name).replace(['-', '.'], "_");
-    let mut used: BTreeSet<String> = TAKEN.iter().chain(&KEYWORDS).map(|w| (*w).to_owned()).collect();
-    let itself: Vec<bool> =
-        plan.stages.iter().map(|s| plain(s) == s.name && used.insert(s.name.clone())).collect();
+    let plain = |stage: &StagePlan| format!("stage_{}", file_name(&stage.name).replace(['-', '.'], "_"));
+    let mut used = BTreeSet::new();
+    let own = |stage: &StagePlan| plain(stage) == format!("stage_{}", stage.name);
+    let itself: Vec<bool> = plan.stages.iter().map(|s| own(s) && used.insert(plain(s))).collect();
     let name = |(stage, itself): (&StagePlan, bool)| {
         let plain = plain(stage);
         if itself || used.insert(plain.clone()) {
@@ -164,7 +135,12 @@ fn write_stage(plan: &Plan, stage: &StagePlan, function: &str, out: &mut String)
 /// The checkpoint that the stage comes from in the end, which lists its files, as a Python expression.
 fn assets(plan: &Plan, stage: &StagePlan) -> String {
     let path = plan.lineage(stage).and_then(|(model, _)| model.checkpoint.as_ref());
-    path.map_or("HERE".to_owned(), |path| format!("os.path.join(BASE, {path:?})"))
+    path.map_or("HERE".to_owned(), |path| format!("os.path.join(BASE, {})", text(path)))
+}
+
+/// A string of Python's, whose escapes are those of JSON.
+fn text(value: &str) -> String {
+    serde_json::Value::from(value).to_string()
 }
 
 /// Parts of the names of parameters without weight decay, as Python strings.
@@ -184,7 +160,7 @@ fn initial(plan: &Plan, stage: &StagePlan) -> (String, &'static str) {
     use crate::plan::Origin;
     match plan.origin(stage) {
         Some(Origin::Model(model)) => match &model.checkpoint {
-            Some(path) => (format!("os.path.join(BASE, {path:?})"), "True"),
+            Some(path) => (format!("os.path.join(BASE, {})", text(path)), "True"),
             None => ("None".to_owned(), "False"),
         },
         Some(Origin::Stage(before, step)) => {

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::LaunchError;
-use crate::emit::verify::LogLine;
+use crate::emit::verify::{LogLine, PlannedRow, StepRows};
 use crate::plan::{StagePlan, file_name};
 use crate::runtime::journal::StepRecord;
 
@@ -16,7 +16,7 @@ type Append<'a> = dyn FnMut(StepRecord) -> Result<(), LaunchError> + 'a;
 /// Reads the logs of one stage.
 pub(super) struct Follower<'a> {
     stage: &'a StagePlan,
-    sources: BTreeMap<u32, String>,
+    rows: Vec<PlannedRow>,
     folder: PathBuf,
     /// The files that were there before; a runner that starts puts new ones in their place.
     before: Vec<u64>,
@@ -37,11 +37,11 @@ struct RankLog {
 }
 
 impl<'a> Follower<'a> {
-    /// `sources` are those of the stage's rows by checksum; `folder` is the launch's `logs`.
-    pub(super) fn new(stage: &'a StagePlan, sources: BTreeMap<u32, String>, folder: &Path) -> Self {
+    /// `rows` are the stage's in their order; `folder` is the launch's `logs`.
+    pub(super) fn new(stage: &'a StagePlan, rows: Vec<PlannedRow>, folder: &Path) -> Self {
         let mut follower = Self {
             stage,
-            sources,
+            rows,
             folder: folder.to_owned(),
             before: Vec::new(),
             ranks: Vec::new(),
@@ -128,7 +128,9 @@ impl<'a> Follower<'a> {
 
     fn hand_on(&mut self, append: &mut Append<'_>) -> Result<(), LaunchError> {
         let lines = self.waiting.remove(&self.next).unwrap_or_default();
-        let record = record(self.stage, &self.sources, self.next, &lines);
+        let from = self.stage.rows_before(self.next) as usize;
+        let to = self.stage.rows_before(self.next + 1) as usize;
+        let record = record(self.stage, self.rows.get(from..to).unwrap_or_default(), self.next, &lines);
         self.next += 1;
         append(record)
     }
@@ -144,19 +146,20 @@ fn identity(path: &Path) -> Option<u64> {
     Some(number)
 }
 
-/// One step from the lines of all processes.
-fn record(stage: &StagePlan, sources: &BTreeMap<u32, String>, step: u64, lines: &[LogLine]) -> StepRecord {
+/// One step from the lines of all processes and the rows that the plan has in it.
+fn record(stage: &StagePlan, planned: &[PlannedRow], step: u64, lines: &[LogLine]) -> StepRecord {
     let point = stage.step_point(step);
     let batch_tokens = point.sequences * point.context;
     let mut rows: BTreeMap<String, u64> = stage.mix.iter().map(|m| (m.source.clone(), 0)).collect();
     let mut sums: BTreeMap<String, (f64, u64)> = BTreeMap::new();
+    let mut left = StepRows::new(planned);
     for line in lines {
         for (i, crc) in line.rows.iter().enumerate() {
             // Rows of no plan are for `midc verify` to name.
-            let Some(source) = sources.get(crc) else { continue };
-            *rows.entry(source.clone()).or_default() += 1;
+            let Some(source) = left.take(*crc) else { continue };
+            *rows.entry(source.to_owned()).or_default() += 1;
             if let (Some(nll), Some(targets)) = (line.nll.get(i), line.targets.get(i)) {
-                let sum = sums.entry(source.clone()).or_default();
+                let sum = sums.entry(source.to_owned()).or_default();
                 sum.0 += nll.unwrap_or(f64::NAN);
                 sum.1 += targets;
             }

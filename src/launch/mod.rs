@@ -28,6 +28,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::emit::Job;
+use crate::emit::verify::PlannedRow;
 use crate::plan::{Origin, Plan, SoupPlan, StagePlan, file_name};
 use crate::runtime::checkpoint;
 use crate::runtime::exec::{Event, Observer};
@@ -37,8 +38,8 @@ use crate::runtime::tensorboard::TensorBoard;
 use follow::Follower;
 use process::Ended;
 
-/// The source of each planned row of a stage, by the CRC-32 of its tokens.
-pub type RowSources<'a> = dyn Fn(&StagePlan) -> Result<BTreeMap<u32, String>, LaunchError> + 'a;
+/// The planned rows of a stage, in their order.
+pub type PlannedRows<'a> = dyn Fn(&StagePlan) -> Result<Vec<PlannedRow>, LaunchError> + 'a;
 
 /// How to run a launch.
 #[derive(Clone, Debug)]
@@ -82,14 +83,14 @@ pub fn run(
     selected: &BTreeSet<String>,
     options: &LaunchOptions,
     dir: &RunDir,
-    sources: &RowSources<'_>,
+    rows: &PlannedRows<'_>,
     signal: &AtomicUsize,
     observer: &dyn Observer,
 ) -> Result<Outcome, LaunchError> {
     let mut counted: BTreeMap<String, u64> = BTreeMap::new();
     journal::scan(&dir.metrics(), |r: StepRecord| *counted.entry(r.stage).or_default() += 1)?;
     let launch = directory(dir.root());
-    let mut run = Run { plan, options, dir, launch, sources, signal, observer };
+    let mut run = Run { plan, options, dir, launch, rows, signal, observer };
     for job in Job::all(plan) {
         let stopped = match job {
             Job::Stage(stage) if selected.contains(&stage.name) => {
@@ -115,7 +116,7 @@ struct Run<'a> {
     options: &'a LaunchOptions,
     dir: &'a RunDir,
     launch: PathBuf,
-    sources: &'a RowSources<'a>,
+    rows: &'a PlannedRows<'a>,
     signal: &'a AtomicUsize,
     observer: &'a dyn Observer,
 }
@@ -178,8 +179,8 @@ impl Run<'_> {
         // The engine's logs are what a stage's metrics are made of, from the start.
         let mut metrics = Journal::open::<StepRecord>(&self.dir.metrics(), |name, _| name != stage.name)?;
         let mut board = TensorBoard::open(&self.dir.tensorboard(&stage.name), 0)?;
-        let sources = (self.sources)(stage)?;
-        let mut follower = Follower::new(stage, sources, &self.launch.join("logs"));
+        let rows = (self.rows)(stage)?;
+        let mut follower = Follower::new(stage, rows, &self.launch.join("logs"));
         if done {
             let mut append = |record: StepRecord| -> Result<(), LaunchError> {
                 metrics.append(&record)?;

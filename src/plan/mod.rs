@@ -597,6 +597,13 @@ impl StagePlan {
         StepPoint { step, tokens, sequences: p.sequences, context: p.context }
     }
 
+    /// Rows of the stage before step `step`.
+    pub fn rows_before(&self, step: u64) -> u64 {
+        let ends = self.phases.iter().skip(1).map(|p| p.step).chain([u64::MAX]);
+        let rows = |(p, end): (&Phase, u64)| step.min(end).saturating_sub(p.step) * p.sequences;
+        self.phases.iter().zip(ends).map(rows).sum()
+    }
+
     /// The step that begins at `tokens` or has it inside; the last phase goes on past the end.
     ///
     /// # Panics

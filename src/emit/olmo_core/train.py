@@ -36,8 +36,8 @@ from olmo_core.distributed.checkpoint import load_model_and_optim_state
 from olmo_core.distributed.parallel import DataParallelType
 from olmo_core.nn.attention import AttentionBackendName, SlidingWindowAttentionConfig
 from olmo_core.nn.feed_forward import FeedForwardConfig
-from olmo_core.nn.hf.checkpoint import save_hf_model
-from olmo_core.nn.hf.convert import convert_state_from_hf
+from olmo_core.nn.hf.config import get_hf_config
+from olmo_core.nn.hf.convert import convert_state_from_hf, convert_state_to_hf
 from olmo_core.nn.rope import PIRoPEScalingConfig, RotaryEmbedding, StepwiseRoPEScalingConfig, YaRNRoPEScalingConfig, compute_inv_freqs
 from olmo_core.nn.transformer import TransformerBlockType, TransformerConfig
 from olmo_core.optim import AdamWConfig, OptimGroupOverride
@@ -123,6 +123,7 @@ def model_of(keys, stage):
         n_layers=keys["num_hidden_layers"],
         n_heads=keys["num_attention_heads"],
         n_kv_heads=keys.get("num_key_value_heads"),
+        head_dim=keys.get("head_dim"),
         qk_norm=True,
         block_name=TransformerBlockType.reordered_norm,
         layer_norm_eps=keys["rms_norm_eps"],
@@ -134,6 +135,7 @@ def model_of(keys, stage):
         feed_forward=FeedForwardConfig(hidden_size=keys["intermediate_size"], bias=False),
         tie_word_embeddings=keys.get("tie_word_embeddings", False),
         attn_backend=AttentionBackendName.flash_2 if documents else None,
+        init_std=keys.get("initializer_range", 0.02),
         init_seed=stage["init_seed"],
     )
     if not windows or (scaling is None and local == theta):
@@ -257,6 +259,22 @@ def load_hugging_face(model, folder):
     dist_cp_sd.set_model_state_dict(model, state)
 
 
+def save_hugging_face(model, keys, folder):
+    """An OLMo-core model as a Hugging Face directory. OLMo-core's own `save_hf_model` takes a head to be as wide as the
+    model divided by their number."""
+    from transformers import AutoModelForCausalLM
+
+    config = get_hf_config(model)
+    for key in ("head_dim", "initializer_range"):
+        if keys.get(key) is not None:
+            setattr(config, key, keys[key])
+    theirs = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    # In f32 whatever the arithmetic: later stages and soups take their weights from here.
+    state = convert_state_to_hf(config, dict(model.state_dict()))
+    theirs.load_state_dict({name: value.float().contiguous() for name, value in state.items()})
+    theirs.save_pretrained(folder)
+
+
 def export(stage, root, base, keys):
     """The checkpoints that others start from, as Hugging Face directories. Done by one process."""
     for step in lasting_steps(stage):
@@ -268,8 +286,7 @@ def export(stage, root, base, keys):
         model = model_of(keys, {**stage, "attention": "causal"}).build(init_device="cpu")
         load_model_and_optim_state(os.path.join(root, "out", stage["name"], "olmo", f"step{step}", "model_and_optim"), model)
         folder = os.path.join(aside, "hf")
-        # In f32 whatever the arithmetic: later stages and soups take their weights from here.
-        save_hf_model(folder, dict(model.state_dict()), model, dtype=DType.float32)
+        save_hugging_face(model, keys, folder)
         path = os.path.join(folder, "config.json")
         written = read(path)
         written["max_position_embeddings"] = stage["context"]

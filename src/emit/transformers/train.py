@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.nn.functional as F
+import transformers
 from midc_stage import Log, Rows, StopRequest, Table, checkpoint, copy_tokenizer, done_steps, lasting_steps, origin_keys
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict, set_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -62,6 +63,27 @@ def check_rope(model, stage):
         worst = ((buffer.double().cpu() - wanted) / wanted).abs().max().item()
         assert worst < 1e-5, f"inv_freq differs from the plan by {worst:.1e} (relative)"
     assert found, "the model has no rotary embedding to compare with the plan"
+
+
+def check_documents(model, stage, rows, device):
+    """No text reaches the document after it. transformers learns where documents begin from the positions alone, and not
+    every architecture heeds those. Where nothing passes, the gradient of the later document's logits by the embeddings
+    of the earlier one is zero to the last bit."""
+    if stage["attention"] != "documents":
+        return
+    length = 8
+    tokens = (torch.arange(2 * length, device=device) % model.config.vocab_size).repeat(rows, 1)
+    positions = torch.arange(length, device=device).repeat(rows, 2)
+    embedded = []
+    hook = model.get_input_embeddings().register_forward_hook(lambda _module, _inputs, output: embedded.append(output))
+    logits = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
+    hook.remove()
+    (gradient,) = torch.autograd.grad(logits[:, length:].float().sum(), embedded[0])
+    if gradient[:, :length].any():
+        raise SystemExit(
+            f"stage `{stage['stage']}` has `attention = documents`, but in `{model.config.model_type}` as transformers"
+            f" {transformers.__version__} computes it, text reaches the documents after it: write `attention = causal`"
+        )
 
 
 def build(stage, root, base, device):
@@ -185,7 +207,12 @@ def prune(stage, root):
     lasting = lasting_steps(stage)
     periodic = [s for s in done_steps(stage, root) if s not in lasting]
     for step in periodic[: -stage["keep"]]:
-        shutil.rmtree(checkpoint(root, stage["name"], step))
+        # Set aside first: cut short, a deletion would leave the half of a checkpoint.
+        target = checkpoint(root, stage["name"], step)
+        aside = target + ".partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(target, aside)
+        shutil.rmtree(aside)
 
 
 def tensors(rows, device):
@@ -274,7 +301,9 @@ def train(stage, root, options):
     bf16 = precision == "bf16"
     rows = Rows(stage, root)
     lr = Table(stage["lr"])
-    model = distribute(build(stage, root, base, device), options.parallel, device, bf16)
+    model = build(stage, root, base, device)
+    check_documents(model, stage, options.micro_rows, device)
+    model = distribute(model, options.parallel, device, bf16)
     optimizers = optimizers_of(model, stage["optimizer"])
     constants = constants_of(optimizers)
     origin = stage["from"]
