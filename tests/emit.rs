@@ -89,6 +89,8 @@ fn verify_passes_what_is_right_and_finds_each_mistake() {
 
     let log = out.join("logs/main.rank0.jsonl");
     let config = out.join("out/long-11/step-10/hf/config.json");
+    // `main` writes no `rope`: it goes on with its model's.
+    let plain = out.join("out/main/step-12/hf/config.json");
     let edit_lines = |edit: fn(&mut Vec<Value>)| {
         let text = std::fs::read_to_string(&log).unwrap();
         let mut lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
@@ -130,6 +132,10 @@ fn verify_passes_what_is_right_and_finds_each_mistake() {
                 std::fs::read_to_string(&config).unwrap().replace("\"factor\":2.0", "\"factor\":4.0"),
             ),
         ),
+        (
+            "main: the RoPE of the exported",
+            (plain.as_path(), std::fs::read_to_string(&plain).unwrap().replace("10000.0", "20000.0")),
+        ),
     ]);
     for (wanted, (path, text)) in mistakes {
         let before = std::fs::read_to_string(path).unwrap();
@@ -148,6 +154,21 @@ fn verify_passes_what_is_right_and_finds_each_mistake() {
     assert_eq!(verify().0, Some(1));
     std::fs::write(&log, text).unwrap();
     assert_eq!(verify().0, Some(0));
+
+    // An export that is not there, and a wrong learning rate where the rows are not.
+    let aside = out.join("aside");
+    std::fs::rename(&plain, &aside).unwrap();
+    let (code, found) = verify();
+    std::fs::rename(&aside, &plain).unwrap();
+    assert!(code == Some(1) && found.contains("main: there is no export"), "{found}");
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, edit_lines(|l| l[6]["lr"] = json!(1.0))).unwrap();
+    std::fs::rename(out.join("rows"), &aside).unwrap();
+    let (code, found) = verify();
+    std::fs::rename(&aside, out.join("rows")).unwrap();
+    std::fs::write(&log, text).unwrap();
+    assert!(code == Some(1) && found.contains("step 6 used the learning rate"), "{found}");
+    assert!(found.contains("rows cannot be compared") && !found.contains("rows of `"), "{found}");
 
     // Rows of another plan.
     let other = CURRICULUM.replace("prose = 75%", "prose = 50%");
@@ -318,6 +339,64 @@ stage main {
   MORE
 }
 "#;
+
+#[test]
+fn paths_of_megatron_are_what_they_are() {
+    for (checkpoint, wanted) in
+        [("ck/my dir: x #1", r#""${BASE}/ck/my dir: x #1""#), ("/models/base-$1", r#""/models/base-$1""#)]
+    {
+        let file = MEGATRON
+            .replace("checkpoints/base", checkpoint)
+            .replace("LR", "1e-3 then linear(to: 0)")
+            .replace("ROPE", "abf(theta: 200_000)")
+            .replace("MORE", "");
+        let dir = workplace(&file);
+        let more = ["-A", "optimizer_reset_without_warmup", "--data"];
+        let (done, text) = emit(dir.path(), "megatron-bridge", &more);
+        assert!(done, "{text}");
+        let yaml = std::fs::read_to_string(dir.path().join("out/stages/main.yaml")).unwrap();
+        assert!(yaml.contains(&format!("  pretrained_checkpoint: {wanted}\n")), "{yaml}");
+        assert!(yaml.contains("  - [\"${DATA}/web_text_document\"]\n"), "{yaml}");
+        // It reads data sets of its own.
+        assert!(!dir.path().join("out/rows").exists());
+    }
+}
+
+#[test]
+fn what_torchtitan_leaves_out_and_what_it_may_be_called() {
+    let file = MEGATRON
+        .replace("LR", "1e-3 then linear(to: 0)")
+        .replace("ROPE", "abf(theta: 200_000)")
+        .replace("MORE", "")
+        .replace("target_drops = allow", "target_drops = warn")
+        + "stage lambda { from = main, tokens = 20_100_000, lr = 0 then linear(to: 1e-3, over: 2M) then linear(to: 0), data_seed = 2 }\nsoup last = average(main, lambda)\n";
+    let dir = workplace(&file);
+    let (done, text) = emit(dir.path(), "torchtitan", &["-A", "optimizer_reset_without_warmup"]);
+    assert!(done, "{text}");
+    let place = format!("run.curriculum:{}:", line_of(&file, "soup last"));
+    assert!(text.contains("leaves out: soup that no stage starts from") && text.contains(&place), "{text}");
+    let out = dir.path().join("out");
+    assert!(!out.join("soups").exists());
+    let stages = std::fs::read_to_string(out.join("midc_stages.py")).unwrap();
+    assert!(stages.contains("\ndef stage_lambda():\n"), "{stages}");
+    let run = std::fs::read_to_string(out.join("run.sh")).unwrap();
+    assert!(run.contains("\nstage stage_lambda \"$@\"\n"), "{run}");
+    let verify = midc(dir.path(), &["verify", "out"]);
+    let said = String::from_utf8_lossy(&verify.stderr).into_owned();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("launches of other engines log nothing"), "{said}");
+}
+
+#[test]
+fn a_job_of_slurm_has_a_name_without_blanks() {
+    let dir = workplace(CURRICULUM);
+    std::fs::rename(dir.path().join("run.curriculum"), dir.path().join("my run.curriculum")).unwrap();
+    let args = [&["emit", "transformers", "my run.curriculum", "-o", "out"], &QUIET[..]].concat();
+    let done = midc(dir.path(), &args);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let job = std::fs::read_to_string(dir.path().join("out/slurm.sbatch")).unwrap();
+    assert!(job.contains("\n#SBATCH --job-name=my-run\n"), "{job}");
+}
 
 #[test]
 fn settings_of_megatron_give_the_learning_rates_of_the_plan() {

@@ -2,6 +2,7 @@
 //! overrides per stage. Megatron draws from its own indexed data by weights, so the order of rows is its own.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::{File, stage};
 use crate::curve::{Segment, Shape};
@@ -93,8 +94,11 @@ fn overrides(plan: &Plan, stage: &StagePlan) -> String {
         seed = stage.data_seed,
         documents = stage.attention == Attention::Documents,
     );
-    let names: Vec<String> =
-        stage.mix.iter().map(|m| format!("${{DATA}}/{}_text_document", file_name(&m.source))).collect();
+    let names: Vec<String> = stage
+        .mix
+        .iter()
+        .map(|m| text(&format!("${{DATA}}/{}_text_document", file_name(&m.source))))
+        .collect();
     let weights: Vec<String> = stage.mix.iter().map(|m| m.weight_mean.to_string()).collect();
     let _ = writeln!(out, "  - [{}]\n  - [{}]", names.join(", "), weights.join(", "));
     let _ = writeln!(
@@ -121,19 +125,26 @@ fn overrides(plan: &Plan, stage: &StagePlan) -> String {
     for (key, value) in scheduler {
         let _ = writeln!(out, "  {key}: {value}");
     }
-    let name = file_name(&stage.name);
+    let folder = text(&format!("out/{}", file_name(&stage.name)));
     let start = match plan.origin(stage) {
-        Some(Origin::Model(model)) => model.checkpoint.as_ref().map(|path| format!("${{BASE}}/{path}")),
+        Some(Origin::Model(model)) => model.checkpoint.as_ref().map(|path| {
+            if Path::new(path).is_absolute() { path.clone() } else { format!("${{BASE}}/{path}") }
+        }),
         Some(Origin::Stage(before, step)) => Some(format!("out/{}/iter_{step:07}", file_name(&before.name))),
         _ => None,
     };
     let _ = writeln!(
         out,
-        "checkpoint:\n  pretrained_checkpoint: {}\n  save: out/{name}\n  load: out/{name}\n  save_interval: {}",
-        start.unwrap_or_else(|| "null".to_owned()),
+        "checkpoint:\n  pretrained_checkpoint: {}\n  save: {folder}\n  load: {folder}\n  save_interval: {}",
+        start.map_or("null".to_owned(), |path| text(&path)),
         stage.save_every.unwrap_or(stage.steps)
     );
     out
+}
+
+/// A string of YAML's, which may hold blanks, colons and what begins a comment. Its escapes are those of JSON.
+fn text(value: &str) -> String {
+    serde_json::Value::from(value).to_string()
 }
 
 /// Lines of the `model` section.

@@ -23,6 +23,19 @@ from megatron.bridge.training.gpt_step import forward_step
 from megatron.bridge.training.pretrain import pretrain
 
 
+def expanded(value):
+    """Paths in the directory of the curriculum or in that of the data."""
+    if isinstance(value, dict):
+        return {key: expanded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [expanded(inner) for inner in value]
+    for name in ("BASE", "DATA"):
+        start = "${" + name + "}/"
+        if isinstance(value, str) and value.startswith(start):
+            return os.path.join(os.environ[name], value[len(start) :])
+    return value
+
+
 def apply(target, values):
     for key, value in values.items():
         if isinstance(value, dict):
@@ -61,7 +74,7 @@ def configuration(overrides):
 
 def main():
     with open(sys.argv[1], encoding="utf-8") as file:
-        overrides = yaml.safe_load(os.path.expandvars(file.read()))
+        overrides = expanded(yaml.safe_load(file))
     pretrain(config=configuration(overrides), forward_step_func=forward_step)
 
 

@@ -254,9 +254,15 @@ if [ -n "$late" ] && [ "$code" != 0 ]; then
 fi
 exit "$code"
 "#,
-        name = plan.curriculum,
+        name = job_name(&plan.curriculum),
     );
     File::program("slurm.sbatch", text)
+}
+
+/// The name of a curriculum for sbatch, which takes what follows a blank for another option.
+fn job_name(curriculum: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '-' };
+    curriculum.chars().map(plain).collect()
 }
 
 /// For a shell, between single quotes.

@@ -55,9 +55,10 @@ fn write_stage(plan: &Plan, stage: &StagePlan, out: &mut String) {
     let (initial, from_hf) = initial(plan, stage);
     let rope = stage.rope.as_ref().map_or("None".to_owned(), rope);
     let model_only = from_hf == "True" || stage.state == State::WeightsOnly;
+    // The prefix: a stage may be called `lambda`, or `os`, as something else in the module is.
     let _ = write!(
         out,
-        "\n\ndef {function}():\n    \
+        "\n\ndef stage_{function}():\n    \
          model = stretched(model_registry(FLAVOR), {rope}, {context})\n    \
          return Trainer.Config(\n        \
          model_spec=model,\n        \
@@ -121,7 +122,12 @@ fn write_stage(plan: &Plan, stage: &StagePlan, out: &mut String) {
 /// The checkpoint that the stage comes from in the end, which lists its files, as a Python expression.
 fn assets(plan: &Plan, stage: &StagePlan) -> String {
     let path = plan.lineage(stage).and_then(|(model, _)| model.checkpoint.as_ref());
-    path.map_or("HERE".to_owned(), |path| format!("os.path.join(BASE, {path:?})"))
+    path.map_or("HERE".to_owned(), |path| format!("os.path.join(BASE, {})", text(path)))
+}
+
+/// A string of Python's, whose escapes are those of JSON.
+fn text(value: &str) -> String {
+    serde_json::Value::from(value).to_string()
 }
 
 /// Parts of the names of parameters without weight decay, as Python strings.
@@ -141,7 +147,7 @@ fn initial(plan: &Plan, stage: &StagePlan) -> (String, &'static str) {
     use crate::plan::Origin;
     match plan.origin(stage) {
         Some(Origin::Model(model)) => match &model.checkpoint {
-            Some(path) => (format!("os.path.join(BASE, {path:?})"), "True"),
+            Some(path) => (format!("os.path.join(BASE, {})", text(path)), "True"),
             None => ("None".to_owned(), "False"),
         },
         Some(Origin::Stage(before, step)) => {
@@ -195,7 +201,7 @@ fn run_sh(plan: &Plan, base: &str) -> File {
         stage::quoted(base),
     );
     for stage in &plan.stages {
-        let _ = writeln!(text, "stage {} \"$@\"", function(stage));
+        let _ = writeln!(text, "stage stage_{} \"$@\"", function(stage));
     }
     File::program("run.sh", text)
 }
