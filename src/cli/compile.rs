@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::input::InputArgs;
-use super::{counts, plan_file};
+use super::plan_file;
 use crate::plan::Plan;
 
 /// A curriculum, or a plan made of one earlier, and how to read it.
@@ -64,9 +64,6 @@ pub(crate) fn plan_and_file(args: &CompileArgs) -> miette::Result<Option<Found>>
         ));
     };
     let plan = super::curriculum::plan(path, &args.input)?;
-    if let Some((plan, _)) = &plan {
-        counts::tell_of_stale(&args.file, &plan.sources, &base_dir);
-    }
     Ok(plan.map(|(plan, checked)| Found { compiled: Compiled { plan, base_dir }, checked: Some(checked) }))
 }
 

@@ -16,8 +16,9 @@ pub(super) fn path(curriculum: &Path) -> PathBuf {
 }
 
 /// Tell of `sources` whose size is taken from counts of other files than there are now.
-pub(super) fn tell_of_stale(curriculum: &Path, sources: &[SourcePlan], base_dir: &Path) {
+pub(super) fn tell_of_stale(curriculum: &Path, sources: &[SourcePlan]) {
     let path = path(curriculum);
+    let base_dir = curriculum.parent().unwrap_or(Path::new(""));
     let Ok(text) = std::fs::read_to_string(&path) else { return };
     // Of another version, or made by hand: what the size is taken from, if from anything, cannot be told.
     let Ok(counts) = serde_json::from_str::<Summary>(&text) else { return };

@@ -2,12 +2,13 @@
 //! needs one. Diagnostics go to stderr.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use super::check::ReadError;
 use super::files::DiskFiles;
 use super::input::InputArgs;
 use super::lines::tell;
-use super::plan_file;
+use super::{counts, plan_file};
 use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level};
 use crate::plan::{self, Plan};
@@ -60,6 +61,7 @@ pub(crate) fn plan(path: &str, input: &InputArgs) -> miette::Result<Option<(Plan
                     "`{path}` has no stage: there is nothing to plan"
                 ));
             }
+            counts::tell_of_stale(Path::new(path), &plan.sources);
             Ok(Some((plan, checked)))
         }
         _ => Ok(None),

@@ -531,7 +531,7 @@ mod tests {
         let records = ["some-records-of-a-long-name.jsonl", "notes.txt"];
         assert_eq!(read(&records, "*", Unread::Note).0.unwrap(), records[..1]);
         // Sources have records among them, and texts may be about nothing but themselves.
-        let sources = ["README.md", "package-with-a-long-name.json", "src/main.rs", "tests/a.jsonl"];
+        let sources = ["README.md", "package-with-a-long-name.json", "src/the-main-part.rs", "tests/a.jsonl"];
         for texts in [&sources[..], &["LICENSE", "README.md"]] {
             let (found, notes) = read(texts, ".", Unread::Note);
             assert_eq!((found.unwrap(), notes), (texts.iter().map(|s| (*s).to_owned()).collect(), vec![]));

@@ -40,7 +40,9 @@ fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
             b'N' | b'I' | b'-' | b'0'..=b'9' if !inside => {
                 let word = |b: &u8| b.is_ascii_alphanumeric() || b"+-.".contains(b);
                 let length = rest.iter().take_while(|b| word(b)).count();
-                let infinite = |text: &str| text.parse::<f64>().is_ok_and(|n| !n.is_finite());
+                let digits =
+                    |text: &str| text.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit());
+                let infinite = |text: &str| digits(text) && text.parse::<f64>().is_ok_and(|n| !n.is_finite());
                 let other = match &rest[..length] {
                     b"NaN" | b"Infinity" | b"-Infinity" => true,
                     number => std::str::from_utf8(number).is_ok_and(infinite),
