@@ -447,7 +447,7 @@ fn what_is_excluded_hides_no_broken_record() {
     assert_eq!((s.dropped.excluded, s.dropped.bad(), s.documents), (26, 26, 1));
     let examples = |bad: bool| s.examples.iter().filter(move |e| e.bad == bad).map(|e| e.record);
     assert_eq!((examples(true).next(), examples(true).count()), (Some(26), 20));
-    assert_eq!((examples(false).last(), examples(false).count()), (Some(53), 26));
+    assert_eq!((examples(false).next_back(), examples(false).count()), (Some(53), 26));
     // From the cache as well.
     let error = open("many.jsonl", OnBad::Fail).unwrap_err().to_string();
     assert!(error.contains("many.jsonl`, record 26: malformed JSON"), "{error}");

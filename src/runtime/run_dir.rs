@@ -156,12 +156,6 @@ impl RunDir {
             return Err(RunDirError::Foreign { dir: root.to_path_buf() });
         }
         let lock = lock(root)?;
-        for entry in fs::read_dir(root).map_err(RunDirError::io("list", root))?.flatten() {
-            if is_left(&entry.file_name()) {
-                let path = entry.path();
-                fs::remove_file(&path).map_err(RunDirError::io("remove", &path))?;
-            }
-        }
         if plan_path.exists() && !(engine == OWN_ENGINE && is_unused(root)?) {
             let text = fs::read(&plan_path).map_err(RunDirError::io("read", &plan_path))?;
             let there = Plan::read(&text).map_err(|source| RunDirError::DamagedPlan {
@@ -194,6 +188,12 @@ impl RunDir {
                 fs::remove_file(&path).map_err(RunDirError::io("remove", &path))?;
             }
             write_plan(&plan_path, plan)?;
+        }
+        for entry in fs::read_dir(root).map_err(RunDirError::io("list", root))?.flatten() {
+            if is_left(&entry.file_name()) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(RunDirError::io("remove", &path))?;
+            }
         }
         Ok(Self { root: root.to_path_buf(), lock })
     }
