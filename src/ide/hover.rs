@@ -178,8 +178,7 @@ impl<'a> Pages<'a> {
             }
             return (!out.is_empty()).then_some(out);
         }
-        let whole =
-            quantity.value.is_integer().then(|| u64::try_from(*quantity.value.numer()).ok()).flatten();
+        let whole = quantity.value.is_integer().then(|| u64::try_from(quantity.value.numer()).ok()).flatten();
         if let Some(whole) = whole.filter(|_| quantity.magnitude.is_some()) {
             out = format!("{written} = {}", numbers::grouped(whole));
         }

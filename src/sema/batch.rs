@@ -8,7 +8,7 @@ use crate::schema::Ty;
 use crate::source::Span;
 use crate::syntax::ast::{Rational, Unit};
 
-use super::chain::{Chain, Frame, is_open};
+use super::chain::{Chain, Frame, is_open, whole};
 use super::checker::Checker;
 use super::clock::{BatchPiece, Clock, Length, Misfit};
 use super::show;
@@ -106,8 +106,8 @@ impl<'p> Checker<'p> {
                 out.push((at, u64::MAX, call.clone()));
                 continue;
             }
-            let span = self.span_of(call, Rational::from_integer(i128::from(at)), true, frame)?;
-            let end = at.saturating_add(span.floor().to_integer().max(0) as u64);
+            let span = self.span_of(call, Rational::from(at), true, frame)?;
+            let end = at.saturating_add(whole(span.floor()));
             out.push((at, end, call.clone()));
             at = end;
         }
@@ -131,7 +131,7 @@ impl<'p> Checker<'p> {
             chain.clone()
         };
         let (start, end, last) = self.layout(&laid, bare)?.pop()?;
-        let tokens = |n: u64| Rational::from_integer(i128::from(n));
+        let tokens = |n: u64| Rational::from(n);
         // A ramp given in steps ends inside the last of them, and what comes after it is a step off.
         let ramp = |c: &&std::rc::Rc<Call<'p>>| {
             matches!(c.arg("over"), Some(Val { kind: Kind::Quantity(_, Unit::Steps), .. }))
@@ -331,7 +331,7 @@ impl<'p> Checker<'p> {
             };
             if !in_steps(&call) {
                 let span = self.span(&over, "over", frame, |_, _| 0)?;
-                at = at.saturating_add(span.floor().to_integer().max(0) as u64);
+                at = at.saturating_add(whole(span.floor()));
                 current = next;
                 continue;
             }
@@ -351,7 +351,7 @@ impl<'p> Checker<'p> {
                 Err(misfit) => return self.misfit(misfit, chain.span, None),
             };
             if let Some((_, over)) = call.named.iter_mut().find(|(n, _)| n.text == "over") {
-                over.kind = Kind::Quantity(Rational::from_integer(i128::from(tokens)), Unit::Tokens);
+                over.kind = Kind::Quantity(Rational::from(tokens), Unit::Tokens);
             }
             at = at.saturating_add(tokens);
             current = next;

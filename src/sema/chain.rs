@@ -3,8 +3,6 @@
 
 use std::rc::Rc;
 
-use num_traits::{CheckedAdd, CheckedMul};
-
 use crate::curve::{Curve, Segment, Shape};
 use crate::diag::{Applicability, Diagnostic};
 use crate::schema::{Family, Ty};
@@ -148,7 +146,7 @@ impl<'p> Checker<'p> {
         let written = self.text(value.span);
         let bare = written.bytes().all(|b| b.is_ascii_digit() || b == b'_');
         let Some(step) = shortest else { return false };
-        if !bare || n <= Rational::from_integer(0) || n >= Rational::from_integer(i128::from(step)) {
+        if !bare || n <= Rational::ZERO || n >= Rational::from(step) {
             return false;
         }
         let end = Span { start: value.span.end, ..value.span };
@@ -200,8 +198,8 @@ impl<'p> Checker<'p> {
             }
             open = Some(i);
         }
-        let zero = Rational::from_integer(0);
-        let goal = Rational::from_integer(i128::from(frame.tokens));
+        let zero = Rational::ZERO;
+        let goal = Rational::from(frame.tokens);
         // Forward up to the open segment, backward from the end to it.
         let split = open.unwrap_or(chain.segments.len());
         let mut starts = Vec::with_capacity(chain.segments.len());
@@ -222,14 +220,15 @@ impl<'p> Checker<'p> {
                 tail.push((back, length));
             }
             if back < at {
-                let fixed = at + (goal - back);
+                let after = self.add(goal, -back, chain.span)?;
+                let fixed = self.add(at, after, chain.span)?;
                 return self.too_long(chain, fixed, frame, Some(chain.segments[open].span));
             }
             if back == at && frame.tokens > 0 {
                 return self.nothing_left(chain.segments[open].span, frame);
             }
             starts.push(at);
-            lengths.push(back - at);
+            lengths.push(self.add(back, -at, chain.segments[open].span)?);
             for (start, length) in tail.into_iter().rev() {
                 starts.push(start);
                 lengths.push(length);
@@ -242,10 +241,10 @@ impl<'p> Checker<'p> {
                 return self.too_short(chain, at, frame);
             }
         }
-        let floor = |v: Rational| v.floor().to_integer().max(0) as u64;
+        let floor = |v: Rational| whole(v.floor());
         let mut placed = Vec::with_capacity(starts.len());
         for ((call, start), length) in chain.segments.iter().zip(starts).zip(lengths) {
-            let (start, end) = (floor(start), floor(start + length));
+            let (start, end) = (floor(start), floor(self.add(start, length, call.span)?));
             if start > frame.tokens || (start == frame.tokens && end > start) {
                 break;
             }
@@ -300,8 +299,9 @@ impl<'p> Checker<'p> {
         true
     }
 
+    /// `a + b`, where exact arithmetic reaches so far.
     fn add(&mut self, a: Rational, b: Rational, span: Span) -> Option<Rational> {
-        let sum = a.checked_add(&b).filter(|s| s.numer().unsigned_abs() < 1 << 100);
+        let sum = a.checked_add(b);
         if sum.is_none() {
             self.push(Diagnostic::error(
                 codes::OVERFLOW,
@@ -335,8 +335,7 @@ impl<'p> Checker<'p> {
         frame: Frame<'_>,
         open: Option<Span>,
     ) -> Option<T> {
-        let over =
-            (length - Rational::from_integer(i128::from(frame.tokens))).ceil().to_integer().max(0) as u64;
+        let over = whole(self.add(length, -Rational::from(frame.tokens), chain.span)?.ceil());
         let share = over as f64 / frame.tokens as f64;
         let steps = chain
             .segments
@@ -356,7 +355,7 @@ impl<'p> Checker<'p> {
                 show::count(over),
                 show::percent(share)
             ),
-            format!("these segments take {} tokens", show::count(length.ceil().to_integer().max(0) as u64)),
+            format!("these segments take {} tokens", show::count(whole(length.ceil()))),
         )
         .label(frame.length_span, format!("the stage has {} tokens", show::count(frame.tokens)));
         if let Some(open) = open {
@@ -382,8 +381,7 @@ impl<'p> Checker<'p> {
         length: Rational,
         frame: Frame<'_>,
     ) -> Option<T> {
-        let missing =
-            (Rational::from_integer(i128::from(frame.tokens)) - length).ceil().to_integer().max(0) as u64;
+        let missing = whole(self.add(Rational::from(frame.tokens), -length, chain.span)?.ceil());
         let share = missing as f64 / frame.tokens as f64;
         let mut d = Diagnostic::error(
             codes::CURVE_SHORT,
@@ -394,7 +392,7 @@ impl<'p> Checker<'p> {
                 show::count(missing),
                 show::percent(share)
             ),
-            format!("these segments take {} tokens", show::count(length.floor().to_integer().max(0) as u64)),
+            format!("these segments take {} tokens", show::count(whole(length.floor()))),
         )
         .label(frame.length_span, format!("the stage has {} tokens", show::count(frame.tokens)))
         .help(if frame.laid_by_curve() {
@@ -418,7 +416,7 @@ impl<'p> Checker<'p> {
         frame: Frame<'_>,
     ) -> Option<Rational> {
         if call.function.name == "step" {
-            return Some(Rational::from_integer(0));
+            return Some(Rational::ZERO);
         }
         if let Some(until) = call.arg("until") {
             let until = until.clone();
@@ -448,16 +446,16 @@ impl<'p> Checker<'p> {
                 );
                 return None;
             }
-            let start = at.floor().to_integer().max(0) as u64;
+            let start = whole(at.floor());
             let end = self.until(&until, start, frame)?;
-            return Some(Rational::from_integer(i128::from(end)) - at);
+            return self.add(Rational::from(end), -at, until.span);
         }
         let over = call.arg("over")?.clone();
-        let position = at.floor().to_integer().clamp(0, i128::from(u64::MAX)) as u64;
+        let position = whole(at.floor());
         let length = self.span(&over, "over", frame, |clock, steps| {
             if forward { clock.span(position, steps) } else { clock.span_before(position, steps) }
         })?;
-        if length <= Rational::from_integer(0) {
+        if length <= Rational::ZERO {
             self.push(
                 Diagnostic::error(
                     codes::CURVE_SPAN,
@@ -483,12 +481,12 @@ impl<'p> Checker<'p> {
         match value.kind {
             Kind::Number(n) if self.steps_for_tokens(n, value, field, frame.clock) => None,
             Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => {
-                self.count(n, value.span, field).map(|v| Rational::from_integer(i128::from(v)))
+                self.count(n, value.span, field).map(|v| Rational::from(v))
             }
             Kind::Quantity(n, Unit::Steps) => {
                 let n = self.count(n, value.span, field)?;
                 match frame.clock {
-                    Some(clock) => Some(Rational::from_integer(i128::from(steps(clock, n)))),
+                    Some(clock) => Some(Rational::from(steps(clock, n))),
                     None => {
                         self.push(
                             Diagnostic::error(
@@ -542,7 +540,7 @@ impl<'p> Checker<'p> {
     }
 
     fn share_of(&mut self, share: Rational, whole: u64, span: Span) -> Option<Rational> {
-        let product = share.checked_mul(&Rational::from_integer(i128::from(whole)));
+        let product = share.checked_mul(Rational::from(whole));
         if product.is_none() {
             self.push(Diagnostic::error(
                 codes::OVERFLOW,
@@ -553,6 +551,11 @@ impl<'p> Checker<'p> {
         }
         product
     }
+}
+
+/// A position in whole tokens; one before the stage is its beginning.
+pub(crate) fn whole(tokens: i128) -> u64 {
+    u64::try_from(tokens.max(0)).unwrap_or(u64::MAX)
 }
 
 /// Whether a segment takes what is left.

@@ -347,7 +347,7 @@ impl<'p> Checker<'p> {
             let clean = self.diags.len() == kept;
             let tokens = match value.kind {
                 Kind::Number(n) | Kind::Quantity(n, ast::Unit::Tokens) if clean && n.is_integer() => {
-                    u64::try_from(*n.numer()).ok()?
+                    u64::try_from(n.numer()).ok()?
                 }
                 _ => return None,
             };

@@ -3,8 +3,6 @@
 
 use std::rc::Rc;
 
-use num_traits::{CheckedAdd, CheckedDiv, CheckedMul, CheckedSub};
-
 use crate::diag::Diagnostic;
 use crate::diag::suggest::nearest;
 use crate::schema::{self, Family, Ty};
@@ -567,7 +565,7 @@ impl<'p> Checker<'p> {
     }
 
     fn product(&mut self, a: Rational, b: Rational, span: Span) -> Option<Rational> {
-        let product = a.checked_mul(&b);
+        let product = a.checked_mul(b);
         if product.is_none() {
             self.overflow(span);
         }
@@ -604,10 +602,10 @@ impl<'p> Checker<'p> {
             });
         }
         let exact = |a: Rational, b: Rational| match op {
-            BinaryOp::Add => a.checked_add(&b),
-            BinaryOp::Sub => a.checked_sub(&b),
-            BinaryOp::Mul => a.checked_mul(&b),
-            _ => a.checked_div(&b),
+            BinaryOp::Add => a.checked_add(b),
+            BinaryOp::Sub => a.checked_sub(b),
+            BinaryOp::Mul => a.checked_mul(b),
+            _ => a.checked_div(b),
         };
         let additive = matches!(op, BinaryOp::Add | BinaryOp::Sub);
         let (a, b, wrap): (Rational, Rational, Box<dyn Fn(Rational) -> Kind<'p>>) = match (
@@ -671,7 +669,7 @@ impl<'p> Checker<'p> {
                 return Kind::Poison;
             }
         };
-        if op == BinaryOp::Div && b == Rational::from_integer(0) {
+        if op == BinaryOp::Div && b == Rational::ZERO {
             self.push(Diagnostic::error(codes::OUT_OF_RANGE, right.span, "division by zero", "this is zero"));
             return Kind::Poison;
         }

@@ -83,10 +83,10 @@ impl<'p> Checker<'p> {
             ));
             return None;
         }
-        match u64::try_from(*n.numer()) {
+        match u64::try_from(n.numer()) {
             Ok(v) if v <= MAX_TOKENS => Some(v),
             _ => {
-                let negative = *n.numer() < 0;
+                let negative = n.numer() < 0;
                 self.push(Diagnostic::error(
                     codes::OUT_OF_RANGE,
                     span,
@@ -199,7 +199,7 @@ impl<'p> Checker<'p> {
             self.wrong(value, Ty::Share, field);
             return None;
         };
-        if n < Rational::from_integer(0) || n > Rational::from_integer(1) {
+        if n < Rational::ZERO || n > Rational::ONE {
             self.push(Diagnostic::error(
                 codes::OUT_OF_RANGE,
                 value.span,

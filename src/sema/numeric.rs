@@ -126,7 +126,7 @@ impl<'p> Checker<'p> {
                 let half = half.clone();
                 let length =
                     self.span(&half, "half_life", frame, |clock, steps| clock.span(p.start, steps))?;
-                if length <= Rational::from_integer(0) {
+                if length <= Rational::ZERO {
                     self.push(Diagnostic::error(
                         codes::OUT_OF_RANGE,
                         half.span,
@@ -197,7 +197,7 @@ impl<'p> Checker<'p> {
         for value in targets {
             let found = match value.kind {
                 // More than the peak would be the peak itself.
-                Kind::Relative { share, whole: Whole::Peak, .. } if share > Rational::from_integer(1) => {
+                Kind::Relative { share, whole: Whole::Peak, .. } if share > Rational::ONE => {
                     self.push(
                         Diagnostic::error(
                             codes::CURVE_PEAK,

@@ -1,8 +1,6 @@
 //! All that a check makes of a file, for those who show more than a verdict: names and where they
 //! lead, what each definition is worth, and what could be resolved in spite of mistakes elsewhere.
 
-use num_traits::CheckedSub;
-
 use super::checker::{Checker, Resolved};
 use super::curriculum::Curriculum;
 use super::mix::{Amount, Flat, MixSpec, Weight};
@@ -94,11 +92,11 @@ fn shares(flat: &Flat) -> Option<Vec<(usize, f64)>> {
 }
 
 fn rest(spec: &MixSpec<'_>) -> Option<(Span, String)> {
-    let mut left = Rational::from_integer(1);
+    let mut left = Rational::ONE;
     let mut at = None;
     for entry in &spec.entries {
         match &entry.weight {
-            Weight::Share(share) => left = left.checked_sub(share)?,
+            Weight::Share(share) => left = left.checked_sub(*share)?,
             Weight::Rest => at = Some(entry.value_span),
             Weight::Curve(_) => return None,
         }

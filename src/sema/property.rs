@@ -193,8 +193,8 @@ impl<'p> Checker<'p> {
             ("drawn", "") => tokens(stage.drawn()),
             ("overshoot", "") => tokens(stage.overshoot),
             ("start_tokens", "") => tokens(stage.start_tokens),
-            ("data_seed", "") => Kind::Number(Rational::from_integer(i128::from(stage.data_seed))),
-            ("steps", "") => Kind::Quantity(Rational::from_integer(i128::from(stage.steps)), Unit::Steps),
+            ("data_seed", "") => Kind::Number(Rational::from(stage.data_seed)),
+            ("steps", "") => Kind::Quantity(Rational::from(stage.steps), Unit::Steps),
             ("lr", part) if CURVE.contains(&part) => Kind::Real(curve_part(&stage.lr, part)),
             ("context", part) if part.is_empty() || CURVE.contains(&part) => {
                 let values: Vec<u64> = stage.context.iter().map(|c| c.1).collect();
@@ -291,7 +291,7 @@ impl<'p> Checker<'p> {
         let Some(p) = found else {
             // A source defined and not drawn has a weight of zero.
             if self.out.sources.iter().any(|s| s.name == source) {
-                return Val { kind: Kind::Share(Rational::from_integer(0)), span };
+                return Val { kind: Kind::Share(Rational::ZERO), span };
             }
             let names: Vec<String> =
                 stage.mix.iter().map(|p| self.out.sources[p.source].name.clone()).collect();
@@ -401,7 +401,7 @@ impl<'p> Checker<'p> {
 }
 
 fn tokens<'p>(n: u64) -> Kind<'p> {
-    Kind::Quantity(Rational::from_integer(i128::from(n)), Unit::Tokens)
+    Kind::Quantity(Rational::from(n), Unit::Tokens)
 }
 
 fn curve_part(curve: &Curve, part: &str) -> f64 {

@@ -242,7 +242,7 @@ pub(crate) fn unit(v: &Val<'_>) -> Option<Unit> {
 fn print(v: &Val<'_>) -> String {
     match v.kind {
         Kind::Real(v) => show::number(v),
-        Kind::Quantity(n, Unit::Tokens) if n.is_integer() => u64::try_from(n.to_integer())
+        Kind::Quantity(n, Unit::Tokens) if n.is_integer() => u64::try_from(n.numer())
             .map_or_else(|_| super::params::print(v), |n| format!("{} tokens", show::count(n))),
         _ => super::params::print(v),
     }

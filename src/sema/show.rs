@@ -74,7 +74,7 @@ pub(crate) fn exact_percent(share: Rational) -> String {
 
 /// `a·b`, unless it overflows.
 pub(crate) fn checked_mul(a: Rational, b: Rational) -> Option<Rational> {
-    num_traits::CheckedMul::checked_mul(&a, &b)
+    a.checked_mul(b)
 }
 
 /// The finite decimal expansion, if there is one of at most 12 places.
@@ -82,7 +82,7 @@ pub(crate) fn decimal(value: Rational) -> Option<String> {
     let mut scaled = value;
     for places in 0..=12usize {
         if scaled.is_integer() {
-            let n = *scaled.numer();
+            let n = scaled.numer();
             let sign = if n < 0 { "-" } else { "" };
             let digits = format!("{:0width$}", n.unsigned_abs(), width = places + 1);
             let (whole, fraction) = digits.split_at(digits.len() - places);
@@ -99,7 +99,7 @@ pub(crate) fn decimal(value: Rational) -> Option<String> {
 
 /// The nearest f64.
 pub(crate) fn real(value: Rational) -> f64 {
-    let (n, d) = (*value.numer(), *value.denom());
+    let (n, d) = (value.numer(), value.denom());
     const EXACT: u128 = 1 << 53;
     if n.unsigned_abs() <= EXACT && d.unsigned_abs() <= EXACT {
         // Both are exact, so the quotient is rounded once.
@@ -147,16 +147,17 @@ mod tests {
 
     #[test]
     fn readable_numbers() {
+        let ratio = |over, under| Rational::new(over, under).unwrap();
         assert_eq!(count(50_000_000_000), "50B");
         assert_eq!(count(4_194_304), "4_194_304");
         assert_eq!(count(1_500_000), "1.5M");
         assert_eq!(length(4096), "4Ki");
         assert_eq!(length(32_000), "32_000");
         assert_eq!(percent(0.999), "99.9%");
-        assert_eq!(exact_percent(Rational::new(999, 1000)), "99.9%");
-        assert_eq!(exact_percent(Rational::new(1, 3)), "1/3");
+        assert_eq!(exact_percent(ratio(999, 1000)), "99.9%");
+        assert_eq!(exact_percent(ratio(1, 3)), "1/3");
         assert_eq!(number(6.1499e-5), "6.1499e-5");
         assert_eq!(number(0.01), "0.01");
-        assert_eq!(real(Rational::new(61_499, 1_000_000_000)), 6.1499e-5);
+        assert_eq!(real(ratio(61_499, 1_000_000_000)), 6.1499e-5);
     }
 }

@@ -136,7 +136,7 @@ impl<'p> Checker<'p> {
 
     fn epochs(&mut self, value: &Val<'p>) -> Option<f64> {
         match value.kind {
-            Kind::Quantity(n, ast::Unit::Epochs) | Kind::Number(n) if n > ast::Rational::from_integer(0) => {
+            Kind::Quantity(n, ast::Unit::Epochs) | Kind::Number(n) if n > ast::Rational::ZERO => {
                 Some(show::real(n))
             }
             _ => self.positive(value, "max_epochs"),

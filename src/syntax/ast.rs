@@ -1,11 +1,8 @@
 //! The syntax tree: what was written, where, with its comments. No meaning yet.
 
-use num_rational::Ratio;
-
 use crate::source::Span;
 
-/// An exact number. Overflow of the numerator or denominator is a diagnostic, never a wrap.
-pub type Rational = Ratio<i128>;
+pub use super::rational::Rational;
 
 /// One parsed file. Of an entry that could not be read there is a diagnostic, its place in
 /// [`File::broken`], and what could be saved: its key, name or kind over an [`ExprKind::Error`], so

@@ -1,8 +1,6 @@
 //! Numbers and strings, exact. Every way to write a number wrong has its own message and, where one
 //! meaning is likely, its fix.
 
-use num_rational::Ratio;
-
 use super::ast::{Magnitude, Quantity, Rational, Unit};
 use crate::diag::{Applicability, Diagnostic, codes, suggest::nearest};
 use crate::source::Span;
@@ -242,7 +240,7 @@ impl Written<'_> {
                 .ok_or_else(out_of_range)?;
         }
         if mantissa == 0 {
-            return Ok(Ratio::from_integer(0));
+            return Ok(Rational::ZERO);
         }
         let exponent: String = parts.exponent.chars().skip(1).filter(|c| *c != '_').collect();
         let exponent = if exponent.is_empty() { Ok(0) } else { exponent.parse::<i64>() };
@@ -251,9 +249,9 @@ impl Written<'_> {
         let power = u32::try_from(scale.unsigned_abs()).ok().and_then(|p| 10_i128.checked_pow(p));
         let power = power.ok_or_else(out_of_range)?;
         let scaled = if scale >= 0 {
-            multiply(Ratio::from_integer(mantissa), power, 1)
+            Rational::new(mantissa, 1).and_then(|m| multiply(m, power, 1))
         } else {
-            Some(Ratio::new(mantissa, power))
+            Rational::new(mantissa, power)
         };
         scaled.ok_or_else(out_of_range)
     }
@@ -441,10 +439,7 @@ impl<'t> Parts<'t> {
 
 /// `value · by / over`, unless it overflows.
 fn multiply(value: Rational, by: i128, over: i128) -> Option<Rational> {
-    // Reduce before multiplying, so that only a result that does not fit overflows.
-    let up = Ratio::new(by, *value.denom());
-    let down = Ratio::new(*value.numer(), over);
-    Some(Ratio::new(up.numer().checked_mul(*down.numer())?, up.denom().checked_mul(*down.denom())?))
+    value.checked_mul(Rational::new(by, over)?)
 }
 
 fn grouped(value: i128) -> String {
@@ -524,7 +519,7 @@ mod tests {
             ("0e999999999999999999", 0, 1),
         ] {
             let quantity = read(text).unwrap_or_else(|d| panic!("{text}: {}", d.message));
-            assert_eq!(quantity.value, Ratio::new(numer, denom), "{text}");
+            assert_eq!(Some(quantity.value), Rational::new(numer, denom), "{text}");
         }
         let batch = read("1024 seqs").unwrap();
         assert_eq!((batch.unit, batch.digits.as_str()), (Some(Unit::Seqs), "1024"));

@@ -11,6 +11,7 @@ mod grammar;
 mod layout;
 mod literal;
 mod mismatch;
+mod rational;
 mod tree;
 
 use crate::diag::{Diagnostic, codes};

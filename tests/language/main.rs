@@ -3,6 +3,7 @@
 
 mod commands;
 mod contract;
+mod exact;
 mod explain;
 mod fixes;
 mod fmt;

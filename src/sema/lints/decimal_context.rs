@@ -96,7 +96,7 @@ fn report(expr: &Expr, q: &Quantity, out: &mut Vec<Diagnostic>) {
     if q.unit.is_some_and(|u| u != Unit::Tokens) || !q.value.is_integer() {
         return;
     }
-    let Ok(value) = u64::try_from(q.value.to_integer()) else { return };
+    let Ok(value) = u64::try_from(q.value.numer()) else { return };
     let spelled = format!("{}{binary}", q.digits);
     let mut d = Diagnostic::lint(
         codes::DECIMAL_CONTEXT,

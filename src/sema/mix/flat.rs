@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use num_traits::{CheckedAdd, CheckedMul, CheckedSub};
-
 use crate::curve::{Blend, Curve, Segment, Shape, Term};
 use crate::diag::Diagnostic;
 use crate::schema::{Family, Ty};
@@ -55,17 +53,18 @@ impl Sum {
         let order = &mut self.order;
         self.parts.entry(source).or_insert_with(|| {
             order.push(source);
-            (Rational::from_integer(0), Vec::new())
+            (Rational::ZERO, Vec::new())
         })
     }
 
     /// Add `weight · amount`; `false` when it grows too large.
+    #[must_use]
     pub(super) fn add(&mut self, source: usize, weight: &Amount, amount: &Amount) -> bool {
         let slot = self.slot(source);
         let before = slot.1.len();
         match (weight, amount) {
             (Amount::Exact(w), Amount::Exact(a)) => {
-                match w.checked_mul(a).and_then(|p| slot.0.checked_add(&p)) {
+                match w.checked_mul(*a).and_then(|p| slot.0.checked_add(p)) {
                     Some(sum) => slot.0 = sum,
                     None => slot
                         .1
@@ -110,7 +109,7 @@ impl Sum {
                 if terms.is_empty() {
                     return Some((*source, Amount::Exact(exact)));
                 }
-                if exact != Rational::from_integer(0) {
+                if exact != Rational::ZERO {
                     terms.insert(0, Term { coefficient: show::real(exact), factors: Vec::new() });
                 }
                 Some((*source, Amount::Moving(Blend { terms })))
@@ -137,7 +136,7 @@ impl<'p> Checker<'p> {
 
     /// Shares of sources of anything that can be mixed. `frame` is the stage, for what moves.
     pub(crate) fn flatten(&mut self, value: &Val<'p>, frame: Option<Frame<'_>>) -> Option<Flat> {
-        let one = |source| Some(Rc::new(vec![(source, Amount::Exact(Rational::from_integer(1)))]));
+        let one = |source| Some(Rc::new(vec![(source, Amount::Exact(Rational::ONE))]));
         match &value.kind {
             Kind::Entity(Entity::Source(id)) => match self.resolved[id.index()] {
                 Resolved::Source(index) => one(index),
@@ -202,7 +201,7 @@ impl<'p> Checker<'p> {
     ) -> Option<Flat> {
         let mut sum = Sum::default();
         // 1 − the others, for the rest.
-        let mut left = (Rational::from_integer(1), Vec::<Term>::new());
+        let mut left = (Rational::ONE, Vec::<Term>::new());
         let mut rest = None;
         let mut curves = Vec::new();
         for e in entries {
@@ -213,7 +212,7 @@ impl<'p> Checker<'p> {
                     continue;
                 }
                 Weight::Share(n) => {
-                    left.0 = left.0.checked_sub(n).or_else(|| self.mix_overflow(e.value_span))?;
+                    left.0 = left.0.checked_sub(*n).or_else(|| self.mix_overflow(e.value_span))?;
                     Amount::Exact(*n)
                 }
                 Weight::Curve(chain) => {

@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use num_traits::{CheckedAdd, CheckedDiv, CheckedMul};
-
 use crate::curve::Blend;
 use crate::diag::Diagnostic;
 use crate::schema::Ty;
@@ -124,8 +122,11 @@ impl<'p> Checker<'p> {
         }
         if exponent == 1.0 {
             let total: i128 = sizes.iter().map(|(_, t)| i128::from(*t)).sum();
-            let shares = sizes.iter().map(|(s, t)| (*s, Amount::Exact(Rational::new(i128::from(*t), total))));
-            return Some(Rc::new(shares.collect()));
+            let shares = sizes.iter().map(|(s, t)| {
+                let share = Rational::new(i128::from(*t), total).or_else(|| self.mix_overflow(span))?;
+                Some((*s, Amount::Exact(share)))
+            });
+            return shares.collect::<Option<Vec<_>>>().map(Rc::new);
         }
         let powers: Vec<f64> = sizes.iter().map(|(_, t)| (*t as f64).powf(exponent)).collect();
         let total: f64 = powers.iter().sum();
@@ -167,10 +168,10 @@ impl<'p> Checker<'p> {
             }
             return None;
         };
-        let mut taken = Rational::from_integer(0);
+        let mut taken = Rational::ZERO;
         for e in &spec.entries {
             if let Weight::Share(n) = e.weight {
-                taken += n;
+                taken = taken.checked_add(n).or_else(|| self.mix_overflow(call.span))?;
             }
         }
         // An imported entry by its own name, where no other has it: an argument's name has no dots.
@@ -178,15 +179,15 @@ impl<'p> Checker<'p> {
         let alone = |name: &str| spec.entries.iter().filter(|e| ends(&e.name, name)).count() == 1;
         let means = |name: &str, entry: &str| entry == name || ends(entry, name) && alone(name);
         let mut scaled: Vec<(usize, Rational)> = Vec::new();
-        let mut total = Rational::from_integer(0);
+        let mut total = Rational::ZERO;
         for (i, e) in spec.entries.iter().enumerate() {
             let weight = match e.weight {
                 Weight::Share(n) => n,
-                _ => Rational::from_integer(1) - taken,
+                _ => Rational::ONE.checked_sub(taken).or_else(|| self.mix_overflow(call.span))?,
             };
             let factor = match call.named.iter().find(|(n, _)| means(&n.text, &e.name)) {
                 Some((_, v)) => match v.kind {
-                    Kind::Number(n) if n >= Rational::from_integer(0) => n,
+                    Kind::Number(n) if n >= Rational::ZERO => n,
                     Kind::Number(_) => {
                         self.push(Diagnostic::error(
                             codes::OUT_OF_RANGE,
@@ -202,10 +203,10 @@ impl<'p> Checker<'p> {
                         return None;
                     }
                 },
-                None => Rational::from_integer(1),
+                None => Rational::ONE,
             };
-            let w = weight.checked_mul(&factor).or_else(|| self.mix_overflow(call.span))?;
-            total = total.checked_add(&w).or_else(|| self.mix_overflow(call.span))?;
+            let w = weight.checked_mul(factor).or_else(|| self.mix_overflow(call.span))?;
+            total = total.checked_add(w).or_else(|| self.mix_overflow(call.span))?;
             scaled.push((i, w));
         }
         for (name, _) in &call.named {
@@ -225,7 +226,7 @@ impl<'p> Checker<'p> {
                 return None;
             }
         }
-        if total == Rational::from_integer(0) {
+        if total == Rational::ZERO {
             self.push(Diagnostic::error(
                 codes::MIX_WEIGHT,
                 call.span,
@@ -236,10 +237,12 @@ impl<'p> Checker<'p> {
         }
         let mut sum = Sum::default();
         for (i, w) in scaled {
-            let share = w.checked_div(&total).or_else(|| self.mix_overflow(call.span))?;
+            let share = w.checked_div(total).or_else(|| self.mix_overflow(call.span))?;
             let flat = self.flatten(&spec.entries[i].target, None)?;
             for (source, amount) in flat.iter() {
-                sum.add(*source, &Amount::Exact(share), amount);
+                if !sum.add(*source, &Amount::Exact(share), amount) {
+                    return self.too_many_terms(call.span);
+                }
             }
         }
         Some(sum.finish())

@@ -8,8 +8,6 @@ pub(crate) use flat::{Amount, Flat};
 
 use std::collections::HashMap;
 
-use num_traits::{CheckedAdd, CheckedDiv};
-
 use crate::diag::{Applicability, Diagnostic};
 use crate::schema::{Family, Ty};
 use crate::source::Span;
@@ -215,13 +213,11 @@ impl<'p> Checker<'p> {
             d = d.label(*span, "a plain number");
         }
         d = d.help("write shares such as `20%`, or put `weights = relative` into the mix");
-        let sum = plain.iter().try_fold(Rational::from_integer(0), |n, (_, v, _)| n.checked_add(v));
+        let sum = plain.iter().try_fold(Rational::ZERO, |n, (_, v, _)| n.checked_add(*v));
         let hundred = Rational::from_integer(100);
         let factor = match sum {
-            Some(n) if n == Rational::from_integer(1) => Some(hundred),
-            Some(n) if n == hundred || others > 0 && n < hundred && n > Rational::from_integer(1) => {
-                Some(Rational::from_integer(1))
-            }
+            Some(n) if n == Rational::ONE => Some(hundred),
+            Some(n) if n == hundred || others > 0 && n < hundred && n > Rational::ONE => Some(Rational::ONE),
             _ => None,
         };
         let shares: Option<Vec<crate::diag::Edit>> = factor.and_then(|factor| {
@@ -327,7 +323,7 @@ impl<'p> Checker<'p> {
         text: &str,
     ) -> Option<Weight<'p>> {
         let val = self.eval(value, scope);
-        let zero = Rational::from_integer(0);
+        let zero = Rational::ZERO;
         let negative = |this: &mut Self| {
             this.push(Diagnostic::error(
                 codes::MIX_WEIGHT,
@@ -365,7 +361,7 @@ impl<'p> Checker<'p> {
                 )
                 .help("write a share such as `20%`, or put `weights = relative` into the mix");
                 let percent = show::checked_mul(*n, Rational::from_integer(100)).and_then(show::decimal);
-                if let (true, Some(p)) = (*n <= Rational::from_integer(1), percent) {
+                if let (true, Some(p)) = (*n <= Rational::ONE, percent) {
                     d = d.fix(
                         format!("write {written} as a share"),
                         Applicability::MaybeIncorrect,
@@ -398,13 +394,13 @@ impl<'p> Checker<'p> {
 
     /// `weights = relative`: divide by the sum.
     fn normalise(&mut self, entries: &mut [MixEntry<'p>]) -> Option<()> {
-        let mut sum = Rational::from_integer(0);
+        let mut sum = Rational::ZERO;
         for e in entries.iter() {
             if let Weight::Share(n) = e.weight {
-                sum = sum.checked_add(&n).or_else(|| self.mix_overflow(e.value_span))?;
+                sum = sum.checked_add(n).or_else(|| self.mix_overflow(e.value_span))?;
             }
         }
-        if sum == Rational::from_integer(0) {
+        if sum == Rational::ZERO {
             let span = entries[0].value_span;
             self.push(Diagnostic::error(
                 codes::MIX_WEIGHT,
@@ -416,7 +412,7 @@ impl<'p> Checker<'p> {
         }
         for e in entries {
             if let Weight::Share(n) = &mut e.weight {
-                *n = n.checked_div(&sum).or_else(|| self.mix_overflow(e.value_span))?;
+                *n = n.checked_div(sum).or_else(|| self.mix_overflow(e.value_span))?;
             }
         }
         Some(())
@@ -434,7 +430,7 @@ impl<'p> Checker<'p> {
 
     /// Weights must sum to exactly 100%, or leave a `rest`.
     fn check_sum(&mut self, name: &ast::Ident, entries: &[MixEntry<'p>]) -> Option<()> {
-        let one = Rational::from_integer(1);
+        let one = Rational::ONE;
         let rests: Vec<Span> =
             entries.iter().filter(|e| matches!(e.weight, Weight::Rest)).map(|e| e.value_span).collect();
         if let [first, second, ..] = rests.as_slice() {
@@ -450,11 +446,11 @@ impl<'p> Checker<'p> {
             );
             return None;
         }
-        let mut sum = Rational::from_integer(0);
+        let mut sum = Rational::ZERO;
         let mut moving = false;
         for e in entries {
             match &e.weight {
-                Weight::Share(n) => sum = sum.checked_add(n).or_else(|| self.mix_overflow(e.value_span))?,
+                Weight::Share(n) => sum = sum.checked_add(*n).or_else(|| self.mix_overflow(e.value_span))?,
                 Weight::Curve(_) => moving = true,
                 Weight::Rest => {}
             }
@@ -482,7 +478,11 @@ impl<'p> Checker<'p> {
         if moving || sum == one {
             return Some(());
         }
-        let (word, off) = if sum > one { ("over", sum - one) } else { ("short", one - sum) };
+        let (word, off) = match sum > one {
+            true => ("over", sum.checked_sub(one)),
+            false => ("short", one.checked_sub(sum)),
+        };
+        let off = off.or_else(|| self.mix_overflow(name.span))?;
         let mut d = Diagnostic::error(
             codes::MIX_SUM,
             name.span,
@@ -496,14 +496,10 @@ impl<'p> Checker<'p> {
         if let Some(e) = largest {
             d = d.label(e.value_span, "the largest weight");
             if let Weight::Share(n) = e.weight {
-                let others = sum - n;
-                if others <= one {
+                let left = sum.checked_sub(n).and_then(|others| one.checked_sub(others));
+                if let Some(left) = left.filter(|left| *left >= Rational::ZERO) {
                     d = d
-                        .help(format!(
-                            "`{} = rest` would make it {}",
-                            e.name,
-                            show::exact_percent(one - others)
-                        ))
+                        .help(format!("`{} = rest` would make it {}", e.name, show::exact_percent(left)))
                         .fix(
                             format!("let `{}` take the rest", e.name),
                             Applicability::MaybeIncorrect,

@@ -170,7 +170,7 @@ impl<'p> Checker<'p> {
         };
         let context_chain =
             self.chain_or(fields, "context", scope, ground.as_ref().and_then(|g| g.context), |v, span| Val {
-                kind: Kind::Number(ast::Rational::from_integer(i128::from(v))),
+                kind: Kind::Number(ast::Rational::from(v)),
                 span,
             });
         let batch_chain = self.chain_or(
@@ -180,7 +180,7 @@ impl<'p> Checker<'p> {
             ground.as_ref().and_then(|g| g.batch),
             |(v, rows), span| {
                 let unit = if rows { Unit::Seqs } else { Unit::Tokens };
-                Val { kind: Kind::Quantity(ast::Rational::from_integer(i128::from(v)), unit), span }
+                Val { kind: Kind::Quantity(ast::Rational::from(v), unit), span }
             },
         );
         let mix_value = self.field(fields, "mix", scope);
@@ -458,8 +458,8 @@ fn mentions(block: &ast::Block, name: &str) -> bool {
     found
 }
 
-/// Tokens of each source over the stage: the whole, split by mean weight with largest remainders,
-/// so that they sum to what the steps draw.
+/// Tokens of each source over the stage: the whole, split by mean weight with largest remainders.
+/// They sum to what the steps draw.
 fn portions(mix: &Flat, clock: &Clock, total: u64) -> Vec<Portion> {
     let mut known = Vec::new();
     let mut out: Vec<Portion> = mix
@@ -476,28 +476,26 @@ fn portions(mix: &Flat, clock: &Clock, total: u64) -> Vec<Portion> {
     let mut remainders: Vec<(f64, usize)> = Vec::with_capacity(out.len());
     let mut given = 0u64;
     for (i, p) in out.iter_mut().enumerate() {
-        let (whole, fraction) = match p.exact {
-            Some(n) => {
-                let product = n * ast::Rational::from_integer(i128::from(total));
-                (product.floor().to_integer().max(0) as u64, show::real(product.fract()))
-            }
+        let (whole, fraction) = match p.exact.and_then(|n| n.of(total)) {
+            Some((whole, fraction)) => (whole, show::real(fraction)),
             None => {
                 let product = p.mean.max(0.0) * total as f64;
                 (product.floor() as u64, product.fract())
             }
         };
-        p.tokens = whole;
-        given = given.saturating_add(whole);
+        // Means of what moves are rounded, and may come to a little more than all.
+        p.tokens = whole.min(total - given);
+        given += p.tokens;
         remainders.push((fraction, i));
     }
     remainders.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let mut left = total.saturating_sub(given);
-    for (_, i) in &remainders {
-        if left == 0 {
-            break;
-        }
+    for (_, i) in remainders.iter().take(usize::try_from(total - given).unwrap_or(usize::MAX)) {
         out[*i].tokens += 1;
-        left -= 1;
+        given += 1;
+    }
+    // Or to so much less that one token for each is not enough.
+    if let Some(largest) = out.iter_mut().max_by(|a, b| a.mean.total_cmp(&b.mean)) {
+        largest.tokens += total - given;
     }
     out
 }

@@ -6,7 +6,7 @@ use crate::source::Span;
 use crate::syntax::ast::{self, Unit};
 
 use crate::diag::codes;
-use crate::sema::chain::Frame;
+use crate::sema::chain::{Frame, whole};
 use crate::sema::checker::Checker;
 use crate::sema::clock::Length;
 use crate::sema::curriculum::{Checkpoint, Every};
@@ -90,7 +90,7 @@ impl<'p> Checker<'p> {
             return Some(Every { steps, tokens: None });
         }
         let tokens = self.span(value, field, frame, |clock, steps| clock.span(0, steps))?;
-        let (tokens, clock) = (tokens.ceil().to_integer().max(0) as u64, frame.clock?);
+        let (tokens, clock) = (whole(tokens.ceil()), frame.clock?);
         let steps = clock.step_at(tokens);
         if steps == 0 {
             self.push(Diagnostic::error(
@@ -160,7 +160,7 @@ impl<'p> Checker<'p> {
                 sound = false;
                 continue;
             };
-            let tokens = position.floor().to_integer().max(0) as u64;
+            let tokens = whole(position.floor());
             if tokens == 0 {
                 self.push(
                     Diagnostic::error(
