@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::diag::Diagnostic;
 use crate::diag::suggest::nearest;
-use crate::schema;
+use crate::schema::{self, Family, Ty};
 use crate::source::{FileId, Files, Span};
 use crate::syntax::ast::{self, EntryKind, Expr, ExprKind, ItemKind, PathSegment};
 
@@ -577,9 +577,12 @@ fn visit_block(block: &ast::Block, visit: &mut impl FnMut(&ast::Path, bool)) {
                 if block.kind.text == "mix" {
                     visit(key, false);
                 } else if let [PathSegment::Name(name)] = key.segments.as_slice() {
-                    use schema::Ty;
+                    let field = schema.and_then(|b| b.field(&name.text));
+                    if field.is_some_and(|f| is_word(value, f.ty)) {
+                        continue;
+                    }
                     // The value of a field that does not exist means nothing: `kindd = web` neither.
-                    words = schema.and_then(|b| b.field(&name.text)).is_none_or(|f| {
+                    words = field.is_none_or(|f| {
                         matches!(f.ty, Ty::Word(_) | Ty::Names | Ty::Order | Ty::Predicate | Ty::Init)
                     });
                 }
@@ -591,7 +594,22 @@ fn visit_block(block: &ast::Block, visit: &mut impl FnMut(&ast::Path, bool)) {
     }
 }
 
-/// Call `visit` on every path in an expression. Depth is bounded by the parser.
+/// Whether an expression is a word where `ty` is expected, which no definition changes: `kind = code`
+/// where a mix is called `code`. As `eval_typed` reads it.
+fn is_word(expr: &Expr, ty: Ty) -> bool {
+    let path = match &expr.kind {
+        ExprKind::List(items) if ty == Ty::Names => return items.iter().all(|item| is_word(item, ty)),
+        ExprKind::Path(path) => path,
+        _ => return false,
+    };
+    match (ty, path.segments.as_slice()) {
+        (Ty::Word(words), [PathSegment::Name(name)]) => words.iter().any(|w| w.name == name.text),
+        (Ty::Names | Ty::Order | Ty::Init, [PathSegment::Name(_)]) => true,
+        _ => false,
+    }
+}
+
+/// Call `visit` on every path in an expression that is looked up. Depth is bounded by the parser.
 pub(crate) fn visit_expr(expr: &Expr, visit: &mut impl FnMut(&ast::Path)) {
     match &expr.kind {
         ExprKind::Quantity(_) | ExprKind::Str(_) | ExprKind::Error => {}
@@ -605,10 +623,21 @@ pub(crate) fn visit_expr(expr: &Expr, visit: &mut impl FnMut(&ast::Path)) {
         }
         ExprKind::List(items) | ExprKind::Then(items) => items.iter().for_each(|e| visit_expr(e, visit)),
         ExprKind::Call { callee, args } => {
-            visit(callee);
+            // Functions are those of the language: `let linear = …` hides none.
+            let function = match callee.segments.as_slice() {
+                [PathSegment::Name(name)] => schema::function(&name.text),
+                _ => None,
+            };
             for arg in args {
                 // `upsample(decay, code: 2)`: names of arguments are entries of the mix.
-                visit_expr(&arg.value, visit);
+                let ty = match (&arg.name, function) {
+                    (Some(name), Some(function)) => function.param(&name.text).map(|p| p.ty),
+                    (None, Some(function)) if function.family == Family::Order => Some(Ty::Names),
+                    _ => None,
+                };
+                if !ty.is_some_and(|ty| is_word(&arg.value, ty)) {
+                    visit_expr(&arg.value, visit);
+                }
             }
         }
         ExprKind::Apply { arg, .. } | ExprKind::Neg(arg) | ExprKind::Not(arg) | ExprKind::Paren(arg) => {
