@@ -271,6 +271,39 @@ fn what_is_left_out_warns_and_can_be_denied() {
     assert!(done && !text.contains("E0950"), "{text}");
 }
 
+/// Each stage has a function of its own, under a name that Python leaves free.
+#[test]
+fn functions_of_torchtitan_are_those_of_the_stages() {
+    let stage = |name: &str| {
+        format!(
+            "stage {name} {{ from = base, tokens = 20M, context = 2Ki, batch = 8 seqs, mix = web, data_seed = 1,
+               lr = inherit then linear(to: 0), optimizer = adamw(eps: 1e-8) }}\n"
+        )
+    };
+    let mut text = "lints { missing_files = allow }
+        model base { checkpoint = \"base\", init = smollm2_135m, context = 2Ki, lr = 1e-3 }
+        source web { path = \"web/*.jsonl\" }\n"
+        .to_owned();
+    for name in ["a_42", "a_42_2", "os", "class", "plain"] {
+        text.push_str(&stage(name));
+    }
+    text.push_str(&stage("a[n in [42, 43]]").replace("data_seed = 1", "data_seed = n"));
+    let mut files = midc::source::MemoryFiles::new();
+    let file = files.add("run.curriculum", text);
+    let (curriculum, diagnostics) = midc::sema::check(&mut files, file, &midc::sema::Options::default());
+    let Some(curriculum) = curriculum else { panic!("{diagnostics:#?}") };
+    let plan = midc::plan::build(&curriculum);
+    let launch = midc::emit::emit(midc::emit::Engine::Torchtitan, &plan, ".", &|_| None);
+    let named = |path: &str, before: &str, after: &str| -> Vec<String> {
+        let file = launch.files.iter().find(|f| f.path == path).expect("it is written");
+        let names = file.text.lines().filter_map(|l| l.strip_prefix(before)?.strip_suffix(after));
+        names.map(str::to_owned).collect()
+    };
+    let functions = named("midc_stages.py", "def ", "():");
+    assert_eq!(functions, ["a_42", "a_42_2", "os_2", "class_2", "plain", "a_42_3", "a_43"]);
+    assert_eq!(named("run.sh", "stage ", " \"$@\""), functions);
+}
+
 /// The learning rate that Megatron's scheduler gives after `rows` rows, from the settings of a launch.
 fn megatron_lr(settings: &BTreeMap<String, String>, rows: f64) -> f64 {
     let get = |key: &str| settings.get(key).map(|v| v.parse::<f64>().expect("a number"));

@@ -2,6 +2,7 @@
 //! torchtitan has no settings for. It reads the rows that midc exported; learning rates are a table. Trained on
 //! one CPU process that passes for an accelerator, with another attention (`tests/emit_torchtitan.py`).
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::{File, stage};
@@ -36,18 +37,62 @@ fn module(plan: &Plan) -> String {
          BASE = os.path.abspath(os.environ.get(\"BASE\", \".\"))\n\
          HERE = os.path.dirname(os.path.abspath(__file__))\n",
     );
-    for stage in &plan.stages {
-        write_stage(plan, stage, &mut out);
+    for (stage, function) in plan.stages.iter().zip(functions(plan)) {
+        write_stage(plan, stage, &function, &mut out);
     }
     out
 }
 
-/// A name Python takes for a function.
-fn function(stage: &StagePlan) -> String {
-    file_name(&stage.name).replace(['-', '.'], "_")
+/// Names that `midc_stages.py` uses itself; a function called so would hide them.
+const TAKEN: [&str; 20] = [
+    "BASE",
+    "ChunkedLossWrapper",
+    "CrossEntropyLoss",
+    "FLAVOR",
+    "HERE",
+    "LOCAL_BATCH",
+    "NoTokenizer",
+    "RowLoader",
+    "StageCheckpoints",
+    "TableSchedulers",
+    "Trainer",
+    "TrainingConfig",
+    "adamw",
+    "decoder_vocab_size",
+    "dict",
+    "float",
+    "model",
+    "model_registry",
+    "os",
+    "stretched",
+];
+
+/// Keywords of Python 3, which name nothing.
+const KEYWORDS: [&str; 35] = [
+    "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def",
+    "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is",
+    "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
+];
+
+/// What the function of each stage is called in Python: `anneal_42` for `anneal[42]`. Where that is taken, by a
+/// stage that is called so itself or by Python, a number follows.
+fn functions(plan: &Plan) -> Vec<String> {
+    let plain = |stage: &StagePlan| file_name(&stage.name).replace(['-', '.'], "_");
+    let mut used: BTreeSet<String> = TAKEN.iter().chain(&KEYWORDS).map(|w| (*w).to_owned()).collect();
+    let itself: Vec<bool> =
+        plan.stages.iter().map(|s| plain(s) == s.name && used.insert(s.name.clone())).collect();
+    let name = |(stage, itself): (&StagePlan, bool)| {
+        let plain = plain(stage);
+        if itself || used.insert(plain.clone()) {
+            return plain;
+        }
+        let numbered = (2u64..).map(|n| format!("{plain}_{n}"));
+        numbered.filter(|name| used.insert(name.clone())).take(1).collect()
+    };
+    plan.stages.iter().zip(itself).map(name).collect()
 }
 
-fn write_stage(plan: &Plan, stage: &StagePlan, out: &mut String) {
+fn write_stage(plan: &Plan, stage: &StagePlan, function: &str, out: &mut String) {
     let name = file_name(&stage.name);
     let Some(phase) = stage.phases.first() else { return };
     let optimizer = &stage.optimizer;
@@ -96,7 +141,6 @@ fn write_stage(plan: &Plan, stage: &StagePlan, out: &mut String) {
          keep_latest_k=0,\n            \
          last_save_model_only=False,\n        \
          ),\n    )\n",
-        function = function(stage),
         assets = assets(plan, stage),
         context = phase.context,
         peak = stage.lr.peak,
@@ -193,8 +237,8 @@ fn run_sh(plan: &Plan, base: &str) -> File {
         plan.curriculum,
         stage::quoted(base),
     );
-    for stage in &plan.stages {
-        let _ = writeln!(text, "stage {} \"$@\"", function(stage));
+    for function in functions(plan) {
+        let _ = writeln!(text, "stage {function} \"$@\"");
     }
     File::program("run.sh", text)
 }

@@ -1,4 +1,4 @@
-//! What a stage descends from, and the name its files go by.
+//! What a stage descends from.
 
 use super::{FromKind, ModelPlan, Plan, SoupPlan, StagePlan};
 
@@ -42,18 +42,4 @@ impl Plan {
         }
         None
     }
-}
-
-/// The name of a stage or soup as part of a path: `anneal-42` for `anneal[42]`, because brackets
-/// mean something to shells and globs. Names have no `-`, so no two become one.
-pub fn file_name(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for c in name.chars() {
-        match c {
-            ']' | '"' => {}
-            c if c.is_ascii_alphanumeric() || c == '_' || c == '.' => out.push(c),
-            _ => out.push('-'),
-        }
-    }
-    out
 }

@@ -18,7 +18,9 @@ pub use cost::{Cost, StageCost, cost};
 pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standing, StepsDone, diff};
 pub use exhaustion::{Exhaustion, Place, exhaustion};
 pub use hash::hash;
-pub use lineage::{Origin, file_name};
+pub use lineage::Origin;
+
+pub use crate::sema::file_name;
 
 use std::collections::BTreeMap;
 

@@ -8,6 +8,7 @@
 //! mix       flat shares of sources   model, source, stage, soup  the items
 //! property  what can be asked of items   query  conditions   asserts  those that must hold   budget  bounds to totals
 //! measured  what `midc data` counted     measures  evals and gates             lints  what is legal and unwise
+//! file_name what the files of a stage are called
 //! ```
 
 mod asserts;
@@ -21,6 +22,7 @@ mod curriculum;
 mod eval;
 mod expect;
 mod fields;
+mod file_name;
 mod lints;
 mod measured;
 mod measures;
@@ -45,6 +47,8 @@ pub use curriculum::{
     Architecture, Checkpoint, Curriculum, Eval, Every, From, Gate, Model, Muon, Optimizer, Param, Phase,
     Portion, Rope, Soup, Source, Stage,
 };
+
+pub use file_name::file_name;
 
 pub(crate) use outcome::{Fact, analyze};
 pub(crate) use property::{

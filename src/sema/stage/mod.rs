@@ -7,6 +7,8 @@ mod parts;
 
 pub(crate) use ground::{Legacy, place_name};
 
+use std::collections::HashMap;
+
 use crate::curve::{Blend, Curve};
 use crate::diag::Diagnostic;
 use crate::schema;
@@ -21,6 +23,7 @@ use crate::sema::clock::{Clock, Length};
 use crate::sema::curriculum::{self, Portion, Rope, Stage};
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
+use crate::sema::file_name;
 use crate::sema::mix::{Amount, Flat};
 use crate::sema::program::{DefId, visit_expr};
 use crate::sema::rope::RopeGround;
@@ -90,6 +93,7 @@ impl<'p> Checker<'p> {
             return Vec::new();
         }
         let mut keys: Vec<String> = Vec::new();
+        let mut files: HashMap<String, (String, Span)> = HashMap::new();
         let mut members = Vec::new();
         for value in values.iter() {
             let key = self.member_key(value);
@@ -118,8 +122,22 @@ impl<'p> Checker<'p> {
                 ));
                 continue;
             }
-            let inner = Scope { local: Some((each.var.text.as_str(), value.clone())), ..scope.clone() };
             let base = self.full_name(id);
+            let file = file_name(&format!("{base}[{key}]"));
+            if let Some((other, first)) = files.insert(file.clone(), (key.clone(), value.span)) {
+                self.push(
+                    Diagnostic::error(
+                        codes::STAGE_EACH,
+                        value.span,
+                        format!("the files of `{base}[{other}]` and `{base}[{key}]` would be the same"),
+                        format!("called `{file}`, too"),
+                    )
+                    .label(first, format!("called `{file}`"))
+                    .help("in names of files every sign but letters of ASCII, digits, `_` and `.` becomes `-`: let the two differ in more"),
+                );
+                return Vec::new();
+            }
+            let inner = Scope { local: Some((each.var.text.as_str(), value.clone())), ..scope.clone() };
             members.extend(self.member(id, item, block, name.span, &fields, &inner, base, Some(key.clone())));
             keys.push(key);
         }
