@@ -20,7 +20,7 @@ pub use exhaustion::{Exhaustion, Place, exhaustion};
 pub use hash::hash;
 pub use lineage::Origin;
 
-pub use crate::sema::file_name;
+pub use crate::sema::{MAX_CONTEXT, file_name};
 
 use std::collections::BTreeMap;
 

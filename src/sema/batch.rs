@@ -11,6 +11,7 @@ use crate::syntax::ast::{Rational, Unit};
 use super::chain::{Chain, Frame, is_open, whole};
 use super::checker::Checker;
 use super::clock::{BatchPiece, Clock, Length, Misfit};
+use super::expect::MAX_CONTEXT;
 use super::show;
 use super::value::{Call, Kind, Val};
 use crate::diag::codes;
@@ -69,6 +70,15 @@ impl<'p> Checker<'p> {
                 value.span,
                 format!("rows of {tokens} tokens"),
                 "a token is predicted from one before it: two are the least",
+            ));
+            return None;
+        }
+        if tokens > MAX_CONTEXT {
+            self.push(Diagnostic::error(
+                codes::OUT_OF_RANGE,
+                value.span,
+                format!("rows of {} tokens", show::length(tokens)),
+                format!("the longest have {}", show::length(MAX_CONTEXT)),
             ));
             return None;
         }

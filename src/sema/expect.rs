@@ -14,6 +14,9 @@ use crate::diag::codes;
 /// The largest count of tokens: every whole number up to it is exact as a 64-bit float.
 pub(crate) const MAX_TOKENS: u64 = 1 << 53;
 
+/// The longest row, in tokens: the shares of its sources, in 2^36ths of a token, fit 64 bits.
+pub const MAX_CONTEXT: u64 = 1 << 26;
+
 impl<'p> Checker<'p> {
     /// "`field` takes X, not Y".
     pub(crate) fn wrong(&mut self, value: &Val<'p>, ty: Ty, field: &str) {

@@ -48,6 +48,7 @@ pub use curriculum::{
     Portion, Rope, Soup, Source, Stage,
 };
 
+pub use expect::MAX_CONTEXT;
 pub use file_name::file_name;
 
 pub(crate) use outcome::{Fact, analyze};

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 
 use super::DataError;
-use crate::plan::StepPoint;
+use crate::plan::{MAX_CONTEXT, StepPoint};
 
 /// The parts a row is divided into: shares are exact to 2⁻³⁶.
 pub const QUANTUM: u64 = 1 << 36;
@@ -97,7 +97,7 @@ struct Search {
 #[derive(Clone, Debug)]
 pub struct Mixer {
     /// Weight so far minus rows so far, in tokens × [`QUANTUM`]; sums to 0. Less than a sequence,
-    /// so contexts up to 2²⁶ tokens fit.
+    /// so contexts up to [`MAX_CONTEXT`] tokens fit.
     deficits: Vec<i64>,
     ahead: VecDeque<Step>,
     /// Number of `ahead[0]`.
@@ -130,14 +130,26 @@ impl Mixer {
     /// past the end of the stage, where the last weights are taken to go on.
     ///
     /// # Errors
-    /// Those of `later`.
+    /// Those of `later`; a step with rows longer than [`MAX_CONTEXT`], or whose weights do not sum to
+    /// [`QUANTUM`].
     pub fn assign(
         &mut self,
         point: StepPoint,
         weights: &[u64],
         later: &mut Later<'_>,
     ) -> Result<Vec<u32>, DataError> {
-        debug_assert_eq!(weights.iter().sum::<u64>(), QUANTUM);
+        if point.context > MAX_CONTEXT {
+            return Err(DataError::Request(format!(
+                "rows of {} tokens; the longest have {MAX_CONTEXT}",
+                point.context
+            )));
+        }
+        let sum = weights.iter().try_fold(0u64, |sum, w| sum.checked_add(*w));
+        if sum != Some(QUANTUM) {
+            return Err(DataError::Request(format!(
+                "shares of a row that do not sum to {QUANTUM}: {weights:?}"
+            )));
+        }
         let first_row = self.ahead.front().map_or(0, |s| s.first_row);
         let shape = (point.sequences, point.context);
         match self.ahead.front() {
@@ -179,7 +191,14 @@ impl Mixer {
                 if let Some((_, _, i)) = best {
                     break i;
                 }
-                // Every candidate's deadline lies beyond the steps looked at.
+                // Every candidate's deadline lies beyond the steps looked at. Past the end each has one: there
+                // is none left only where no source is behind, of deficits that do not sum to 0.
+                if self.the_end {
+                    return Err(DataError::Request(format!(
+                        "no source is due a row: they are behind by {:?}",
+                        self.deficits
+                    )));
+                }
                 self.look_further(later)?;
             };
             self.deficits[chosen] -= cost;
@@ -272,6 +291,24 @@ mod tests {
             assert_eq!(mixer.deficits().iter().sum::<i64>(), 0);
         }
         out
+    }
+
+    #[test]
+    fn what_cannot_be_assigned_is_said() {
+        let weights = quantise(&[0.5, 0.5]).unwrap();
+        let point = |context| StepPoint { step: 0, tokens: 0, sequences: 2, context };
+        let assign = |mut mixer: Mixer, context, weights: &[u64]| {
+            mixer.assign(point(context), weights, &mut |_| Ok(None)).map_err(|e| e.to_string())
+        };
+        assert_eq!(assign(Mixer::new(2), MAX_CONTEXT, &weights), Ok(vec![0, 1]));
+        let said = assign(Mixer::new(2), MAX_CONTEXT + 1, &weights).unwrap_err();
+        assert!(said.contains("the longest have 67108864"), "{said}");
+        let said = assign(Mixer::new(2), 1024, &weights[..1]).unwrap_err();
+        assert!(said.contains("do not sum"), "{said}");
+        // Deficits of another run, or of a damaged state: they do not sum to 0.
+        let behind = Mixer::resume(vec![-(1 << 60), -(1 << 60)]);
+        let said = assign(behind, 1024, &weights).unwrap_err();
+        assert!(said.contains("no source is due a row"), "{said}");
     }
 
     /// The largest distance of any source from its curve after any row, in tokens.
