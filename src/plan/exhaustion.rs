@@ -37,9 +37,9 @@ pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
         .iter()
         .map(|s| Exhaustion { source: s.name.clone(), read_through: None, exhausted: None })
         .collect();
-    let mut before: BTreeMap<&str, Drawn<'_>> = BTreeMap::new();
+    let before = before(plan);
     for stage in &plan.stages {
-        let start = at_start(plan, stage, &before);
+        let Some(start) = before.get(stage.name.as_str()) else { continue };
         for (source, entry) in plan.sources.iter().zip(&mut out) {
             let Some(size) = source.tokens.filter(|s| *s > 0) else { continue };
             let size = size as f64 * (1.0 - plan.heldout());
@@ -53,13 +53,23 @@ pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
             let limit = source.max_epochs.map(|epochs| size * epochs);
             entry.exhausted = entry.exhausted.take().or_else(|| limit.and_then(place));
         }
-        before.insert(&stage.name, start);
     }
     out
 }
 
 /// Tokens drawn, by source.
-type Drawn<'p> = BTreeMap<&'p str, u64>;
+pub(super) type Drawn<'p> = BTreeMap<&'p str, u64>;
+
+/// What the lineage of each stage has drawn before it, by the stage's name. Stages come after what they
+/// start from.
+pub(super) fn before(plan: &Plan) -> BTreeMap<&str, Drawn<'_>> {
+    let mut before = BTreeMap::new();
+    for stage in &plan.stages {
+        let start = at_start(plan, stage, &before);
+        before.insert(stage.name.as_str(), start);
+    }
+    before
+}
 
 /// What the lineage of `stage` has drawn before it; `before` has the same of the stages before it.
 fn at_start<'p>(plan: &'p Plan, stage: &'p StagePlan, before: &BTreeMap<&'p str, Drawn<'p>>) -> Drawn<'p> {
@@ -68,7 +78,8 @@ fn at_start<'p>(plan: &'p Plan, stage: &'p StagePlan, before: &BTreeMap<&'p str,
         let mut drawn = before.get(from.name.as_str()).cloned().unwrap_or_default();
         let at = from.step_point(step).tokens;
         for m in &from.mix {
-            *drawn.entry(&m.source).or_insert(0) += by_ledger(from, m, at).round() as u64;
+            let sum = drawn.entry(&m.source).or_insert(0);
+            *sum = sum.saturating_add(taken(from, m, at));
         }
         drawn
     };
@@ -89,13 +100,14 @@ fn at_start<'p>(plan: &'p Plan, stage: &'p StagePlan, before: &BTreeMap<&'p str,
     }
 }
 
-/// Tokens of a source in the first `at` tokens of a stage, by the integral of its weight.
-pub(super) fn taken(portion: &MixPlan, at: u64) -> u64 {
-    (portion.weight.mean(at) * at as f64).round() as u64
+/// Tokens of a source in the first `at` tokens of a stage, in whole ones.
+pub(super) fn taken(stage: &StagePlan, portion: &MixPlan, at: u64) -> u64 {
+    by_ledger(stage, portion, at).round() as u64
 }
 
-/// The same, so that it ends on what the plan says the whole stage draws. A step reads by the weight
-/// at its first token: where weights move the integral is off by part of a step.
+/// Tokens of a source in the first `at` tokens of a stage, by the integral of its weight, so that it ends on
+/// what the plan says the whole stage draws. A step reads by the weight at its first token: where weights move
+/// the integral is off by part of a step.
 fn by_ledger(stage: &StagePlan, portion: &MixPlan, at: u64) -> f64 {
     let integral = |at: u64| portion.weight.mean(at) * at as f64;
     let whole = integral(stage.tokens + stage.overshoot_tokens);
