@@ -124,7 +124,7 @@ impl<'p> Checker<'p> {
                 self.resolve_param(def.module, name, ty.as_ref(), value, &scope)
             }
             ItemKind::Let { value, .. } => {
-                let value = self.eval(value, &scope);
+                let value = self.eval_named(value, &scope);
                 if value.is_poison() { Resolved::Poison } else { Resolved::Value(value) }
             }
             ItemKind::Block(block) => match def.kind {

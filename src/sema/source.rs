@@ -163,8 +163,9 @@ impl<'p> Checker<'p> {
 
     fn data_order(&mut self, value: &Val<'p>) -> Option<String> {
         match &value.kind {
-            Kind::Word(word) => Some((*word).to_owned()),
+            Kind::Word(_) | Kind::Text(_) => self.word(value, schema::ORDERS, "order").map(str::to_owned),
             Kind::Call(call) if call.function.family == Family::Order => match call.positional.as_slice() {
+                [Val { kind: Kind::Poison, .. }] => None,
                 [Val { kind: Kind::Text(field), .. }] => Some(format!("{}({field})", call.function.name)),
                 _ => {
                     let (name, span) = (call.function.name, call.span);
