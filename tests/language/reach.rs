@@ -126,3 +126,11 @@ fn names_stand_for_values_in_every_field() {
         "{found:?}"
     );
 }
+
+#[test]
+fn the_rest_of_a_mix_is_a_number_where_nothing_moves() {
+    let text = "mix still { web = 60%, code = rest }\nassert still.code == 40%\nassert still.web == 60%\n";
+    assert_eq!(codes(text).iter().filter(|code| code.starts_with("E07")).count(), 0, "{:?}", codes(text));
+    let moving = "mix moving { web = 60% then linear(to: 50%), code = rest }\nassert moving.code == 40%\n";
+    assert!(codes(moving).contains(&"E0702".to_owned()), "{:?}", codes(moving));
+}
