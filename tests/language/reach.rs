@@ -134,3 +134,25 @@ fn the_rest_of_a_mix_is_a_number_where_nothing_moves() {
     let moving = "mix moving { web = 60% then linear(to: 50%), code = rest }\nassert moving.code == 40%\n";
     assert!(codes(moving).contains(&"E0702".to_owned()), "{:?}", codes(moving));
 }
+
+/// The last step is the end of the stage, however far it goes past the length.
+#[test]
+fn a_checkpoint_lies_at_the_last_step() {
+    let stage = |tokens: u64, at: &str| {
+        format!(
+            "model tiny {{ init = llama(layers: 1, hidden: 16, heads: 2, ffn: 32, vocab: 512), context = 64 }}\n\
+             stage a {{\n from = tiny, tokens = {tokens}, batch = 4 seqs, mix = web, data_seed = 1\n\
+             \x20 lr = 1e-3 then linear(to: 0)\n checkpoint h {{ at = {at} }}\n}}\n"
+        )
+    };
+    let place = |tokens, at: &str| {
+        let stages = stages(&stage(tokens, at));
+        (stages[0].checkpoints[0].step, stages[0].checkpoints[0].tokens)
+    };
+    assert_eq!(place(1280, "5 steps"), (5, 1280));
+    assert_eq!(place(1279, "5 steps"), (5, 1279));
+    assert_eq!(place(1279, "5 steps"), place(1279, "100% of stage"));
+    for at in ["6 steps", "1280"] {
+        assert!(codes(&stage(1279, at)).contains(&"E0506".to_owned()), "{at}");
+    }
+}
