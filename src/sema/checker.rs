@@ -9,6 +9,7 @@ use crate::syntax::ast::{self, ItemKind};
 
 use super::curriculum::{Curriculum, Param};
 use super::eval::Scope;
+use super::measured::Size;
 use super::mix::MixSpec;
 use super::program::{DefId, DefKind, Program};
 use super::value::{Kind, Val};
@@ -56,8 +57,8 @@ pub(crate) struct Checker<'p> {
     pub(crate) settings: HashMap<String, Val<'p>>,
     /// By [`DefId`]: whether it, or a named value or mix it mentions, is marked `@assumed`.
     pub(crate) assumed: Vec<bool>,
-    /// Tokens of sources that were measured, once some source asks.
-    pub(crate) measured: Option<HashMap<String, u64>>,
+    /// Sizes of sources that were measured, once some source asks.
+    pub(crate) measured: Option<HashMap<String, Size>>,
     /// Findings about `lr_never_lands` and the like that arise while values are laid out.
     pub(crate) early_lints: Vec<Diagnostic>,
 }

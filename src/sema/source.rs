@@ -7,6 +7,7 @@ use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment};
 use super::checker::{Checker, Resolved};
 use super::curriculum::Source;
 use super::eval::Scope;
+use super::measured::Size;
 use super::program::{DefId, DefKind, Lookup};
 use super::show;
 use super::value::{Entity, Kind, Val};
@@ -54,13 +55,15 @@ impl<'p> Checker<'p> {
         let root = |this: &Self, paths: Vec<String>| -> Vec<String> {
             paths.iter().map(|p| this.beside_root(scope.module, p)).collect()
         };
-        let tokens = tokens.or_else(|| self.measured(&self.full_name(id)));
+        let measured = self.measured(&self.full_name(id));
+        let tokens = tokens.or_else(|| measured.map(|size| size.tokens));
         self.out.sources.push(Source {
             name: self.full_name(id),
             span: name.span,
             path: root(self, path),
             kind,
             tokens,
+            heldout: measured.and_then(|size| size.heldout),
             text,
             filter,
             max_epochs,
@@ -77,11 +80,11 @@ impl<'p> Checker<'p> {
         Some(self.out.sources.len() - 1)
     }
 
-    /// Tokens of a source as `midc data --save` counted them, where it says none itself.
-    fn measured(&mut self, name: &str) -> Option<u64> {
+    /// The size of a source as `midc data --save` counted it.
+    fn measured(&mut self, name: &str) -> Option<Size> {
         let root = self.program.modules[0].file;
-        let known = self.measured.get_or_insert_with(|| crate::sema::measured::tokens(self.files, root));
-        known.get(name).copied().filter(|tokens| *tokens > 0)
+        let known = self.measured.get_or_insert_with(|| crate::sema::measured::sizes(self.files, root));
+        known.get(name).copied()
     }
 
     /// `source long = books where length >= 16Ki`.
@@ -121,13 +124,14 @@ impl<'p> Checker<'p> {
             None => predicate,
         };
         let def = self.program.def(id);
-        let tokens = self.measured(&self.full_name(id));
+        let measured = self.measured(&self.full_name(id));
         self.out.sources.push(Source {
             name: self.full_name(id),
             span: def.name_span,
             filter: Some(filter),
             // How much of the whole it is, only `midc data` can tell.
-            tokens,
+            tokens: measured.map(|size| size.tokens),
+            heldout: measured.and_then(|size| size.heldout),
             parent: Some(parent),
             ..whole
         });

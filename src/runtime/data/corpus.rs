@@ -80,7 +80,7 @@ impl Corpus {
     ) -> Result<(Self, Summary), DataError> {
         tokenizer.check_vocabulary(options.vocab_size)?;
         let mut corpus = Self { sources: Vec::new(), tokenizer: Arc::new(tokenizer) };
-        let mut summary = Summary::default();
+        let mut summary = Summary { heldout: Some(options.heldout), ..Summary::default() };
         let read = sources
             .iter()
             .map(|plan| Read::open(plan, &corpus.tokenizer, options, progress))
