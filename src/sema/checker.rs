@@ -7,6 +7,7 @@ use crate::diag::Diagnostic;
 use crate::source::{Files, Span};
 use crate::syntax::ast::{self, ItemKind};
 
+use super::clock::LastGrid;
 use super::curriculum::{Curriculum, Param};
 use super::eval::Scope;
 use super::measured::Size;
@@ -57,6 +58,8 @@ pub(crate) struct Checker<'p> {
     pub(crate) settings: HashMap<String, Val<'p>>,
     /// By [`DefId`]: whether it, or a named value or mix it mentions, is marked `@assumed`.
     pub(crate) assumed: Vec<bool>,
+    /// The grid of steps that was laid last.
+    pub(crate) last_grid: LastGrid,
     /// Sizes of sources that were measured, once some source asks.
     pub(crate) measured: Option<HashMap<String, Size>>,
     /// Findings about `lr_never_lands` and the like that arise while values are laid out.
@@ -79,6 +82,7 @@ impl<'p> Checker<'p> {
             member_defs: Vec::new(),
             settings: HashMap::new(),
             assumed: vec![false; n],
+            last_grid: LastGrid::default(),
             measured: None,
             early_lints: Vec::new(),
         }

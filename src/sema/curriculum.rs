@@ -243,7 +243,7 @@ pub struct Stage {
     /// Context by position.
     pub context: Vec<(u64, u64)>,
     /// Steps of equal shape.
-    pub phases: Vec<Phase>,
+    pub phases: std::sync::Arc<[Phase]>,
     /// Written or inherited position encoding, with its base filled in.
     pub rope: Option<Rope>,
     /// What it reads, in the order of the mix.
