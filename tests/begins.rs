@@ -234,3 +234,28 @@ fn a_rehearsal_that_is_stopped_removes_its_directory() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
 }
+
+/// What the stand-ins and the toy model must bear: something is held out of each source that a gate measures,
+/// and a model of one layer stays one.
+#[test]
+fn a_rehearsal_runs_gates_on_long_documents_and_models_of_one_layer() {
+    let family = |name: &str| format!("{name}(layers: 1, hidden: 32, heads: 2, ffn: 64, vocab: 4096)");
+    let llama =
+        "llama(layers: 1, hidden: 32, heads: 2, kv_heads: 1, ffn: 64, vocab: 4096, tie_embeddings: yes)";
+    let gate =
+        ("init_seed = 1\n}", "init_seed = 1\n eval h { loss = heldout 5% }\n gate { loss(prose) <= 100 }\n}");
+    let long = [("kind = web", "kind = long"), gate];
+    let families = ["gemma3", "olmo3", "smollm3"].map(family);
+    let cases = std::iter::once(long.to_vec()).chain(families.iter().map(|f| vec![(llama, f.as_str())]));
+    for changes in cases {
+        let place = Place::new("", "");
+        let text = std::fs::read_to_string(place.at("c.curriculum")).unwrap();
+        let changed = changes.iter().fold(text, |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replacen(from, to, 1)
+        });
+        std::fs::write(place.at("c.curriculum"), changed).unwrap();
+        let output = place.midc(&["rehearse", "c.curriculum", "--minutes", "0.01"]);
+        assert!(output.status.success(), "{changes:?}: {}", said(&output));
+    }
+}

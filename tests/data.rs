@@ -37,14 +37,7 @@ fn source(name: &str, path: &str) -> SourcePlan {
 }
 
 fn options<'a>(base_dir: &'a Path, cache_dir: &'a Path) -> OpenOptions<'a> {
-    OpenOptions {
-        base_dir,
-        cache_dir,
-        vocab_size: 4096,
-        heldout: 0.0,
-        on_bad: OnBad::Fail,
-        count_all: true,
-    }
+    OpenOptions { base_dir, cache_dir, vocab_size: 4096, heldout: 0.0, on_bad: OnBad::Fail, count_all: true }
 }
 
 /// A stage of `steps` steps of `rows` rows of `context` tokens.
@@ -851,7 +844,10 @@ fn what_no_record_has_is_refused() {
     // One record that has it is enough.
     let (with_loss, tokens) = open(&|p| p.loss_on = vec!["answer".into(), "a".into()]).unwrap();
     let (all, _) = open(&|p| p.order = "ascending(level)".into()).unwrap();
-    assert!(with_loss.is_some_and(|n| 0 < n && n < tokens) && all.is_none(), "{with_loss:?} of {tokens}, {all:?}");
+    assert!(
+        with_loss.is_some_and(|n| 0 < n && n < tokens) && all.is_none(),
+        "{with_loss:?} of {tokens}, {all:?}"
+    );
 }
 
 #[test]

@@ -385,6 +385,12 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether a `param` or a `let` of this file has the name.
+    fn is_value(&self, name: &Ident) -> bool {
+        let found = self.program.modules[self.module].names.get(&name.text);
+        found.is_some_and(|id| matches!(self.program.def(*id).kind, DefKind::Param | DefKind::Let))
+    }
+
     /// A name alone, where it may be a word instead.
     fn lone(&mut self, name: &'a Ident, place: Place) -> bool {
         match place.ty {
@@ -400,7 +406,8 @@ impl<'a> Walk<'a> {
                 self.mark(name.span, What::Word("length", "the document's length in tokens"));
                 return true;
             }
-            Some(Ty::Predicate | Ty::Names) => {
+            // A name of a `param` or `let` stands for its value.
+            Some(Ty::Predicate | Ty::Names) if !self.is_value(name) => {
                 if !self.word(name, schema::YES_NO) {
                     self.mark(name.span, What::RecordField);
                 }

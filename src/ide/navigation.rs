@@ -228,6 +228,21 @@ mod tests {
         assert_eq!(symbol_at(analysis.names(), main, offset), None);
     }
 
+    /// In a condition on records and among names of their fields, too.
+    #[test]
+    fn values_are_found_where_fields_of_records_stand() {
+        let text = "let least = 3\nlet told = \"x\"\nsource a { where = score >= $0least, loss_on = told }\n";
+        let (text, offset) = cursor(text);
+        let (_, main, analysis) = analyze(&text);
+        for (at, definition) in [(offset, "least"), (text.rfind("told").unwrap(), "told")] {
+            let symbol = symbol_at(analysis.names(), main, at).unwrap();
+            let found = occurrences(analysis.names(), symbol.definition);
+            assert_eq!(found.len(), 2, "{definition}");
+        }
+        let field = symbol_at(analysis.names(), main, text.find("score").unwrap());
+        assert_eq!(field, None);
+    }
+
     #[test]
     fn a_new_name_must_be_free() {
         let (_, main, analysis) = analyze(CLEAN);

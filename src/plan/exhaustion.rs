@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FromKind, MixPlan, Plan, StagePlan};
+use super::{FromKind, MixPlan, Plan, SourcePlan, StagePlan};
 
 /// A source and where it runs out, on the first line through the graph on which it does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,7 +42,7 @@ pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
         let Some(start) = before.get(stage.name.as_str()) else { continue };
         for (source, entry) in plan.sources.iter().zip(&mut out) {
             let Some(size) = source.tokens.filter(|s| *s > 0) else { continue };
-            let size = size as f64 * (1.0 - plan.heldout());
+            let size = read(source, size as f64 * (1.0 - plan.heldout()));
             let Some(portion) = stage.mix.iter().find(|m| m.source == source.name) else { continue };
             let already = start.get(source.name.as_str()).copied().unwrap_or(0);
             let place = |limit: f64| {
@@ -55,6 +55,15 @@ pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
         }
     }
     out
+}
+
+/// Tokens of `source` that are not held out, `nominal` by the share of its documents: where they were measured,
+/// the epochs of the plan tell them.
+fn read(source: &SourcePlan, nominal: f64) -> f64 {
+    let told = source.epochs.map(|epochs| source.drawn_tokens as f64 / epochs);
+    // The same number but for the rounding of a division stays the same.
+    told.filter(|told| told.is_finite() && *told > 0.0 && (told / nominal - 1.0).abs() > 1e-9)
+        .unwrap_or(nominal)
 }
 
 /// Tokens drawn, by source.

@@ -108,6 +108,20 @@ impl Ty {
     }
 }
 
+/// A word that a field or an argument may have for its value: of an enumeration, an order or a preset.
+pub fn word_of_a_field(name: &str) -> Option<&'static str> {
+    let fields = BLOCKS.iter().flat_map(|b| b.fields).map(|f| f.ty);
+    let params = FUNCTIONS.iter().flat_map(|f| f.params).map(|p| p.ty);
+    let mut words = fields.chain(params).flat_map(|ty| match ty {
+        Ty::Word(words) => words,
+        Ty::Order => ORDERS,
+        _ => &[],
+    });
+    let reserved = RESERVED.iter().any(|w| w.name == name);
+    let word = words.find(|w| w.name == name && !reserved).map(|w| w.name);
+    word.or_else(|| preset(name).map(|p| p.name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

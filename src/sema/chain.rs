@@ -350,9 +350,9 @@ impl<'p> Checker<'p> {
             codes::CURVE_LONG,
             chain.span,
             format!(
-                "`{}` is {} tokens ({} of the stage) longer than the stage",
+                "`{}` is {} ({} of the stage) longer than the stage",
                 frame.field,
-                show::count(over),
+                show::tokens(over),
                 show::percent(share)
             ),
             format!("these segments take {} tokens", show::count(whole(length.ceil()))),
@@ -387,9 +387,9 @@ impl<'p> Checker<'p> {
             codes::CURVE_SHORT,
             chain.span,
             format!(
-                "`{}` ends {} tokens ({} of the stage) before the stage",
+                "`{}` ends {} ({} of the stage) before the stage",
                 frame.field,
-                show::count(missing),
+                show::tokens(missing),
                 show::percent(share)
             ),
             format!("these segments take {} tokens", show::count(whole(length.floor()))),

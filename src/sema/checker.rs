@@ -7,6 +7,7 @@ use crate::diag::Diagnostic;
 use crate::source::{Files, Span};
 use crate::syntax::ast::{self, ItemKind};
 
+use super::clock::LastGrid;
 use super::curriculum::{Curriculum, Param};
 use super::eval::Scope;
 use super::measured::Count;
@@ -57,6 +58,8 @@ pub(crate) struct Checker<'p> {
     pub(crate) settings: HashMap<String, Val<'p>>,
     /// By [`DefId`]: whether it, or a named value or mix it mentions, is marked `@assumed`.
     pub(crate) assumed: Vec<bool>,
+    /// The grid of steps that was laid last.
+    pub(crate) last_grid: LastGrid,
     /// What was counted of sources, once some source asks.
     pub(super) measured: Option<HashMap<String, Count>>,
     /// Findings about `lr_never_lands` and the like that arise while values are laid out.
@@ -79,6 +82,7 @@ impl<'p> Checker<'p> {
             member_defs: Vec::new(),
             settings: HashMap::new(),
             assumed: vec![false; n],
+            last_grid: LastGrid::default(),
             measured: None,
             early_lints: Vec::new(),
         }
@@ -125,7 +129,7 @@ impl<'p> Checker<'p> {
                 self.resolve_param(def.module, name, ty.as_ref(), value, &scope)
             }
             ItemKind::Let { value, .. } => {
-                let value = self.eval(value, &scope);
+                let value = self.eval_named(value, &scope);
                 if value.is_poison() { Resolved::Poison } else { Resolved::Value(value) }
             }
             ItemKind::Block(block) => match def.kind {

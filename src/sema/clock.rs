@@ -1,6 +1,8 @@
 //! Steps and tokens of a stage: the batch and context curves cut into phases of equal steps.
 //! A step reads whole rows, so a moving batch is floored to whole rows step by step.
 
+use std::sync::Arc;
+
 use crate::curve::Shape;
 
 use super::curriculum::Phase;
@@ -61,10 +63,34 @@ pub(crate) enum Length {
 /// A stage on the grid of its steps.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Clock {
-    pub(crate) phases: Vec<Phase>,
+    /// Shared by stages with the same grid.
+    pub(crate) phases: Arc<[Phase]>,
     pub(crate) tokens: u64,
     pub(crate) steps: u64,
     pub(crate) overshoot: u64,
+}
+
+/// The grid that was laid last, which the next member of a fan-out mostly has too, with what it was laid by.
+#[derive(Debug, Default)]
+pub(crate) struct LastGrid(Option<(Length, Vec<(u64, u64)>, Vec<BatchPiece>, Result<Clock, Misfit>)>);
+
+impl LastGrid {
+    /// [`Clock::lay`], or what it came to the last time.
+    pub(crate) fn lay(
+        &mut self,
+        length: Length,
+        context: &[(u64, u64)],
+        batch: &[BatchPiece],
+    ) -> Result<Clock, Misfit> {
+        if let Some((l, c, b, clock)) = &self.0
+            && (*l, c.as_slice(), b.as_slice()) == (length, context, batch)
+        {
+            return clock.clone();
+        }
+        let clock = Clock::lay(length, context, batch);
+        self.0 = Some((length, context.to_vec(), batch.to_vec(), clock.clone()));
+        clock
+    }
 }
 
 /// Why the grid cannot be laid.
@@ -131,7 +157,7 @@ impl Clock {
             Length::Tokens(goal) => goal,
             Length::Steps(_) => tokens,
         };
-        Ok(Self { phases, tokens: declared, steps: step, overshoot: tokens - declared })
+        Ok(Self { phases: phases.into(), tokens: declared, steps: step, overshoot: tokens - declared })
     }
 
     /// Tokens seen before `step`; the last phase goes on past the end.
@@ -187,6 +213,21 @@ mod tests {
 
     fn hold(start: u64, end: u64, rows: u64) -> BatchPiece {
         BatchPiece { start, end, shape: Shape::Hold, from: rows, to: rows, rows: true }
+    }
+
+    #[test]
+    fn a_grid_is_laid_once_for_all_that_share_it() {
+        let piece = |to| BatchPiece { start: 0, end: 1 << 20, shape: Shape::Linear, from: 1, to, rows: true };
+        let mut last = LastGrid::default();
+        let mut lay = |tokens, to| last.lay(Length::Tokens(tokens), &[(0, 64)], &[piece(to)]).unwrap();
+        let (one, same) = (lay(1 << 20, 64), lay(1 << 20, 64));
+        assert!(Arc::ptr_eq(&one.phases, &same.phases));
+        for (tokens, to) in [(1 << 19, 64), (1 << 20, 32), (1 << 20, 64)] {
+            assert_eq!(
+                lay(tokens, to),
+                Clock::lay(Length::Tokens(tokens), &[(0, 64)], &[piece(to)]).unwrap()
+            );
+        }
     }
 
     #[test]

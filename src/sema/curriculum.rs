@@ -152,6 +152,8 @@ pub struct Source {
     pub kind: &'static str,
     /// Declared tokens.
     pub tokens: Option<u64>,
+    /// What was held out of it when it was measured.
+    pub heldout: Option<HeldOut>,
     /// Text field or template.
     pub text: Option<String>,
     /// Predicate, in the canonical form.
@@ -176,6 +178,15 @@ pub struct Source {
     pub parent: Option<usize>,
     /// Where each field is written.
     pub fields: BTreeMap<&'static str, Span>,
+}
+
+/// What was held out of a source when it was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeldOut {
+    /// The share of documents that was asked for, 0 to 1.
+    pub documents: f64,
+    /// The share of its tokens that this came to, 0 to below 1.
+    pub tokens: f64,
 }
 
 /// What a stage or soup reads weights from.
@@ -238,7 +249,7 @@ pub struct Stage {
     /// Context by position.
     pub context: Vec<(u64, u64)>,
     /// Steps of equal shape.
-    pub phases: Vec<Phase>,
+    pub phases: std::sync::Arc<[Phase]>,
     /// Written or inherited position encoding, with its base filled in.
     pub rope: Option<Rope>,
     /// What it reads, in the order of the mix.
@@ -457,10 +468,18 @@ impl Curriculum {
         self.stages.iter().flat_map(|s| &s.evals).filter_map(|e| e.heldout).fold(0.0, f64::max)
     }
 
+    /// The share of the tokens of a source that is held out of training, 0 to 1: as it was measured, where that
+    /// was with the share of documents that holds now, and that share otherwise.
+    pub fn held_out_of(&self, source: &Source) -> f64 {
+        let documents = self.held_out();
+        source.heldout.filter(|measured| measured.documents == documents).map_or(documents, |m| m.tokens)
+    }
+
     /// How often `drawn` tokens read what is not held out of a source; `None` while its size is not known.
     pub fn epochs(&self, source: usize, drawn: u64) -> Option<f64> {
-        let size = self.sources.get(source)?.tokens.filter(|size| *size > 0)?;
-        Some(drawn as f64 / (size as f64 * (1.0 - self.held_out())))
+        let source = self.sources.get(source)?;
+        let size = source.tokens.filter(|size| *size > 0)?;
+        Some(drawn as f64 / (size as f64 * (1.0 - self.held_out_of(source))))
     }
 
     /// Training FLOPs of all stages; `None` while an architecture is unknown.

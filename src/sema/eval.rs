@@ -308,8 +308,7 @@ impl<'p> Checker<'p> {
                     continue;
                 }
                 let value = if function.family == Family::Order {
-                    field_name(&arg.value)
-                        .map_or_else(|| self.eval(&arg.value, scope), |n| Val { kind: n, span: arg.span })
+                    self.record_field(&arg.value, false, name, scope)
                 } else {
                     self.eval(&arg.value, scope)
                 };
@@ -396,65 +395,23 @@ impl<'p> Checker<'p> {
             Ty::Condition | Ty::Predicate => Val { kind: Kind::Condition(expr), span },
             Ty::Names => match &expr.kind {
                 ExprKind::List(items) => {
-                    let names = items.iter().map(|e| match field_name(e) {
-                        Some(kind) => Val { kind, span: e.span },
-                        None => self.eval(e, scope),
-                    });
+                    let names = items.iter().map(|e| self.record_field(e, false, field, scope));
                     Val { kind: Kind::List(names.collect()), span }
                 }
-                _ => match field_name(expr) {
-                    Some(kind) => Val { kind, span },
-                    None => self.eval(expr, scope),
-                },
+                _ => self.record_field(expr, true, field, scope),
             },
-            Ty::Word(words) => {
-                let ExprKind::Path(path) = &expr.kind else { return self.eval(expr, scope) };
-                let [PathSegment::Name(name)] = path.segments.as_slice() else {
-                    return self.eval(expr, scope);
-                };
-                if let Some(word) = words.iter().find(|w| w.name == name.text) {
-                    return Val { kind: Kind::Word(word.name), span };
-                }
-                let defined = matches!(self.program.lookup(scope.module, path), Lookup::Def(id, _)
-                    if matches!(self.program.def(id).kind, DefKind::Param | DefKind::Let));
-                if defined || scope.local.as_ref().is_some_and(|(n, _)| *n == name.text) {
-                    return self.eval(expr, scope);
-                }
-                self.unknown_word(span, &name.text, words, field);
-                Val::poison(span)
-            }
-            Ty::Order => {
-                if let Some(Kind::Text(name)) = field_name(expr) {
-                    if let Some(word) = schema::ORDERS.iter().find(|w| w.name == &*name) {
-                        return Val { kind: Kind::Word(word.name), span };
-                    }
-                    self.unknown_word(span, &name, schema::ORDERS, field);
-                    return Val::poison(span);
-                }
-                self.eval(expr, scope)
-            }
+            Ty::Word(words) => self.one_of(expr, words, field, scope),
+            Ty::Order => self.one_of(expr, schema::ORDERS, field, scope),
             Ty::Init => {
-                if let Some(Kind::Text(name)) = field_name(expr) {
-                    if let Some(preset) = schema::preset(&name) {
-                        return Val { kind: Kind::Word(preset.name), span };
-                    }
-                    let known = schema::PRESETS.iter().map(|p| p.name);
-                    let d = Diagnostic::error(
-                        codes::UNKNOWN_NAME,
-                        span,
-                        format!("unknown architecture `{name}`"),
-                        "no preset has this name",
-                    );
-                    let near = nearest(&name, known);
-                    self.push(suggest(
-                        d,
-                        span,
-                        near,
-                        "write it out: `llama(layers: …, hidden: …, heads: …, ffn: …, vocab: …)`",
-                    ));
-                    return Val::poison(span);
+                let Some(name) = lone_name(expr) else { return self.eval(expr, scope) };
+                if let Some(preset) = schema::preset(name) {
+                    return Val { kind: Kind::Word(preset.name), span };
                 }
-                self.eval(expr, scope)
+                if let Some(value) = self.named_value(name, expr, scope) {
+                    return value;
+                }
+                self.unknown_architecture(span, name);
+                Val::poison(span)
             }
             // A function of another kind would be judged by arguments that are not its fault.
             Ty::Rope | Ty::Optimizer => {
@@ -472,6 +429,97 @@ impl<'p> Checker<'p> {
             }
             _ => self.eval(expr, scope),
         }
+    }
+
+    /// A word of `words`, before what has its name; any other value otherwise.
+    fn one_of(
+        &mut self,
+        expr: &'p Expr,
+        words: &'static [schema::Word],
+        field: &str,
+        scope: &Scope<'p>,
+    ) -> Val<'p> {
+        let Some(name) = lone_name(expr) else { return self.eval(expr, scope) };
+        if let Some(word) = words.iter().find(|w| w.name == name) {
+            return Val { kind: Kind::Word(word.name), span: expr.span };
+        }
+        if let Some(value) = self.named_value(name, expr, scope) {
+            return value;
+        }
+        self.unknown_word(expr.span, name, words, field);
+        Val::poison(expr.span)
+    }
+
+    /// The name of a field of records, or several where a list has its place. As in `where`, a name that a
+    /// `param` or `let` has stands for its value and never for a field of the same name.
+    fn record_field(&mut self, expr: &'p Expr, list: bool, field: &str, scope: &Scope<'p>) -> Val<'p> {
+        let span = expr.span;
+        // Dots reach into objects; what another file defines is called so, too.
+        let Some(name) = dotted_name(expr) else { return self.eval(expr, scope) };
+        let Some(value) = self.named_value(&name, expr, scope) else {
+            return Val { kind: Kind::Text(name.as_str().into()), span };
+        };
+        let names = match &value.kind {
+            Kind::List(items) => list && items.iter().all(|v| matches!(v.kind, Kind::Text(_))),
+            Kind::Text(_) | Kind::Poison => true,
+            _ => false,
+        };
+        if names {
+            return value;
+        }
+        let found = match value.kind {
+            Kind::List(_) if list => "a list that holds other values".to_owned(),
+            _ => value.describe(),
+        };
+        self.push(
+            Diagnostic::error(
+                codes::WRONG_VALUE,
+                span,
+                format!("`{field}` takes the name of a field, not {found}"),
+                "the value of a `param` or `let`",
+            )
+            .help(format!(
+                "where the field `{name}` of a record is meant, write `\"{name}\"`: without quotes a name that a \
+                 `param` or `let` has stands for its value"
+            )),
+        );
+        Val::poison(span)
+    }
+
+    /// What `expr`, the name `name` alone, stands for where a `param`, a `let` or the variable of a fan-out has
+    /// that name.
+    fn named_value(&mut self, name: &str, expr: &'p Expr, scope: &Scope<'p>) -> Option<Val<'p>> {
+        let ExprKind::Path(path) = &expr.kind else { return None };
+        let local = scope.local.as_ref().is_some_and(|(variable, _)| *variable == name);
+        let named = || match self.program.lookup(scope.module, path) {
+            Lookup::Def(id, _) => matches!(self.program.def(id).kind, DefKind::Param | DefKind::Let),
+            _ => false,
+        };
+        (local || named()).then(|| self.eval_path(path, scope))
+    }
+
+    /// The value of a `let`: a word of the fields may stand there alone, so that they can share it.
+    pub(crate) fn eval_named(&mut self, expr: &'p Expr, scope: &Scope<'p>) -> Val<'p> {
+        if let ExprKind::Path(path) = &expr.kind
+            && let Some(word) = lone_name(expr).and_then(schema::word_of_a_field)
+            && matches!(self.program.lookup(scope.module, path), Lookup::Unknown)
+        {
+            return Val { kind: Kind::Word(word), span: expr.span };
+        }
+        self.eval(expr, scope)
+    }
+
+    /// "`lama` is no architecture".
+    pub(crate) fn unknown_architecture(&mut self, span: Span, name: &str) {
+        let d = Diagnostic::error(
+            codes::UNKNOWN_NAME,
+            span,
+            format!("unknown architecture `{name}`"),
+            "no preset has this name",
+        );
+        let near = nearest(name, schema::PRESETS.iter().map(|p| p.name));
+        let otherwise = "write it out: `llama(layers: …, hidden: …, heads: …, ffn: …, vocab: …)`";
+        self.push(suggest(d, span, near, otherwise));
     }
 
     /// "`linear` is no `rope`": a function that does not belong where it stands.
@@ -683,13 +731,21 @@ impl<'p> Checker<'p> {
     }
 }
 
-/// A single name, as text.
-fn field_name<'p>(expr: &'p Expr) -> Option<Kind<'p>> {
+/// The name that `expr` is, where it is nothing else.
+fn lone_name(expr: &Expr) -> Option<&str> {
+    let ExprKind::Path(path) = &expr.kind else { return None };
+    match path.segments.as_slice() {
+        [PathSegment::Name(name)] => Some(&name.text),
+        _ => None,
+    }
+}
+
+/// The field that names with dots between them reach, as in `where`.
+fn dotted_name(expr: &Expr) -> Option<String> {
     let ExprKind::Path(path) = &expr.kind else { return None };
     let names = path.segments.iter().map(|segment| match segment {
         PathSegment::Name(name) => Some(name.text.as_str()),
         _ => None,
     });
-    // Dots reach into objects, as in `where`.
-    names.collect::<Option<Vec<_>>>().map(|names| Kind::Text(names.join(".").as_str().into()))
+    names.collect::<Option<Vec<_>>>().map(|names| names.join("."))
 }

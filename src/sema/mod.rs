@@ -44,8 +44,8 @@ mod stage;
 mod value;
 
 pub use curriculum::{
-    Architecture, Checkpoint, Curriculum, Eval, Every, From, Gate, Model, Muon, Optimizer, Param, Phase,
-    Portion, Rope, Soup, Source, Stage,
+    Architecture, Checkpoint, Curriculum, Eval, Every, From, Gate, HeldOut, Model, Muon, Optimizer, Param,
+    Phase, Portion, Rope, Soup, Source, Stage,
 };
 
 pub use expect::MAX_CONTEXT;

@@ -205,9 +205,18 @@ impl<'p> Checker<'p> {
 
     /// `llama(…)` or a preset: the shape, and base and context where the spelling says them.
     fn architecture(&mut self, value: &Val<'p>) -> Option<(Architecture, Option<f64>, Option<u64>)> {
+        let preset: Option<&str> = match &value.kind {
+            Kind::Word(name) => Some(name),
+            Kind::Text(name) => Some(name),
+            _ => None,
+        };
         match &value.kind {
-            Kind::Word(name) => {
-                let p = schema::preset(name)?;
+            Kind::Word(_) | Kind::Text(_) => {
+                let name = preset?;
+                let Some(p) = schema::preset(name) else {
+                    self.unknown_architecture(value.span, name);
+                    return None;
+                };
                 let layers = size(p.layers);
                 let pattern = match (p.window, p.nope_every) {
                     (Some((window, every)), _) => LayerPattern::windows(layers, window, size(every)),

@@ -101,12 +101,27 @@ impl<'p> Checker<'p> {
             (Entity::Mix(id), PathSegment::Name(_)) => {
                 let Resolved::Mix(spec) = self.resolved[id.index()].clone() else { return Val::poison(span) };
                 let key = join(segments);
-                let found = spec.entries.iter().find(|e| e.name == key);
-                match found.map(|e| &e.weight) {
-                    Some(super::mix::Weight::Share(n)) => Val { kind: Kind::Share(*n), span },
-                    _ => {
-                        let names: Vec<&str> = spec.entries.iter().map(|e| e.name.as_str()).collect();
-                        self.unknown_property(first, span, "a mix", &names);
+                let Some(entry) = spec.entries.iter().find(|e| e.name == key) else {
+                    let names: Vec<&str> = spec.entries.iter().map(|e| e.name.as_str()).collect();
+                    self.unknown_property(first, span, "a mix", &names);
+                    return Val::poison(span);
+                };
+                match spec.share(entry) {
+                    Some(share) => Val { kind: Kind::Share(share), span },
+                    None => {
+                        self.push(
+                            Diagnostic::error(
+                                codes::ASSERT_UNDECIDED,
+                                span,
+                                format!("the weight of `{key}` moves"),
+                                "not one number",
+                            )
+                            .label(entry.value_span, "its weight")
+                            .help(format!(
+                                "ask for it in a stage, such as `STAGE.mix.{key}`, its mean there, or \
+                                 `STAGE.mix.{key}.end`"
+                            )),
+                        );
                         Val::poison(span)
                     }
                 }

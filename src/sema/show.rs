@@ -23,6 +23,11 @@ pub(crate) fn count(value: u64) -> String {
     digits(value)
 }
 
+/// A count with its noun: `1 token`, `50B tokens`.
+pub(crate) fn tokens(value: u64) -> String {
+    format!("{} {}", count(value), if value == 1 { "token" } else { "tokens" })
+}
+
 /// All digits in groups of three.
 pub(crate) fn digits(value: u64) -> String {
     let text = value.to_string();

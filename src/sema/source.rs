@@ -62,6 +62,7 @@ impl<'p> Checker<'p> {
             path: root(self, path),
             kind,
             tokens,
+            heldout: None,
             text,
             filter,
             max_epochs,
@@ -75,15 +76,18 @@ impl<'p> Checker<'p> {
             parent: None,
             fields: fields.spans(),
         };
-        source.tokens = source.tokens.or_else(|| self.measured(&source));
+        if let Some(count) = self.measured(&source) {
+            let (tokens, heldout) = (count.tokens, count.heldout());
+            source.tokens = source.tokens.or(Some(tokens));
+            source.heldout = heldout;
+        }
         self.out.sources.push(source);
         Some(self.out.sources.len() - 1)
     }
 
-    /// Tokens of a source as `midc data --save` counted them, where it says none itself.
-    fn measured(&mut self, source: &Source) -> Option<u64> {
-        let known = self.counted(&source.name)?;
-        Some(known.tokens).filter(|tokens| *tokens > 0 && known.is_of(source))
+    /// A source as `midc data --save` counted it.
+    fn measured(&mut self, source: &Source) -> Option<&Count> {
+        self.counted(&source.name).filter(|known| known.tokens > 0 && known.is_of(source))
     }
 
     /// Whether `source` was counted when it read something else.
@@ -139,11 +143,14 @@ impl<'p> Checker<'p> {
             span: def.name_span,
             filter: Some(filter),
             tokens: None,
+            heldout: None,
             parent: Some(parent),
             ..whole
         };
         // How much of the whole it is, only `midc data` can tell.
-        part.tokens = self.measured(&part);
+        if let Some(count) = self.measured(&part) {
+            (part.tokens, part.heldout) = (Some(count.tokens), count.heldout());
+        }
         self.out.sources.push(part);
         Some(self.out.sources.len() - 1)
     }
@@ -177,8 +184,9 @@ impl<'p> Checker<'p> {
 
     fn data_order(&mut self, value: &Val<'p>) -> Option<String> {
         match &value.kind {
-            Kind::Word(word) => Some((*word).to_owned()),
+            Kind::Word(_) | Kind::Text(_) => self.word(value, schema::ORDERS, "order").map(str::to_owned),
             Kind::Call(call) if call.function.family == Family::Order => match call.positional.as_slice() {
+                [Val { kind: Kind::Poison, .. }] => None,
                 [Val { kind: Kind::Text(field), .. }] => Some(format!("{}({field})", call.function.name)),
                 _ => {
                     let (name, span) = (call.function.name, call.span);

@@ -42,6 +42,10 @@ impl Token<'_> {
         ) || matches!(self.text, "then" | "and" | "or" | "not" | "of" | "where" | "in" | "as")
     }
 
+    fn is_comparison(&self) -> bool {
+        matches!(self.text, "<" | "<=" | ">" | ">=" | "==" | "!=")
+    }
+
     /// Whether a value must be complete before it.
     fn closes_value(&self) -> bool {
         self.is_open() && !matches!(self.text, "(" | "[" | "not") || matches!(self.text, ")" | "]")
@@ -254,14 +258,36 @@ impl Place<'_> {
         let before = &self.tokens[..self.index.min(self.tokens.len())];
         if next.text == "=" && bracket.is_none() {
             let condition = first == "assert" || before.iter().any(|t| t.text == "where");
-            if condition || self.context == Context::Entry && previous.is_some_and(|p| p.text == ")") {
+            // `===`, which `====` would not mend.
+            if let Some(sign) = previous.filter(|p| condition && p.is_comparison()) {
+                let touches = sign.end() == next.start;
+                let sure =
+                    if touches { Applicability::MachineApplicable } else { Applicability::MaybeIncorrect };
+                let message = format!("`=` after `{}`", sign.text);
+                let span = self.span(sign.end(), next.end());
+                return Some(
+                    Diagnostic::error(
+                        codes::WRONG_SIGN,
+                        self.of(next),
+                        message,
+                        "two values are compared by one sign",
+                    )
+                    .fix("remove it", sure, span, ""),
+                );
+            }
+            let compares = previous.is_some_and(|p| !p.is_open()) && (first != "assert" || self.index > 1);
+            if condition && compares
+                || self.context == Context::Entry && previous.is_some_and(|p| p.text == ")")
+            {
                 let diagnostic = Diagnostic::error(
                     codes::WRONG_SIGN,
                     self.of(next),
                     "`=` in a condition",
                     "gives a value, where two are compared",
                 );
-                return Some(match condition {
+                let value =
+                    self.tokens.get(self.index + 1).is_some_and(|t| t.begins_value() || t.text == "-");
+                return Some(match condition && value {
                     true => {
                         diagnostic.fix("write `==`", Applicability::MachineApplicable, self.of(next), "==")
                     }

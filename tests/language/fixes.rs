@@ -100,6 +100,23 @@ fn a_semicolon_becomes_what_separates() {
 }
 
 #[test]
+fn signs_of_comparison_are_mended_and_never_piled_up() {
+    for (wrong, right) in [
+        ("assert 1 = 1\n", "assert 1 == 1\n"),
+        ("assert 1 === 1\n", "assert 1 == 1\n"),
+        ("assert 1 !== 2\n", "assert 1 != 2\n"),
+        ("source b = a where length >== 10\n", "source b = a where length >= 10\n"),
+        ("source b = a where length = 10\n", "source b = a where length == 10\n"),
+        ("assert 1 == = 1\n", "assert 1 == = 1\n"),
+        ("assert 1 => 1\n", "assert 1 => 1\n"),
+        ("assert = 1\n", "assert = 1\n"),
+        ("where = length >= 10\n", "where = length >= 10\n"),
+    ] {
+        assert_eq!(fixed(wrong), right);
+    }
+}
+
+#[test]
 fn a_decay_of_several_lines_ends_with_its_stage() {
     let text = jumping("@allow(lr_jump)\n", "  data_seed = 1\n").replace(
         "5e-4 then linear(to: 0)",

@@ -93,3 +93,35 @@ fn counts_of_the_data_feed_the_lint() {
     assert_eq!(starved.len(), 1);
     assert!(starved[0].contains("at most 8% of its tokens from documents of 32Ki or more"), "{starved:?}");
 }
+
+/// Where it was measured how much is held out, passes count what is left, not what the share promises.
+#[test]
+fn what_was_held_out_decides_how_often_a_source_is_read() {
+    let text = "model m { init = llama(layers: 1, hidden: 16, heads: 2, ffn: 32, vocab: 512), context = 64 }\n\
+        source a { path = \"a\", max_epochs = 9.5 }\n\
+        stage s {\n from = m, tokens = 64_000, batch = 4 seqs, mix = a, data_seed = 1, lr = 1e-3 then linear(to: 0)\n\
+        \x20 eval h { loss = heldout 10% }\n}\n\
+        assert a.epochs <= 9.5\n";
+    let found = |share: &str| {
+        let mut files = MemoryFiles::new();
+        let file = files.add("run.curriculum", text);
+        let count = "{\"name\":\"a\",\"tokens\":7000,\"heldout_tokens\":200}";
+        files.add("run.data.json", format!("{{\"sources\":[{count}],\"heldout\":{share}}}"));
+        let (curriculum, found) = midc::sema::check(&mut files, file, &midc::sema::Options::default());
+        let plan = curriculum.map(|curriculum| midc::plan::build(&curriculum));
+        let told = found.iter().filter(|d| d.lint == Some("budget_vs_source") || d.lint.is_none()).count();
+        (plan, told)
+    };
+    let (plan, told) = found("0.1");
+    let plan = plan.expect("sound");
+    let epochs = 64_000.0 / 6_800.0;
+    assert!((plan.sources[0].epochs.unwrap() - epochs).abs() < 1e-9, "{:?}", plan.sources[0].epochs);
+    assert!((plan.stages[0].mix[0].epochs.unwrap() - epochs).abs() < 1e-9);
+    let through = midc::plan::exhaustion(&plan)[0].read_through.clone().unwrap().tokens;
+    assert!((6_800 - 1..=6_800 + 1).contains(&through), "{through}");
+    assert_eq!(told, 0);
+    // Measured with another share, or without a word of it: the share of this file is what is known.
+    for other in ["0.2", "null"] {
+        assert_eq!(found(other).1, 2, "{other}");
+    }
+}

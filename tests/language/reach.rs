@@ -74,3 +74,85 @@ fn a_fan_out_follows_a_fan_out_member_by_member() {
     assert_eq!(found[2..], expected.map(|(s, f)| (s.to_owned(), f.to_owned())));
     assert_eq!(codes(&format!("{a}{}", b("a"))), ["E0503"]);
 }
+
+/// `let` and `param` reach every field, but a word of the field stays one.
+#[test]
+fn names_stand_for_values_in_every_field() {
+    let text = "param spoken: text = \"assistant\"\nparam shape: text = \"smollm2_135m\"\n\
+        let tiny = llama(layers: 1, hidden: 16, heads: 2, ffn: 32, vocab: 4096)\nlet small = smollm2_135m\n\
+        let by = ascending(length)\nlet plain = as_written\nlet masks = documents\nlet causal = documents\n\
+        let both = [\"assistant\", \"user\"]\nlet shuffled = 3\nlet rank = \"score\"\n\
+        model written { init = tiny }\nmodel named { init = small }\nmodel asked { init = shape }\n\
+        source a { loss_on = spoken, order = by }\nsource b { loss_on = both, order = plain }\n\
+        source c { loss_on = [spoken, answer], order = shuffled }\nsource d { order = descending(rank) }\n\
+        stage s {\n from = named, tokens = 10B, batch = 1024 seqs, context = 2Ki, mix = m, data_seed = 1\n\
+        \x20 lr = 0 then linear(to: 1e-4, over: 1B) then linear(to: 0), attention = masks\n}\n\
+        stage t {\n from = named, tokens = 10B, batch = 1024 seqs, context = 2Ki, mix = m, data_seed = 2\n\
+        \x20 lr = 0 then linear(to: 1e-4, over: 1B) then linear(to: 0), attention = causal\n}\n\
+        mix m { a = 25%, b = 25%, c = 25%, d = 25% }\n";
+    let mut files = MemoryFiles::new();
+    let file = files.add("test.curriculum", format!("{HEAD}{text}"));
+    let (curriculum, found) = midc::sema::check(&mut files, file, &midc::sema::Options::default());
+    let errors: Vec<&str> = found.iter().filter(|d| d.lint.is_none()).map(|d| d.message.as_str()).collect();
+    let plan = plan::build(&curriculum.unwrap_or_else(|| panic!("{errors:?}")));
+    let layers = |name: &str| {
+        let model = plan.models.iter().find(|m| m.name == name).unwrap();
+        model.init.as_ref().unwrap().num_hidden_layers
+    };
+    assert_eq!([layers("written"), layers("named"), layers("asked")], [1, 30, 30]);
+    let source = |name: &str| plan.sources.iter().find(|s| s.name == name).unwrap();
+    assert_eq!(
+        (source("a").loss_on.join(" "), source("a").order.as_str()),
+        ("assistant".into(), "ascending(length)")
+    );
+    assert_eq!(
+        (source("b").loss_on.join(" "), source("b").order.as_str()),
+        ("assistant user".into(), "as_written")
+    );
+    assert_eq!(
+        (source("c").loss_on.join(" "), source("c").order.as_str()),
+        ("assistant answer".into(), "shuffled")
+    );
+    assert_eq!(source("d").order, "descending(score)");
+    let attention =
+        |name: &str| serde_json::to_value(plan.stages.iter().find(|s| s.name == name).unwrap().attention);
+    assert_eq!(attention("s").unwrap(), "documents");
+    assert_eq!(attention("t").unwrap(), "causal");
+    // What a name stands for is mentioned.
+    assert!(
+        !found.iter().any(|d| d.lint == Some("unused_let")
+            && !d.message.contains("shuffled")
+            && !d.message.contains("causal")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn the_rest_of_a_mix_is_a_number_where_nothing_moves() {
+    let text = "mix still { web = 60%, code = rest }\nassert still.code == 40%\nassert still.web == 60%\n";
+    assert_eq!(codes(text).iter().filter(|code| code.starts_with("E07")).count(), 0, "{:?}", codes(text));
+    let moving = "mix moving { web = 60% then linear(to: 50%), code = rest }\nassert moving.code == 40%\n";
+    assert!(codes(moving).contains(&"E0702".to_owned()), "{:?}", codes(moving));
+}
+
+/// The last step is the end of the stage, however far it goes past the length.
+#[test]
+fn a_checkpoint_lies_at_the_last_step() {
+    let stage = |tokens: u64, at: &str| {
+        format!(
+            "model tiny {{ init = llama(layers: 1, hidden: 16, heads: 2, ffn: 32, vocab: 512), context = 64 }}\n\
+             stage a {{\n from = tiny, tokens = {tokens}, batch = 4 seqs, mix = web, data_seed = 1\n\
+             \x20 lr = 1e-3 then linear(to: 0)\n checkpoint h {{ at = {at} }}\n}}\n"
+        )
+    };
+    let place = |tokens, at: &str| {
+        let stages = stages(&stage(tokens, at));
+        (stages[0].checkpoints[0].step, stages[0].checkpoints[0].tokens)
+    };
+    assert_eq!(place(1280, "5 steps"), (5, 1280));
+    assert_eq!(place(1279, "5 steps"), (5, 1279));
+    assert_eq!(place(1279, "5 steps"), place(1279, "100% of stage"));
+    for at in ["6 steps", "1280"] {
+        assert!(codes(&stage(1279, at)).contains(&"E0506".to_owned()), "{at}");
+    }
+}

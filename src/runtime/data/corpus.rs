@@ -82,7 +82,7 @@ impl Corpus {
         tokenizer.check_vocabulary(options.vocab_size)?;
         let tokenizer = Arc::new(tokenizer);
         let mut corpus = Self { sources: Vec::new(), tokenizer, vocab_size: options.vocab_size };
-        let mut summary = Summary::default();
+        let mut summary = Summary { heldout: Some(options.heldout), ..Summary::default() };
         let read = sources
             .iter()
             .map(|plan| Read::open(plan, &corpus.tokenizer, options, progress))

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 pub struct Summary {
     /// In the order of the plan.
     pub sources: Vec<SourceSummary>,
+    /// Share of the documents that was to be held out, 0 to 1; `null` in files that do not say it.
+    #[serde(default)]
+    pub heldout: Option<f64>,
 }
 
 /// Of one source.

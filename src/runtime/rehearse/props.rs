@@ -10,12 +10,15 @@ pub(super) const VOCAB_SIZE: usize = 4096;
 /// File name of the stand-in tokenizer.
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
+/// File name of what stands in for long documents.
+const LONG: &str = "long.jsonl";
+
 const FILES: [(&str, &str); 6] = [
     ("prose.jsonl", include_str!("../../../examples/data/prose.test.jsonl")),
     ("code.jsonl", include_str!("../../../examples/data/code.test.jsonl")),
     ("math.jsonl", include_str!("../../../examples/data/math.test.jsonl")),
     ("qa.jsonl", include_str!("../../../examples/data/qa.test.jsonl")),
-    ("long.jsonl", include_str!("../../../examples/data/long.test.jsonl")),
+    (LONG, include_str!("../../../examples/data/long.test.jsonl")),
     (TOKENIZER, include_str!("../../../examples/data/tokenizer.json")),
 ];
 
@@ -25,7 +28,7 @@ pub(super) fn file_for(kind: &str) -> &'static str {
         "code" => "code.jsonl",
         "math" | "reasoning" => "math.jsonl",
         "instruct" => "qa.jsonl",
-        "long" => "long.jsonl",
+        "long" => LONG,
         _ => "prose.jsonl",
     }
 }
@@ -37,7 +40,46 @@ pub(super) fn file_for(kind: &str) -> &'static str {
 pub fn write_props(dir: &Path) -> Result<(), RunDirError> {
     std::fs::create_dir_all(dir).map_err(RunDirError::io("create", dir))?;
     for (name, text) in FILES {
+        let text = if name == LONG { in_parts(text) } else { text.to_owned() };
         write_whole(&dir.join(name), text.as_bytes())?;
     }
     Ok(())
+}
+
+/// Documents the long stand-in is written as.
+const PARTS: usize = 4;
+
+/// The one long document of the example corpus as several, each far longer than a toy row: of a single one
+/// nothing can be both held out and trained on.
+fn in_parts(line: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        text: String,
+    }
+    let Ok(Document { text }) = serde_json::from_str(line) else { return line.to_owned() };
+    let paragraphs: Vec<&str> = text.split_inclusive("\n\n").collect();
+    let parts = paragraphs.chunks(paragraphs.len().div_ceil(PARTS).max(1));
+    parts.map(|part| format!("{}\n", serde_json::json!({ "text": part.concat() }))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::rehearse::shrink::CONTEXT;
+
+    #[test]
+    fn every_stand_in_can_be_held_out_of_and_trained_on() {
+        let dir = tempfile::tempdir().unwrap();
+        write_props(dir.path()).unwrap();
+        for (name, _) in FILES.iter().filter(|(name, _)| *name != TOKENIZER) {
+            let written = std::fs::read_to_string(dir.path().join(name)).unwrap();
+            let documents: std::collections::BTreeSet<&str> = written.lines().collect();
+            assert!(documents.len() >= 2, "{name}");
+            if *name == LONG {
+                // Bytes; a token of the stand-in tokenizer has about four.
+                let row = 8 * *CONTEXT.end() as usize;
+                assert!(documents.iter().all(|d| d.len() > row), "{name}");
+            }
+        }
+    }
 }

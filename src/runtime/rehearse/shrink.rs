@@ -14,7 +14,7 @@ use crate::rope::{self, RopeScaling};
 use crate::runtime::rehearse::props;
 
 /// Tokens of the longest toy row, and the fewest of the shortest.
-const CONTEXT: std::ops::RangeInclusive<u64> = 16..=256;
+pub(super) const CONTEXT: std::ops::RangeInclusive<u64> = 16..=256;
 /// Rows of the largest toy batch.
 const ROWS: u64 = 4;
 /// Steps of the shortest toy stage: enough for a ramp, a plateau and a decay.
@@ -219,17 +219,19 @@ fn toy_rope(plan: &RopePlan, scale: &Scale) -> RopePlan {
 
 /// Width of a toy head.
 const HEAD_DIM: usize = 16;
-/// Layers of a toy model.
+/// Most layers of a toy model.
 const LAYERS: usize = 2;
 
 fn toy_model(model: &ModelPlan, scale: &Scale, left_out: &mut Vec<String>) -> ModelPlan {
     if let Some(checkpoint) = &model.checkpoint {
         left_out.push(format!("model `{}`: fresh weights instead of `{checkpoint}`", model.name));
     }
+    // Of a model that is shallower still, the pattern says nothing of further layers.
+    let layers = model.init.as_ref().map_or(LAYERS, |a| a.num_hidden_layers.min(LAYERS));
     let grouped = model.init.as_ref().is_none_or(|a| a.num_key_value_heads < a.num_attention_heads);
     let architecture = Architecture {
         model_type: model.init.as_ref().map_or("llama".into(), |a| a.model_type.clone()),
-        num_hidden_layers: LAYERS,
+        num_hidden_layers: layers,
         hidden_size: 4 * HEAD_DIM,
         num_attention_heads: 4,
         num_key_value_heads: if grouped { 2 } else { 4 },
@@ -241,7 +243,7 @@ fn toy_model(model: &ModelPlan, scale: &Scale, left_out: &mut Vec<String>) -> Mo
         initializer_range: 0.02,
         pattern: model.init.as_ref().map_or_else(LayerPattern::default, |a| {
             // The layers of full attention and those without RoPE come last.
-            let mut pattern = a.pattern.last(LAYERS);
+            let mut pattern = a.pattern.last(layers);
             pattern.sliding_window = pattern.sliding_window.map(|window| scale.context(window));
             pattern
         }),

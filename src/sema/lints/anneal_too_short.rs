@@ -29,7 +29,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         )
         .label(scene.field(stage, "batch"), format!("{} tokens per step", show::count(last)));
         if stage.overshoot > 0 {
-            d = d.note(format!("the last step goes {} tokens past the end", show::count(stage.overshoot)));
+            d = d.note(format!("the last step goes {} past the end", show::tokens(stage.overshoot)));
         }
         let written = scene.text(length);
         let bare = written.bytes().all(|b| b.is_ascii_digit() || b == b'_');

@@ -12,7 +12,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
             (From::Stage(s) | From::Checkpoint(s, _), true) => scene.curriculum.stages[*s].phases.last(),
             _ => None,
         };
-        let phases: Vec<&Phase> = before.into_iter().chain(&stage.phases).collect();
+        let phases: Vec<&Phase> = before.into_iter().chain(stage.phases.iter()).collect();
         // A batch in tokens is as it was written, at every length.
         let rows = |at: u64| scene.legacies[index].batch_piece(at).rows;
         let change = phases

@@ -29,9 +29,9 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                     Level::Warn,
                     span,
                     format!(
-                        "{what} of `{}` comes {} tokens late: it falls inside a step",
+                        "{what} of `{}` comes {} late: it falls inside a step",
                         stage.name,
-                        show::count(slack)
+                        show::tokens(slack)
                     ),
                     format!("at token {}, where no step ends", show::digits(at)),
                 )

@@ -5,13 +5,13 @@ use crate::diag::{Diagnostic, Level, codes};
 use crate::sema::show;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
-    let held_out = scene.curriculum.held_out();
     for (index, stage) in scene.stages() {
         let before = scene.drawn(&stage.from);
         let after = scene.drawn_through(index, None);
         for (source, need) in &after {
             let s = scene.source(*source);
             let Some(tokens) = s.tokens else { continue };
+            let held_out = scene.curriculum.held_out_of(s);
             let had = before.get(source).copied().unwrap_or(0);
             let size = tokens as f64 * (1.0 - held_out);
             let most = size * s.max_epochs;
@@ -40,7 +40,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                 format!("{} tokens, read at most {} times", show::count(tokens), show::number(s.max_epochs)),
             );
             if held_out > 0.0 {
-                d = d.note(format!("{} of its documents are held out of training", show::percent(held_out)));
+                d = d.note(format!("{} of it is held out of training", show::percent(held_out)));
             }
             if had > 0 {
                 d = d.note(format!("{} of them were drawn by the stages before", show::count(had)));
@@ -64,8 +64,8 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                 .sum();
             if *need as f64 - most <= last as f64 && stage.steps > 1 {
                 d = d.help(format!(
-                    "only the last step is too much, which goes {} tokens past the end: `steps = {}` stays within",
-                    show::count(stage.overshoot),
+                    "only the last step is too much, which goes {} past the end: `steps = {}` stays within",
+                    show::tokens(stage.overshoot),
                     show::digits(stage.steps - 1)
                 ));
             }

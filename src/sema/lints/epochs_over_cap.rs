@@ -13,12 +13,12 @@ const TOLERANCE: f64 = 1.01;
 const SYNTHETIC: f64 = 16.0;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
-    let held_out = scene.curriculum.held_out();
     for (index, stage) in scene.stages() {
         let before = scene.drawn(&stage.from);
         for (source, need) in scene.drawn_through(index, None) {
             let s = scene.source(source);
             let Some(tokens) = s.tokens else { continue };
+            let held_out = scene.curriculum.held_out_of(s);
             let epochs = |drawn: u64| drawn as f64 / (tokens as f64 * (1.0 - held_out));
             let had = before.get(&source).copied().unwrap_or(0);
             let cap = cap(s);
@@ -51,7 +51,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                 ));
             }
             if held_out > 0.0 {
-                d = d.note(format!("{} of its documents are held out of training", show::percent(held_out)));
+                d = d.note(format!("{} of it is held out of training", show::percent(held_out)));
             }
             d = d.note(if cap == NATURAL {
                 "natural text is worth reading about 4 times (arXiv:2305.16264)"

@@ -37,8 +37,12 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
         )
         .label(length, format!("the stage has {} tokens", show::count(stage.tokens)))
         .note(format!(
-            "{} tokens are missing, {} of the stage",
-            show::count(missing),
+            "{} missing, {} of the stage",
+            if missing == 1 {
+                "1 token is".to_owned()
+            } else {
+                format!("{} tokens are", show::count(missing))
+            },
             show::percent(missing as f64 / stage.tokens as f64)
         ))
         .help("give the last segment what the stage has left: leave out its `over` and the `truncate`");

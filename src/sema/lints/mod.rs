@@ -123,8 +123,8 @@ impl<'p> Checker<'p> {
                 Level::Deny,
                 chain.span,
                 format!(
-                    "the learning rate lands {} tokens ({} of the stage) after the end: its spans are in steps and the batch grows",
-                    show::count(over),
+                    "the learning rate lands {} ({} of the stage) after the end: its spans are in steps and the batch grows",
+                    show::tokens(over),
                     show::percent(share)
                 ),
                 "these steps are worth more tokens than the stage has",

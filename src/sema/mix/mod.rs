@@ -53,6 +53,22 @@ pub(crate) enum Weight<'p> {
     Rest,
 }
 
+impl MixSpec<'_> {
+    /// The share of `entry`, one of its own, in this mix; `None` where it moves.
+    pub(crate) fn share(&self, entry: &MixEntry<'_>) -> Option<Rational> {
+        match entry.weight {
+            Weight::Share(share) => Some(share),
+            Weight::Curve(_) => None,
+            Weight::Rest => {
+                let others = self.entries.iter().filter(|e| !matches!(e.weight, Weight::Rest));
+                others
+                    .map(|e| self.share(e))
+                    .try_fold(Rational::from_integer(1), |left, share| left.checked_sub(share?))
+            }
+        }
+    }
+}
+
 impl<'p> Checker<'p> {
     /// A `mix` block.
     pub(crate) fn resolve_mix(&mut self, block: &'p ast::Block, scope: &Scope<'p>) -> Option<MixSpec<'p>> {

@@ -242,7 +242,7 @@ impl<'p> Checker<'p> {
         let clock = match (&pieces, &context, length) {
             (Some(pieces), Some(context), Some(length)) => {
                 let batch_span = batch_chain.as_ref().map_or(name_span, |c| c.span);
-                match Clock::lay(length, context, pieces) {
+                match self.last_grid.lay(length, context, pieces) {
                     Ok(clock) => Some(clock),
                     Err(misfit) => self.misfit(misfit, batch_span, context_chain.as_ref().map(|c| c.span)),
                 }

@@ -174,19 +174,24 @@ impl<'p> Checker<'p> {
                 sound = false;
                 continue;
             }
+            // The last step of a stage goes past its end where the length is no whole number of batches.
+            let last = matches!(at.kind, Kind::Quantity(_, Unit::Steps))
+                && frame.clock.is_some_and(|clock| tokens <= clock.tokens_at(clock.steps));
+            let tokens = if last { tokens.min(frame.tokens) } else { tokens };
             if tokens > frame.tokens {
                 self.push(
                     Diagnostic::error(
                         codes::STAGE_CHECKPOINT,
                         at.span,
                         format!(
-                            "checkpoint `{}` lies {} tokens after the end of the stage",
+                            "checkpoint `{}` lies {} after the end of the stage",
                             name.text,
-                            show::count(tokens - frame.tokens)
+                            show::tokens(tokens - frame.tokens)
                         ),
                         format!("at token {}", show::count(tokens)),
                     )
-                    .label(frame.length_span, format!("the stage has {} tokens", show::count(frame.tokens))),
+                    .label(frame.length_span, format!("the stage has {}", show::tokens(frame.tokens)))
+                    .help("`at = 100% of stage` is its end"),
                 );
                 sound = false;
                 continue;
