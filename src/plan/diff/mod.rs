@@ -147,7 +147,8 @@ pub struct SourceDiff {
 /// Compare `new` with the plan `old` of a run that has come as far as `progress`.
 pub fn diff(old: &Plan, new: &Plan, progress: Option<&StepsDone>) -> Diff {
     let mut stages: Vec<StageDiff> = Vec::new();
-    let (drawn_old, drawn_new) = (exhaustion::before(old), exhaustion::before(new));
+    let drawn = |plan| exhaustion::before(plan, |_, portion, at| exhaustion::taken(portion, at));
+    let (drawn_old, drawn_new) = (drawn(old), drawn(new));
     // By name: from which step on a stage of the new plan computes something else; absent where
     // never. Stages come after what they start from, so those before are known.
     let mut differs: BTreeMap<&str, u64> = BTreeMap::new();

@@ -117,7 +117,7 @@ impl<'p> Side<'p> {
         let mut out = self.before.cloned().unwrap_or_default();
         for m in &self.stage.mix {
             let sum = out.entry(&m.source).or_insert(0);
-            *sum = sum.saturating_add(taken(self.stage, m, at));
+            *sum = sum.saturating_add(taken(m, at));
         }
         out
     }
