@@ -4,6 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use midc::plan::{self, Plan, Standing};
+use midc::sema::Options;
+use midc::source::MemoryFiles;
 use serde_json::Value;
 
 fn golden() -> PathBuf {
@@ -156,6 +159,51 @@ fn what_only_watches_changes_no_hash_and_what_is_held_out_does() {
     assert_eq!(held_out["same_outcome"], false);
     assert_eq!(stage(&held_out, "main")["standing"], "stale");
     assert_eq!(stage(&held_out, "main")["changes"][0]["what"], "heldout");
+}
+
+fn plan_of(text: &str) -> Plan {
+    let mut files = MemoryFiles::new();
+    let file = files.add("run.curriculum", text.to_owned());
+    let (curriculum, diagnostics) = midc::sema::check(&mut files, file, &Options::default());
+    let Some(curriculum) = curriculum else { panic!("{diagnostics:#?}") };
+    plan::build(&curriculum)
+}
+
+/// Both say the same: that the stages are kept, and that the hash is. Each edit is a text, what is put in its
+/// place and whether the run goes on.
+#[test]
+fn stages_are_kept_where_the_hash_is() {
+    let text = std::fs::read_to_string(golden().join("old.curriculum")).expect("readable");
+    let text = format!("lints {{ missing_files = allow }}\n{text}")
+        .replace("  data_seed = 3\n", "  data_seed = 3\n  checkpoint there {\n    at = 5B tokens\n  }\n");
+    let edits: [(&str, &str, bool); 16] = [
+        ("", "", true),
+        ("at = 79B tokens", "at = 79B tokens, keep = forever", true),
+        ("model base", "model other { init = smollm2_135m, context = 2Ki }\nmodel base", true),
+        ("  checkpoint there {\n    at = 5B tokens\n  }\n", "", false),
+        ("at = 5B tokens", "at = 6B tokens", false),
+        ("data_seed = 3", "data_seed = 3, save_every = 100 steps, keep = 2", true),
+        ("data_seed = 3", "data_seed = 3, eval needles { needle = [4Ki] }", true),
+        ("data_seed = 3", "data_seed = 4", false),
+        ("kind   = code", "kind   = math", true),
+        ("tokens = 200B", "tokens = 300B", true),
+        ("path   = \"code/*.jsonl\"", "path   = \"other/*.jsonl\"", false),
+        ("tokens    = 10B", "tokens    = 11B", false),
+        ("seen       = 1T tokens", "seen       = 2T tokens", false),
+        ("  web  = 80%\n  code = 20%", "  code = 20%\n  web  = 80%", false),
+        ("average(decay)", "average(decay[1])", false),
+        ("order in [1, 2]", "order in [1, 3]", false),
+    ];
+    let old = plan_of(&text);
+    for (before, after, goes_on) in edits {
+        assert!(text.contains(before), "{before}");
+        let new = plan_of(&text.replacen(before, after, 1));
+        for (old, new) in [(&old, &new), (&new, &old)] {
+            let diff = plan::diff(old, new, None);
+            let kept = diff.stages.iter().all(|s| s.standing == Standing::Kept) && diff.soups.is_empty();
+            assert_eq!((kept, diff.same_outcome), (goes_on, goes_on), "{before} -> {after}: {diff:#?}");
+        }
+    }
 }
 
 #[test]

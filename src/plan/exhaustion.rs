@@ -37,9 +37,9 @@ pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
         .iter()
         .map(|s| Exhaustion { source: s.name.clone(), read_through: None, exhausted: None })
         .collect();
-    let mut before: BTreeMap<&str, Drawn<'_>> = BTreeMap::new();
+    let before = before(plan, |stage, portion, at| by_ledger(stage, portion, at).round() as u64);
     for stage in &plan.stages {
-        let start = at_start(plan, stage, &before);
+        let Some(start) = before.get(stage.name.as_str()) else { continue };
         for (source, entry) in plan.sources.iter().zip(&mut out) {
             let Some(size) = source.tokens.filter(|s| *s > 0) else { continue };
             let size = size as f64 * (1.0 - plan.heldout());
@@ -53,22 +53,41 @@ pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
             let limit = source.max_epochs.map(|epochs| size * epochs);
             entry.exhausted = entry.exhausted.take().or_else(|| limit.and_then(place));
         }
-        before.insert(&stage.name, start);
     }
     out
 }
 
 /// Tokens drawn, by source.
-type Drawn<'p> = BTreeMap<&'p str, u64>;
+pub(super) type Drawn<'p> = BTreeMap<&'p str, u64>;
+
+/// Counts the tokens of a source in the first so many of a stage.
+type Count = fn(&StagePlan, &MixPlan, u64) -> u64;
+
+/// What the lineage of each stage has drawn before it, by the stage's name. Stages come after what they
+/// start from.
+pub(super) fn before(plan: &Plan, count: Count) -> BTreeMap<&str, Drawn<'_>> {
+    let mut before = BTreeMap::new();
+    for stage in &plan.stages {
+        let start = at_start(plan, stage, &before, count);
+        before.insert(stage.name.as_str(), start);
+    }
+    before
+}
 
 /// What the lineage of `stage` has drawn before it; `before` has the same of the stages before it.
-fn at_start<'p>(plan: &'p Plan, stage: &'p StagePlan, before: &BTreeMap<&'p str, Drawn<'p>>) -> Drawn<'p> {
+fn at_start<'p>(
+    plan: &'p Plan,
+    stage: &'p StagePlan,
+    before: &BTreeMap<&'p str, Drawn<'p>>,
+    count: Count,
+) -> Drawn<'p> {
     let through = |place: &str| -> Drawn<'p> {
         let Some((from, step)) = plan.stage_point(place) else { return Drawn::new() };
         let mut drawn = before.get(from.name.as_str()).cloned().unwrap_or_default();
         let at = from.step_point(step).tokens;
         for m in &from.mix {
-            *drawn.entry(&m.source).or_insert(0) += by_ledger(from, m, at).round() as u64;
+            let sum = drawn.entry(&m.source).or_insert(0);
+            *sum = sum.saturating_add(count(from, m, at));
         }
         drawn
     };

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Plan, SourcePlan};
+use super::{CheckpointPlan, FromKind, ModelPlan, Plan, SourcePlan, StagePlan};
 
 /// Keys that say how a run is watched or where its numbers came from, not what it computes.
 const IDLE: [&str; 11] = [
@@ -21,14 +21,34 @@ const IDLE: [&str; 11] = [
 
 /// `blake3:` and the hash over the canonical JSON of everything that decides the outcome: models,
 /// stages, soups and sources, keys sorted, without the names of the file and its parameters (their
-/// values are in the numbers) and without what only observes. Measurements and periodic checkpoints
-/// can therefore be added to a run that is under way. The share of documents that an `eval` holds
-/// out is no mere observation: it is taken from the training data.
+/// values are in the numbers), without models that nothing starts from and without what only observes
+/// or says how long a checkpoint stays. Measurements and periodic checkpoints can therefore be added to
+/// a run that is under way. The share of documents that an `eval` holds out is no mere observation: it is
+/// taken from the training data.
 pub fn hash(plan: &Plan) -> String {
+    let started =
+        |m: &&ModelPlan| plan.stages.iter().any(|s| s.from_kind == FromKind::Model && s.from == m.name);
+    // Pruning changes no number. Written out, so that plans without it keep their hash.
+    let passing = |c: &CheckpointPlan| CheckpointPlan { forever: false, ..c.clone() };
+    let stages: Vec<StagePlan> = plan
+        .stages
+        .iter()
+        .map(|s| StagePlan { checkpoints: s.checkpoints.iter().map(passing).collect(), ..s.clone() })
+        .collect();
+    of(plan, plan.models.iter().filter(started).collect(), &stages)
+}
+
+/// The hash that an earlier midc gave a plan, which took in models that nothing starts from and
+/// `keep = forever`.
+pub(super) fn former(plan: &Plan) -> String {
+    of(plan, plan.models.iter().collect(), &plan.stages)
+}
+
+fn of(plan: &Plan, models: Vec<&ModelPlan>, stages: &[StagePlan]) -> String {
     // What a source is called a kind of, and how large it is said to be, are in the weights already.
     let sources: Vec<SourcePlan> =
         plan.sources.iter().map(|s| SourcePlan { kind: String::new(), tokens: None, ..s.clone() }).collect();
-    let outcome = (&plan.v, &plan.models, &plan.stages, &plan.soups, &sources, plan.heldout());
+    let outcome = (&plan.v, models, stages, &plan.soups, &sources, plan.heldout());
     let value = serde_json::to_value(outcome).unwrap_or(Value::Null);
     let mut text = String::new();
     write(&value, &mut text);

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{FromKind, Plan, StagePlan};
+use super::{FromKind, Plan, StagePlan, exhaustion};
+use stage::Side;
 
 /// Steps done, by stage; a stage that is absent has not begun.
 pub type StepsDone = BTreeMap<String, u64>;
@@ -104,7 +105,7 @@ pub struct Point {
 /// One thing that differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
-    /// A field of the stage, `model`, `source NAME` or `heldout`.
+    /// A field of the stage, `checkpoint NAME`, `model`, `source NAME` or `heldout`.
     pub what: String,
     /// First token of the stage that it touches.
     pub from: u64,
@@ -146,6 +147,8 @@ pub struct SourceDiff {
 /// Compare `new` with the plan `old` of a run that has come as far as `progress`.
 pub fn diff(old: &Plan, new: &Plan, progress: Option<&StepsDone>) -> Diff {
     let mut stages: Vec<StageDiff> = Vec::new();
+    let drawn = |plan| exhaustion::before(plan, |_, portion, at| exhaustion::taken(portion, at));
+    let (drawn_old, drawn_new) = (drawn(old), drawn(new));
     // By name: from which step on a stage of the new plan computes something else; absent where
     // never. Stages come after what they start from, so those before are known.
     let mut differs: BTreeMap<&str, u64> = BTreeMap::new();
@@ -180,7 +183,9 @@ pub fn diff(old: &Plan, new: &Plan, progress: Option<&StepsDone>) -> Diff {
                 next: Pair { before: o.lr.curve.value(here), after: n.lr.curve.value(here) },
                 end: Pair { before: o.lr.end, after: n.lr.end },
             });
-            entry.sources = stage::reading(old, new, o, n, here);
+            let was = Side { plan: old, stage: o, before: drawn_old.get(o.name.as_str()) };
+            let is = Side { plan: new, stage: n, before: drawn_new.get(n.name.as_str()) };
+            entry.sources = stage::reading(was, is, here);
         }
         stages.push(entry);
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Change, Pair, Point, SourceDiff, StageDiff, Standing, first};
-use crate::plan::exhaustion::taken;
+use crate::plan::exhaustion::{Drawn, taken};
 use crate::plan::{
     CheckpointPlan, FromKind, MixPlan, ModelPlan, Phase, Plan, RopePlan, SourcePlan, StagePlan,
 };
@@ -53,28 +53,40 @@ pub(super) fn compare(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan) -> S
             change(&format!("mix.{source}"), at, weight_text(a, at), weight_text(b, at));
         }
     }
+    // Which source a row is of hangs, where two are due, on their order.
+    let order = |a: &StagePlan, b: &StagePlan| -> Vec<String> {
+        a.mix.iter().map(|m| m.source.clone()).filter(|s| portion(b, s).is_some()).collect()
+    };
+    let (was, is) = (order(o, n), order(n, o));
+    if was != is {
+        change("mix", 0, was.join(", "), is.join(", "));
+    }
     // With the same tokens it is the batch that makes other steps of them.
     if o.tokens != n.tokens {
         let text = |s: &StagePlan| format!("{} ({} steps)", show::count(s.tokens), show::digits(s.steps));
         change("tokens", end, text(o), text(n));
     }
-    for c in &n.checkpoints {
-        let was = o.checkpoints.iter().find(|x| x.name == c.name);
-        let at = was.map_or(c.tokens, |x| x.tokens.min(c.tokens));
-        if was.is_none_or(|x| x.step != c.step) {
-            let text = |c: Option<&CheckpointPlan>| {
-                c.map_or("none".to_owned(), |c| {
-                    format!("{} (step {})", show::count(c.tokens), show::digits(c.step))
-                })
-            };
-            change(&format!("checkpoint {}", c.name), at, text(was), text(Some(c)));
+    let gone = o.checkpoints.iter().filter(|c| n.checkpoints.iter().all(|x| x.name != c.name));
+    for c in n.checkpoints.iter().chain(gone) {
+        let find = |s: &StagePlan| s.checkpoints.iter().find(|x| x.name == c.name).cloned();
+        let (was, is) = (find(o), find(n));
+        let place = |c: &CheckpointPlan| (c.tokens, c.step);
+        if was.as_ref().map(place) == is.as_ref().map(place) {
+            continue;
         }
+        let at = was.iter().chain(&is).map(|c| c.tokens).min().unwrap_or(0);
+        let text = |c: Option<CheckpointPlan>| {
+            c.map_or("none".to_owned(), |c| {
+                format!("{} (step {})", show::count(c.tokens), show::digits(c.step))
+            })
+        };
+        change(&format!("checkpoint {}", c.name), at, text(was), text(is));
     }
     out.watching = [
         ("eval", o.evals != n.evals),
         ("gate", o.gates != n.gates),
         ("save_every", (o.save_every, o.save_every_tokens) != (n.save_every, n.save_every_tokens)),
-        ("keep", o.keep != n.keep),
+        ("keep", o.keep != n.keep || forever(o) != forever(n)),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)
@@ -91,11 +103,40 @@ pub(super) fn compare(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan) -> S
     out
 }
 
+/// A stage with its plan and what its lineage had drawn before it.
+#[derive(Clone, Copy)]
+pub(super) struct Side<'p> {
+    pub(super) plan: &'p Plan,
+    pub(super) stage: &'p StagePlan,
+    pub(super) before: Option<&'p Drawn<'p>>,
+}
+
+impl<'p> Side<'p> {
+    /// Tokens of every source drawn `at` tokens into the stage and on the way to it.
+    fn drawn(self, at: u64) -> Drawn<'p> {
+        let mut out = self.before.cloned().unwrap_or_default();
+        for m in &self.stage.mix {
+            let sum = out.entry(&m.source).or_insert(0);
+            *sum = sum.saturating_add(taken(m, at));
+        }
+        out
+    }
+
+    fn at_end(self) -> Drawn<'p> {
+        self.drawn(self.stage.tokens + self.stage.overshoot_tokens)
+    }
+}
+
+/// Checkpoints that are never pruned.
+fn forever(stage: &StagePlan) -> Vec<&str> {
+    stage.checkpoints.iter().filter(|c| c.forever).map(|c| c.name.as_str()).collect()
+}
+
 /// Where the sources stand `at` tokens into the stage and at its end, where that differs.
-pub(super) fn reading(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan, at: u64) -> Vec<SourceDiff> {
-    let (before, after) = (drawn(old, o, at), drawn(new, n, at));
-    let (end_before, end_after) =
-        (drawn(old, o, o.tokens + o.overshoot_tokens), drawn(new, n, n.tokens + n.overshoot_tokens));
+pub(super) fn reading(was: Side<'_>, is: Side<'_>, at: u64) -> Vec<SourceDiff> {
+    let (old, o, new, n) = (was.plan, was.stage, is.plan, is.stage);
+    let (before, after) = (was.drawn(at), is.drawn(at));
+    let (end_before, end_after) = (was.at_end(), is.at_end());
     let get = |map: &BTreeMap<&str, u64>, name: &str| map.get(name).copied().unwrap_or(0);
     names(o, n)
         .into_iter()
@@ -115,28 +156,6 @@ pub(super) fn reading(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan, at: 
             differs.then(|| SourceDiff { source: source.to_owned(), drawn, end, reread, skipped, reordered })
         })
         .collect()
-}
-
-/// Tokens of every source drawn `at` tokens into `stage` and on the way to it. A soup and a model
-/// start the reading afresh, as the run does.
-fn drawn<'p>(plan: &'p Plan, stage: &'p StagePlan, at: u64) -> BTreeMap<&'p str, u64> {
-    let mut out: BTreeMap<&str, u64> = BTreeMap::new();
-    let (mut stage, mut at) = (stage, at);
-    // A lineage is no longer than the plan; a plan edited by hand could hold a cycle.
-    for _ in 0..=plan.stages.len() {
-        for m in &stage.mix {
-            let tokens = taken(m, at);
-            let sum = out.entry(&m.source).or_insert(0);
-            *sum = sum.saturating_add(tokens);
-        }
-        let from = match stage.from_kind {
-            FromKind::Stage | FromKind::Checkpoint => plan.stage_point(&stage.from),
-            FromKind::Model | FromKind::Soup => None,
-        };
-        let Some((before, step)) = from else { break };
-        (at, stage) = (before.step_point(step).tokens, before);
-    }
-    out
 }
 
 /// Sources of either stage, the new one's first.
