@@ -35,11 +35,11 @@ pub(crate) fn read(path: &Path) -> miette::Result<Plan> {
     let text = std::fs::read(path)
         .into_diagnostic()
         .wrap_err_with(|| format!("cannot read `{}`", path.display()))?;
-    serde_json::from_slice(&text).map_err(|why| {
+    Plan::read(&text).map_err(|why| {
         miette::miette!(
             code = "midc::plan::damaged",
             help =
-                "`midc plan FILE -o plan.json` writes one; plans of another version of midc are written anew",
+                "`midc plan FILE -o plan.json` writes one; a plan that was edited, or that another version of midc wrote, is written anew",
             "`{}` is not a plan: {why}",
             path.display()
         )

@@ -29,6 +29,13 @@ pub(crate) enum RowsError {
         #[source]
         source: std::io::Error,
     },
+    #[error("`{}` does not describe exported rows", path.display())]
+    #[diagnostic(code(midc::rows::malformed), help("export the rows again"))]
+    Malformed {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("`{}` holds other rows than `rows.json` beside it says", path.display())]
     #[diagnostic(code(midc::rows::damaged), help("export the rows again"))]
     Damaged { path: PathBuf },
@@ -92,7 +99,8 @@ pub(crate) fn read(dir: &Path) -> Result<(RowSet, Vec<PlannedRow>), RowsError> {
         std::fs::read(&path).map_err(|source| RowsError::Read { path, source })
     };
     let damaged = |name: &str| RowsError::Damaged { path: dir.join(name) };
-    let set: RowSet = serde_json::from_slice(&bytes("rows.json")?).map_err(|_| damaged("rows.json"))?;
+    let set: RowSet = serde_json::from_slice(&bytes("rows.json")?)
+        .map_err(|source| RowsError::Malformed { path: dir.join("rows.json"), source })?;
     let index = bytes("index.bin")?;
     let rows: Option<Vec<PlannedRow>> = index
         .chunks(8)

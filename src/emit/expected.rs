@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{CountRows, Engine};
-use crate::plan::{Plan, StagePlan, file_name};
+use crate::plan::{Plan, StagePlan, file_name, first_version};
 
 /// Values that hold from a step on: `[[step, value], …]`, steps from 0 and ascending.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,7 @@ pub(super) fn learning_rates(stage: &StagePlan) -> Runs {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Expected {
     /// Format version, 1.
+    #[serde(deserialize_with = "first_version")]
     pub v: u32,
     /// Hash of the plan.
     pub plan: String,

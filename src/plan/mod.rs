@@ -11,6 +11,7 @@ mod diff;
 mod exhaustion;
 mod hash;
 mod lineage;
+mod read;
 
 pub use at::{AtError, Moment, at, moment};
 pub use build::{build, sources, with_declared_shapes};
@@ -19,6 +20,7 @@ pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standin
 pub use exhaustion::{Exhaustion, Place, exhaustion};
 pub use hash::hash;
 pub use lineage::Origin;
+pub use read::{ReadError, first_version};
 
 pub use crate::sema::{MAX_CONTEXT, file_name};
 
@@ -34,6 +36,7 @@ use crate::layers::{LayerPattern, Positions};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// Format version, 1.
+    #[serde(deserialize_with = "first_version")]
     pub v: u32,
     /// File stem of the curriculum.
     pub curriculum: String,
@@ -559,7 +562,7 @@ impl StagePlan {
     /// The shape of step `step` (0-based); the last phase goes on past the end.
     ///
     /// # Panics
-    /// Never for a plan made by the compiler: it has at least one phase, which starts at step 0.
+    /// Never for a plan of the compiler or of [`Plan::read`]: both have a phase that starts at step 0.
     pub fn step_point(&self, step: u64) -> StepPoint {
         let at = self.phases.partition_point(|p| p.step <= step).saturating_sub(1);
         let p = self.phases[at];
@@ -568,6 +571,9 @@ impl StagePlan {
     }
 
     /// The step that begins at `tokens` or has it inside; the last phase goes on past the end.
+    ///
+    /// # Panics
+    /// As [`StagePlan::step_point`].
     pub fn step_containing(&self, tokens: u64) -> u64 {
         let at = self.phases.partition_point(|p| p.tokens <= tokens).saturating_sub(1);
         let p = self.phases[at];

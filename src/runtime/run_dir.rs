@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::plan::Plan;
+use crate::plan::{Plan, ReadError};
 
 /// Why a run directory cannot be used.
 #[derive(Debug, Error, Diagnostic)]
@@ -80,9 +80,9 @@ pub enum RunDirError {
     DamagedPlan {
         /// The file.
         path: PathBuf,
-        /// What serde says.
+        /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: Box<ReadError>,
     },
     /// Another process runs in it.
     #[error("another process is running in `{}`", dir.display())]
@@ -162,8 +162,10 @@ impl RunDir {
         let lock = lock(root)?;
         if plan_path.exists() && !(engine == OWN_ENGINE && is_unused(root)?) {
             let text = fs::read(&plan_path).map_err(RunDirError::io("read", &plan_path))?;
-            let there: Plan = serde_json::from_slice(&text)
-                .map_err(|source| RunDirError::DamagedPlan { path: plan_path.clone(), source })?;
+            let there = Plan::read(&text).map_err(|source| RunDirError::DamagedPlan {
+                path: plan_path.clone(),
+                source: Box::new(source),
+            })?;
             if !resume {
                 let curriculum = there.curriculum;
                 return Err(RunDirError::Occupied { dir: root.to_path_buf(), curriculum });

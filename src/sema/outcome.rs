@@ -53,7 +53,8 @@ pub(crate) fn analyze(files: &mut dyn Files, file: FileId, options: &Options) ->
     checker.check_attributes();
     let facts = program.ids().map(|id| checker.fact(id)).collect();
     let stem = files.name(file).rsplit('/').next().unwrap_or_default();
-    let stem = stem.strip_suffix(".curriculum").unwrap_or(stem).to_owned();
+    // One line, which can stand in the comments of what is emitted.
+    let stem = stem.strip_suffix(".curriculum").unwrap_or(stem).replace(char::is_control, "-");
     let (curriculum, complete, diagnostics) = checker.finish(stem);
     Outcome { program, curriculum, complete, diagnostics, facts }
 }

@@ -19,13 +19,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Corpus, DataError, Mixer, Progress, SamplerState, StageSampler, quantise};
-use crate::plan::{FromKind, Plan, StagePlan, file_name};
+use crate::plan::{FromKind, Plan, StagePlan, file_name, first_version};
 use crate::runtime::batch::{Batch, IGNORE};
 
 /// `rows.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RowSet {
     /// Format version, 1.
+    #[serde(deserialize_with = "first_version")]
     pub v: u32,
     /// Hash of the plan the rows are of.
     pub plan: String,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{ModelPlan, StagePlan, State};
+use crate::plan::{ModelPlan, StagePlan, State, first_version};
 use crate::rope::{Rope, RopeScaling};
 use crate::runtime::checkpoint::{self, Checkpoint, OptimizerState};
 use crate::runtime::data::{SamplerState, TextTokenizer};
@@ -28,6 +28,7 @@ pub(super) struct Start {
 /// `state/trainer.json`: the position of a run, small and readable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct TrainerState {
+    #[serde(deserialize_with = "first_version")]
     pub v: u32,
     pub plan_hash: String,
     pub stage: String,
@@ -150,5 +151,19 @@ pub(super) fn next_stage(before: TrainerState, stage: &StagePlan) -> TrainerStat
         noise: NoiseScale::default(),
         optimizer_steps: if stage.state == State::Keep { before.optimizer_steps } else { 0 },
         ..before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trainer_of_another_version_is_refused() {
+        let mut json = serde_json::to_value(TrainerState { v: 1, ..TrainerState::default() }).unwrap();
+        assert!(serde_json::from_value::<TrainerState>(json.clone()).is_ok());
+        json["v"] = 2.into();
+        let said = serde_json::from_value::<TrainerState>(json).unwrap_err().to_string();
+        assert!(said.contains("version 2"), "{said}");
     }
 }
