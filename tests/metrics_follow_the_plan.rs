@@ -80,6 +80,8 @@ fn a_plan_whose_first_learning_rate_is_not_its_curves_is_refused() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap(), run_dir)
     };
     plan["stages"][0]["lr"]["start"] = serde_json::json!(0.125);
+    let changed: midc::plan::Plan = serde_json::from_value(plan.clone()).unwrap();
+    plan["hash"] = midc::plan::hash(&changed).into();
     let (code, said, run_dir) = run(&plan);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("1.25e-1") && said.contains("stable"), "{said}");

@@ -73,7 +73,7 @@ fn write_stage(plan: &Plan, stage: &StagePlan, function: &str, out: &mut String)
     // The prefix: a stage may be called `lambda`, or `os`, as something else in the module is.
     let _ = write!(
         out,
-        "\n\ndef stage_{function}():\n    \
+        "\n\ndef {function}():\n    \
          model = stretched(model_registry(FLAVOR), {rope}, {context})\n    \
          return Trainer.Config(\n        \
          model_spec=model,\n        \

@@ -72,7 +72,15 @@ pub(crate) struct Clock {
 
 /// The grid that was laid last, which the next member of a fan-out mostly has too, with what it was laid by.
 #[derive(Debug, Default)]
-pub(crate) struct LastGrid(Option<(Length, Vec<(u64, u64)>, Vec<BatchPiece>, Result<Clock, Misfit>)>);
+pub(crate) struct LastGrid(Option<Grid>);
+
+#[derive(Debug)]
+struct Grid {
+    length: Length,
+    context: Vec<(u64, u64)>,
+    batch: Vec<BatchPiece>,
+    laid: Result<Clock, Misfit>,
+}
 
 impl LastGrid {
     /// [`Clock::lay`], or what it came to the last time.
@@ -82,14 +90,13 @@ impl LastGrid {
         context: &[(u64, u64)],
         batch: &[BatchPiece],
     ) -> Result<Clock, Misfit> {
-        if let Some((l, c, b, clock)) = &self.0
-            && (*l, c.as_slice(), b.as_slice()) == (length, context, batch)
-        {
-            return clock.clone();
+        let same = |g: &&Grid| g.length == length && g.context == context && g.batch == batch;
+        if let Some(grid) = self.0.as_ref().filter(same) {
+            return grid.laid.clone();
         }
-        let clock = Clock::lay(length, context, batch);
-        self.0 = Some((length, context.to_vec(), batch.to_vec(), clock.clone()));
-        clock
+        let laid = Clock::lay(length, context, batch);
+        self.0 = Some(Grid { length, context: context.to_vec(), batch: batch.to_vec(), laid: laid.clone() });
+        laid
     }
 }
 

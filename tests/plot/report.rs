@@ -155,15 +155,39 @@ fn half_written_journals_are_reported_as_far_as_they_go() {
 
 #[test]
 fn names_cannot_break_out_of_the_page() {
-    let plan = plans::hostile();
+    let mut plan = plans::hostile();
+    plan.stages[0].steps = 5;
+    plan.stages[0].doc = "<script>alert(4)</script>".into();
+    plan.params.insert("</style><script>".into(), "<script>alert(2)</script>".into());
+    plan.stages[0].evals = vec![plans::eval("<script>", Some(1), true, &[7])];
+    // A file with such names is no plan of midc's; what draws them stands in front of that.
     let dir = tempfile::tempdir().unwrap();
-    let mut small = plan.clone();
-    small.stages[0].steps = 5;
-    small.params.insert("</style><script>".into(), "<script>alert(2)</script>".into());
-    small.stages[0].evals = vec![plans::eval("<script>", Some(1), true, &[7])];
-    runs::write(&small, dir.path());
-    std::fs::write(dir.path().join("log.txt"), b"</pre><script>alert(3)</script>\n\xff\xfe\x00").unwrap();
-    let page = page(dir.path());
+    runs::write(&plan, dir.path());
+    let refused = Command::new(env!("CARGO_BIN_EXE_midc")).arg("report").arg(dir.path()).output().unwrap();
+    assert!(!refused.status.success());
+    let mut history = History::new(&plan);
+    let losses = plan.stages[0].mix.iter().map(|m| (m.source.clone(), 2.0)).collect();
+    let rows = plan.stages[0].mix.iter().map(|m| (m.source.clone(), 8)).collect();
+    for step in 0..5 {
+        history.step(Step {
+            stage: &plan.stages[0].name,
+            step,
+            tokens: step * 4096,
+            lr: 1e-3,
+            batch_tokens: 4096,
+            context: 256,
+            loss: 2.0,
+            loss_by_source: &losses,
+            grad_norm: 1.0,
+            tokens_per_second: 1e6,
+            mix: &losses,
+            rows: &rows,
+            skipped: false,
+        });
+    }
+    history.log("</pre><script>alert(3)</script>".into());
+    history.log("\u{fffd}\0".into());
+    let page = report_html(&plan, &history);
     assert_contained(&page);
     let data = data(&page);
     assert_eq!(data["sources"][0]["name"], "<script>alert(1)</script>");

@@ -117,7 +117,8 @@ fn record(stage: &StagePlan, step: u64, seen: u64, rows: BTreeMap<String, u64>) 
 /// Write the run directory of `plan`.
 pub(crate) fn write(plan: &Plan, dir: &Path) {
     std::fs::create_dir_all(dir).unwrap();
-    std::fs::write(dir.join("plan.json"), serde_json::to_vec_pretty(plan).unwrap()).unwrap();
+    let hashed = Plan { hash: midc::plan::hash(plan), ..plan.clone() };
+    std::fs::write(dir.join("plan.json"), serde_json::to_vec_pretty(&hashed).unwrap()).unwrap();
     let mut metrics = Journal::open::<StepRecord>(&dir.join("metrics.jsonl"), |_, _| true).unwrap();
     let mut evals = Journal::open::<EvalRecord>(&dir.join("evals.jsonl"), |_, _| true).unwrap();
     let mut seen = 0;
