@@ -66,7 +66,9 @@ fn a_plan_whose_first_learning_rate_is_not_its_curves_is_refused() {
     let path = dir.path().join("plan.json");
     let run = |plan: &serde_json::Value| {
         let text = plan.to_string().replace("data/", &format!("{root}/examples/data/"));
-        std::fs::write(&path, text).unwrap();
+        let mut plan: midc::plan::Plan = serde_json::from_str(&text).unwrap();
+        plan.hash = midc::plan::hash(&plan);
+        std::fs::write(&path, serde_json::to_vec(&plan).unwrap()).unwrap();
         let run_dir = dir.path().join("run");
         let output = Command::new(env!("CARGO_BIN_EXE_midc"))
             .arg("exec")
@@ -80,8 +82,6 @@ fn a_plan_whose_first_learning_rate_is_not_its_curves_is_refused() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap(), run_dir)
     };
     plan["stages"][0]["lr"]["start"] = serde_json::json!(0.125);
-    let changed: midc::plan::Plan = serde_json::from_value(plan.clone()).unwrap();
-    plan["hash"] = midc::plan::hash(&changed).into();
     let (code, said, run_dir) = run(&plan);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("1.25e-1") && said.contains("stable"), "{said}");
