@@ -481,7 +481,7 @@ impl<'p> Checker<'p> {
         match value.kind {
             Kind::Number(n) if self.steps_for_tokens(n, value, field, frame.clock) => None,
             Kind::Number(n) | Kind::Quantity(n, Unit::Tokens) => {
-                self.count(n, value.span, field).map(|v| Rational::from(v))
+                self.count(n, value.span, field).map(Rational::from)
             }
             Kind::Quantity(n, Unit::Steps) => {
                 let n = self.count(n, value.span, field)?;
