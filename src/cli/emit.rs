@@ -59,7 +59,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         return Ok(ExitCode::from(super::FOUND));
     };
     let Compiled { plan, base_dir } = &found.compiled;
-    if ["metrics.jsonl", "checkpoints"].iter().any(|entry| args.output.join(entry).exists()) {
+    let there = |name: &str| args.output.join(name).exists();
+    if there("metrics.jsonl") || there("checkpoints") && there("plan.json") && !there("run.sh") {
         return Err(miette::miette!(
             code = "midc::emit::run",
             help = "name another directory",

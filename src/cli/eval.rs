@@ -116,11 +116,13 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             left -= (window.tokens.len() as u64).saturating_sub(1);
             if let Some(batch) = waiting.push(window.tokens) {
                 sum.add(engine.losses(&batch, &table)?);
+                within(args.memory, engine.as_ref())?;
             }
         }
     }
     if let Some(batch) = waiting.take() {
         sum.add(engine.losses(&batch, &table)?);
+        within(args.memory, engine.as_ref())?;
     }
     if sum.predicted == 0 {
         return Err(miette::miette!(
@@ -154,6 +156,19 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// That even one window at a time stayed within `--memory`.
+fn within(limit: Option<u64>, engine: &dyn engine::Engine) -> miette::Result<()> {
+    let held = engine.memory();
+    let bytes = held.parameters_bytes + held.activations_bytes;
+    match limit {
+        Some(limit) if bytes > limit => Err(miette::miette!(
+            help = "raise `--memory`, or shorten `--context`",
+            "one window at a time takes {bytes} bytes, and `--memory` is {limit}"
+        )),
+        _ => Ok(()),
+    }
 }
 
 #[derive(Debug, Default)]

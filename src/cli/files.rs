@@ -53,6 +53,11 @@ impl DiskFiles {
         self.files.get(file.0 as usize).map(|loaded| loaded.path.as_path())
     }
 
+    /// Whether `file` came through a pipe, into which nothing can be written back.
+    pub(crate) fn is_piped(&self, file: FileId) -> bool {
+        self.path(file).is_none_or(|path| !path.is_file())
+    }
+
     /// `path` as seen from the directory of the shown name of `from`.
     fn shown(&self, path: &str, from: Option<FileId>) -> PathBuf {
         let directory = from.and_then(|from| Path::new(self.name(from)).parent());
@@ -121,7 +126,7 @@ impl Files for DiskFiles {
         let whole = Path::new(&escaped).join(pattern);
         let Ok(paths) = glob::glob(&whole.display().to_string()) else { return Vec::new() };
         // Unreadable directories match nothing.
-        let shown = |path: &PathBuf| !hidden_from(pattern, path.strip_prefix(directory).unwrap_or(path));
+        let shown = |path: &PathBuf| !hidden_from(pattern, directory, path);
         let mut found: Vec<PathBuf> = paths.filter_map(Result::ok).filter(shown).collect();
         found.sort();
         found

@@ -45,7 +45,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             if !same {
                 lines::output(&format!("{name}\n"))?;
             }
-        } else if stdin {
+        } else if stdin || files.is_piped(file) {
             lines::output(&formatted)?;
         } else if !same && let Some(path) = files.path(file) {
             write::replace(path, &formatted)?;

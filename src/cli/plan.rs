@@ -50,9 +50,10 @@ pub(crate) struct Args {
     /// What the run costs on an accelerator: `h100`, `a100`, `tpu_v5p`, … [default: that of the file's `budget`]
     #[arg(long, value_name = "NAME", value_parser = accelerator)]
     accelerator: Option<&'static Accelerator>,
-    /// Share of the accelerator's peak that the run reaches: model FLOPs utilisation
-    #[arg(long, value_name = "SHARE", default_value = "40%", value_parser = share, requires = "accelerator")]
-    mfu: f64,
+    /// Share of the accelerator's peak that the run reaches: model FLOPs utilisation [default: that of the file's
+    /// `budget`, or 40%]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    mfu: Option<f64>,
     /// Show what training holds in memory on a device: `cpu`, `cuda` or `cuda:N`; fails when it does not fit
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["csv", "at"])]
     device: Option<DeviceArg>,
@@ -97,9 +98,18 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     let Some((plan, checked)) = curriculum::plan(&path, &args.input)? else {
         return Ok(ExitCode::from(FOUND));
     };
-    let asked = args.accelerator.map(|accelerator| Utilisation { accelerator, mfu: args.mfu });
+    let budget = checked.curriculum.as_ref().and_then(|c| c.utilisation);
+    let accelerator = args.accelerator.or(budget.map(|on| on.accelerator));
+    if args.mfu.is_some() && accelerator.is_none() {
+        return Err(miette::miette!(
+            help = "add `--accelerator h100`, or `accelerator = h100` to the file's `budget`",
+            "`--mfu` is the share of an accelerator's peak, and none is named"
+        ));
+    }
+    let mfu = args.mfu.or(budget.map(|on| on.mfu)).unwrap_or(Utilisation::MFU);
     let cost = checked.curriculum.as_ref().and_then(|c| {
-        Some(plan::cost(c.stages.iter().map(|s| (s.name.clone(), s.flops())), asked.or(c.utilisation)?))
+        let on = Utilisation { accelerator: accelerator?, mfu };
+        Some(plan::cost(c.stages.iter().map(|s| (s.name.clone(), s.flops())), on))
     });
     let exhaustion = plan::exhaustion(&plan);
     if let Some(output) = &args.output {

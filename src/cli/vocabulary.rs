@@ -2,12 +2,19 @@
 
 use std::fmt::Write as _;
 
+use crate::ide::{ITEM_WORDS, MORE_WORDS};
 use crate::schema::{self, Block, Function, Ty, Word};
 
 /// All that is to be said of `name`; `None` when it is no word of the language.
 pub(super) fn explain(name: &str) -> Option<String> {
     let name = name.trim_start_matches('@');
     let mut found = Vec::new();
+    for (place, words) in
+        [("begins an item", ITEM_WORDS), ("inside values", MORE_WORDS), ("inside values", SIGNS)]
+    {
+        let words = words.iter().filter(|(word, _)| *word == name);
+        found.extend(words.map(|(_, doc)| format!("`{name}`, {place}: {doc}\n")));
+    }
     found.extend(schema::block(name).map(block));
     found.extend(schema::function(name).map(function));
     found.extend(schema::preset(name).map(|p| format!("`{name}`: {}, an architecture for `init`\n", p.doc)));
@@ -34,8 +41,22 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
         .chain(schema::FUNCTIONS.iter().map(|f| f.name))
         .chain(schema::PRESETS.iter().map(|p| p.name))
         .chain(words)
+        .chain([ITEM_WORDS, MORE_WORDS, SIGNS].into_iter().flatten().map(|(word, _)| *word))
         .chain(schema::ATTRIBUTES.iter().map(|a| a.name))
 }
+
+/// Words between values, which the grammar knows.
+const SIGNS: &[(&str, &str)] = &[
+    ("then", "the next segment of a curve: `3e-4 then linear(to: 0)`"),
+    ("of", "a share of something: `10% of peak`, `5% of stage`"),
+    ("where", "which records of a source: `books where length >= 16Ki`"),
+    ("heldout", "documents kept from training to measure on: `loss = heldout 1%`"),
+    ("in", "the values of a fan-out: `stage anneal[seed in [1, 2]]`"),
+    ("as", "the name of an imported file: `use \"sources.curriculum\" as s`"),
+    ("and", "both conditions hold"),
+    ("or", "at least one of two conditions holds"),
+    ("not", "a condition does not hold"),
+];
 
 /// Enumerations and where they stand.
 const WORDS: &[(&str, &[Word])] = &[
@@ -125,5 +146,6 @@ mod tests {
         assert!(yarn.starts_with("`yarn(factor, original") && yarn.contains("beta_fast"), "{yarn}");
         assert!(explain("stage").unwrap().contains("data_seed"));
         assert!(explain("@cite").unwrap().starts_with("`@cite`"));
+        assert!(explain("soup").unwrap().contains("average") && explain("then").is_some());
     }
 }

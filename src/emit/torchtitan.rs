@@ -70,7 +70,6 @@ fn write_stage(plan: &Plan, stage: &StagePlan, function: &str, out: &mut String)
     let (initial, from_hf) = initial(plan, stage);
     let rope = stage.rope.as_ref().map_or("None".to_owned(), rope);
     let model_only = from_hf == "True" || stage.state == State::WeightsOnly;
-    // The prefix: a stage may be called `lambda`, or `os`, as something else in the module is.
     let _ = write!(
         out,
         "\n\ndef {function}():\n    \

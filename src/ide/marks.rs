@@ -75,7 +75,7 @@ pub(super) enum TargetKind {
 }
 
 /// What the item keywords that are no blocks do.
-pub(super) const ITEM_WORDS: &[(&str, &str)] = &[
+pub(crate) const ITEM_WORDS: &[(&str, &str)] = &[
     ("use", "Names of another file: `use \"sources.curriculum\" as s`."),
     ("param", "A value that `--set NAME=VALUE` may change."),
     ("let", "A named value of any type, curves and mixtures included."),
@@ -84,7 +84,7 @@ pub(super) const ITEM_WORDS: &[(&str, &str)] = &[
 ];
 
 /// Words of values that the schema does not list, since a definition may take their name.
-pub(super) const MORE_WORDS: &[(&str, &str)] = &[
+pub(crate) const MORE_WORDS: &[(&str, &str)] = &[
     ("total", "the tokens of the longest line through the graph"),
     ("from", "the value at what the stage starts from"),
 ];

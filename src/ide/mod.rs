@@ -41,6 +41,8 @@ pub use hover::{Hover, hover};
 pub use inlay::{Hint, HintKind, HintOptions, hints};
 pub use lenses::{Lens, LensKind, lenses};
 pub use links::{Link, links};
+#[cfg(feature = "native")]
+pub(crate) use marks::{ITEM_WORDS, MORE_WORDS};
 pub use navigation::{
     Occurrence, RenameError, Symbol, definition, highlights, occurrences, renamable, rename_edits, symbol_at,
 };

@@ -177,9 +177,10 @@ fn variable_at(names: &Names, span: Span) -> Option<&str> {
     (alone && span.start > brace.start).then_some(each.var.text.as_str())
 }
 
-/// Whether `mark` is a word or function that a definition of its name takes over.
+/// Whether `mark` is a word, function or field of records that a definition of its name takes over.
 fn gives_way(mark: &Mark<'_>, text: &str) -> bool {
     match mark.what {
+        What::RecordField => true,
         What::Word(word, _) => MORE_WORDS.iter().any(|(w, _)| *w == word),
         What::Function(_) => !text[mark.span.end as usize..].trim_start().starts_with('('),
         _ => false,

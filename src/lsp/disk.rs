@@ -63,7 +63,7 @@ impl Disk for NativeDisk {
         let escaped = glob::Pattern::escape(&directory.display().to_string());
         let whole = Path::new(&escaped).join(pattern);
         let Ok(paths) = glob::glob(&whole.display().to_string()) else { return Vec::new() };
-        let shown = |path: &PathBuf| !hidden_from(pattern, path.strip_prefix(directory).unwrap_or(path));
+        let shown = |path: &PathBuf| !hidden_from(pattern, directory, path);
         let mut found: Vec<PathBuf> = paths.filter_map(Result::ok).take(MOST_ENTRIES).filter(shown).collect();
         found.sort();
         found

@@ -123,8 +123,18 @@ pub struct RunDir {
 }
 
 /// Names this module writes; anything else in a directory without a plan makes it foreign.
-const OURS: &[&str] =
-    &["lock", "engine", "log.txt", "checkpoints", "metrics.jsonl", "evals.jsonl", "tensorboard"];
+const OURS: &[&str] = &[
+    "lock",
+    "engine",
+    "log.txt",
+    "checkpoints",
+    "metrics.jsonl",
+    "evals.jsonl",
+    "tensorboard",
+    // What an earlier midc left of writing them.
+    "plan.json.tmp",
+    "engine.tmp",
+];
 
 /// What only the holder of the lock writes whole: what a kill left of that is the next one's to remove.
 const WRITTEN_WHOLE: &[&str] = &["plan.json", "engine", "metrics.jsonl", "evals.jsonl"];

@@ -44,7 +44,7 @@ impl<'p> Checker<'p> {
             Diagnostic::error(
                 codes::NOT_A_CONDITION,
                 entry.span,
-                "a budget holds bounds only",
+                "a budget holds bounds, beside `accelerator` and `mfu`",
                 "not a bound",
             )
             .help("write `tokens <= 200B`"),

@@ -63,7 +63,9 @@ impl<'p> Checker<'p> {
                         }
                     };
                     let Some(field) = schema.field(&name.text) else {
-                        if schema.keyword == "budget" {
+                        // `accelerater`, and not `tokens = 200B`.
+                        let meant = schema.fields.iter().map(|f| f.name);
+                        if schema.keyword == "budget" && nearest(&name.text, meant).is_none() {
                             self.not_a_bound(entry);
                             fields.doubtful = true;
                             continue;

@@ -598,13 +598,14 @@ fn visit_block(block: &ast::Block, visit: &mut impl FnMut(&ast::Path, bool)) {
 /// where a mix is called `code`. As `eval_typed` reads it.
 fn is_word(expr: &Expr, ty: Ty) -> bool {
     let path = match &expr.kind {
-        ExprKind::List(items) if ty == Ty::Names => return items.iter().all(|item| is_word(item, ty)),
         ExprKind::Path(path) => path,
         _ => return false,
     };
     match (ty, path.segments.as_slice()) {
         (Ty::Word(words), [PathSegment::Name(name)]) => words.iter().any(|w| w.name == name.text),
-        (Ty::Names | Ty::Order | Ty::Init, [PathSegment::Name(_)]) => true,
+        (Ty::Order, [PathSegment::Name(name)]) => schema::ORDERS.iter().any(|w| w.name == name.text),
+        (Ty::Init, [PathSegment::Name(name)]) => schema::preset(&name.text).is_some(),
+        // A name that a `param` or `let` has stands for its value where names of fields do.
         _ => false,
     }
 }

@@ -87,7 +87,10 @@ fn plans_tell_what_is_said_of_things_and_what_they_cost() {
     std::fs::write(dir.path().join("a.curriculum"), SOUND).expect("writable");
     let (code, out) = midc(dir.path(), &["plan", "-v", "a.curriculum"], "");
     assert_eq!(code, Some(0), "{out}");
-    assert!(out.contains("web: Pages of the web. main: One stage for three seeds. main[1]: context"), "{out}");
+    assert!(
+        out.contains("web: Pages of the web. main: One stage for three seeds. main[1]: context"),
+        "{out}"
+    );
     assert!(out.contains("cost: 88.504 GPU-hours on a100 at 50%"), "{out}");
     // What is said of things is no part of what they do.
     let hash = |out: &str| out.split("blake3:").nth(1).map(str::to_owned);
@@ -143,6 +146,35 @@ fn numbers_that_no_measurement_can_take_are_refused() {
 #[test]
 fn what_a_shell_pipes_in_under_a_name_is_read() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (code, out) = midc(dir.path(), &["check", "/dev/stdin", "-A", "unused_let"], "let x = 5\n");
+    let (code, out) = midc(dir.path(), &["check", "/dev/stdin", "-A", "unused_let"], "let x = wibble\n");
+    assert!(code == Some(1) && out.contains("unknown name `wibble`"), "{out}");
+    // There is nothing that it could be written back to.
+    let (code, out) = midc(dir.path(), &["fmt", "/dev/stdin"], "let   x=5\n");
+    assert!(code == Some(0) && out == "let x = 5", "{out}");
+}
+
+#[test]
+fn a_source_may_take_a_value_that_is_defined_after_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = SOUND
+        .replace("mix       = web", "mix       = blend")
+        .replace("kind = web,", "kind = web, loss_on = answer, order = ord,")
+        + "let blend = proportional(web, other)\nlet ord = ascending(answer)\nlet answer = \"reply\"\n\
+           source other { tokens = 60B }\n";
+    // The mix comes before the source, and the source before what it takes.
+    let text = format!("let early = blend\n{text}");
+    std::fs::write(dir.path().join("a.curriculum"), text).expect("writable");
+    let args = ["plan", "a.curriculum", "--format", "json", "-A", "unused_let", "-A", "missing_files"];
+    let (code, out) = midc(dir.path(), &args, "");
     assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("\"loss_on\": [ \"reply\" ]") && out.contains("ascending(reply)"), "{out}");
+}
+
+#[test]
+fn the_utilisation_of_a_budget_may_be_another() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("a.curriculum"), SOUND).expect("writable");
+    let plan = |more: &[&str]| midc(dir.path(), &[&["plan", "a.curriculum"], more].concat(), "").1;
+    assert!(plan(&["--mfu", "25%"]).contains("on a100 at 25%"));
+    assert!(plan(&["--accelerator", "h100"]).contains("on h100 at 50%"));
 }

@@ -49,8 +49,8 @@ impl Sound {
         Ok(Latest { entry: None, damaged })
     }
 
-    /// [`super::read`], without reading through a second time what was found sound. The next time it is read through
-    /// again: it may then lie there for hours.
+    /// [`super::read`], without reading through a second time what was found sound and nothing was trained since. The
+    /// next time it is read through again.
     ///
     /// # Errors
     /// As [`super::read`].
@@ -58,6 +58,11 @@ impl Sound {
         let known = self.known().remove(dir);
         let sums = if known { Checksums::lengths(dir)? } else { Checksums::check(dir)? };
         unchecked(dir, &sums)
+    }
+
+    /// Training begins: what was read through before it may lie there for hours until something starts from it.
+    pub fn forget_all(&self) {
+        self.known().clear();
     }
 
     /// Another one is to be written under that name.

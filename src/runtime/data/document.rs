@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
 use serde_json::Value;
 
 use super::decontaminate::Exclusion;
@@ -302,11 +302,15 @@ fn number(value: &Value) -> f64 {
     }
 }
 
-/// Seconds from 1970 to a day or moment in the form of ISO 8601 without a time zone, or of UTC.
+/// Seconds from 1970 to a day or moment in the form of ISO 8601 without a time zone, or of UTC; of a time, from midnight.
 fn moment(text: &str) -> Option<f64> {
     let day = |text: &str| text.parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN));
     let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00")).unwrap_or(text);
-    let at = day(text).or_else(|| text.replacen(' ', "T", 1).parse::<NaiveDateTime>().ok())?;
+    let clock = |text: &str| {
+        text.parse::<NaiveTime>().ok().map(|time| DateTime::UNIX_EPOCH.date_naive().and_time(time))
+    };
+    let whole = || text.replacen(' ', "T", 1).parse::<NaiveDateTime>().ok();
+    let at = day(text).or_else(whole).or_else(|| clock(text))?;
     Some(at.and_utc().timestamp_micros() as f64 / 1e6)
 }
 

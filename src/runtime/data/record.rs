@@ -154,7 +154,7 @@ impl TextOf {
             Self::Auto => {
                 let name =
                     AUTO.into_iter().find(|name| !record[*name].is_null()).ok_or_else(|| absent(record))?;
-                out.field(name, &record[name], record, dialogues)?;
+                out.found(name, &record[name], record, dialogues)?;
             }
             Self::Field(name) => out.field(name, field(record, name), record, dialogues)?,
             Self::Template(parts) => {
@@ -183,6 +183,22 @@ pub(crate) fn field<'a>(record: &'a Value, path: &str) -> &'a Value {
 }
 
 impl Rendered {
+    /// A field that nobody named: under the name of a dialogue, text is none.
+    fn found(
+        &mut self,
+        name: &str,
+        value: &Value,
+        record: &Value,
+        dialogues: Dialogues<'_>,
+    ) -> Result<(), String> {
+        if AUTO[1..].contains(&name) && value.as_str().is_some_and(|text| turns_in(text).is_none()) {
+            return Err(format!(
+                "its `{name}` is text that is no list of turns; say which is its text with the source's `text`"
+            ));
+        }
+        self.field(name, value, record, dialogues)
+    }
+
     fn field(
         &mut self,
         name: &str,
@@ -196,11 +212,6 @@ impl Rendered {
             _ => None,
         };
         match spelled.as_ref().unwrap_or(value) {
-            Value::String(_) if AUTO[1..].contains(&name) => {
-                return Err(format!(
-                    "its `{name}` is text that is no list of turns; say which is its text with the source's `text`"
-                ));
-            }
             Value::String(text) => self.text.push_str(text),
             Value::Number(n) => self.text.push_str(&n.to_string()),
             Value::Bool(b) => self.text.push_str(if *b { "true" } else { "false" }),
@@ -301,6 +312,7 @@ mod tests {
             (Some("{q}\n{a}"), json!({"q": "1+1", "a": 2}), "1+1\n2"),
             (Some("{{{q}}}"), json!({"q": true}), "{true}"),
             (Some("messages"), chat.clone(), "user: hi\nassistant: ho"),
+            (Some("messages"), json!({"messages": "plain text"}), "plain text"),
             (None, json!({"messages": chat["messages"].to_string()}), "user: hi\nassistant: ho"),
             (Some("body"), json!({"body": format!(" {}", chat["messages"])}), "user: hi\nassistant: ho"),
             (Some("body"), json!({"body": "[{\"a\": 1}]"}), "[{\"a\": 1}]"),

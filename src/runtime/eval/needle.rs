@@ -27,6 +27,15 @@ pub struct NeedleScore {
     pub found: Vec<bool>,
 }
 
+/// What haystacks are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Filler<'a> {
+    /// Tokens of texts, one after another.
+    pub tokens: &'a [u32],
+    /// What the tokenizer puts before a text.
+    pub opening: &'a [u32],
+}
+
 /// Hide a needle at each depth of a haystack of `length` tokens made of `filler` (repeated if it is
 /// short), and ask. `seed` chooses the numbers; equal seeds give equal questions.
 ///
@@ -36,7 +45,7 @@ pub fn score<E>(
     engine: &mut dyn Engine,
     rope: &RopeTable,
     length: usize,
-    filler: &[u32],
+    filler: Filler<'_>,
     seed: u64,
     encode: &dyn Fn(&str) -> Result<Vec<u32>, E>,
     stopping: &dyn Fn() -> bool,
@@ -82,7 +91,7 @@ fn numbers(seed: u64) -> [u32; CANDIDATES] {
 fn haystack<E>(
     length: usize,
     depth: f64,
-    filler: &[u32],
+    filler: Filler<'_>,
     subject: &str,
     right: u32,
     candidate: u32,
@@ -93,8 +102,10 @@ fn haystack<E>(
         encode_pair(&format!("\nThe secret number of {subject} is"), &format!(" {candidate}"), encode)?;
     let room = length.saturating_sub(needle.len() + question.tokens.len());
     let hay: Vec<u32> =
-        filler.iter().copied().cycle().take(if filler.is_empty() { 0 } else { room }).collect();
-    let at = (depth * hay.len() as f64).round() as usize;
+        filler.tokens.iter().copied().cycle().take(if filler.tokens.is_empty() { 0 } else { room }).collect();
+    // What opens a text stays in front of it.
+    let opening = hay.iter().zip(filler.opening).take_while(|(token, opens)| token == opens).count();
+    let at = ((depth * hay.len() as f64).round() as usize).max(opening);
     let mut tokens = hay[..at].to_vec();
     tokens.extend(needle);
     tokens.extend(&hay[at..]);
@@ -111,11 +122,13 @@ mod tests {
         Ok(text.bytes().map(u32::from).collect())
     }
 
+    const FILLER: Filler<'_> = Filler { tokens: &[7, 1, 2, 3], opening: &[7] };
+
     #[test]
     fn the_haystack_has_the_length_and_ends_with_the_candidate() {
         for depth in DEPTHS {
-            let text = haystack(400, depth, &[1, 2, 3], "the archive", 12345, 54321, &bytes).unwrap();
-            assert_eq!(text.tokens.len(), 400);
+            let text = haystack(400, depth, FILLER, "the archive", 12345, 54321, &bytes).unwrap();
+            assert_eq!((text.tokens.len(), text.tokens[0]), (400, 7));
             let tail: Vec<u8> = text.tokens[text.from..].iter().map(|t| *t as u8).collect();
             assert_eq!(tail, b" 54321");
         }

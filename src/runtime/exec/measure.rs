@@ -273,9 +273,10 @@ fn needle_score(
     stopping: &dyn Fn() -> bool,
 ) -> Result<(f64, u64), MeasureError> {
     let corpus = work.corpus.clone();
-    let filler = filler(&corpus, length);
+    let (tokens, opening) = (filler(&corpus, length), corpus.tokenizer().opened(Vec::new()));
+    let filler = needle::Filler { tokens: &tokens, opening: &opening };
     let encode = |text: &str| encode(&corpus, text);
-    let score = needle::score(&mut *work.engine, table, length, &filler, seed, &encode, stopping)?;
+    let score = needle::score(&mut *work.engine, table, length, filler, seed, &encode, stopping)?;
     Ok((score.accuracy, score.found.len() as u64))
 }
 

@@ -69,6 +69,7 @@ impl Run<'_> {
 
     fn train(&self, stage: &StagePlan, work: &mut Work) -> Result<Option<u64>, ExecError> {
         self.observer.on(Event::Stage { stage, step: work.trainer.step });
+        self.sound.forget_all();
         if work.trainer.unmeasured {
             self.measure_anew(stage, work)?;
         }

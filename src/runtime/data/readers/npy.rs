@@ -128,7 +128,8 @@ fn guess(data: &[u8], vocab_size: usize) -> Result<Width, String> {
         let (pairs, zeros) = uppers(Width::U32, 0);
         let wide = data.len().is_multiple_of(Width::I64.bytes()) && pairs == zeros;
         return match pairs {
-            _ if !wide || data.iter().all(|byte| *byte == 0) => Ok(Width::U32),
+            // All zeros so far: padding, in either width.
+            _ if !wide || (0..pairs).all(|at| Width::U32.get(data, 2 * at) == 0) => Ok(Width::U32),
             FEW_PAIRS.. => Ok(Width::I64),
             _ => Err("it may hold tokens of 32 bits or of 64".to_owned()),
         };
