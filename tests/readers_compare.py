@@ -60,14 +60,6 @@ def text(row):
     return "\n".join(f"{m['role']}: {m['content']}" for m in row["messages"])
 
 
-def source(name, path):
-    return {
-        "name": name, "kind": "other", "tokens": None, "drawn_tokens": 0, "epochs": None, "path": [path],
-        "text": None, "where": None, "max_epochs": None, "order": "shuffled", "loss_on": [], "fim": None,
-        "dedup": False, "exclude": [],
-    }
-
-
 def main():
     plain, chat = list(rows("prose", "code")), list(rows("qa"))
     encoded = {k: [TOKENIZER.encode(text(r)).ids + [EOS] for r in v] for k, v in (("plain", plain), ("chat", chat))}
@@ -134,10 +126,7 @@ def main():
             numpy.array(flat, dtype=dtype).tofile(DIR / f"{kind}.{dtype}.bin")
             add(DIR / f"{kind}.{dtype}.bin", kind)
 
-    sources = [
-        source(name.replace(".", "_"), path.name) | {"where": 'pad != "x"' if ".pad." in name else None}
-        for name, (path, _) in files.items()
-    ]
+    sources = [(path.name, ', where = pad != "x"' if ".pad." in name else "") for name, (path, _) in files.items()]
     wrong = 0
     # Without the template that lies beside it: lines `role: content`.
     bare = DIR / "bare"
@@ -166,7 +155,7 @@ def main():
         lengths = sum(len(i) + (i[-1] != EOS) for i in ids)
         want = (len(chat), lengths, sum(len(t.encode()) for t in texts))
         for file in ("chat.jsonl", "chat.zstd.parquet"):
-            [summary] = measure(at, [source("chat", file)])
+            [summary] = measure(at, [(file, "")])
             got = (summary["documents"], summary["tokens"], summary["bytes"])
             wrong += got != want
             print(f"{'ok' if got == want else 'WRONG'}: {file} by the template {name}: {got}, transformers {want}")
@@ -174,17 +163,18 @@ def main():
 
 
 def measure(tokenizer, sources):
-    plan = {
-        "v": 1, "curriculum": "readers", "hash": "", "params": {}, "stages": [], "soups": [],
-        "models": [{
-            "name": "m", "tokenizer": str(tokenizer), "context": None, "rope": None, "lr": None, "seen_tokens": None,
-        }],
-        "sources": sources,
-        "totals": {"tokens": 0, "steps": 0, "flops": None},
-    }
-    (DIR / "plan.json").write_text(json.dumps(plan))
+    """What midc counts in files of a directory, in their order, with the tokenizer at a place."""
+    lines = [f'model m {{ init = smollm2_135m, tokenizer = "{tokenizer}" }}']
+    for i, (path, where) in enumerate(sources):
+        lines.append(f'source s{i} {{ path = "{path}", max_epochs = 1_000_000{where} }}')
+    lines += ["mix all {", "  weights = relative"] + [f"  s{i} = 1" for i in range(len(sources))] + ["}"]
+    lines += [
+        "stage s {", "  from = m", "  steps = 2", "  batch = 1 seqs", "  context = 1Ki", "  mix = all",
+        "  lr = 1e-3 then linear(to: 0)", "  data_seed = 1", "}",
+    ]
+    (DIR / "readers.curriculum").write_text("\n".join(lines) + "\n")
     out = subprocess.run(
-        [MIDC, "data", str(DIR / "plan.json"), "--cache-dir", str(DIR / "cache"), "--format", "json", "--quiet"],
+        [MIDC, "data", str(DIR / "readers.curriculum"), "--cache-dir", str(DIR / "cache"), "--format", "json", "--quiet"],
         check=True, capture_output=True,
     )
     return json.loads(out.stdout)["sources"]
