@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::ide::{ITEM_WORDS, MORE_WORDS};
-use crate::schema::{self, Block, Function, Ty, Word};
+use crate::ide::{ITEM_WORDS, MORE_WORDS, label};
+use crate::schema::{self, Block, Function, Word};
 
 /// All that is to be said of `name`; `None` when it is no word of the language.
 pub(super) fn explain(name: &str) -> Option<String> {
@@ -21,7 +21,7 @@ pub(super) fn explain(name: &str) -> Option<String> {
     for block in schema::BLOCKS {
         if let Some(f) = block.field(name) {
             let notes = notes(f.required, f.default);
-            found.push(format!("`{name}` of a `{}`: {}{notes}\n{}\n", block.keyword, takes(f.ty), f.doc));
+            found.push(format!("`{name}` of a `{}`: {}{notes}\n{}\n", block.keyword, f.ty.takes(), f.doc));
         }
     }
     for (place, words) in WORDS {
@@ -92,25 +92,14 @@ fn block(block: &Block) -> String {
 }
 
 fn function(function: &Function) -> String {
-    let mut arguments: Vec<String> = function.positional.iter().map(|what| (*what).to_owned()).collect();
-    let named = |p: &schema::Param| format!("{}{}", p.name, if p.required { "" } else { "?" });
-    arguments.extend(function.params.iter().map(named));
-    arguments.extend(function.open.iter().map(|what| (*what).to_owned()));
     let family = function.family.describe();
-    let mut out = format!("`{}({})`, {family}: {}\n", function.name, arguments.join(", "), function.doc);
+    let mut out = format!("`{}`, {family}: {}\n", label(function).0, function.doc);
     let widest = function.params.iter().map(|p| p.name.len()).max().unwrap_or(0);
     for param in function.params {
         let _ =
             writeln!(out, "  {:widest$}  {}{}", param.name, param.doc, notes(param.required, param.default));
     }
     out
-}
-
-fn takes(ty: Ty) -> String {
-    match ty {
-        Ty::Word(words) => words.iter().map(|word| format!("`{}`", word.name)).collect::<Vec<_>>().join(", "),
-        ty => ty.describe().to_owned(),
-    }
 }
 
 fn notes(required: bool, default: Option<&str>) -> String {
@@ -143,7 +132,7 @@ mod tests {
         let lr = explain("lr").unwrap();
         assert!(lr.contains("of a `model`") && lr.contains("of a `stage`"), "{lr}");
         let yarn = explain("yarn").unwrap();
-        assert!(yarn.starts_with("`yarn(factor, original") && yarn.contains("beta_fast"), "{yarn}");
+        assert!(yarn.starts_with("`yarn(factor: ") && yarn.contains("beta_fast"), "{yarn}");
         assert!(explain("stage").unwrap().contains("data_seed"));
         assert!(explain("@cite").unwrap().starts_with("`@cite`"));
         assert!(explain("soup").unwrap().contains("average") && explain("then").is_some());

@@ -1,6 +1,6 @@
 //! What a name, word or number under the cursor means and what it comes to, as Markdown.
 
-use crate::schema::{self, Ty};
+use crate::schema;
 use crate::sema::program::{DefId, DefKind};
 use crate::sema::{self, Curriculum, Every, Fact, Stage, show};
 use crate::source::{FileId, Span};
@@ -86,7 +86,7 @@ impl<'a> Pages<'a> {
 
     fn field(&self, mark: &Mark<'a>, block: &schema::Block, field: &schema::Field) -> String {
         let mut out =
-            format!("`{}` of `{}`: {}\n\nTakes {}", field.name, block.keyword, field.doc, takes(field.ty));
+            format!("`{}` of `{}`: {}\n\nTakes {}", field.name, block.keyword, field.doc, field.ty.takes());
         if let Some(default) = field.default {
             out.push_str(&format!("; `{default}` when absent"));
         }
@@ -333,13 +333,8 @@ fn clipped(text: &str) -> String {
 
 /// Doc comments and where a number comes from.
 fn preface(preface: &Preface) -> String {
-    let mut out = String::new();
-    for doc in &preface.docs {
-        out.push_str(&format!("\n{}", doc.text));
-    }
-    if !out.is_empty() {
-        out.push('\n');
-    }
+    let doc = preface.doc();
+    let mut out = if preface.docs.is_empty() { String::new() } else { format!("\n{doc}\n") };
     for attr in &preface.attrs {
         let said = attr.args.iter().find_map(|a| match &a.value.kind {
             ast::ExprKind::Str(text) => Some(text),
@@ -352,20 +347,6 @@ fn preface(preface: &Preface) -> String {
         }
     }
     out
-}
-
-fn takes(ty: Ty) -> String {
-    match ty {
-        Ty::Word(words) => {
-            let words: Vec<String> = words.iter().map(|w| format!("`{}`", w.name)).collect();
-            match words.as_slice() {
-                [one] => one.clone(),
-                [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
-                [] => String::new(),
-            }
-        }
-        other => other.describe().to_owned(),
-    }
 }
 
 fn is_field(entry: &ast::Entry, name: &str) -> bool {

@@ -47,6 +47,8 @@ pub use navigation::{
     Occurrence, RenameError, Symbol, definition, highlights, occurrences, renamable, rename_edits, symbol_at,
 };
 pub use selection::selection_ranges;
+#[cfg(feature = "native")]
+pub(crate) use signature::label;
 pub use signature::{Signature, signature};
 pub use symbols::{Outline, OutlineKind, outline};
 pub use tokens::{TOKEN_MODIFIERS, TOKEN_TYPES, Token, tokens};

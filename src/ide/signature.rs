@@ -34,7 +34,7 @@ pub fn signature(text: &str, offset: usize) -> Option<Signature> {
 }
 
 /// The label of a function and its parameters.
-pub(super) fn label(function: &Function) -> (String, Vec<(std::ops::Range<usize>, String)>) {
+pub(crate) fn label(function: &Function) -> (String, Vec<(std::ops::Range<usize>, String)>) {
     let mut out = format!("{}(", function.name);
     let mut parameters = Vec::new();
     let mut push = |out: &mut String, text: &str, doc: String| {

@@ -75,6 +75,17 @@ pub enum Ty {
 }
 
 impl Ty {
+    /// The words it is one of, or what is expected.
+    pub fn takes(self) -> String {
+        let Ty::Word(words) = self else { return self.describe().to_owned() };
+        let words: Vec<String> = words.iter().map(|w| format!("`{}`", w.name)).collect();
+        match words.as_slice() {
+            [one] => one.clone(),
+            [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
+            [] => String::new(),
+        }
+    }
+
     /// What is expected, for messages: `a number of tokens, such as 50B`.
     pub fn describe(self) -> &'static str {
         match self {

@@ -53,8 +53,7 @@ impl List<'_> {
 
     pub(super) fn definition(&mut self, id: DefId, label: &str, behind: &str) {
         let def = self.names.program.def(id);
-        let docs = &self.names.program.item(id).preface.docs;
-        let doc = docs.iter().map(|d| d.text.as_str()).collect::<Vec<_>>().join("\n");
+        let doc = self.names.program.item(id).preface.doc();
         let keyword = def.kind.keyword();
         self.snippet(label, kind_of(def.kind), keyword, &doc, format!("{label}{behind}"));
     }

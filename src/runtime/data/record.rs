@@ -191,12 +191,13 @@ impl Rendered {
         record: &Value,
         dialogues: Dialogues<'_>,
     ) -> Result<(), String> {
-        if AUTO[1..].contains(&name) && value.as_str().is_some_and(|text| turns_in(text).is_none()) {
+        let spelled = spelled(name, value);
+        if AUTO[1..].contains(&name) && value.is_string() && spelled.is_none() {
             return Err(format!(
                 "its `{name}` is text that is no list of turns; say which is its text with the source's `text`"
             ));
         }
-        self.field(name, value, record, dialogues)
+        self.write(name, spelled.as_ref().unwrap_or(value), record, dialogues)
     }
 
     fn field(
@@ -206,12 +207,18 @@ impl Rendered {
         record: &Value,
         dialogues: Dialogues<'_>,
     ) -> Result<(), String> {
+        self.write(name, spelled(name, value).as_ref().unwrap_or(value), record, dialogues)
+    }
+
+    fn write(
+        &mut self,
+        name: &str,
+        value: &Value,
+        record: &Value,
+        dialogues: Dialogues<'_>,
+    ) -> Result<(), String> {
         let start = self.text.len();
-        let spelled = match value.as_str() {
-            Some(text) if name != AUTO[0] => turns_in(text),
-            _ => None,
-        };
-        match spelled.as_ref().unwrap_or(value) {
+        match value {
             Value::String(text) => self.text.push_str(text),
             Value::Number(n) => self.text.push_str(&n.to_string()),
             Value::Bool(b) => self.text.push_str(if *b { "true" } else { "false" }),
@@ -267,6 +274,11 @@ impl Rendered {
         }
         Ok(())
     }
+}
+
+/// The turns of a dialogue that a record keeps as the text of their JSON; `text` itself is text.
+fn spelled(name: &str, value: &Value) -> Option<Value> {
+    value.as_str().filter(|_| name != AUTO[0]).and_then(turns_in)
 }
 
 /// The dialogue that a field has as the text of its JSON, as exports to tables write it.
