@@ -9,6 +9,7 @@ mod build;
 mod cost;
 mod diff;
 mod exhaustion;
+mod gate;
 mod hash;
 mod lineage;
 mod read;
@@ -18,6 +19,7 @@ pub use build::{build, sources, with_declared_shapes};
 pub use cost::{Cost, StageCost, cost};
 pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standing, StepsDone, diff};
 pub use exhaustion::{Exhaustion, Place, exhaustion};
+pub use gate::{GatePlan, GateSource};
 pub use hash::hash;
 pub use lineage::Origin;
 pub use read::{ReadError, first_version};
@@ -414,35 +416,6 @@ pub struct EvalPlan {
     pub needle: Vec<u64>,
     /// Multiple-choice task file.
     pub choice: Option<String>,
-}
-
-/// A condition at the end of a stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct GatePlan {
-    /// As written.
-    pub text: String,
-    /// `needle`, `loss`, `choice`.
-    pub measure: String,
-    /// The argument of the measure: a length, a source or mix, a task.
-    pub argument: String,
-    /// Of a mix, its sources and their shares: the loss is their mean by these.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub sources: Vec<GateSource>,
-    /// `<=`, `>=`, `<`, `>`, `==`.
-    pub op: String,
-    /// The bound, a number or a share of the value at `from`.
-    pub bound: f64,
-    /// Whether the bound is a share of the same measure at the start of the stage.
-    pub relative_to_from: bool,
-}
-
-/// A source of a mix whose loss a gate is on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct GateSource {
-    /// Its name.
-    pub source: String,
-    /// Its share of the mix.
-    pub share: f64,
 }
 
 /// A weight average.

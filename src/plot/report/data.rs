@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::gates::EVAL;
 use super::history::{Bucket, History, Range};
-use crate::plan::Plan;
+use crate::plan::{GatePlan, Plan};
 use crate::plot::axis::Axis;
 
 /// First token of each stage where stages are laid end to end in plan order, and the end.
@@ -55,7 +54,7 @@ pub(crate) fn script(plan: &Plan, history: &History) -> String {
     let evals: Vec<Value> = history
         .measurements
         .iter()
-        .filter(|m| m.measure == "loss" && m.eval != EVAL && m.value.is_finite())
+        .filter(|m| m.measure == "loss" && m.eval != GatePlan::EVAL && m.value.is_finite())
         .take(20_000)
         .filter_map(|m| {
             let stage = plan.stages.iter().position(|s| s.name == m.stage)?;

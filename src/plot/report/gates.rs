@@ -3,9 +3,6 @@
 use super::history::{History, Measurement};
 use crate::plan::{GatePlan, Plan, StagePlan};
 
-/// The `eval` under which the runtime writes down what it measures for gates alone.
-pub(super) const EVAL: &str = "gate";
-
 /// What became of a gate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Verdict {
@@ -30,18 +27,16 @@ pub(super) fn judge(plan: &Plan, history: &History, at: usize, gate: &GatePlan) 
     let ended = history.stages[at].next >= stage.steps;
     let concerns = |m: &&Measurement| same_subject(&m.subject, &gate.argument);
     // What was measured for the gate goes before what an eval of the same name found.
-    let last =
-        history.of(&stage.name, &gate.measure).filter(concerns).max_by_key(|m| (m.step, m.eval == EVAL));
+    let last = history
+        .of(&stage.name, &gate.measure)
+        .filter(concerns)
+        .max_by_key(|m| (m.step, m.eval == GatePlan::EVAL));
     // A measurement from the middle of the stage does not decide.
     let value = last.filter(|m| ended && m.step >= stage.steps).map(|m| m.value);
-    let bound = if gate.relative_to_from {
-        before(plan, history, stage, gate).map(|v| v * gate.bound)
-    } else {
-        Some(gate.bound)
-    };
+    let bound = gate.held_against(before(plan, history, stage, gate));
     let verdict = match (value, bound) {
         _ if !ended => Verdict::Ahead,
-        (Some(value), Some(bound)) if holds(value, &gate.op, bound) => Verdict::Passed,
+        (Some(value), Some(bound)) if gate.holds(value, bound) => Verdict::Passed,
         (Some(_), Some(_)) => Verdict::Failed,
         _ => Verdict::Unmeasured,
     };
@@ -52,24 +47,13 @@ pub(super) fn judge(plan: &Plan, history: &History, at: usize, gate: &GatePlan) 
 fn before(plan: &Plan, history: &History, stage: &StagePlan, gate: &GatePlan) -> Option<f64> {
     let concerns = |m: &&Measurement| same_subject(&m.subject, &gate.argument);
     let at_start = history.of(&stage.name, &gate.measure).filter(concerns).filter(|m| m.step == 0);
-    let at_start = at_start.max_by_key(|m| m.eval == EVAL);
+    let at_start = at_start.max_by_key(|m| m.eval == GatePlan::EVAL);
     let earlier = || {
         let parent = plan.stages.iter().find(|s| s.name == stage.from)?;
         let last = history.of(&parent.name, &gate.measure).filter(concerns).max_by_key(|m| m.step)?;
         (last.step >= parent.steps).then_some(last)
     };
     at_start.or_else(earlier).map(|m| m.value)
-}
-
-fn holds(value: f64, op: &str, bound: f64) -> bool {
-    match op {
-        "<=" => value <= bound,
-        ">=" => value >= bound,
-        "<" => value < bound,
-        ">" => value > bound,
-        "==" => value == bound,
-        _ => false,
-    }
 }
 
 /// Equal, or two spellings of one length: `32Ki` and `32768`.

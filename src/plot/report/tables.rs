@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::gates::{EVAL, Verdict, judge, length};
+use super::gates::{Verdict, judge, length};
 use super::history::{History, Measurement};
 use super::section;
-use crate::plan::Plan;
+use crate::plan::{GatePlan, Plan};
 use crate::plot::number;
 use crate::plot::svg::escape;
 
@@ -169,7 +169,7 @@ fn arrow(from: String, to: String) -> String {
 /// First and last held-out loss of each source of a stage.
 fn heldout_of(history: &History, stage: &str) -> BTreeMap<String, (f64, f64, bool)> {
     let mut found: BTreeMap<String, (f64, f64, bool)> = BTreeMap::new();
-    for m in history.of(stage, "loss").filter(|m| m.eval != EVAL) {
+    for m in history.of(stage, "loss").filter(|m| m.eval != GatePlan::EVAL) {
         found
             .entry(m.subject.clone())
             .and_modify(|(_, last, twice)| (*last, *twice) = (m.value, true))
@@ -242,7 +242,7 @@ pub(super) fn needles(plan: &Plan, history: &History) -> String {
     let mut content = String::new();
     for stage in &plan.stages {
         let evals: BTreeSet<&str> = history.of(&stage.name, "needle").map(|m| m.eval.as_str()).collect();
-        for eval in evals.into_iter().filter(|e| *e != EVAL) {
+        for eval in evals.into_iter().filter(|e| *e != GatePlan::EVAL) {
             let of_eval: Vec<&Measurement> =
                 history.of(&stage.name, "needle").filter(|m| m.eval == eval).collect();
             let mut times: Vec<(u64, u64)> = of_eval.iter().map(|m| (m.step, m.tokens)).collect();

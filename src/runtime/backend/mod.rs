@@ -5,6 +5,8 @@
 //! the same trait because no operation hands a value back to the host except [`Backend::read`],
 //! [`Backend::squared_norm`] and [`Backend::finish`].
 
+#![allow(clippy::too_many_arguments, reason = "an operation names each of its operands, as in BLAS")]
+
 #[cfg(test)]
 mod conformance;
 pub mod cpu;
@@ -306,7 +308,6 @@ pub trait Backend: Send {
     /// Backward of [`add_bias`](Backend::add_bias): adds the sum of the rows of `grad` to `grad_bias`.
     fn bias_grad(&self, rows: usize, width: usize, grad: &Self::Narrow, grad_bias: &mut Self::Wide);
     /// [`linear`](Backend::linear) to rows of queries, keys and values, then [`rope`](Backend::rope).
-    #[allow(clippy::too_many_arguments)]
     fn linear_rope(
         &self,
         shape: AttentionShape,
@@ -323,7 +324,6 @@ pub trait Backend: Send {
     }
     /// [`linear`](Backend::linear) to rows of `[gate, up]`, `width` values each, then
     /// [`glu`](Backend::glu).
-    #[allow(clippy::too_many_arguments)]
     fn linear_glu(
         &self,
         gate: Gate,
@@ -349,7 +349,6 @@ pub trait Backend: Send {
         grad_x: &mut Self::Narrow,
     );
     /// `grad_w = grad_yᵀ · x`, or `+=` when `accumulate`.
-    #[allow(clippy::too_many_arguments)]
     fn linear_weight_grad(
         &self,
         rows: usize,
@@ -366,7 +365,6 @@ pub trait Backend: Send {
     ///
     /// `x = stream`, rounded, is for the backward pass: [`norm_segments`](Backend::norm_segments) of it
     /// gives y again but for that rounding.
-    #[allow(clippy::too_many_arguments)]
     fn norm(
         &self,
         shape: NormShape,
@@ -379,7 +377,6 @@ pub trait Backend: Send {
     );
     /// Backward of [`norm`](Backend::norm): adds the gradient of x to `grad`, writes `copy = grad`
     /// rounded, adds the gradient of w to `grad_w`.
-    #[allow(clippy::too_many_arguments)]
     fn norm_backward(
         &self,
         shape: NormShape,
@@ -402,7 +399,6 @@ pub trait Backend: Send {
         rstd: &mut Self::Wide,
     );
     /// Backward of [`norm_residual`](Backend::norm_residual): writes the gradient of x, adds that of w.
-    #[allow(clippy::too_many_arguments)]
     fn norm_residual_backward(
         &self,
         shape: NormShape,
@@ -472,7 +468,6 @@ pub trait Backend: Send {
         scratch: &mut Self::Narrow,
     );
     /// Backward of [`attention`](Backend::attention).
-    #[allow(clippy::too_many_arguments)]
     fn attention_backward(
         &self,
         shape: AttentionShape,
@@ -486,7 +481,6 @@ pub trait Backend: Send {
     );
 
     /// [`attention_backward`](Backend::attention_backward), then [`rope`](Backend::rope) backwards.
-    #[allow(clippy::too_many_arguments)]
     fn attention_rope_backward(
         &self,
         shape: AttentionShape,
@@ -532,7 +526,6 @@ pub trait Backend: Send {
     );
     /// [`loss`](Backend::loss) with the gradients of `gradient_scale · Σ (nll + z_loss · log²Z)`:
     /// writes that of x; writes that of w, or adds it when `accumulate`.
-    #[allow(clippy::too_many_arguments)]
     fn loss_backward(
         &self,
         shape: LossShape,

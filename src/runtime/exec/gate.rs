@@ -5,9 +5,6 @@ use crate::runtime::exec::measure::Measure;
 use crate::runtime::exec::{ExecError, Outcome, Run, lock};
 use crate::runtime::journal::{self, EvalRecord};
 
-/// Name under which the measurements of gates are written down.
-pub(super) const EVAL: &str = "gate";
-
 /// The measurement each gate of `stage` needs.
 ///
 /// # Errors
@@ -34,7 +31,7 @@ pub(super) fn measures(stage: &StagePlan) -> Result<Vec<(&GatePlan, Measure<'_>)
 /// What was measured for `gate` after `step` steps of `stage`.
 fn measured(records: &[EvalRecord], stage: &StagePlan, gate: &GatePlan, step: u64) -> Option<f64> {
     let found = records.iter().find(|r| {
-        r.eval == EVAL
+        r.eval == GatePlan::EVAL
             && r.stage == stage.name
             && r.step == step
             && r.measure == gate.measure
@@ -83,7 +80,7 @@ impl Run<'_> {
             let start = if at_start { self.beginning(stage)? } else { self.start(stage)? };
             let mut work = self.prepare(stage, share, start, stage.steps)?;
             for (_, measure) in due {
-                self.take(stage, &mut work, EVAL, measure, None, &|| self.stopping())?;
+                self.take(stage, &mut work, GatePlan::EVAL, measure, None, &|| self.stopping())?;
             }
         }
         Ok(())
@@ -106,37 +103,14 @@ impl Run<'_> {
         };
         for gate in &stage.gates {
             let measured = value(gate, stage.steps)?;
-            let bound = if gate.relative_to_from { gate.bound * value(gate, 0)? } else { gate.bound };
-            if !holds(&gate.op, measured, bound) {
+            let at_start = if gate.relative_to_from { Some(value(gate, 0)?) } else { None };
+            if let Some(bound) = gate.held_against(at_start)
+                && !gate.holds(measured, bound)
+            {
                 let (stage, gate) = (stage.name.clone(), gate.text.clone());
                 return Ok(Some(Outcome::GateFailed { stage, gate, value: measured, bound }));
             }
         }
         Ok(None)
-    }
-}
-
-/// Whether `value op bound`; never for NaN.
-fn holds(op: &str, value: f64, bound: f64) -> bool {
-    match op {
-        "<=" => value <= bound,
-        ">=" => value >= bound,
-        "<" => value < bound,
-        ">" => value > bound,
-        "==" => value == bound,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::holds;
-
-    #[test]
-    fn nothing_holds_for_nan() {
-        for op in ["<=", ">=", "<", ">", "=="] {
-            assert!(!holds(op, f64::NAN, 1.0), "{op}");
-        }
-        assert!(holds("<=", 1.0, 1.0) && !holds("<", 1.0, 1.0) && holds(">", 2.0, 1.0));
     }
 }

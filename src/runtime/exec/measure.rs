@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{EvalPlan, GateSource, StagePlan};
+use crate::plan::{EvalPlan, GatePlan, GateSource, StagePlan};
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::data::Corpus;
 use crate::runtime::engine::RopeTable;
@@ -87,7 +87,7 @@ impl Run<'_> {
         }
         for (gate, measure) in gate::measures(stage)? {
             if moment == Moment::End || (moment == Moment::Start && gate.relative_to_from) {
-                self.take(stage, work, gate::EVAL, &measure, None, &stopping)?;
+                self.take(stage, work, GatePlan::EVAL, &measure, None, &stopping)?;
             }
         }
         Ok(())

@@ -5,25 +5,39 @@ use crate::runtime::model::forward::Pass;
 use crate::runtime::model::parameters::LayerParameters;
 use crate::runtime::model::workspace::{Gradients, SavedAttention, SavedFeedForward};
 
+/// What a block read, `[tokens, hidden]`.
+pub(crate) struct Read<'a, B: Backend> {
+    /// The stream, rounded.
+    pub(crate) entry: &'a B::Narrow,
+    /// The same behind the block's norm, where it is kept.
+    pub(crate) input: Option<&'a B::Narrow>,
+}
+
+/// What goes from one block to the block before it.
+pub(crate) struct Flow<'a, B: Backend> {
+    /// `[tokens, hidden]` gradient of the stream behind the block, then before it; `scratch` has its rounded copy.
+    pub(crate) stream: &'a mut B::Wide,
+    pub(crate) scratch: &'a mut Gradients<B>,
+    /// `[tokens, hidden]` of scratch.
+    pub(crate) hidden: &'a mut B::Narrow,
+    /// Whether gradients of matrices are added to, not written.
+    pub(crate) accumulate: bool,
+}
+
 impl<B: Backend> Pass<'_, B> {
-    /// Takes the gradient of the block's output in `stream` (with its rounded copy in `g`) to that of its
-    /// input, and adds to the gradients of its weights; writes those of matrices when not
-    /// `accumulate`. Uses up what was saved; `kept` is what the block read behind its norm, if that was.
-    /// `hidden` and `activated` are scratch.
-    #[allow(clippy::too_many_arguments)]
+    /// Takes the gradient of the stream through the block, and adds to the gradients of the block's weights.
+    /// Uses up what was saved; `activated` is scratch.
     pub(crate) fn feed_forward_backward(
         &self,
         p: &LayerParameters<B::Wide>,
-        entry: &B::Narrow,
-        kept: Option<&B::Narrow>,
+        Read { entry, input }: Read<'_, B>,
         saved: &mut SavedFeedForward<B>,
-        hidden: &mut B::Narrow,
         activated: &mut B::Narrow,
-        stream: &mut B::Wide,
-        g: &mut Gradients<B>,
+        flow: &mut Flow<'_, B>,
         grads: &mut LayerParameters<B::Wide>,
-        accumulate: bool,
     ) {
+        let Flow { stream, scratch: g, hidden, accumulate } = flow;
+        let accumulate = *accumulate;
         let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
         // Gradient of the block's output: that of the stream, or through the norm behind the block.
         let (weights, grad_weights) = (&p.feed_forward_norms, &mut grads.feed_forward_norms);
@@ -39,7 +53,7 @@ impl<B: Backend> Pass<'_, B> {
         b.linear_weight_grad(t, w.ffn, w.hidden, grad_out, activated, accumulate, &mut grads.down);
 
         let before = weights.before.as_ref();
-        let input = kept.unwrap_or_else(|| self.input(before, entry, &mut saved.rstd, hidden));
+        let input = input.unwrap_or_else(|| self.input(before, entry, &mut saved.rstd, hidden));
         let grad_gate_up = &saved.gate_up;
         b.linear_weight_grad(t, w.hidden, 2 * w.ffn, grad_gate_up, input, accumulate, &mut grads.gate_up);
         b.linear_input_grad(t, w.hidden, 2 * w.ffn, grad_gate_up, &p.gate_up, &mut g.hidden);
@@ -47,20 +61,17 @@ impl<B: Backend> Pass<'_, B> {
     }
 
     /// As [`feed_forward_backward`](Self::feed_forward_backward); `packed`, what attention takes, is scratch too.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn attention_backward(
         &self,
         p: &LayerParameters<B::Wide>,
-        entry: &B::Narrow,
-        kept: Option<&B::Narrow>,
+        Read { entry, input }: Read<'_, B>,
         saved: &mut SavedAttention<B>,
-        hidden: &mut B::Narrow,
         packed: &mut B::Narrow,
-        stream: &mut B::Wide,
-        g: &mut Gradients<B>,
+        flow: &mut Flow<'_, B>,
         grads: &mut LayerParameters<B::Wide>,
-        accumulate: bool,
     ) {
+        let Flow { stream, scratch: g, hidden, accumulate } = flow;
+        let accumulate = *accumulate;
         let (b, w, t, norm) = (self.backend, self.widths, self.tokens(), self.stream_norm());
         let (weights, grad_weights) = (&p.attention_norms, &mut grads.attention_norms);
         let grad_out = match (&saved.branch, &weights.after, &mut grad_weights.after) {
@@ -102,7 +113,7 @@ impl<B: Backend> Pass<'_, B> {
             b.bias_grad(t, w.qkv, &g.qkv, grad_bias);
         }
         let before = weights.before.as_ref();
-        let input = kept.unwrap_or_else(|| self.input(before, entry, &mut saved.rstd, hidden));
+        let input = input.unwrap_or_else(|| self.input(before, entry, &mut saved.rstd, hidden));
         b.linear_weight_grad(t, w.hidden, w.qkv, &g.qkv, input, accumulate, &mut grads.qkv);
         b.linear_input_grad(t, w.hidden, w.qkv, &g.qkv, &p.qkv, &mut g.hidden);
         self.leave(before.zip(grad_weights.before.as_mut()), entry, &saved.rstd, stream, g);

@@ -12,6 +12,7 @@ use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::engine::{
     Engine, EngineError, Gradients, Hyper, MemoryReport, Moments, NoiseSample, RowLoss, StepReport,
 };
+use crate::runtime::model::backward::{Flow, Read};
 use crate::runtime::model::forward::Pass;
 use crate::runtime::model::memory;
 use crate::runtime::model::parameters::{self, Parameters, Slot};
@@ -311,33 +312,14 @@ impl<B: Backend> Decoder<B> {
             if layer + 1 < again.feed_forwards {
                 pass.feed_forward_again(p, second, feed_forward, hidden, activated);
             }
-            pass.feed_forward_backward(
-                p,
-                second,
-                second_input,
-                feed_forward,
-                hidden,
-                activated,
-                stream,
-                g,
-                grads,
-                accumulate,
-            );
+            let read = Read { entry: second, input: second_input };
+            let flow = &mut Flow { stream, scratch: g, hidden, accumulate };
+            pass.feed_forward_backward(p, read, feed_forward, activated, flow, grads);
             if layer + 1 < again.layers {
-                pass.attention_again(p, first, attention, hidden, packed);
+                pass.attention_again(p, first, attention, flow.hidden, packed);
             }
-            pass.attention_backward(
-                p,
-                first,
-                first_input,
-                attention,
-                hidden,
-                packed,
-                stream,
-                g,
-                grads,
-                accumulate,
-            );
+            let read = Read { entry: first, input: first_input };
+            pass.attention_backward(p, read, attention, packed, flow, grads);
         }
         b.embed_backward(
             tokens,

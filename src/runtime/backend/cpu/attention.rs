@@ -182,7 +182,6 @@ pub(super) fn forward<E: Element>(
 
 /// Gradient of the whole qkv matrix. A task owns one key head of one row, so nothing is added up across
 /// tasks.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn backward<E: Element>(
     pool: &Pool,
     shape: AttentionShape,

@@ -65,7 +65,6 @@ pub(super) fn scratch<E>(tokens: usize, vocab: usize) -> usize {
 }
 
 /// Losses of all tokens and, where asked, gradients.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn loss<E: Element>(
     pool: &Pool,
     products: &Products,

@@ -103,7 +103,6 @@ fn segment_backward<E: Element>(
 }
 
 /// `x = stream`, rounded; `y = norm(stream)`, rounded.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn norm<E: Element>(
     pool: &Pool,
     shape: NormShape,
@@ -168,7 +167,6 @@ fn reduce(pool: &Pool, partial: &[f32], width: usize, grad_w: &mut [f32]) {
 }
 
 /// Backward of [`norm`]: see [`Backend::norm_backward`](crate::runtime::backend::Backend::norm_backward).
-#[allow(clippy::too_many_arguments)]
 pub(super) fn norm_backward<E: Element>(
     pool: &Pool,
     shape: NormShape,
@@ -206,7 +204,6 @@ pub(super) fn norm_backward<E: Element>(
 }
 
 /// Backward of [`norm_residual`].
-#[allow(clippy::too_many_arguments)]
 pub(super) fn norm_residual_backward<E: Element>(
     pool: &Pool,
     shape: NormShape,

@@ -31,7 +31,6 @@ impl<'a> View<'a> {
 ///
 /// # Panics
 /// When a matrix does not fit its slice.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn product(
     m: usize,
     n: usize,

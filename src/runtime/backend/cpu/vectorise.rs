@@ -71,21 +71,17 @@ macro_rules! vectorised {
         ) $(-> $ret:ty)? $body:block
     )*) => {$(
         $(#[$meta])*
-        #[allow(clippy::too_many_arguments)]
         $vis fn $name$(<$($e: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            #[allow(clippy::too_many_arguments)]
             fn body<$($($e: $bound,)+)? const FMA: bool>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                #[allow(clippy::too_many_arguments)]
                 fn avx512$(<$($e: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
                     body::<$($($e,)+)? true>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
-                #[allow(clippy::too_many_arguments)]
                 fn avx2$(<$($e: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
                     body::<$($($e,)+)? true>($($arg),*)
                 }

@@ -151,7 +151,6 @@ impl Cuda {
         self.device.tensor_map(Matrix { at, width, height, pitch, box_width: 64, box_height: 64 })
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn attend_backward(
         &self,
         shape: AttentionShape,
@@ -226,7 +225,6 @@ impl Cuda {
     }
 
     /// The backward pass in one kernel, between one that prepares and one that rounds.
-    #[allow(clippy::too_many_arguments)]
     fn backward_fused(
         &self,
         shape: AttentionShape,

@@ -45,7 +45,6 @@ struct Logits {
 
 impl Cuda {
     /// What of `rows` rows from `first` on the loss is made of; the exponentials where they are `kept`.
-    #[allow(clippy::too_many_arguments)]
     fn logits(
         &self,
         shape: LossShape,
@@ -109,7 +108,6 @@ impl Cuda {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn nll_backward(
         &self,
         shape: LossShape,

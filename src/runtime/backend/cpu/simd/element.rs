@@ -38,7 +38,6 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Weights of a tile's scores over `n` keys, added to its `sums`; one row of `rows`, `d` values, for each.
     /// Scores and weights are rows of [`KEYS`](super::attention::KEYS), weights zero from `n` to the end of a
     /// panel. `WHOLE` when every query sees all keys of a whole block, otherwise `seen_by` says which.
-    #[allow(clippy::too_many_arguments)]
     unsafe fn weigh<const WHOLE: bool>(
         n: usize,
         log_scale: f32,

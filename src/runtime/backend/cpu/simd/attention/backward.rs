@@ -52,7 +52,6 @@ struct Scratch {
 /// One task per row and key head goes through its key blocks; the gradient of the keys and values of
 /// a block stays in scratch while all queries that see it pass, that of the queries is summed in f32.
 /// Where such tasks are few, the queries of a block are shared among tasks of their own.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn backward<E: Element, S: Stored<E>>(
     mut work: Pieces<'_>,
     shape: &AttentionShape,

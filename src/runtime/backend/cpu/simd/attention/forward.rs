@@ -138,7 +138,6 @@ impl Sum {
 ///
 /// # Safety
 /// Pointers are to the block's first query; the features are there.
-#[allow(clippy::too_many_arguments)]
 unsafe fn forward_block<E: Element, S: Stored<E>>(
     scratch: &mut Scratch,
     shape: &AttentionShape,

@@ -120,7 +120,6 @@ impl Panels<'_> {
 ///
 /// # Safety
 /// As for the row kernel.
-#[allow(clippy::too_many_arguments)]
 unsafe fn tile_times<E: Element>(
     rows: usize,
     a: *const E,
