@@ -133,9 +133,19 @@ impl Files for DiskFiles {
     }
 
     fn read_beside(&self, path: &str, from: FileId) -> Option<String> {
-        let directory = self.path(from).and_then(Path::parent)?;
-        std::fs::read_to_string(directory.join(path)).ok()
+        let path = self.path(from).and_then(Path::parent)?.join(path);
+        std::fs::read_to_string(&path).ok().or_else(|| config_in_gguf(&path))
     }
+}
+
+/// `MODEL.gguf/config.json`: what the `config.json` of the same model in a Hugging Face directory would say.
+pub(crate) fn config_in_gguf(path: &Path) -> Option<String> {
+    let model = path.parent().filter(|_| path.ends_with("config.json"))?;
+    if model.extension().is_none_or(|extension| extension != "gguf") || !model.is_file() {
+        return None;
+    }
+    let config = crate::runtime::model::load_config(model).ok()?;
+    serde_json::to_string(&config.to_keys()).ok()
 }
 
 /// An IO error as half a sentence.

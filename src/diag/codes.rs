@@ -207,6 +207,7 @@ codes! {
     // E06xx: context and RoPE.
     ROPE_ARGUMENT E0601, "RoPE parameters out of range";
     MODEL_CONTRADICTS E0602, "a model that contradicts itself or its checkpoint";
+    ROPE_BASE E0603, "a RoPE whose base is not known";
 
     // E065x: lints on context and RoPE.
     ROPE_REACH E0650 Deny "rope_reach", "a context that RoPE does not cover";

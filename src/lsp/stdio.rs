@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lsp_server::{Message, Response};
 
-use super::disk::NativeDisk;
+use super::disk::Disk;
 use super::message::{Incoming, to_json};
 use super::server::{Server, Status};
 use super::transport;
@@ -25,7 +25,11 @@ const DISK_TRUSTED: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When the client's end cannot be written to.
-pub fn serve(input: impl Read + Send + 'static, output: impl Write) -> std::io::Result<u8> {
+pub fn serve(
+    input: impl Read + Send + 'static,
+    output: impl Write,
+    disk: impl Disk + 'static,
+) -> std::io::Result<u8> {
     let (sender, receiver) = std::sync::mpsc::channel();
     // Ends when the stream does; the process does not wait for it.
     std::thread::spawn(move || {
@@ -37,7 +41,7 @@ pub fn serve(input: impl Read + Send + 'static, output: impl Write) -> std::io::
         }
     });
     let mut output = std::io::BufWriter::new(output);
-    let mut server = Server::new(Box::new(NativeDisk));
+    let mut server = Server::new(Box::new(disk));
     let mut queue: VecDeque<Incoming> = VecDeque::new();
     let mut last_check = Duration::ZERO;
     let mut last_look = Instant::now();

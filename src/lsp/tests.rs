@@ -476,10 +476,10 @@ proptest! {
         input.extend(framed("{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"shutdown\"}"));
         input.extend(framed("{\"jsonrpc\":\"2.0\",\"method\":\"exit\"}"));
         let mut output = Vec::new();
-        let code = super::serve(std::io::Cursor::new(input), &mut output);
+        let code = super::serve(std::io::Cursor::new(input), &mut output, super::NativeDisk);
         prop_assert_eq!(code.ok(), Some(0));
         // Loose noise may swallow what follows; it must still end.
         let mut output = Vec::new();
-        prop_assert!(super::serve(std::io::Cursor::new(noise), &mut output).is_ok());
+        prop_assert!(super::serve(std::io::Cursor::new(noise), &mut output, super::NativeDisk).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! `model` blocks: what is declared, and what a `config.json` beside the file says.
+//! `model` blocks: what is declared, and what the configuration of a checkpoint that is here says.
 
 use crate::diag::Diagnostic;
 use crate::layers::{self, LayerPattern, MOST_LAYERS};
@@ -112,8 +112,7 @@ impl<'p> Checker<'p> {
             );
             sound = false;
         }
-        let config =
-            self.config(checkpoint.as_deref(), scope.module, fields.get("checkpoint").map(|e| e.span));
+        let config = self.config(checkpoint.as_deref(), fields.get("checkpoint").map(|e| e.span));
         let (mut theta, mut own_rope, mut architecture) = (None, None, None);
         if let Some((shape, preset_theta, preset_context)) = declared {
             theta = preset_theta;
@@ -144,7 +143,7 @@ impl<'p> Checker<'p> {
         let mut rope = own_rope;
         if let Some(v) = optional(self, "rope") {
             let written = self.rope(&v, ground);
-            sound &= written.is_some();
+            sound &= written.as_ref().is_some_and(|rope| self.has_base(rope, &v, &name.text));
             if let (Some(a), Some(b)) = (&written, &rope)
                 && a.theta.is_some()
                 && b.theta.is_some()
@@ -377,13 +376,10 @@ impl<'p> Checker<'p> {
         Some(LayerPattern::windows(size(layers), window, size(every)))
     }
 
-    /// `config.json` in the checkpoint's directory, where it is here and readable.
-    fn config(&mut self, checkpoint: Option<&str>, module: usize, span: Option<Span>) -> Option<Config> {
+    /// `config.json` in the checkpoint's directory, or what a GGUF file has in place of one, where it is here and
+    /// readable.
+    fn config(&mut self, checkpoint: Option<&str>, span: Option<Span>) -> Option<Config> {
         let (checkpoint, span) = (checkpoint?, span?);
-        if checkpoint.ends_with(".gguf") {
-            return None;
-        }
-        let _ = module;
         let root = self.program.modules[0].file;
         let text = self.files.read_beside(&format!("{checkpoint}/config.json"), root)?;
         let parsed: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_str(&text);
@@ -487,7 +483,7 @@ impl<'p> Checker<'p> {
             Diagnostic::error(
                 codes::MODEL_CONTRADICTS,
                 span,
-                format!("`{what}` is {declared} here and {found} in the checkpoint's `config.json`"),
+                format!("`{what}` is {declared} here and {found} in the checkpoint"),
                 format!("declared as {declared}"),
             )
             .help("leave it out to take the checkpoint's"),

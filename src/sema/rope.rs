@@ -50,6 +50,26 @@ impl<'p> Checker<'p> {
         Some(Rope { method: call.function.name, theta, scaling })
     }
 
+    /// Refuse a RoPE whose base is neither written nor known: how far it reaches cannot be said, and no engine could
+    /// be told what to train with.
+    pub(crate) fn has_base(&mut self, rope: &Rope, value: &Val<'p>, model: &str) -> bool {
+        if rope.theta.is_some() {
+            return true;
+        }
+        let method = rope.method;
+        self.push(
+            Diagnostic::error(
+                codes::ROPE_BASE,
+                value.span,
+                format!("`{method}` over a base that is not known"),
+                "which base is this over?",
+            )
+            .help(format!("write what the checkpoint's `config.json` calls `rope_theta`: into model `{model}`, as in `rope = rope(theta: 500_000)`, or here, as in `{method}(theta: 500_000, …)`"))
+            .help("it is read from the checkpoint where that is on this machine"),
+        );
+        false
+    }
+
     fn scaling(&mut self, call: &Call<'p>, ground: RopeGround) -> Option<RopeScaling> {
         let mut number = |name: &str, default: f64| match call.arg(name).cloned() {
             Some(v) => self.number(&v, name),
