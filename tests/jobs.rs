@@ -10,6 +10,7 @@ use midc::plan::{self, Precision};
 use midc::runtime::data::OnBad;
 use midc::runtime::engine::Device;
 use midc::runtime::exec::{ExecError, ExecOptions, NotFinite, Selection, exec};
+use midc::runtime::run_dir::Resume;
 
 /// The graph of `tests/kill_resume`, whose members of the fan-out have a gate that cannot hold.
 fn curriculum(dir: &Path) -> PathBuf {
@@ -62,7 +63,7 @@ fn a_gpu_takes_one_stage_at_a_time() {
         base_dir: PathBuf::from("."),
         run_dir: PathBuf::from("never made"),
         cache_dir: PathBuf::from("never made"),
-        resume: false,
+        resume: Resume::No,
         device: Device::Cuda(1),
         precision: Precision::Bf16,
         threads: None,

@@ -25,6 +25,7 @@ use crate::runtime::exec::{
     Event, ExecError, ExecOptions, NotFinite, Observer, Outcome, Selection, Summary, exec,
 };
 use crate::runtime::journal::StepRecord;
+use crate::runtime::run_dir::Resume;
 
 /// Exit code of a run stopped by ctrl-C or SIGTERM, as shells report it.
 pub(super) const INTERRUPTED: u8 = 130;
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Continue the run in the run directory from its last checkpoint
     #[arg(long)]
     resume: bool,
+    /// With `--resume`: go on with a curriculum that was edited since, where all that is done stays as it is
+    #[arg(long, requires = "resume", conflicts_with = "engine")]
+    edited: bool,
     /// `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto", conflicts_with = "engine")]
     device: DeviceArg,
@@ -89,6 +93,11 @@ enum OnNonfinite {
 }
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
+    let resume = match (args.resume, args.edited) {
+        (false, _) => Resume::No,
+        (true, false) => Resume::Same,
+        (true, true) => Resume::Edited,
+    };
     let selection = match args.until {
         Some(stage) => Selection::Until(stage),
         None if args.only.is_empty() => Selection::All,
@@ -99,7 +108,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             compile: &args.compile,
             run_dir: args.run_dir,
             cache_dir: &args.cache_dir,
-            resume: args.resume,
+            resume,
             selection,
             strict_data: args.strict_data,
             quiet: args.quiet,
@@ -113,7 +122,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         base_dir: compiled.base_dir,
         run_dir: run_dir.clone(),
         cache_dir: args.cache_dir,
-        resume: args.resume,
+        resume,
         device,
         precision: precision(args.precision.as_deref(), device),
         threads: args.threads,

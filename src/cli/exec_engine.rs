@@ -20,7 +20,7 @@ use crate::emit::verify::PlannedRow;
 use crate::launch::{self, LaunchError, LaunchOptions, Outcome};
 use crate::plan::{Plan, StagePlan, file_name};
 use crate::runtime::exec::{Event, Observer as _, Selection};
-use crate::runtime::run_dir::RunDir;
+use crate::runtime::run_dir::{Resume, RunDir};
 
 /// Which engine trains, and how it is run.
 #[derive(Debug, clap::Args)]
@@ -62,7 +62,7 @@ pub(super) struct Request<'a> {
     pub(super) compile: &'a CompileArgs,
     pub(super) run_dir: Option<PathBuf>,
     pub(super) cache_dir: &'a Path,
-    pub(super) resume: bool,
+    pub(super) resume: Resume,
     pub(super) selection: Selection,
     pub(super) strict_data: bool,
     pub(super) quiet: bool,

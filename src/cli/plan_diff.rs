@@ -8,7 +8,7 @@ use miette::IntoDiagnostic as _;
 
 use super::plan_file;
 use crate::plan::{self, Diff, Plan, StageDiff, Standing, StepsDone};
-use crate::runtime::checkpoint;
+use crate::runtime::run_dir::steps_done;
 use crate::sema::show;
 
 /// The difference from the plan in `old_path` to `new`, as text or as JSON.
@@ -25,7 +25,7 @@ pub(super) fn diff(old_path: &Path, new: &Plan, at: Option<&str>, json: bool) ->
     if json {
         return Ok(serde_json::to_string_pretty(&diff).into_diagnostic()? + "\n");
     }
-    Ok(text(&diff, new))
+    Ok(text(&diff, new, progress.as_ref()))
 }
 
 /// All that `--at STAGE:POSITION` has behind it is done.
@@ -56,20 +56,14 @@ fn progress_at(old: &Plan, at: &str) -> miette::Result<StepsDone> {
 
 /// The last checkpoint of every stage in the run directory that holds OLD.json, if it is one.
 fn progress_beside(old: &Plan, old_path: &Path) -> miette::Result<Option<StepsDone>> {
-    let checkpoints = old_path.parent().unwrap_or(Path::new("")).join("checkpoints");
-    if !checkpoints.is_dir() {
+    let run_dir = old_path.parent().unwrap_or(Path::new(""));
+    if !run_dir.join("checkpoints").is_dir() {
         return Ok(None);
     }
-    let mut progress = StepsDone::new();
-    for stage in &old.stages {
-        if let Some(last) = checkpoint::list(&checkpoints.join(&stage.name))?.last() {
-            progress.insert(stage.name.clone(), last.step);
-        }
-    }
-    Ok(Some(progress))
+    Ok(Some(steps_done(run_dir, old)?))
 }
 
-fn text(diff: &Diff, new: &Plan) -> String {
+fn text(diff: &Diff, new: &Plan, progress: Option<&StepsDone>) -> String {
     let mut out = String::new();
     for s in &diff.stages {
         stage(&mut out, s);
@@ -91,10 +85,14 @@ fn text(diff: &Diff, new: &Plan) -> String {
     }
     let watched: Vec<&str> =
         diff.stages.iter().filter(|s| !s.watching.is_empty()).map(|s| s.stage.as_str()).collect();
+    let follows = progress.is_some_and(|done| diff.obstacles(done).is_empty());
     out.push_str(match (diff.same_outcome, watched.is_empty()) {
         (true, true) => "nothing differs: a run of the old plan goes on with the new one\n",
         (true, false) => {
             "only what watches the run differs: a run of the old plan goes on with the new one\n"
+        }
+        (false, _) if follows => {
+            "another plan: a run of the old one goes on with it by `midc exec FILE --resume --edited`\n"
         }
         (false, _) => "another plan: a run of the old one needs a new run directory to follow it\n",
     });

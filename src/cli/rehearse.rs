@@ -16,6 +16,7 @@ use crate::runtime::data::{OnBad, Progress, Quiet};
 use crate::runtime::engine::Device;
 use crate::runtime::exec::{Event, ExecOptions, NotFinite, Observer, Outcome, Selection, exec};
 use crate::runtime::rehearse::{shrink, write_props};
+use crate::runtime::run_dir::Resume;
 
 /// Run the whole graph at toy scale: every stage, edge, branch and soup
 ///
@@ -57,7 +58,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         base_dir: props,
         run_dir: args.run_dir.unwrap_or_else(|| scratch.path().join("run")),
         cache_dir: scratch.path().join("cache"),
-        resume: false,
+        resume: Resume::No,
         device: Device::Cpu,
         precision: Precision::F32,
         threads: None,

@@ -45,14 +45,25 @@ pub(super) fn former(plan: &Plan) -> String {
     of(plan, plan.models.iter().collect(), &plan.stages)
 }
 
+impl Plan {
+    /// Whether what bears this hash was made by this plan, by an earlier midc perhaps.
+    pub fn answers_to(&self, hash: &str) -> bool {
+        self.hash == hash || former(self) == hash
+    }
+}
+
+/// What decides an outcome of a part of a plan, to compare it with another.
+pub(super) fn outcome(part: &impl serde::Serialize) -> String {
+    let mut text = String::new();
+    write(&serde_json::to_value(part).unwrap_or(Value::Null), &mut text);
+    text
+}
+
 fn of(plan: &Plan, models: Vec<&ModelPlan>, stages: &[StagePlan]) -> String {
     // What a source is called a kind of, and how large it is said to be, are in the weights already.
     let sources: Vec<SourcePlan> =
         plan.sources.iter().map(|s| SourcePlan { kind: String::new(), tokens: None, ..s.clone() }).collect();
-    let outcome = (&plan.v, models, stages, &plan.soups, &sources, plan.heldout());
-    let value = serde_json::to_value(outcome).unwrap_or(Value::Null);
-    let mut text = String::new();
-    write(&value, &mut text);
+    let text = outcome(&(&plan.v, models, stages, &plan.soups, &sources, plan.heldout()));
     format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex())
 }
 

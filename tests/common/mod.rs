@@ -11,6 +11,7 @@ use midc::plan::{Plan, Precision};
 use midc::runtime::data::{OnBad, Progress, Quiet};
 use midc::runtime::engine::Device;
 use midc::runtime::exec::{Event, ExecError, ExecOptions, NotFinite, Observer, Outcome, Selection, exec};
+use midc::runtime::run_dir::Resume;
 use midc::sema::{self, Curriculum, Options, Setting};
 use midc::source::MemoryFiles;
 
@@ -49,7 +50,7 @@ pub(crate) fn options(dir: &Path, run: &str, until: &str) -> ExecOptions {
         base_dir: dir.to_owned(),
         run_dir: dir.join(run),
         cache_dir: dir.join("cache"),
-        resume: true,
+        resume: Resume::Same,
         device: Device::Cpu,
         precision: Precision::F32,
         threads: None,

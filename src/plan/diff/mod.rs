@@ -212,6 +212,21 @@ pub fn diff(old: &Plan, new: &Plan, progress: Option<&StepsDone>) -> Diff {
     }
 }
 
+impl Diff {
+    /// Why a run of the old plan that has done so much does not go on with the new one, half a sentence each: nothing
+    /// where all that is done stays as it is. A soup counts as done where `done` has it.
+    pub fn obstacles(&self, done: &StepsDone) -> Vec<String> {
+        let begun = |name: &str| done.get(name).is_some_and(|steps| *steps > 0);
+        let stages = self.stages.iter().filter_map(|s| match s.standing {
+            Standing::Kept | Standing::GoesOn | Standing::Ahead | Standing::Added => None,
+            Standing::Stale | Standing::Changed => Some(format!("`{}`: {}", s.stage, s.why.join(", "))),
+            Standing::Removed => begun(&s.stage).then(|| format!("`{}` has begun and is gone", s.stage)),
+        });
+        let soups = self.soups.iter().filter(|soup| begun(soup));
+        stages.chain(soups.map(|soup| format!("the soup `{soup}` is made and would be another"))).collect()
+    }
+}
+
 fn soup_of<'p>(plan: &'p Plan, name: &str) -> Option<&'p super::SoupPlan> {
     plan.soups.iter().find(|s| s.name == name)
 }

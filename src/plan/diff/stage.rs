@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Change, Pair, Point, SourceDiff, StageDiff, Standing, first};
 use crate::plan::exhaustion::{Drawn, taken};
+use crate::plan::hash::outcome;
 use crate::plan::{
     CheckpointPlan, FromKind, MixPlan, ModelPlan, Phase, Plan, RopePlan, SourcePlan, StagePlan,
 };
@@ -17,7 +18,10 @@ pub(super) fn compare(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan) -> S
     let mut change = |what: &str, from: u64, before: String, after: String| {
         out.changes.push(Change { what: what.to_owned(), from, before, after });
     };
-    if n.from_kind == FromKind::Model && o.from == n.from && model(old, o) != model(new, n) {
+    if n.from_kind == FromKind::Model
+        && o.from == n.from
+        && outcome(&model(old, o)) != outcome(&model(new, n))
+    {
         change("model", 0, model_text(model(old, o)), model_text(model(new, n)));
     }
     let mut whole = |what: &str, before: String, after: String| {

@@ -19,7 +19,10 @@ pub struct SamplerState {
     pub stage: String,
     /// Steps of that stage done.
     pub step: u64,
-    /// Per source of that stage's mixture: how far its share is behind, see [`Mixer::deficits`].
+    /// Sources of that stage's mixture; empty in what an earlier midc wrote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<String>,
+    /// Of each of them: how far its share is behind, see [`Mixer::deficits`].
     pub deficits: Vec<i64>,
     /// Every source the lineage has read from.
     pub sources: BTreeMap<String, SourceState>,
@@ -97,7 +100,13 @@ impl StageSampler {
             }
             readers.push(reader);
         }
+        let known = state.mixture.len() == state.deficits.len();
         let mixer = match resumed {
+            // The mixture may have changed since: nothing is owed to a source that it did not have.
+            true if known => {
+                let owed: BTreeMap<String, i64> = state.mixture.into_iter().zip(state.deficits).collect();
+                Mixer::resume(stage.mix.iter().map(|m| owed.get(&m.source).copied().unwrap_or(0)).collect())
+            }
             true if state.deficits.len() == readers.len() => Mixer::resume(state.deficits),
             true => {
                 return Err(DataError::Request(format!(
@@ -187,6 +196,7 @@ impl StageSampler {
         SamplerState {
             stage: self.plan.name.clone(),
             step: self.step,
+            mixture: self.plan.mix.iter().map(|m| m.source.clone()).collect(),
             deficits: self.mixer.deficits().to_vec(),
             sources,
         }

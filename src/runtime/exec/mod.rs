@@ -40,7 +40,7 @@ use crate::runtime::engine::Device;
 use crate::runtime::eval::MeasureError;
 use crate::runtime::exec::jobs::{Claim, Queue};
 use crate::runtime::journal::{self, EvalRecord, Journal, StepRecord};
-use crate::runtime::run_dir::RunDir;
+use crate::runtime::run_dir::{Resume, RunDir};
 
 /// How to run a plan, beside what the plan says.
 #[derive(Clone, Debug)]
@@ -51,8 +51,8 @@ pub struct ExecOptions {
     pub run_dir: PathBuf,
     /// Where tokenised text is kept between runs.
     pub cache_dir: PathBuf,
-    /// Continue a run that is there.
-    pub resume: bool,
+    /// Whether to continue a run that is there.
+    pub resume: Resume,
     /// Where to train.
     pub device: Device,
     /// Arithmetic for stages that leave it to the device.
@@ -169,9 +169,9 @@ pub fn exec(
     let sound = Sound::default();
     let (mut progress, passed_over) = survey::progress(plan, &selected, &dir, &sound)?;
     let again = survey::take_up_again(plan, &selected, &mut progress, &dir, &sound)?;
-    for note in passed_over.into_iter().chain(again) {
-        dir.log(&note);
-        observer.on(Event::Note(&note));
+    for note in dir.notes().iter().chain(&passed_over).chain(&again) {
+        dir.log(note);
+        observer.on(Event::Note(note));
     }
     let done = |stage: &str, steps: u64| {
         progress.get(stage).is_some_and(|p: &Progress| p.checkpoint.is_some() && steps <= p.steps())

@@ -10,109 +10,25 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use miette::Diagnostic;
-use thiserror::Error;
-
-use crate::plan::{Plan, ReadError};
+use crate::plan::Plan;
 use crate::runtime::whole;
 
-/// Why a run directory cannot be used.
-#[derive(Debug, Error, Diagnostic)]
-pub enum RunDirError {
-    /// Another run is there.
-    #[error("`{}` already holds a run of `{curriculum}`", dir.display())]
-    #[diagnostic(
-        code(midc::run_dir::occupied),
-        help("continue it with `--resume`, or name a new directory with `--run-dir DIR`")
-    )]
-    Occupied {
-        /// The directory.
-        dir: PathBuf,
-        /// The curriculum of the run that is there.
-        curriculum: String,
-    },
-    /// `--resume` with another plan.
-    #[error("`{}` holds a run of another plan: {found} there, {wanted} now", dir.display())]
-    #[diagnostic(
-        code(midc::run_dir::other_plan),
-        help(
-            "`midc plan FILE --diff {}/plan.json` shows what changed; undo it, or start a new run with `--run-dir DIR`",
-            dir.display()
-        )
-    )]
-    OtherPlan {
-        /// The directory.
-        dir: PathBuf,
-        /// Hash of the plan that is there.
-        found: String,
-        /// Hash of the plan to be run.
-        wanted: String,
-    },
-    /// `--resume` with another engine.
-    #[error("`{}` holds a run of {found}, not of {wanted}", dir.display())]
-    #[diagnostic(
-        code(midc::run_dir::other_engine),
-        help(
-            "name the same engine with `--engine`, or none for midc's own; a new run goes elsewhere with `--run-dir DIR`"
-        )
-    )]
-    OtherEngine {
-        /// The directory.
-        dir: PathBuf,
-        /// The engine that trained there.
-        found: String,
-        /// The one asked for.
-        wanted: String,
-    },
-    /// Something else than a run is there.
-    #[error("`{}` is not empty and holds no run", dir.display())]
-    #[diagnostic(code(midc::run_dir::foreign), help("name an empty or new directory with `--run-dir DIR`"))]
-    Foreign {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// The plan that is there cannot be read.
-    #[error("`{}` is not a plan", path.display())]
-    #[diagnostic(
-        code(midc::run_dir::damaged_plan),
-        help(
-            "the file was written by another version of midc or damaged; start a new run with `--run-dir DIR`"
-        )
-    )]
-    DamagedPlan {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: Box<ReadError>,
-    },
-    /// Another process runs in it.
-    #[error("another process is running in `{}`", dir.display())]
-    #[diagnostic(code(midc::run_dir::locked), help("wait for it to end, or stop it"))]
-    Locked {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// The machine said no.
-    #[error("cannot {action} `{}`", path.display())]
-    #[diagnostic(code(midc::run_dir::io))]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-}
+mod error;
+mod whose;
 
-impl RunDirError {
-    /// An [`RunDirError::Io`] maker for `map_err`.
-    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.to_path_buf();
-        move |source| Self::Io { action, path, source }
-    }
+pub use error::RunDirError;
+pub use whose::steps_done;
+
+/// Whether to go on with what a run directory holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// It is to hold nothing.
+    #[default]
+    No,
+    /// With a run of the same plan.
+    Same,
+    /// With a run of a plan that was edited since, where all that is done stays as it is.
+    Edited,
 }
 
 /// A locked run directory. The lock goes with the value, also when the process is killed.
@@ -120,6 +36,8 @@ impl RunDirError {
 pub struct RunDir {
     root: PathBuf,
     lock: File,
+    /// What is to be said of how it was taken.
+    notes: Vec<String>,
 }
 
 /// Names this module writes; anything else in a directory without a plan makes it foreign.
@@ -143,14 +61,13 @@ const WRITTEN_WHOLE: &[&str] = &["plan.json", "engine", "metrics.jsonl", "evals.
 const OWN_ENGINE: &str = "midc";
 
 impl RunDir {
-    /// Take `root` for a run of `plan`: a new or empty directory, or with `resume` one that holds a
-    /// run of the same plan. Resuming where nothing was started yet starts. A run that ended before its
-    /// first measurement, step and checkpoint, as for want of its data, leaves a directory that is as good
-    /// as new.
+    /// Take `root` for a run of `plan`: a new or empty directory, or with `resume` one that holds a run of it.
+    /// Resuming where nothing was started yet starts. A run that ended before its first measurement, step and
+    /// checkpoint, as for want of its data, leaves a directory that is as good as new.
     ///
     /// # Errors
     /// [`RunDirError`]; the directory is then as it was.
-    pub fn open(root: &Path, plan: &Plan, resume: bool) -> Result<Self, RunDirError> {
+    pub fn open(root: &Path, plan: &Plan, resume: Resume) -> Result<Self, RunDirError> {
         Self::open_for(OWN_ENGINE, root, plan, resume)
     }
 
@@ -159,36 +76,21 @@ impl RunDir {
     ///
     /// # Errors
     /// [`RunDirError`]; the directory is then as it was.
-    pub fn open_for(engine: &str, root: &Path, plan: &Plan, resume: bool) -> Result<Self, RunDirError> {
+    pub fn open_for(engine: &str, root: &Path, plan: &Plan, resume: Resume) -> Result<Self, RunDirError> {
         fs::create_dir_all(root).map_err(RunDirError::io("create the run directory", root))?;
         let plan_path = root.join("plan.json");
         if !plan_path.exists() && !is_empty_or_ours(root)? {
             return Err(RunDirError::Foreign { dir: root.to_path_buf() });
         }
         let lock = lock(root)?;
-        if plan_path.exists() && !(engine == OWN_ENGINE && is_unused(root)?) {
-            let text = fs::read(&plan_path).map_err(RunDirError::io("read", &plan_path))?;
-            let there = Plan::read(&text).map_err(|source| RunDirError::DamagedPlan {
-                path: plan_path.clone(),
-                source: Box::new(source),
-            })?;
-            if !resume {
-                let curriculum = there.curriculum;
-                return Err(RunDirError::Occupied { dir: root.to_path_buf(), curriculum });
-            }
-            if there.hash != plan.hash {
-                let (found, wanted) = (there.hash, plan.hash.clone());
-                return Err(RunDirError::OtherPlan { dir: root.to_path_buf(), found, wanted });
-            }
-            let found = fs::read_to_string(root.join("engine")).unwrap_or_else(|_| OWN_ENGINE.to_owned());
-            if found.trim() != engine {
-                let (found, wanted) = (found.trim().to_owned(), engine.to_owned());
-                return Err(RunDirError::OtherEngine { dir: root.to_path_buf(), found, wanted });
-            }
-            // Measurements, gates and what is kept may change while a run is under way; reports look here.
-            if there != *plan {
-                write_plan(&plan_path, plan)?;
-            }
+        let mut notes = Vec::new();
+        let begun = if plan_path.exists() {
+            engine != OWN_ENGINE || !is_unused(root)?
+        } else {
+            has_checkpoints(root)?
+        };
+        if begun {
+            notes.extend(whose::goes_on(engine, root, plan, resume)?);
         } else {
             let path = root.join("engine");
             if engine != OWN_ENGINE {
@@ -205,7 +107,12 @@ impl RunDir {
                 fs::remove_file(&path).map_err(RunDirError::io("remove", &path))?;
             }
         }
-        Ok(Self { root: root.to_path_buf(), lock })
+        Ok(Self { root: root.to_path_buf(), lock, notes })
+    }
+
+    /// What is to be said of how the directory was taken.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The directory itself.
@@ -265,17 +172,22 @@ fn is_unused(root: &Path) -> Result<bool, RunDirError> {
     if root.join("engine").exists() || !empty("metrics.jsonl") || !empty("evals.jsonl") {
         return Ok(false);
     }
+    Ok(!has_checkpoints(root)?)
+}
+
+/// Whether there is something of a stage or soup.
+fn has_checkpoints(root: &Path) -> Result<bool, RunDirError> {
     let stages = root.join("checkpoints");
     if !stages.exists() {
-        return Ok(true);
+        return Ok(false);
     }
     for stage in fs::read_dir(&stages).map_err(RunDirError::io("list", &stages))?.flatten() {
         let stage = stage.path();
         if fs::read_dir(&stage).map_err(RunDirError::io("list", &stage))?.next().is_some() {
-            return Ok(false);
+            return Ok(true);
         }
     }
-    Ok(true)
+    Ok(false)
 }
 
 fn lock(root: &Path) -> Result<File, RunDirError> {
