@@ -213,6 +213,7 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
                 every_steps: e.every.map(|e| e.steps),
                 every_tokens: e.every.and_then(|e| e.tokens),
                 heldout: e.heldout,
+                heldout_tokens: e.heldout_tokens,
                 needle: e.needle.clone(),
                 choice: e.choice.clone(),
             })

@@ -412,10 +412,18 @@ pub struct EvalPlan {
     pub every_tokens: Option<u64>,
     /// Share of each source's documents held out for the loss.
     pub heldout: Option<f64>,
+    /// Most held-out tokens of each source that the loss is taken over; 65,536 when absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub heldout_tokens: Option<u64>,
     /// Lengths for needle in a haystack.
     pub needle: Vec<u64>,
     /// Multiple-choice task file.
     pub choice: Option<String>,
+}
+
+impl EvalPlan {
+    /// Held-out tokens of a source that are read where nothing is said.
+    pub const HELDOUT_TOKENS: u64 = 1 << 16;
 }
 
 /// A weight average.
@@ -548,6 +556,15 @@ impl StagePlan {
     /// Whether `eval` is periodically due after `done` steps.
     pub fn measures_after(&self, eval: &EvalPlan, done: u64) -> bool {
         self.due(done, eval.every_steps, eval.every_tokens)
+    }
+
+    /// Most held-out tokens of a source that a loss of `eval` is taken over; a gate takes as many as the evals of its
+    /// stage.
+    pub fn heldout_tokens(&self, eval: &str) -> u64 {
+        let of = |e: &EvalPlan| e.heldout_tokens.unwrap_or(EvalPlan::HELDOUT_TOKENS);
+        let own = self.evals.iter().find(|e| e.name == eval).map(of);
+        let most = || self.evals.iter().filter(|e| e.heldout.is_some()).map(of).max();
+        own.or_else(most).unwrap_or(EvalPlan::HELDOUT_TOKENS)
     }
 
     fn due(&self, done: u64, steps: Option<u64>, tokens: Option<u64>) -> bool {

@@ -221,6 +221,12 @@ pub const BLOCKS: &[Block] = &[
         fields: &[
             field("every", Ty::Span, "How often; at the end of the stage when absent."),
             field("loss", Ty::Heldout, "Loss on a held-out share of every source."),
+            field(
+                "tokens",
+                Ty::Tokens,
+                "Held-out tokens of each source that the loss is taken over, at most.",
+            )
+            .default("64Ki"),
             field("needle", Ty::Numbers, "Needle in a haystack at these lengths."),
             field("choice", Ty::Text, "A multiple-choice task file."),
         ],

@@ -379,6 +379,8 @@ pub struct Eval {
     pub every: Option<Every>,
     /// Held-out share.
     pub heldout: Option<f64>,
+    /// Most held-out tokens of each source that the loss is taken over.
+    pub heldout_tokens: Option<u64>,
     /// Needle lengths.
     pub needle: Vec<u64>,
     /// Task file.

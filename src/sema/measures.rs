@@ -72,6 +72,24 @@ impl<'p> Checker<'p> {
             Some(v) => Some(self.heldout(&v)?),
             None => None,
         };
+        let heldout_tokens = match self.field(&fields, "tokens", scope) {
+            Some(v) => Some(self.tokens(&v, "tokens")?),
+            None => None,
+        };
+        if let Some(tokens) =
+            fields.get("tokens").filter(|_| fields.get("loss").is_none() && !fields.doubtful)
+        {
+            self.push(
+                Diagnostic::error(
+                    codes::WRONG_VALUE,
+                    tokens.span,
+                    "`tokens` without `loss`",
+                    "nothing is read for this eval",
+                )
+                .help("write `loss = heldout 1%`, or leave `tokens` out"),
+            );
+            return None;
+        }
         let needle = match self.field(&fields, "needle", scope) {
             Some(v) => self.lengths(&v)?,
             None => Vec::new(),
@@ -93,7 +111,7 @@ impl<'p> Checker<'p> {
             );
             return None;
         }
-        Some(Eval { name: name.text.clone(), every, heldout, needle, choice })
+        Some(Eval { name: name.text.clone(), every, heldout, heldout_tokens, needle, choice })
     }
 
     fn heldout(&mut self, value: &Val<'p>) -> Option<f64> {

@@ -156,6 +156,7 @@ pub(crate) fn eval(name: &str, every_steps: Option<u64>, heldout: bool, needle: 
         name: name.into(),
         every_steps,
         every_tokens: None,
+        heldout_tokens: None,
         heldout: heldout.then_some(0.01),
         needle: needle.to_vec(),
         choice: None,

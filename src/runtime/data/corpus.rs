@@ -384,7 +384,9 @@ impl Read {
 
     /// What is trained on, and what the source has.
     fn without(self, heldout: &HeldOut) -> Result<(Source, SourceSummary), DataError> {
-        let held = self.kept().filter(|d| heldout.has(self.source.hash(*d))).collect();
+        // By their content, like their choice: a measurement that reads a part of them does not read the first file's.
+        let mut held: Vec<u64> = self.kept().filter(|d| heldout.has(self.source.hash(*d))).collect();
+        held.sort_by_key(|d| (self.source.hash(*d), *d));
         let Self { mut source, mut summary, order, documents, tokens, dropped, keys } = self;
         source.heldout = held;
         source.sort(&order, documents);

@@ -12,9 +12,6 @@ use crate::runtime::exec::stage::Work;
 use crate::runtime::exec::{Event, ExecError, Run, gate, lock};
 use crate::runtime::journal::EvalRecord;
 
-/// Tokens of each source's held-out documents a measurement reads at most.
-const HELDOUT_TOKENS: u64 = 1 << 16;
-
 /// Measure of the accuracy by log-likelihood per character, which stands beside that of `choice`.
 const CHOICE_NORM: &str = "choice_norm";
 
@@ -40,6 +37,15 @@ pub(super) enum Measure<'p> {
     Needle(u64),
     /// Accuracy on a task file.
     Choice(String),
+}
+
+/// The held-out rows of a source that a loss is taken over.
+#[derive(Clone, Copy, Debug)]
+struct HeldOutRows {
+    /// Tokens of each.
+    context: u64,
+    /// Tokens of all of them, at most.
+    tokens: u64,
 }
 
 impl Measure<'_> {
@@ -118,10 +124,11 @@ impl Run<'_> {
         }
         let step = work.trainer.step;
         let context = stage.step_point(step.min(stage.steps.saturating_sub(1))).context;
+        let rows = HeldOutRows { context, tokens: stage.heldout_tokens(eval) };
         let mut normalised = None;
         let found = match measure {
-            Measure::Loss(source) => self.heldout_loss(stage, work, source, context, by_position)?,
-            Measure::MixLoss(_, sources) => self.mix_loss(stage, work, sources, context)?,
+            Measure::Loss(source) => self.heldout_loss(stage, work, source, rows, by_position)?,
+            Measure::MixLoss(_, sources) => self.mix_loss(stage, work, sources, rows)?,
             Measure::Needle(length) => {
                 let table = work.tables.of_length(*length);
                 Some(needle_score(work, &table, *length as usize, stage.data_seed, stopping)?)
@@ -175,7 +182,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether all that is to be measured can be, seen before the first step rather than after the last.
+    /// Whether all that is to be measured of the data can be, seen before the first step rather than after the last.
     pub(super) fn measurable(&self, stage: &StagePlan, corpus: &Corpus) -> Result<(), ExecError> {
         let gates = gate::measures(stage)?;
         for (gate, measure) in &gates {
@@ -184,24 +191,16 @@ impl Run<'_> {
                 Measure::MixLoss(_, sources) => sources.iter().map(|s| s.source.as_str()).collect(),
                 _ => continue,
             };
-            let context = stage.max_context() as usize;
+            let (context, tokens) = (stage.max_context() as usize, stage.heldout_tokens(GatePlan::EVAL));
             let mut predicted = 0;
             for source in sources {
-                let rows = corpus.heldout_rows(source, context, HELDOUT_TOKENS, stage.attention)?;
+                let rows = corpus.heldout_rows(source, context, tokens, stage.attention)?;
                 predicted += rows.map_or(0, |batch| batch.predicted());
             }
             if predicted == 0 {
                 let (stage, gate) = (stage.name.clone(), gate.text.clone());
                 return Err(ExecError::GateUnmeasured { stage, gate });
             }
-        }
-        let of_evals = stage.evals.iter().filter_map(|eval| eval.choice.as_ref());
-        let of_gates = gates.iter().filter_map(|(_, measure)| match measure {
-            Measure::Choice(task) => Some(task),
-            _ => None,
-        });
-        for task in of_evals.chain(of_gates) {
-            choice::read(&self.options.base_dir.join(task)).map_err(MeasureError::from)?;
         }
         Ok(())
     }
@@ -211,12 +210,12 @@ impl Run<'_> {
         stage: &StagePlan,
         work: &mut Work,
         sources: &[GateSource],
-        context: u64,
+        rows: HeldOutRows,
     ) -> Result<Option<(f64, u64)>, ExecError> {
         let (mut sum, mut shares, mut count) = (0.0, 0.0, 0);
         for GateSource { source, share } in sources {
             // Of a source that nothing is held out of, nothing is known.
-            if let Some((loss, predicted)) = self.heldout_loss(stage, work, source, context, None)? {
+            if let Some((loss, predicted)) = self.heldout_loss(stage, work, source, rows, None)? {
                 sum += share * loss;
                 shares += share;
                 count += predicted;
@@ -230,10 +229,10 @@ impl Run<'_> {
         stage: &StagePlan,
         work: &mut Work,
         source: &str,
-        context: u64,
+        HeldOutRows { context, tokens }: HeldOutRows,
         by_position: Option<&mut ByPosition>,
     ) -> Result<Option<(f64, u64)>, ExecError> {
-        let rows = work.corpus.heldout_rows(source, context as usize, HELDOUT_TOKENS, stage.attention)?;
+        let rows = work.corpus.heldout_rows(source, context as usize, tokens, stage.attention)?;
         let Some(batch) = rows else { return Ok(None) };
         let losses = work.engine.token_losses(&batch, work.tables.at(context))?;
         if let Some(by_position) = by_position {

@@ -6,6 +6,7 @@
 
 mod error;
 mod gate;
+mod inputs;
 mod jobs;
 mod measure;
 mod memory;
@@ -177,7 +178,10 @@ pub fn exec(
         progress.get(stage).is_some_and(|p: &Progress| p.checkpoint.is_some() && steps <= p.steps())
     };
     let over = |stage: &StagePlan| progress.get(&stage.name).is_some_and(|p| p.finished(stage));
-    fits(plan, options, |stage| selected.contains(&stage.name) && !over(stage))?;
+    let ahead: Vec<&StagePlan> =
+        plan.stages.iter().filter(|stage| selected.contains(&stage.name) && !over(stage)).collect();
+    inputs::are_there(plan, &ahead, &options.base_dir)?;
+    fits(plan, options, &ahead)?;
     let metrics = Journal::open::<StepRecord>(&dir.metrics(), done)?;
     let evals = Journal::open::<EvalRecord>(&dir.evals(), done)?;
     for (journal, path) in [(&metrics, dir.metrics()), (&evals, dir.evals())] {
@@ -206,16 +210,14 @@ pub fn exec(
     run.walk(&selected)
 }
 
-/// That each stage which `ahead` names can be trained in the memory there is: refused here, not after the
-/// stages before it.
-fn fits(plan: &Plan, options: &ExecOptions, ahead: impl Fn(&StagePlan) -> bool) -> Result<(), ExecError> {
+/// That each stage `ahead` can be trained in the memory there is: refused here, not after the stages before it.
+fn fits(plan: &Plan, options: &ExecOptions, ahead: &[&StagePlan]) -> Result<(), ExecError> {
     let budget = match (options.device, options.memory) {
         (_, Some(bytes)) => bytes,
         (Device::Cuda(ordinal), None) => cuda::available(ordinal)?,
         (Device::Cpu, None) => return Ok(()),
     };
-    let stages: Vec<&StagePlan> = plan.stages.iter().filter(|s| ahead(s)).collect();
-    memory::memory_of(plan, &stages, &options.base_dir, options.device, options.precision, Some(budget))?;
+    memory::memory_of(plan, ahead, &options.base_dir, options.device, options.precision, Some(budget))?;
     Ok(())
 }
 
