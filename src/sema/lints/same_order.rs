@@ -14,6 +14,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
             }
             let twice = stage.mix.iter().find(|p| {
                 p.mean > 0.0
+                    && scene.source(p.source).order == "shuffled"
                     && other
                         .mix
                         .iter()
@@ -31,7 +32,9 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                 format!("the seed is {} here", stage.data_seed),
             )
             .label(*earlier, format!("and {} here", other.data_seed))
-            .help("another seed begins elsewhere, so that the model does not meet the same documents first again");
+            .help(
+                "by another seed an engine that orders the data itself begins elsewhere, too; midc goes on where the stage before stopped",
+            );
             if scene.text(*seed).chars().all(|c| c.is_ascii_digit() || c == '_') {
                 d = d.fix(
                     format!("use the seed {free}"),
