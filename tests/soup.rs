@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use midc::plan::Architecture;
 use midc::rope::{Rope, RopeScaling};
-use midc::runtime::checkpoint::{self, CheckpointContents, OptimizerState};
+use midc::runtime::checkpoint::{self, CheckpointContents, OptimizerState, WithMoments};
 use midc::runtime::model::tensor::{StateDict, Tensor};
 use midc::runtime::model::{Dtype, ModelConfig, TokenizerSource, layout};
 use midc::runtime::soup::{Recipe, soup};
@@ -41,10 +41,9 @@ fn write(dir: &Path, config: &ModelConfig, value: f32, dtype: Dtype) -> PathBuf 
     let tokenizer = TokenizerSource::default();
     let contents = CheckpointContents {
         config,
-        weights: &weights,
+        state: &WithMoments { weights: &weights, moments: Some(&optimizer) },
         dtype,
         tokenizer: &tokenizer,
-        optimizer: Some(&optimizer),
         trainer: None,
     };
     checkpoint::write(&contents, dir).unwrap();

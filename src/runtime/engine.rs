@@ -10,7 +10,7 @@ use crate::runtime::backend::reference::Reference;
 use crate::runtime::batch::Batch;
 use crate::runtime::model::decoder::Decoder;
 use crate::runtime::model::memory;
-use crate::runtime::model::tensor::StateDict;
+use crate::runtime::model::tensor::{StateDict, Tensor};
 
 pub use crate::runtime::model::init::init_weights;
 pub use crate::runtime::model::memory::TrainingMemory;
@@ -137,6 +137,17 @@ pub struct MemoryReport {
     pub layers_recomputed: usize,
 }
 
+/// A part of what an engine trains, of which there is one tensor for each weight or fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The weights.
+    Weight,
+    /// The first moments.
+    First,
+    /// The second moments.
+    Second,
+}
+
 /// One model in training.
 ///
 /// What is refused because it does not fit the model leaves weights and moments unchanged. Not so a device that fails
@@ -168,8 +179,15 @@ pub trait Engine: Send {
     /// A copy of the moments; `None` before the first step.
     fn moments(&self) -> Option<Moments>;
 
+    /// The names and shapes of a part of the state, in the order of checkpoints; none of a moment before the first
+    /// step.
+    fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)>;
+
+    /// A copy of one tensor.
+    fn tensor(&self, part: Part, name: &str) -> Option<Tensor>;
+
     /// Replace the moments.
-    fn load_moments(&mut self, moments: &Moments) -> Result<(), EngineError>;
+    fn load_moments(&mut self, moments: Moments) -> Result<(), EngineError>;
 
     /// Set the moments to zero, as for a stage that takes over weights only.
     fn clear_moments(&mut self);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use midc::plan::Architecture;
 use midc::rope::{Rope, RopeScaling};
-use midc::runtime::checkpoint::{self, CheckpointContents, OptimizerState};
+use midc::runtime::checkpoint::{self, CheckpointContents, OptimizerState, WithMoments};
 use midc::runtime::data::readers::{self, Body, Stretch, View};
 use midc::runtime::model::{Dtype, ModelConfig, TokenizerSource, load};
 use midc::runtime::{engine, model};
@@ -225,10 +225,9 @@ fn checkpoint() -> BTreeMap<String, Vec<u8>> {
     let trainer = serde_json::json!({ "v": 1, "step": 3, "tokens": 384, "sampler": { "sources": {} } });
     let contents = CheckpointContents {
         config: &config,
-        weights: &weights,
+        state: &WithMoments { weights: &weights, moments: Some(&state) },
         dtype: Dtype::F32,
         tokenizer: &TokenizerSource::default(),
-        optimizer: Some(&state),
         trainer: Some(&trainer),
     };
     let dir = tempfile::tempdir().expect("a directory");

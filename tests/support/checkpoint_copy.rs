@@ -23,10 +23,9 @@ fn main() -> miette::Result<()> {
     let read = began.elapsed();
     let contents = CheckpointContents {
         config: &loaded.config,
-        weights: &loaded.weights,
+        state: &loaded.weights,
         dtype,
         tokenizer: &loaded.tokenizer,
-        optimizer: None,
         trainer: None,
     };
     write(&contents, Path::new(out))?;

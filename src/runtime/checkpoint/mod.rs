@@ -22,6 +22,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use miette::Diagnostic;
@@ -34,25 +35,87 @@ pub use read::{load_whole, read, verify};
 pub use series::{Entry, Latest, Purpose, clean, list, prune, remove, set_aside, step_dir};
 pub use sound::Sound;
 pub use write::write;
-pub(in crate::runtime) use write::write_each;
+pub(in crate::runtime) use write::{copy_bytes, write_each};
 
+use super::engine::{Engine, Part};
 use super::model::tensor::StateDict;
 use super::model::{Dtype, LoadError, ModelConfig, TokenizerSource};
 
-/// What goes into a checkpoint.
+/// Where the tensors of a checkpoint come from: one at a time, so that no copy of all of them need be in memory.
+pub trait State {
+    /// Names and shapes of a part, as they are to stand in a file; none of a moment where there are none.
+    fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)>;
+
+    /// The numbers of one tensor, f32.
+    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>>;
+}
+
+/// Weights alone.
+impl State for StateDict {
+    fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)> {
+        if part != Part::Weight {
+            return Vec::new();
+        }
+        self.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect()
+    }
+
+    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>> {
+        self.get(name).filter(|_| part == Part::Weight).map(|tensor| Cow::Borrowed(tensor.data.as_slice()))
+    }
+}
+
+/// Weights, and moments where there are some.
 #[derive(Clone, Copy, Debug)]
+pub struct WithMoments<'a> {
+    /// Every tensor of the model.
+    pub weights: &'a StateDict,
+    /// The optimizer's.
+    pub moments: Option<&'a OptimizerState>,
+}
+
+impl WithMoments<'_> {
+    fn part(&self, part: Part) -> Option<&StateDict> {
+        match part {
+            Part::Weight => Some(self.weights),
+            Part::First => self.moments.map(|moments| &moments.first),
+            Part::Second => self.moments.map(|moments| &moments.second),
+        }
+    }
+}
+
+impl State for WithMoments<'_> {
+    fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)> {
+        self.part(part).map_or_else(Vec::new, |state| state.shapes(Part::Weight))
+    }
+
+    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>> {
+        self.part(part)?.tensor(Part::Weight, name)
+    }
+}
+
+/// What an engine holds.
+impl State for Box<dyn Engine> {
+    fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)> {
+        Engine::shapes(&**self, part)
+    }
+
+    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>> {
+        Engine::tensor(&**self, part, name).map(|tensor| Cow::Owned(tensor.data))
+    }
+}
+
+/// What goes into a checkpoint.
+#[derive(Clone, Copy)]
 pub struct CheckpointContents<'a> {
     /// The model; RoPE and context as this checkpoint is to be used.
     pub config: &'a ModelConfig,
-    /// Every tensor of the model, f32.
-    pub weights: &'a StateDict,
+    /// Every tensor of the model, and the optimizer's moments unless weights only are to be written.
+    pub state: &'a dyn State,
     /// How `model.safetensors` stores them. Below f32 and with an optimizer state, the exact weights
     /// go into `state/master.safetensors` too, so that a run continues bit for bit.
     pub dtype: Dtype,
     /// Files to lay beside the weights.
     pub tokenizer: &'a TokenizerSource,
-    /// AdamW's moments.
-    pub optimizer: Option<&'a OptimizerState>,
     /// Whatever the trainer needs to go on: step, tokens, cursors, random counters, hashes.
     pub trainer: Option<&'a Value>,
 }

@@ -74,19 +74,22 @@ impl Run {
         }
     }
 
-    fn contents(&self, dtype: Dtype) -> CheckpointContents<'_> {
+    fn state(&self) -> WithMoments<'_> {
+        WithMoments { weights: &self.weights, moments: Some(&self.optimizer) }
+    }
+
+    fn contents<'a>(&'a self, state: &'a dyn State, dtype: Dtype) -> CheckpointContents<'a> {
         CheckpointContents {
             config: &self.config,
-            weights: &self.weights,
+            state,
             dtype,
             tokenizer: &self.tokenizer,
-            optimizer: Some(&self.optimizer),
             trainer: Some(&self.trainer),
         }
     }
 
     fn write(&self, series: &Path, step: u64) {
-        write(&self.contents(Dtype::F32), &step_dir(series, step)).unwrap();
+        write(&self.contents(&self.state(), Dtype::F32), &step_dir(series, step)).unwrap();
     }
 }
 
@@ -103,7 +106,7 @@ fn comes_back_bit_for_bit() {
     for dtype in [Dtype::F32, Dtype::Bf16] {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("checkpoints/stage[1]/step-7");
-        write(&run.contents(dtype), &dir).unwrap();
+        write(&run.contents(&run.state(), dtype), &dir).unwrap();
         let back = read(&dir).unwrap();
         assert_eq!(back.weights, run.weights, "{dtype:?}");
         assert_eq!(back.optimizer.as_ref(), Some(&run.optimizer));
@@ -126,7 +129,7 @@ fn weights_alone() {
     let run = Run::new();
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("soup");
-    write(&CheckpointContents { optimizer: None, trainer: None, ..run.contents(Dtype::Bf16) }, &dir).unwrap();
+    write(&CheckpointContents { trainer: None, ..run.contents(&run.weights, Dtype::Bf16) }, &dir).unwrap();
     assert!(!dir.join("state").exists());
     let back = read(&dir).unwrap();
     assert_eq!((back.optimizer, back.trainer), (None, None));
@@ -304,7 +307,7 @@ fn a_full_disk_leaves_nothing() {
     run.write(root.path(), 3);
     run.tokenizer.files.insert("/dev/full".into(), vec![0; 1 << 21]);
     for step in [3, 4] {
-        let error = write(&run.contents(Dtype::F32), &step_dir(root.path(), step)).unwrap_err();
+        let error = write(&run.contents(&run.state(), Dtype::F32), &step_dir(root.path(), step)).unwrap_err();
         assert!(matches!(error, CheckpointError::Full { .. }), "{error:?}");
         assert!(error.to_string().starts_with("no space left for checkpoint `"), "{error}");
         assert_eq!(names_in(root.path()), ["step-3"]);

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::checksums::{Checksums, Summing, sum_of};
-use super::{CheckpointContents, CheckpointError, names};
-use crate::runtime::model::tensor::{StateDict, Tensor};
+use super::{CheckpointContents, CheckpointError, State, names};
+use crate::runtime::engine::Part;
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource, safetensors};
 use crate::runtime::whole;
 
@@ -19,6 +19,11 @@ use crate::runtime::whole;
 /// A full disk or another failure of the machine; `dir` is then as it was.
 pub fn write(contents: &CheckpointContents<'_>, dir: &Path) -> Result<(), CheckpointError> {
     whole_or_not_at_all(dir, size(contents), |aside| write_aside(contents, aside))
+}
+
+/// The bytes that a copy of the state takes.
+pub(in crate::runtime) fn copy_bytes(state: &dyn State) -> u64 {
+    4 * PARTS.iter().map(|part| count(state, *part)).sum::<u64>()
 }
 
 /// Write a model whose tensors are made one at a time, without an optimizer's state. `make` is called once
@@ -78,48 +83,44 @@ pub(super) fn aside(dir: &Path, purpose: &str) -> PathBuf {
     dir.with_file_name(format!("{}{purpose}-{}-{name}", names::ASIDE, std::process::id()))
 }
 
+const PARTS: [Part; 3] = [Part::Weight, Part::First, Part::Second];
+
+fn count(state: &dyn State, part: Part) -> u64 {
+    state.shapes(part).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+}
+
 /// Bytes of the large files.
 fn size(contents: &CheckpointContents<'_>) -> u64 {
-    let count = |state: &StateDict| state.values().map(|t| t.data.len() as u64).sum::<u64>();
-    let weights = count(contents.weights);
-    let state = contents.optimizer.map_or(0, |o| 4 * (count(&o.first) + count(&o.second)));
+    let [weights, first, second] = PARTS.map(|part| count(contents.state, part));
     let master = if has_master(contents) { 4 * weights } else { 0 };
-    weights * contents.dtype.size() as u64 + state + master
+    weights * contents.dtype.size() as u64 + 4 * (first + second) + master
 }
 
 fn has_master(contents: &CheckpointContents<'_>) -> bool {
-    contents.optimizer.is_some() && contents.dtype != Dtype::F32
+    contents.dtype != Dtype::F32 && !contents.state.shapes(Part::First).is_empty()
 }
 
 fn write_aside(contents: &CheckpointContents<'_>, aside: &Path) -> Result<(), CheckpointError> {
     let mut files = Files::begin(aside)?;
     files.model(contents.config, contents.tokenizer, contents.dtype)?;
-    files.tensors(names::WEIGHTS, tensors(contents.weights), contents.dtype)?;
+    files.tensors(names::WEIGHTS, contents.state, &[("", Part::Weight)], contents.dtype)?;
 
-    if contents.optimizer.is_some() || contents.trainer.is_some() {
+    let has_moments = !contents.state.shapes(Part::First).is_empty();
+    if has_moments || contents.trainer.is_some() {
         let state = aside.join("state");
         fs::create_dir_all(&state).map_err(CheckpointError::io("create", &state))?;
     }
-    if let Some(optimizer) = contents.optimizer {
-        let moment = |prefix: &str, state: &StateDict| {
-            state.keys().map(|name| format!("{prefix}.{name}")).collect::<Vec<_>>()
-        };
-        let (first, second) = (moment("m", &optimizer.first), moment("v", &optimizer.second));
-        let all =
-            first.iter().zip(optimizer.first.values()).chain(second.iter().zip(optimizer.second.values()));
-        files.tensors(names::OPTIMIZER, all.map(|(name, tensor)| (name.as_str(), tensor)), Dtype::F32)?;
+    if has_moments {
+        let moments = [("m.", Part::First), ("v.", Part::Second)];
+        files.tensors(names::OPTIMIZER, contents.state, &moments, Dtype::F32)?;
     }
     if has_master(contents) {
-        files.tensors(names::MASTER, tensors(contents.weights), Dtype::F32)?;
+        files.tensors(names::MASTER, contents.state, &[("", Part::Weight)], Dtype::F32)?;
     }
     if let Some(trainer) = contents.trainer {
         files.json(names::TRAINER, trainer)?;
     }
     files.finish()
-}
-
-fn tensors(state: &StateDict) -> impl Iterator<Item = (&str, &Tensor)> + Clone {
-    state.iter().map(|(name, tensor)| (name.as_str(), tensor))
 }
 
 /// What came with the model, or the special tokens, so that generation stops where it should.
@@ -209,13 +210,25 @@ impl<'a> Files<'a> {
         })
     }
 
-    fn tensors<'t>(
+    /// The tensors of these parts of the state, one at a time, their names behind a prefix.
+    fn tensors(
         &mut self,
         name: &str,
-        tensors: impl Iterator<Item = (&'t str, &'t Tensor)> + Clone,
+        state: &dyn State,
+        parts: &[(&str, Part)],
         dtype: Dtype,
     ) -> Result<(), CheckpointError> {
-        self.write(name, |mut out| safetensors::write(&mut out, tensors, dtype))
+        let named = |(prefix, part): &(&str, Part)| {
+            let name = |(name, shape)| (format!("{prefix}{name}"), shape);
+            state.shapes(*part).into_iter().map(name).collect::<Vec<_>>()
+        };
+        let shapes: Vec<_> = parts.iter().flat_map(named).collect();
+        let make = |name: &str| {
+            let found =
+                parts.iter().find_map(|(prefix, part)| state.tensor(*part, name.strip_prefix(prefix)?));
+            found.ok_or_else(|| io::Error::other(format!("there is no tensor `{name}`")))
+        };
+        self.write(name, |mut out| safetensors::write_each(&mut out, &shapes, dtype, make))
     }
 
     /// The checksums go last; then the directories' own entries are synced.

@@ -37,14 +37,22 @@ pub enum ExecError {
     #[diagnostic(transparent)]
     Engine(#[from] EngineError),
     /// The memory of the device, or what else keeps a stage from being trained there.
-    #[error("stage `{stage}` cannot be trained on this device")]
+    #[error(
+        "stage `{stage}` cannot be trained on this device{}",
+        if *parts > 1 { format!(", of whose memory it has one of {parts} parts") } else { String::new() }
+    )]
     #[diagnostic(
         code(midc::exec::too_large),
-        help("`midc plan FILE --device DEVICE` shows what each stage holds")
+        help(
+            "{}`midc plan FILE --device DEVICE` shows what each stage holds",
+            if *parts > 1 { "with fewer `--jobs` a stage has more of it; " } else { "" }
+        )
     )]
     TooLarge {
         /// The stage.
         stage: String,
+        /// Parts into which the memory is cut for stages that train at the same time.
+        parts: usize,
         /// Why.
         #[source]
         #[diagnostic_source]

@@ -82,6 +82,29 @@ impl<'a> Queue<'a> {
         self.jobs
     }
 
+    /// Into how many parts the memory may be cut while the stage called `name` is trained.
+    pub(super) fn parts(&self, name: &str) -> usize {
+        let Some(of) = self.stages.iter().position(|entry| entry.stage.name == name) else { return 1 };
+        let beside =
+            |other: usize| !self.stages[other].over && !self.is_after(other, of) && !self.is_after(of, other);
+        (0..self.stages.len()).filter(|other| *other == of || beside(*other)).count().min(self.jobs)
+    }
+
+    /// Whether one stage has to wait for another.
+    fn is_after(&self, stage: usize, other: usize) -> bool {
+        let mut open = self.stages[stage].after.clone();
+        let mut seen = BTreeSet::new();
+        while let Some(before) = open.pop() {
+            if before == other {
+                return true;
+            }
+            if seen.insert(before) {
+                open.extend(&self.stages[before].after);
+            }
+        }
+        false
+    }
+
     /// Whether a stage was given up: the others are to save and end.
     pub(super) fn closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
@@ -180,6 +203,16 @@ mod tests {
 
     fn seen(claim: &Claim<'_>) -> (String, usize) {
         (claim.stage.name.clone(), claim.share)
+    }
+
+    #[test]
+    fn memory_is_cut_for_those_that_can_train_at_the_same_time() {
+        let plan = graph();
+        for (jobs, expected) in [(3, [1, 3, 3, 2, 3]), (2, [1, 2, 2, 2, 2]), (1, [1; 5])] {
+            let queue = queue(&plan, &[], jobs);
+            let parts = ["trunk", "branch[2]", "branch[3]", "end", "other"].map(|stage| queue.parts(stage));
+            assert_eq!(parts, expected, "{jobs} jobs");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::plan::{Architecture, Plan, Precision, StagePlan};
-use crate::runtime::engine::{Device, EngineKind, Rule, TrainingMemory, training_memory};
+use crate::runtime::engine::{Device, EngineKind, MemoryReport, Rule, TrainingMemory, training_memory};
 use crate::runtime::exec::{ExecError, root};
 use crate::runtime::model;
 
@@ -32,6 +32,26 @@ fn architecture(plan: &Plan, stage: &StagePlan, base_dir: &Path) -> Result<Archi
         (None, Some(architecture)) => Ok(architecture.clone()),
         (None, None) => Err(ExecError::BrokenPlan { stage: stage.name.clone(), from: stage.from.clone() }),
     }
+}
+
+/// Bytes of the host's memory for a copy of what is trained, beside the training itself, within `limit` of the device's.
+pub(super) fn room_for_a_copy(device: Device, limit: Option<u64>, held: &MemoryReport) -> u64 {
+    /// The program, and what a report of memory leaves out.
+    const BESIDE: u64 = 32 << 20;
+    let within = match (device, limit) {
+        (Device::Cpu, Some(limit)) => {
+            limit.saturating_sub(held.parameters_bytes + held.activations_bytes + BESIDE)
+        }
+        _ => u64::MAX,
+    };
+    within.min(available().unwrap_or(u64::MAX))
+}
+
+/// Memory that this machine has to give, as far as the system says so.
+fn available() -> Option<u64> {
+    let report = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = report.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 /// For each stage and each length of its rows, what training holds on `device` within `budget` bytes.
@@ -72,7 +92,9 @@ pub(super) fn memory_of(
                 .and_then(|kind| training_memory(kind, &architecture, rows, context, rule, budget));
             match held {
                 Ok(memory) => all.push(StageMemory { stage: stage.name.clone(), rows, context, memory }),
-                Err(source) => return Err(ExecError::TooLarge { stage: stage.name.clone(), source }),
+                Err(source) => {
+                    return Err(ExecError::TooLarge { stage: stage.name.clone(), parts: 1, source });
+                }
             }
         }
     }

@@ -181,7 +181,8 @@ pub fn exec(
     let ahead: Vec<&StagePlan> =
         plan.stages.iter().filter(|stage| selected.contains(&stage.name) && !over(stage)).collect();
     inputs::are_there(plan, &ahead, &options.base_dir)?;
-    fits(plan, options, &ahead)?;
+    let queue = Queue::new(plan, &selected, options.jobs, over)?;
+    fits(plan, options, &ahead, &queue)?;
     let metrics = Journal::open::<StepRecord>(&dir.metrics(), done)?;
     let evals = Journal::open::<EvalRecord>(&dir.evals(), done)?;
     for (journal, path) in [(&metrics, dir.metrics()), (&evals, dir.evals())] {
@@ -191,7 +192,6 @@ pub fn exec(
             observer.on(Event::Note(&note));
         }
     }
-    let queue = Queue::new(plan, &selected, options.jobs, over)?;
     let run = Run {
         plan,
         options,
@@ -210,14 +210,28 @@ pub fn exec(
     run.walk(&selected)
 }
 
-/// That each stage `ahead` can be trained in the memory there is: refused here, not after the stages before it.
-fn fits(plan: &Plan, options: &ExecOptions, ahead: &[&StagePlan]) -> Result<(), ExecError> {
+/// That each stage `ahead` can be trained in its part of the memory there is: refused here, not after the stages before
+/// it.
+fn fits(
+    plan: &Plan,
+    options: &ExecOptions,
+    ahead: &[&StagePlan],
+    queue: &Queue<'_>,
+) -> Result<(), ExecError> {
     let budget = match (options.device, options.memory) {
         (_, Some(bytes)) => bytes,
         (Device::Cuda(ordinal), None) => cuda::available(ordinal)?,
         (Device::Cpu, None) => return Ok(()),
     };
-    memory::memory_of(plan, ahead, &options.base_dir, options.device, options.precision, Some(budget))?;
+    for stage in ahead {
+        let parts = queue.parts(&stage.name);
+        let part = Some(budget / parts as u64);
+        memory::memory_of(plan, &[*stage], &options.base_dir, options.device, options.precision, part)
+            .map_err(|error| match error {
+                ExecError::TooLarge { stage, source, .. } => ExecError::TooLarge { stage, parts, source },
+                other => other,
+            })?;
+    }
     Ok(())
 }
 

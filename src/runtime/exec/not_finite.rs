@@ -92,7 +92,7 @@ impl Run<'_> {
         let (step, before) = (start.trainer.step, work.trainer.not_finite);
         work.engine.load_weights(&start.weights)?;
         if let Some(optimizer) = start.optimizer {
-            work.engine.load_moments(&Moments { first: optimizer.first, second: optimizer.second })?;
+            work.engine.load_moments(Moments { first: optimizer.first, second: optimizer.second })?;
         }
         let sampler = SamplerState { step, ..work.sampler.state() };
         work.sampler = StageSampler::new(stage, &work.corpus, sampler.clone())?;

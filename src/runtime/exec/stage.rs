@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::plan::{Architecture, MuonPlan, Origin, Plan, Precision, RopePlan, StagePlan};
 use crate::rope::{self, Rope};
 use crate::runtime::batch::Batch;
-use crate::runtime::checkpoint::OptimizerState;
+use crate::runtime::checkpoint::{self, CheckpointContents, OptimizerState};
 use crate::runtime::data::{
     self, Corpus, DataError, OpenOptions, SourceSummary, StageSampler, TextTokenizer,
 };
@@ -17,6 +17,7 @@ use crate::runtime::engine::{
 };
 use crate::runtime::eval::MeasureError;
 use crate::runtime::exec::measure::Moment;
+use crate::runtime::exec::memory::room_for_a_copy;
 use crate::runtime::exec::spike::SpikeWatch;
 use crate::runtime::exec::start::{Start, TrainerState};
 use crate::runtime::exec::writer::{Snapshot, Writing};
@@ -39,6 +40,8 @@ pub(super) struct Work {
     /// FLOP/s of the device's best product; what MFU is a share of.
     peak_flops: Option<f64>,
     pub(super) board: TensorBoard,
+    /// Memory that the stage is to keep to, on the device.
+    limit: Option<u64>,
     /// The checkpoint under way.
     pub(super) writing: Option<Writing>,
 }
@@ -183,6 +186,8 @@ impl Run<'_> {
         };
         let options = self.engine_options(share);
         let mut engine = engine::engine(kind, &config.architecture, &weights, options)?;
+        // Before there are two of the moments, too.
+        drop(weights);
         let described = engine.describe();
         if stage.precision.is_none()
             && kind_of(&trainer.engine) != kind_of(&described)
@@ -196,7 +201,7 @@ impl Run<'_> {
             ));
         }
         if let Some(OptimizerState { first, second }) = optimizer {
-            engine.load_moments(&Moments { first, second })?;
+            engine.load_moments(Moments { first, second })?;
         }
         let tables = RopeTables::new(stage, &config)?;
         // Takes a moment to measure, and does not change between the stages of a run.
@@ -213,6 +218,7 @@ impl Run<'_> {
             dtype,
             peak_flops,
             board,
+            limit: options.memory,
             writing: None,
         })
     }
@@ -364,6 +370,18 @@ impl Run<'_> {
         };
         let trainer_json = serde_json::to_value(&trainer)
             .map_err(|source| ExecError::TrainerState { path: self.dir.checkpoints(&stage.name), source })?;
+        // Training goes on beside a copy where there is room for one.
+        let room = room_for_a_copy(self.options.device, work.limit, &work.engine.memory());
+        if checkpoint::copy_bytes(&work.engine) > room {
+            let contents = CheckpointContents {
+                config: &work.config,
+                state: &work.engine,
+                dtype: work.dtype,
+                tokenizer: &work.tokenizer,
+                trainer: Some(&trainer_json),
+            };
+            return self.write_now(stage, trainer.step, &contents, &mut work.writing);
+        }
         let moments = work.engine.moments().map(|m| OptimizerState { first: m.first, second: m.second });
         let snapshot = Snapshot {
             config: work.config.clone(),

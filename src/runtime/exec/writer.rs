@@ -1,15 +1,18 @@
-//! Checkpoints written while training goes on: a thread of its own gets copies of what to write.
+//! Checkpoints written while training goes on: a thread of its own gets copies of what to write. Where there is no room
+//! for them training waits.
 //!
 //! At most one of a stage is under way. The stage waits for it before it writes another, where a later stage
 //! reads it, and before it ends, so that a checkpoint that could not be written stops the run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
 
 use crate::plan::StagePlan;
-use crate::runtime::checkpoint::{self, CheckpointContents, CheckpointError, OptimizerState, Purpose};
+use crate::runtime::checkpoint::{
+    self, CheckpointContents, CheckpointError, OptimizerState, Purpose, WithMoments,
+};
 use crate::runtime::exec::{Event, ExecError, Run, lock};
 use crate::runtime::model::tensor::StateDict;
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
@@ -25,13 +28,12 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    fn write(&self, path: &std::path::Path) -> Result<(), CheckpointError> {
+    fn write(&self, path: &Path) -> Result<(), CheckpointError> {
         let contents = CheckpointContents {
             config: &self.config,
-            weights: &self.weights,
+            state: &WithMoments { weights: &self.weights, moments: self.optimizer.as_ref() },
             dtype: self.dtype,
             tokenizer: &self.tokenizer,
-            optimizer: self.optimizer.as_ref(),
             trainer: Some(&self.trainer),
         };
         checkpoint::write(&contents, path)
@@ -59,14 +61,10 @@ impl Run<'_> {
         self.settle(under_way)?;
         let series = self.dir.checkpoints(&stage.name);
         let path = checkpoint::step_dir(&series, step);
-        let prune = stage.keep.map(|keep| (keep, stage.clone()));
-        let target = path.clone();
+        let (target, of) = (path.clone(), stage.clone());
         let work = move || {
             snapshot.write(&target)?;
-            if let Some((keep, stage)) = prune {
-                checkpoint::prune(&series, keep, |step| purpose(&stage, step))?;
-            }
-            Ok(())
+            prune(&of, &series)
         };
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
@@ -76,16 +74,45 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The same of what training holds, which waits meanwhile: there is no copy of it.
+    pub(super) fn write_now(
+        &self,
+        stage: &StagePlan,
+        step: u64,
+        contents: &CheckpointContents<'_>,
+        under_way: &mut Option<Writing>,
+    ) -> Result<(), ExecError> {
+        self.settle(under_way)?;
+        let series = self.dir.checkpoints(&stage.name);
+        let path = checkpoint::step_dir(&series, step);
+        checkpoint::write(contents, &path)?;
+        prune(stage, &series)?;
+        self.written(&stage.name, step, path);
+        Ok(())
+    }
+
     /// Wait for the checkpoint under way, if there is one.
     pub(super) fn settle(&self, under_way: &mut Option<Writing>) -> Result<(), ExecError> {
         let Some(Writing { stage, step, path, thread }) = under_way.take() else { return Ok(()) };
         // A panic over there is a defect; it goes on here as one.
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        if let Some(progress) = lock(&self.progress).get_mut(&stage) {
+        self.written(&stage, step, path);
+        Ok(())
+    }
+
+    fn written(&self, stage: &str, step: u64, path: PathBuf) {
+        if let Some(progress) = lock(&self.progress).get_mut(stage) {
             progress.checkpoint = Some((step, path.clone()));
         }
         self.observer.on(Event::Checkpoint(&path));
-        Ok(())
+    }
+}
+
+/// Remove what `keep` does not leave.
+fn prune(stage: &StagePlan, series: &Path) -> Result<(), CheckpointError> {
+    match stage.keep {
+        Some(keep) => checkpoint::prune(series, keep, |step| purpose(stage, step)).map(drop),
+        None => Ok(()),
     }
 }
 

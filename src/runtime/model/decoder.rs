@@ -10,14 +10,14 @@ use crate::runtime::backend::peak::product_peak;
 use crate::runtime::backend::{Backend, Load, LossShape};
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::engine::{
-    Engine, EngineError, Gradients, Hyper, MemoryReport, Moments, NoiseSample, RowLoss, StepReport,
+    Engine, EngineError, Gradients, Hyper, MemoryReport, Moments, NoiseSample, Part, RowLoss, StepReport,
 };
 use crate::runtime::model::backward::{Flow, Read};
 use crate::runtime::model::forward::Pass;
 use crate::runtime::model::memory;
 use crate::runtime::model::parameters::{self, Parameters, Slot};
 use crate::runtime::model::rope_table::RopeTable;
-use crate::runtime::model::tensor::StateDict;
+use crate::runtime::model::tensor::{StateDict, Tensor};
 use crate::runtime::model::workspace::{Again, Rows, Schedule, Scratch, Widths, Workspace, schedule};
 use crate::runtime::optim::optimizer::Optimizer;
 use crate::runtime::optim::{Rule, adamw};
@@ -446,8 +446,23 @@ impl<B: Backend> Engine for Decoder<B> {
         Some(self.optimizer.as_ref()?.read(&self.backend, &self.slots))
     }
 
-    fn load_moments(&mut self, moments: &Moments) -> Result<(), EngineError> {
-        let rule = Rule::of(&self.slots, moments);
+    fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)> {
+        match (part, &self.optimizer) {
+            (Part::Weight, _) => parameters::shapes(&self.slots),
+            (_, Some(optimizer)) => optimizer.shapes(&self.slots, part),
+            (_, None) => Vec::new(),
+        }
+    }
+
+    fn tensor(&self, part: Part, name: &str) -> Option<Tensor> {
+        match part {
+            Part::Weight => parameters::read_one(&self.backend, &self.slots, &self.weights, name),
+            _ => self.optimizer.as_ref()?.read_one(&self.backend, &self.slots, part, name),
+        }
+    }
+
+    fn load_moments(&mut self, moments: Moments) -> Result<(), EngineError> {
+        let rule = Rule::of(&self.slots, &moments);
         parameters::check(&self.slots, &moments.first)?;
         parameters::check(&rule.second_slots(&self.slots), &moments.second)?;
         // Free the old ones first: both together may not fit.

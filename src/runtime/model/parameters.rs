@@ -2,6 +2,8 @@
 //!
 //! Knows names and shapes; does no arithmetic.
 
+use std::borrow::Cow;
+
 use crate::plan::Architecture;
 use crate::runtime::backend::{Backend, Gate};
 use crate::runtime::engine::EngineError;
@@ -413,14 +415,35 @@ pub(crate) fn write<B: Backend>(
     to: &mut Parameters<B::Wide>,
 ) -> Result<(), EngineError> {
     check(slots, state)?;
+    fill(backend, slots, to, |name| state.get(name).map(Cow::Borrowed));
+    Ok(())
+}
+
+/// The same, and free each as soon as it is copied: there is never much more than one copy of all.
+pub(crate) fn take<B: Backend>(
+    backend: &B,
+    slots: &Parameters<Slot>,
+    mut state: StateDict,
+    to: &mut Parameters<B::Wide>,
+) -> Result<(), EngineError> {
+    check(slots, &state)?;
+    fill(backend, slots, to, |name| state.remove(name).map(Cow::Owned));
+    Ok(())
+}
+
+fn fill<'t, B: Backend>(
+    backend: &B,
+    slots: &Parameters<Slot>,
+    to: &mut Parameters<B::Wide>,
+    mut tensor: impl FnMut(&str) -> Option<Cow<'t, Tensor>>,
+) {
     for (slot, buffer) in slots.iter().zip(to.iter_mut()) {
         for piece in &slot.pieces {
-            if let Some(tensor) = state.get(&piece.name) {
+            if let Some(tensor) = tensor(&piece.name) {
                 backend.write(&tensor.data, buffer, piece.at);
             }
         }
     }
-    Ok(())
 }
 
 /// Copy buffers out under the names of their tensors.
@@ -429,13 +452,40 @@ pub(crate) fn read<B: Backend>(
     slots: &Parameters<Slot>,
     from: &Parameters<B::Wide>,
 ) -> StateDict {
-    let mut state = StateDict::new();
-    for (slot, buffer) in slots.iter().zip(from.iter()) {
-        for piece in &slot.pieces {
-            let mut data = vec![0.0; piece.len()];
-            backend.read(buffer, piece.at, &mut data);
-            state.insert(piece.name.clone(), Tensor { shape: piece.shape.clone(), data });
-        }
-    }
-    state
+    let copy = |(piece, buffer): (&Piece, &B::Wide)| (piece.name.clone(), copied(backend, piece, buffer));
+    pieces(slots, from).map(copy).collect()
+}
+
+/// Names and shapes of the tensors, in the order of a [`StateDict`].
+pub(crate) fn shapes(slots: &Parameters<Slot>) -> Vec<(String, Vec<usize>)> {
+    let pieces = slots.iter().flat_map(|slot| &slot.pieces);
+    let mut shapes: Vec<_> = pieces.map(|piece| (piece.name.clone(), piece.shape.clone())).collect();
+    shapes.sort();
+    shapes
+}
+
+/// Copy the tensor of one name out.
+pub(crate) fn read_one<B: Backend>(
+    backend: &B,
+    slots: &Parameters<Slot>,
+    from: &Parameters<B::Wide>,
+    name: &str,
+) -> Option<Tensor> {
+    let (piece, buffer) = pieces(slots, from).find(|(piece, _)| piece.name == name)?;
+    Some(copied(backend, piece, buffer))
+}
+
+/// Every tensor's place with the buffer that holds it.
+fn pieces<'a, W>(
+    slots: &'a Parameters<Slot>,
+    buffers: &'a Parameters<W>,
+) -> impl Iterator<Item = (&'a Piece, &'a W)> {
+    let buffers = slots.iter().zip(buffers.iter());
+    buffers.flat_map(|(slot, buffer)| slot.pieces.iter().map(move |piece| (piece, buffer)))
+}
+
+fn copied<B: Backend>(backend: &B, piece: &Piece, buffer: &B::Wide) -> Tensor {
+    let mut data = vec![0.0; piece.len()];
+    backend.read(buffer, piece.at, &mut data);
+    Tensor { shape: piece.shape.clone(), data }
 }

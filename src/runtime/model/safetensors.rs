@@ -263,42 +263,26 @@ fn no_gaps(
     Ok(())
 }
 
-/// Write tensors as one file, in the order given, in the format given.
-///
-/// # Errors
-/// Those of `out`.
-pub(in crate::runtime) fn write<'a>(
-    out: &mut impl Write,
-    tensors: impl Iterator<Item = (&'a str, &'a Tensor)> + Clone,
-    dtype: Dtype,
-) -> io::Result<()> {
-    let entries = tensors.clone().map(|(name, tensor)| (name, tensor.shape.as_slice()));
-    header_of(out, entries, dtype)?;
-    for (_, tensor) in tensors {
-        numbers(out, &tensor.data, dtype)?;
-    }
-    Ok(())
-}
-
-/// The same for tensors that are made one at a time, so that never more than one is in memory.
+/// Write tensors that are made one at a time, so that never more than one is in memory.
 /// `make` is called once for each name and returns as many numbers as its shape asks for.
 ///
 /// # Errors
 /// Those of `out` and of `make`.
-pub(in crate::runtime) fn write_each(
+pub(in crate::runtime) fn write_each<N: AsRef<[f32]>>(
     out: &mut impl Write,
     tensors: &[(String, Vec<usize>)],
     dtype: Dtype,
-    mut make: impl FnMut(&str) -> io::Result<Vec<f32>>,
+    mut make: impl FnMut(&str) -> io::Result<N>,
 ) -> io::Result<()> {
     header_of(out, tensors.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())), dtype)?;
     for (name, shape) in tensors {
         let data = make(name)?;
+        let data = data.as_ref();
         if data.len() != shape.iter().product::<usize>() {
             let problem = format!("tensor `{name}` of shape {shape:?} was made with {} numbers", data.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         }
-        numbers(out, &data, dtype)?;
+        numbers(out, data, dtype)?;
     }
     Ok(())
 }

@@ -3,8 +3,9 @@
 use super::muon::{self, Largest, Orthogonaliser};
 use super::{Rule, adamw};
 use crate::runtime::backend::Backend;
-use crate::runtime::engine::{EngineError, Hyper, Moments};
+use crate::runtime::engine::{EngineError, Hyper, Moments, Part};
 use crate::runtime::model::parameters::{self, Parameters, Slot};
+use crate::runtime::model::tensor::Tensor;
 
 /// Moments of all weights, and room to work in.
 pub(crate) struct Optimizer<B: Backend> {
@@ -40,14 +41,38 @@ impl<B: Backend> Optimizer<B> {
         }
     }
 
+    /// The moment of one weight.
+    pub(crate) fn read_one(
+        &self,
+        backend: &B,
+        slots: &Parameters<Slot>,
+        part: Part,
+        name: &str,
+    ) -> Option<Tensor> {
+        match part {
+            Part::Weight => None,
+            Part::First => parameters::read_one(backend, slots, &self.first, name),
+            Part::Second => parameters::read_one(backend, &self.second_slots, &self.second, name),
+        }
+    }
+
+    /// The names and shapes of its moments.
+    pub(crate) fn shapes(&self, slots: &Parameters<Slot>, part: Part) -> Vec<(String, Vec<usize>)> {
+        match part {
+            Part::Weight => Vec::new(),
+            Part::First => parameters::shapes(slots),
+            Part::Second => parameters::shapes(&self.second_slots),
+        }
+    }
+
     /// An optimizer with these moments; by which rule they were made is seen from what they have.
     ///
     /// # Errors
     /// When a moment is missing or of another shape than its weight.
-    pub(crate) fn of(backend: &B, slots: &Parameters<Slot>, moments: &Moments) -> Result<Self, EngineError> {
-        let mut optimizer = Self::new(backend, slots, Rule::of(slots, moments))?;
-        parameters::write(backend, slots, &moments.first, &mut optimizer.first)?;
-        parameters::write(backend, &optimizer.second_slots, &moments.second, &mut optimizer.second)?;
+    pub(crate) fn of(backend: &B, slots: &Parameters<Slot>, moments: Moments) -> Result<Self, EngineError> {
+        let mut optimizer = Self::new(backend, slots, Rule::of(slots, &moments))?;
+        parameters::take(backend, slots, moments.first, &mut optimizer.first)?;
+        parameters::take(backend, &optimizer.second_slots, moments.second, &mut optimizer.second)?;
         Ok(optimizer)
     }
 
@@ -142,7 +167,7 @@ mod tests {
             assert_eq!(NAMES.map(|name| moments.first.contains_key(name)), [true, true]);
             assert_eq!(NAMES.map(|name| moments.second.contains_key(name)), [false, true]);
             let mut after = new(kind, &before.weights());
-            after.load_moments(&moments).unwrap();
+            after.load_moments(moments).unwrap();
             if kind != EngineKind::Reference {
                 // The oracle computes in f64, of which a checkpoint keeps f32.
                 assert_eq!(train(&mut *after, 3..=4), reports[2..]);
@@ -164,7 +189,7 @@ mod tests {
         // Half of them are nobody's.
         let mut half = held.1.unwrap();
         half.second.remove("lm_head.weight");
-        assert!(matches!(adam.load_moments(&half), Err(EngineError::WeightMissing { .. })));
+        assert!(matches!(adam.load_moments(half), Err(EngineError::WeightMissing { .. })));
         adam.train_step(&batch(true), &rope, &hyper(None, 2)).unwrap();
     }
 

@@ -228,7 +228,7 @@ fn a_resumed_run_is_equal_to_the_bit() {
         let (weights, moments) = (before.weights(), before.moments().unwrap());
         drop(before);
         let Some(mut after) = on_model(&a, &weights, hopper, None) else { return };
-        after.load_moments(&moments).unwrap();
+        after.load_moments(moments).unwrap();
         assert_eq!(train_by(muon, &mut *after, 3..=4), reports[2..]);
         assert_eq!(after.weights(), whole.weights());
         assert_eq!(after.moments(), whole.moments());
