@@ -10,7 +10,7 @@ use crate::cli::progress::Bar;
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::checkpoint;
 use crate::runtime::data::{TextTokenizer, file_windows, text_files};
-use crate::runtime::engine::{self, EngineKind, EngineOptions, RopeTable, RowLoss};
+use crate::runtime::engine::{self, EngineKind, EngineOptions, LengthTables, RowLoss};
 use crate::runtime::model::Loaded;
 
 /// Loss and perplexity of a checkpoint on text
@@ -89,7 +89,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     };
     let kind = EngineKind::on(device, precision(args.precision.as_deref(), device))?;
     let options = EngineOptions { threads: args.threads, memory: args.memory };
-    let table = RopeTable::of(&config.architecture, &config.rope, context as u64);
+    let mut tables = LengthTables::new(&config.architecture, &config.rope, context as u64);
     let mut engine = engine::engine(kind, &config.architecture, &weights, options)?;
     drop(weights);
 
@@ -114,14 +114,15 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             seen = Some(window.document);
             window.tokens.truncate(usize::try_from(left.saturating_add(1)).unwrap_or(usize::MAX));
             left -= (window.tokens.len() as u64).saturating_sub(1);
-            if let Some(batch) = waiting.push(window.tokens) {
-                sum.add(engine.losses(&batch, &table)?);
+            let covered = tables.covered(window.tokens.len() as u64);
+            if let Some((batch, covered)) = waiting.push(window.tokens, covered) {
+                sum.add(engine.losses(&batch, tables.of(covered))?);
                 within(args.memory, engine.as_ref())?;
             }
         }
     }
-    if let Some(batch) = waiting.take() {
-        sum.add(engine.losses(&batch, &table)?);
+    if let Some((batch, covered)) = waiting.take() {
+        sum.add(engine.losses(&batch, tables.of(covered))?);
         within(args.memory, engine.as_ref())?;
     }
     if sum.predicted == 0 {
@@ -192,26 +193,29 @@ impl Sum {
 struct Waiting {
     windows: Vec<Vec<u32>>,
     longest: usize,
+    /// The longest window that goes with them; see [`LengthTables::covered`].
+    covered: u64,
 }
 
 impl Waiting {
-    /// Add a window; the batch that is full before or with it.
-    fn push(&mut self, window: Vec<u32>) -> Option<Batch> {
+    /// Add a window; the batch that is full before or with it, and what its windows are `covered` by.
+    fn push(&mut self, window: Vec<u32>, covered: u64) -> Option<(Batch, u64)> {
         if window.len() < 2 {
             return None;
         }
         // A long one among short ones would fill theirs up.
         let longest = self.longest.max(window.len());
-        let full = (self.windows.len() + 1) * longest > TOKENS_AT_ONCE && !self.windows.is_empty();
+        let full = (self.windows.len() + 1) * longest > TOKENS_AT_ONCE || covered != self.covered;
         let batch = if full { self.take() } else { None };
+        self.covered = covered;
         self.longest = self.longest.max(window.len());
         self.windows.push(window);
         batch
     }
 
     /// What waits, one row per window; what a short one leaves is filled with tokens nobody looks at.
-    fn take(&mut self) -> Option<Batch> {
-        let Self { windows, longest } = std::mem::take(self);
+    fn take(&mut self) -> Option<(Batch, u64)> {
+        let Self { windows, longest, covered } = std::mem::take(self);
         if windows.is_empty() {
             return None;
         }
@@ -225,7 +229,7 @@ impl Waiting {
             }
             batch.source.push(0);
         }
-        Some(batch)
+        Some((batch, covered))
     }
 }
 
@@ -236,18 +240,21 @@ mod tests {
     #[test]
     fn windows_wait_for_others_of_their_length() {
         let mut waiting = Waiting::default();
-        assert!(waiting.push(vec![7]).is_none());
+        assert!(waiting.push(vec![7], 9).is_none());
         assert!(waiting.take().is_none());
         for _ in 0..TOKENS_AT_ONCE / 2 {
-            assert!(waiting.push(vec![1, 2]).is_none());
+            assert!(waiting.push(vec![1, 2], 9).is_none());
         }
-        let short = waiting.push(vec![3; 100]).unwrap();
+        let (short, _) = waiting.push(vec![3; 100], 9).unwrap();
         assert_eq!((short.rows(), short.context), (TOKENS_AT_ONCE / 2, 2));
         assert!(short.targets.chunks(2).all(|row| row == [2, IGNORE]));
-        let long = waiting.push(vec![4; TOKENS_AT_ONCE + 1]).unwrap();
+        let (long, _) = waiting.push(vec![4; TOKENS_AT_ONCE + 1], 9).unwrap();
         assert_eq!((long.rows(), long.context), (1, 100));
-        let last = waiting.take().unwrap();
+        let (last, _) = waiting.take().unwrap();
         assert_eq!(last.rows(), 1);
         assert_eq!(last.targets.last(), Some(&IGNORE));
+        assert!(waiting.push(vec![5; 3], 9).is_none());
+        let (before, covered) = waiting.push(vec![6; 3], 10).unwrap();
+        assert_eq!((before.tokens, covered), (vec![5; 3], 9), "read by other frequencies");
     }
 }

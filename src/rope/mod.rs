@@ -212,6 +212,17 @@ impl RopeScaling {
         }
     }
 
+    /// The longest of the lengths up to `longest` at which the frequencies are those at `length`.
+    pub fn same_up_to(&self, length: u64, longest: u64) -> u64 {
+        match self {
+            Self::DynamicNtk { original, .. } | Self::Longrope { original, .. } if length <= *original => {
+                longest.min(*original)
+            }
+            Self::DynamicNtk { .. } => length,
+            _ => longest,
+        }
+    }
+
     /// The spelling in a `.curriculum` file; an unscaled base is `rope`.
     pub fn method(&self) -> &'static str {
         match self {

@@ -14,7 +14,7 @@ use crate::runtime::model::tensor::{StateDict, Tensor};
 
 pub use crate::runtime::model::init::init_weights;
 pub use crate::runtime::model::memory::TrainingMemory;
-pub use crate::runtime::model::rope_table::RopeTable;
+pub use crate::runtime::model::rope_table::{LengthTables, RopeTable};
 pub use crate::runtime::optim::Rule;
 pub use crate::runtime::optim::muon::Muon;
 

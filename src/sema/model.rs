@@ -268,7 +268,9 @@ impl<'p> Checker<'p> {
         let (ffn, vocab) = (whole("ffn", None)?, whole("vocab", None)?);
         let head_dim = if call.arg("head_dim").is_some() { Some(whole("head_dim", None)?) } else { None };
         let at = |name: &str| call.arg(name).map_or(call.span, |v| v.span);
-        if head_dim.is_none() && hidden % heads != 0 {
+        // The configurations of transformers refuse the former two whatever the width of a head.
+        let always = ["llama", "gemma3"].contains(&call.function.name);
+        if (head_dim.is_none() || always) && hidden % heads != 0 {
             self.push(
                 Diagnostic::error(
                     codes::MODEL_SHAPE,
@@ -277,7 +279,14 @@ impl<'p> Checker<'p> {
                     format!("{heads} heads"),
                 )
                 .label(at("hidden"), format!("{hidden} dimensions"))
-                .help("choose a number of heads that divides `hidden`, or write `head_dim`"),
+                .help(if always {
+                    format!(
+                        "choose a number of heads that divides `hidden`: transformers loads no other `{}`",
+                        call.function.name
+                    )
+                } else {
+                    "choose a number of heads that divides `hidden`, or write `head_dim`".to_owned()
+                }),
             );
             return None;
         }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::score::{ScoreError, Scored, log_likelihoods};
-use crate::runtime::engine::{Engine, RopeTable};
+use crate::runtime::engine::{Engine, LengthTables};
 
 /// Why a task cannot be scored.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -139,19 +139,20 @@ pub fn encode_pair<E>(
     let tail = format!("{}{continuation}", &prompt[head.len()..]);
     let head_tokens = encode(head)?;
     let tokens = encode(&format!("{head}{tail}"))?;
-    let from = head_tokens.len().min(tokens.len().saturating_sub(1)).max(1);
+    let from = head_tokens.len().min(tokens.len().saturating_sub(1));
     Ok(Scored { tokens, from })
 }
 
-/// Score `questions`.
+/// Score `questions`; `end` is the token that ends a text.
 ///
 /// # Errors
 /// What the engine or the tokenizer says.
 pub fn score<E>(
     engine: &mut dyn Engine,
-    rope: &RopeTable,
+    tables: &mut LengthTables,
     context: usize,
     questions: &[Question],
+    end: u32,
     encode: &dyn Fn(&str) -> Result<Vec<u32>, E>,
     stopping: &dyn Fn() -> bool,
 ) -> Result<ChoiceScore, E>
@@ -161,10 +162,11 @@ where
     let mut texts = Vec::new();
     for question in questions {
         for choice in &question.choices {
-            texts.push(encode_pair(&question.question, &format!(" {choice}"), encode)?);
+            let pair = encode_pair(&question.question, &format!(" {choice}"), encode)?;
+            texts.push(pair.behind(end));
         }
     }
-    let sums = log_likelihoods(engine, rope, context, &texts, stopping)?;
+    let sums = log_likelihoods(engine, tables, context, &texts, stopping)?;
     let (mut right, mut right_norm, mut at) = (0usize, 0usize, 0usize);
     for question in questions {
         let own = &sums[at..at + question.choices.len()];
@@ -206,8 +208,9 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_prompt_still_predicts_from_something() {
-        assert_eq!(encode_pair("", "ab", &bytes).unwrap().from, 1);
+    fn an_empty_prompt_is_predicted_from_the_end_of_a_text() {
+        let pair = encode_pair("", "ab", &bytes).unwrap().behind(7);
+        assert_eq!((pair.tokens, pair.from), (vec![7, 97, 98], 1));
     }
 
     #[test]

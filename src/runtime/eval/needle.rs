@@ -6,7 +6,7 @@
 
 use super::choice::encode_pair;
 use super::score::{ScoreError, Scored, log_likelihoods};
-use crate::runtime::engine::{Engine, RopeTable};
+use crate::runtime::engine::{Engine, LengthTables};
 
 /// Numbers that compete, the right one included.
 pub const CANDIDATES: usize = 4;
@@ -43,7 +43,7 @@ pub struct Filler<'a> {
 /// What the engine or the tokenizer says.
 pub fn score<E>(
     engine: &mut dyn Engine,
-    rope: &RopeTable,
+    tables: &mut LengthTables,
     length: usize,
     filler: Filler<'_>,
     seed: u64,
@@ -61,7 +61,7 @@ where
             .iter()
             .map(|n| haystack(length, depth, filler, subject, numbers[0], *n, encode))
             .collect::<Result<Vec<_>, E>>()?;
-        let sums = log_likelihoods(engine, rope, length, &texts, stopping)?;
+        let sums = log_likelihoods(engine, tables, length, &texts, stopping)?;
         found.push(sums[1..].iter().all(|s| *s < sums[0]));
     }
     let accuracy = found.iter().filter(|f| **f).count() as f64 / found.len() as f64;

@@ -1,15 +1,27 @@
 //! Log-likelihood of continuations, in batches of rows of similar length.
 
 use crate::runtime::batch::{Batch, IGNORE};
-use crate::runtime::engine::{Engine, EngineError, RopeTable};
+use crate::runtime::engine::{Engine, EngineError, LengthTables};
 
 /// A text whose tail is scored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scored {
     /// Prompt and continuation.
     pub tokens: Vec<u32>,
-    /// Where the continuation begins, at least 1: its first token is predicted from what precedes.
+    /// Where the continuation begins: its first token is predicted from what precedes, so that 0 leaves it out.
     pub from: usize,
+}
+
+impl Scored {
+    /// The same behind the token that ends a text, where there is nothing else before the continuation.
+    #[must_use]
+    pub fn behind(mut self, end: u32) -> Self {
+        if self.from == 0 {
+            self.tokens.insert(0, end);
+            self.from = 1;
+        }
+        self
+    }
 }
 
 /// Tokens handed to the engine at once.
@@ -26,14 +38,14 @@ pub enum ScoreError {
     Stopped,
 }
 
-/// Sum of log-probabilities of each continuation, in nats. Texts longer than `context` lose their
-/// head, as in lm-evaluation-harness; `rope` covers `context` positions.
+/// Sum of log-probabilities of each continuation, in nats. Of texts of more than `context` tokens and the last, which
+/// is only predicted, the head is lost, as in lm-evaluation-harness; `tables` are for `context` tokens.
 ///
 /// # Errors
 /// What the engine says; [`ScoreError::Stopped`] soon after `stopping` begins to hold.
 pub fn log_likelihoods(
     engine: &mut dyn Engine,
-    rope: &RopeTable,
+    tables: &mut LengthTables,
     context: usize,
     texts: &[Scored],
     stopping: &dyn Fn() -> bool,
@@ -49,12 +61,17 @@ pub fn log_likelihoods(
         // Longest of the group last: rows are padded to it.
         let mut group = 1;
         let width = |i: usize| texts[order[i]].tokens.len().min(context);
-        while at + group < order.len() && width(at + group) * (group + 1) <= TOKENS_AT_ONCE {
+        let covered = |i: usize| tables.covered(width(i) as u64);
+        while at + group < order.len()
+            && width(at + group) * (group + 1) <= TOKENS_AT_ONCE
+            && covered(at + group) == covered(at)
+        {
             group += 1;
         }
         let members = &order[at..at + group];
-        let batch = rows(members.iter().map(|i| &texts[*i]), width(at + group - 1).max(2));
-        let losses = engine.token_losses(&batch, rope)?;
+        let longest = width(at + group - 1);
+        let batch = rows(members.iter().map(|i| &texts[*i]), longest.max(2));
+        let losses = engine.token_losses(&batch, tables.of(longest.max(2) as u64))?;
         for (row, member) in losses.chunks(batch.context).zip(members) {
             sums[*member] = -row.iter().map(|l| f64::from(*l)).sum::<f64>();
         }
@@ -67,7 +84,7 @@ pub fn log_likelihoods(
 fn rows<'a>(texts: impl Iterator<Item = &'a Scored>, context: usize) -> Batch {
     let mut batch = Batch::empty(context);
     for text in texts {
-        let cut = text.tokens.len().saturating_sub(context);
+        let cut = text.tokens.len().saturating_sub(context + 1);
         let tokens = &text.tokens[cut..];
         let from = text.from.saturating_sub(cut).max(1);
         for position in 0..context {
@@ -99,7 +116,7 @@ mod tests {
     fn a_long_text_loses_its_head_not_its_answer() {
         let text = Scored { tokens: (0..10).collect(), from: 8 };
         let batch = rows([&text].into_iter(), 4);
-        assert_eq!(batch.tokens, [6, 7, 8, 9]);
-        assert_eq!(batch.targets, [IGNORE, 8, 9, IGNORE]);
+        assert_eq!(batch.tokens, [5, 6, 7, 8]);
+        assert_eq!(batch.targets, [IGNORE, IGNORE, 8, 9]);
     }
 }

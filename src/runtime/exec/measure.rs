@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::plan::{EvalPlan, GatePlan, GateSource, StagePlan};
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::data::Corpus;
-use crate::runtime::engine::RopeTable;
+use crate::runtime::engine::LengthTables;
 use crate::runtime::eval::{MeasureError, choice, needle};
 use crate::runtime::exec::stage::Work;
 use crate::runtime::exec::{Event, ExecError, Run, gate, lock};
@@ -130,8 +130,8 @@ impl Run<'_> {
             Measure::Loss(source) => self.heldout_loss(stage, work, source, rows, by_position)?,
             Measure::MixLoss(_, sources) => self.mix_loss(stage, work, sources, rows)?,
             Measure::Needle(length) => {
-                let table = work.tables.of_length(*length);
-                Some(needle_score(work, &table, *length as usize, stage.data_seed, stopping)?)
+                let mut tables = work.tables.up_to(*length);
+                Some(needle_score(work, &mut tables, *length as usize, stage.data_seed, stopping)?)
             }
             Measure::Choice(task) => {
                 let questions =
@@ -139,9 +139,17 @@ impl Run<'_> {
                 let corpus = work.corpus.clone();
                 let encode =
                     |text: &str| encode(&corpus, text).map(|tokens| corpus.tokenizer().opened(tokens));
-                let table = work.tables.at(context);
-                let context = context as usize;
-                let score = choice::score(&mut *work.engine, table, context, &questions, &encode, stopping)?;
+                let mut tables = work.tables.up_to(context);
+                let (context, end) = (context as usize, corpus.tokenizer().eos());
+                let score = choice::score(
+                    &mut *work.engine,
+                    &mut tables,
+                    context,
+                    &questions,
+                    end,
+                    &encode,
+                    stopping,
+                )?;
                 normalised = Some((score.accuracy_norm, score.questions as u64));
                 Some((score.accuracy, score.questions as u64))
             }
@@ -266,7 +274,7 @@ impl ByPosition {
 
 fn needle_score(
     work: &mut Work,
-    table: &RopeTable,
+    tables: &mut LengthTables,
     length: usize,
     seed: u64,
     stopping: &dyn Fn() -> bool,
@@ -275,7 +283,7 @@ fn needle_score(
     let (tokens, opening) = (filler(&corpus, length), corpus.tokenizer().opened(Vec::new()));
     let filler = needle::Filler { tokens: &tokens, opening: &opening };
     let encode = |text: &str| encode(&corpus, text);
-    let score = needle::score(&mut *work.engine, table, length, filler, seed, &encode, stopping)?;
+    let score = needle::score(&mut *work.engine, tables, length, filler, seed, &encode, stopping)?;
     Ok((score.accuracy, score.found.len() as u64))
 }
 

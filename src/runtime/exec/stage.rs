@@ -13,7 +13,7 @@ use crate::runtime::data::{
     self, Corpus, DataError, OpenOptions, SourceSummary, StageSampler, TextTokenizer,
 };
 use crate::runtime::engine::{
-    self, Engine, EngineKind, EngineOptions, Hyper, Moments, Muon, RopeTable, RowLoss,
+    self, Engine, EngineKind, EngineOptions, Hyper, LengthTables, Moments, Muon, RopeTable, RowLoss,
 };
 use crate::runtime::eval::MeasureError;
 use crate::runtime::exec::measure::Moment;
@@ -467,9 +467,9 @@ impl RopeTables {
         Ok(Self { by_context, architecture: config.architecture.clone(), rope: config.rope.clone() })
     }
 
-    /// A table of another length than the stage trains at.
-    pub(super) fn of_length(&self, length: u64) -> RopeTable {
-        RopeTable::of(&self.architecture, &self.rope, length)
+    /// Tables for texts of up to so many tokens, whatever the stage trains at.
+    pub(super) fn up_to(&self, longest: u64) -> LengthTables {
+        LengthTables::new(&self.architecture, &self.rope, longest)
     }
 
     pub(super) fn at(&self, context: u64) -> &RopeTable {

@@ -33,6 +33,38 @@ impl Angles {
     }
 }
 
+/// Tables of one model for texts of different lengths: by methods that look at the current length, LongRoPE's and
+/// dynamic NTK, a short text is read by other frequencies than a long one.
+#[derive(Clone, Debug)]
+pub struct LengthTables {
+    architecture: Architecture,
+    rope: Rope,
+    longest: u64,
+    last: Option<(u64, RopeTable)>,
+}
+
+impl LengthTables {
+    /// For texts of up to `longest` tokens.
+    pub fn new(architecture: &Architecture, rope: &Rope, longest: u64) -> Self {
+        LengthTables { architecture: architecture.clone(), rope: rope.clone(), longest, last: None }
+    }
+
+    /// The longest text that is read by the table of one of `length` tokens.
+    pub fn covered(&self, length: u64) -> u64 {
+        self.rope.scaling.same_up_to(length, self.longest)
+    }
+
+    /// The table for texts of `length` tokens.
+    pub fn of(&mut self, length: u64) -> &RopeTable {
+        let covered = self.covered(length);
+        let table = match self.last.take() {
+            Some((of, table)) if of == covered => table,
+            _ => RopeTable::of(&self.architecture, &self.rope, covered),
+        };
+        &self.last.insert((covered, table)).1
+    }
+}
+
 impl RopeTable {
     /// Angles `position · inv_freq[i]` for positions below `positions`. `attention_factor` multiplies
     /// the rotated queries and keys. Angles are taken in f64, so that position 65,536 is as exact as 1.
@@ -86,5 +118,36 @@ impl RopeTable {
     pub fn plain(&self) -> [&[f32]; 2] {
         let angles = self.plain.as_ref().unwrap_or(&self.scaled);
         [&angles.cos, &angles.sin]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::model::finite_differences::architecture;
+
+    /// What transformers does: the length of the text at hand decides, not that of the longest.
+    #[test]
+    fn short_texts_have_the_frequencies_of_short_texts() {
+        let architecture = architecture("llama", 4, 2, false);
+        let half = architecture.head_dim / 2;
+        let (short, long) = (vec![1.0; half], vec![4.0; half]);
+        let longrope =
+            RopeScaling::Longrope { short, long, original: 64, factor: 4.0, attention_factor: None };
+        let dynamic = RopeScaling::DynamicNtk { factor: 4.0, original: 64 };
+        for (scaling, expected) in [
+            (longrope, [64, 64, 256, 256]),
+            (dynamic, [64, 64, 65, 200]),
+            (RopeScaling::Pi { factor: 4.0 }, [256; 4]),
+        ] {
+            let rope = Rope { theta: 1e4, scaling, local_theta: None };
+            let mut tables = LengthTables::new(&architecture, &rope, 256);
+            for (length, covered) in [20, 64, 65, 200].into_iter().zip(expected) {
+                assert_eq!(tables.covered(length), covered, "{length}");
+                let own = RopeTable::of(&architecture, &rope, length);
+                let (table, values) = (tables.of(length), own.cos().len());
+                assert_eq!((table.positions() as u64, &table.cos()[..values]), (covered, own.cos()));
+            }
+        }
     }
 }
