@@ -234,10 +234,13 @@ fn sync_dir(dir: &Path) -> Result<(), CheckpointError> {
     whole::sync_dir(dir).map_err(CheckpointError::io("sync", dir))
 }
 
+/// What is in the name of a checkpoint that steps aside for another.
+pub(super) const REPLACED: &str = "was";
+
 /// Give a finished directory its name. A directory cannot be renamed over a full one, so that one
-/// steps aside first; killed in between, the run has the checkpoint before and does the steps again.
+/// steps aside first; killed in between, it is put back by [`super::clean`].
 fn put_in_place(aside_path: &Path, dir: &Path) -> Result<(), CheckpointError> {
-    let old = aside(dir, "old");
+    let old = aside(dir, REPLACED);
     if dir.exists() {
         fs::rename(dir, &old).map_err(CheckpointError::io("replace", dir))?;
     }

@@ -1,7 +1,5 @@
 //! What happens after a step whose loss or gradient is not finite. The update itself is never applied.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 use crate::plan::StagePlan;
@@ -10,6 +8,7 @@ use crate::runtime::data::{SamplerState, StageSampler};
 use crate::runtime::engine::Moments;
 use crate::runtime::exec::stage::Work;
 use crate::runtime::exec::start::TrainerState;
+use crate::runtime::exec::survey::last_sound;
 use crate::runtime::exec::writer::purpose;
 use crate::runtime::exec::{ExecError, NotFinite, Run, lock};
 use crate::runtime::journal::{EvalRecord, Journal, StepRecord};
@@ -86,7 +85,7 @@ impl Run<'_> {
         self.settle(&mut work.writing)?;
         let planned = self.last_planned(stage, work.trainer.step)?;
         let start = match &planned {
-            Some(path) => self.resumed(self.sound.read(path)?, path)?,
+            Some(entry) => self.resumed(&stage.name, entry.step, &entry.path)?,
             None => self.beginning(stage)?,
         };
         let (step, before) = (start.trainer.step, work.trainer.not_finite);
@@ -112,16 +111,15 @@ impl Run<'_> {
         drop((metrics, evals));
         work.board = self.board(stage, step)?;
         if let Some(progress) = lock(&self.progress).get_mut(&stage.name) {
-            progress.checkpoint = planned.map(|path| (step, path));
+            progress.checkpoint = planned.map(|entry| (entry.step, entry.path));
         }
         Ok(())
     }
 
     /// The last sound checkpoint of `stage` before `step` that is not there for an interruption only.
-    fn last_planned(&self, stage: &StagePlan, step: u64) -> Result<Option<PathBuf>, ExecError> {
+    fn last_planned(&self, stage: &StagePlan, step: u64) -> Result<Option<Entry>, ExecError> {
         let entries = checkpoint::list(&self.dir.checkpoints(&stage.name))?;
-        let planned = |e: &Entry| e.step <= step && purpose(stage, e.step) != Purpose::Interruption;
-        let mut latest_first = entries.into_iter().rev().filter(planned);
-        Ok(latest_first.find(|e| self.sound.verify(&e.path).is_ok()).map(|e| e.path))
+        let planned = |e: &&Entry| e.step <= step && purpose(stage, e.step) != Purpose::Interruption;
+        Ok(last_sound(entries.iter().filter(planned), &self.sound)?.cloned())
     }
 }
