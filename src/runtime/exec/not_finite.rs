@@ -27,6 +27,12 @@ pub(crate) struct Count {
 }
 
 impl Count {
+    /// Whether the last step was one: the weights may be ruined. What is saved now is not gone back to, takes the place
+    /// of no other checkpoint, and is left out where nothing starts from it.
+    pub(super) fn lasts(&self) -> bool {
+        self.in_a_row > 0
+    }
+
     /// The step was fine.
     pub(super) fn reset(&mut self) {
         self.in_a_row = 0;
@@ -116,10 +122,22 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The last sound checkpoint of `stage` before `step` that is not there for an interruption only.
+    /// The last sound checkpoint of `stage` before `step` that is not there for an interruption only, nor was saved
+    /// behind a step that was not finite.
     fn last_planned(&self, stage: &StagePlan, step: u64) -> Result<Option<Entry>, ExecError> {
         let entries = checkpoint::list(&self.dir.checkpoints(&stage.name))?;
         let planned = |e: &&Entry| e.step <= step && purpose(stage, e.step) != Purpose::Interruption;
-        Ok(last_sound(entries.iter().filter(planned), &self.sound)?.cloned())
+        let ruined = |e: &Entry| -> Result<bool, ExecError> {
+            let state = TrainerState::read(checkpoint::trainer(&e.path)?, &e.path)?;
+            Ok(state.not_finite.lasts())
+        };
+        let mut planned: Vec<&Entry> = entries.iter().filter(planned).collect();
+        while let Some(entry) = last_sound(planned.iter().copied(), &self.sound)? {
+            if !ruined(entry)? {
+                return Ok(Some(entry.clone()));
+            }
+            planned.retain(|e| e.step < entry.step);
+        }
+        Ok(None)
     }
 }

@@ -17,6 +17,7 @@ use crate::runtime::engine::{
 };
 use crate::runtime::eval::MeasureError;
 use crate::runtime::exec::measure::Moment;
+use crate::runtime::exec::noise;
 use crate::runtime::exec::spike::SpikeWatch;
 use crate::runtime::exec::start::{Start, TrainerState};
 use crate::runtime::exec::writer::{Snapshot, Writing};
@@ -104,7 +105,7 @@ impl Run<'_> {
             if !self.measured(stage, work, if last { Moment::End } else { Moment::Between })? {
                 continue;
             }
-            let periodic = stage.saves_after(done);
+            let periodic = stage.saves_after(done) && !work.trainer.not_finite.lasts();
             let named = stage.checkpoints.iter().any(|c| c.step == done);
             if last || periodic || named {
                 self.save(stage, work)?;
@@ -195,6 +196,8 @@ impl Run<'_> {
                 stage.name
             ));
         }
+        let changed = noise::changed(&stage.name, trainer.noise_every, self.noise_every());
+        changed.iter().for_each(|note| self.note(note));
         if let Some(OptimizerState { first, second }) = optimizer {
             engine.load_moments(&Moments { first, second })?;
         }
@@ -228,6 +231,11 @@ impl Run<'_> {
             board.eval(record)?;
         }
         Ok(board)
+    }
+
+    /// Every how many steps the noise scale is estimated; 0 for never.
+    fn noise_every(&self) -> u64 {
+        self.options.noise_every.unwrap_or_default()
     }
 
     fn engine_options(&self, share: usize) -> EngineOptions {
@@ -317,7 +325,7 @@ impl Run<'_> {
             clip: optimizer.clip,
             z_loss: optimizer.z_loss,
             optimizer_step: work.trainer.optimizer_steps + 1,
-            sample_noise: self.options.noise_every.is_some_and(|n| n > 0 && point.step.is_multiple_of(n)),
+            sample_noise: self.noise_every() > 0 && point.step.is_multiple_of(self.noise_every()),
         };
         let table = work.tables.at(point.context);
         let report = work.engine.train_step(&batch, table, &hyper)?;
@@ -357,6 +365,7 @@ impl Run<'_> {
             v: 1,
             plan_hash: self.plan.hash.clone(),
             stage: stage.name.clone(),
+            noise_every: Some(self.noise_every()),
             engine: work.engine.describe(),
             // Only here: with a thousand sources it is too long to be made in every step.
             sampler: work.sampler.state(),
@@ -373,7 +382,8 @@ impl Run<'_> {
             optimizer: moments,
             trainer: trainer_json,
         };
-        self.write(stage, trainer.step, snapshot, &mut work.writing)
+        let keep = stage.keep.filter(|_| !trainer.not_finite.lasts());
+        self.write(stage, trainer.step, keep, snapshot, &mut work.writing)
     }
 }
 

@@ -49,6 +49,9 @@ pub(super) struct TrainerState {
     /// Estimates of the gradient noise scale so far.
     #[serde(default)]
     pub noise: NoiseScale,
+    /// Every how many steps the noise scale was estimated, 0 for never; absent where the run is older than the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_every: Option<u64>,
     /// Kind of engine that wrote this (`cpu f32`); another continues, though not bit for bit.
     pub engine: String,
 }

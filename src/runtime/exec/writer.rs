@@ -48,18 +48,19 @@ pub(super) struct Writing {
 
 impl Run<'_> {
     /// Begin to write `snapshot` as the checkpoint of `stage` after `step` steps, once the one before
-    /// is complete.
+    /// is complete. Of the periodic ones `keep` are left then; all where it is absent.
     pub(super) fn write(
         &self,
         stage: &StagePlan,
         step: u64,
+        keep: Option<u64>,
         snapshot: Snapshot,
         under_way: &mut Option<Writing>,
     ) -> Result<(), ExecError> {
         self.settle(under_way)?;
         let series = self.dir.checkpoints(&stage.name);
         let path = checkpoint::step_dir(&series, step);
-        let prune = stage.keep.map(|keep| (keep, stage.clone()));
+        let prune = keep.map(|keep| (keep, stage.clone()));
         let target = path.clone();
         let work = move || {
             snapshot.write(&target)?;
