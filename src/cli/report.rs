@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::cli::lines::{self, tell};
 use crate::cli::{plan_file, write};
 use crate::plot::{History, Measurement, Step, report_html};
+use crate::runtime::checkpoint;
 use crate::runtime::journal::{self, EvalRecord, StepRecord};
 use crate::runtime::run_dir::RunDirError;
 
@@ -81,6 +82,11 @@ pub(crate) fn page(dir: &Path) -> miette::Result<String> {
         });
     })?;
     note(&mut history, "evals.jsonl", unread);
+    for stage in &plan.stages {
+        // Where it cannot be listed, no more is known than the journals say.
+        let saved = checkpoint::list(&dir.join("checkpoints").join(&stage.name)).unwrap_or_default();
+        history.saved(&stage.name, saved.last().map_or(0, |entry| entry.step));
+    }
     let log = dir.join("log.txt");
     if log.exists() {
         let file = std::fs::File::open(&log).map_err(RunDirError::io("open", &log))?;

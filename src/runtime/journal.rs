@@ -123,7 +123,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`RunDirError::Io`].
-    pub fn open<R: Placed>(path: &Path, keep: impl Fn(&str, u64) -> bool) -> Result<Self, RunDirError> {
+    pub fn open<R: Placed>(path: &Path, mut keep: impl FnMut(&str, u64) -> bool) -> Result<Self, RunDirError> {
         let mut damaged = 0;
         if path.exists() {
             let mut kept = Vec::new();
@@ -166,6 +166,25 @@ impl Journal {
     /// [`RunDirError::Io`].
     pub fn sync(&self) -> Result<(), RunDirError> {
         self.file.sync_data().map_err(RunDirError::io("write", &self.path))
+    }
+}
+
+/// Which steps of the stages have records, seen one after the other.
+#[derive(Debug, Default)]
+pub struct Recorded(BTreeMap<String, (u64, u64)>);
+
+impl Recorded {
+    /// There is a record of `step`.
+    pub fn see(&mut self, stage: &str, step: u64) {
+        let (next, missing) = self.0.entry(stage.to_owned()).or_default();
+        *missing += step.saturating_sub(*next);
+        *next = (step + 1).max(*next);
+    }
+
+    /// How many of the first `steps` steps of a stage have none.
+    pub fn missing(&self, stage: &str, steps: u64) -> u64 {
+        let (next, missing) = self.0.get(stage).copied().unwrap_or_default();
+        missing + steps.saturating_sub(next)
     }
 }
 
@@ -295,6 +314,18 @@ mod tests {
         );
         let steps: Vec<u64> = read::<EvalRecord>(&path).unwrap().iter().map(|r| r.step).collect();
         assert_eq!(steps, [1, 2, 3]);
+    }
+
+    #[test]
+    fn steps_without_a_record_are_counted() {
+        let mut recorded = Recorded::default();
+        assert_eq!((recorded.missing("a", 0), recorded.missing("a", 24)), (0, 24));
+        for step in [0, 1, 4, 5, 9, 9] {
+            recorded.see("a", step);
+        }
+        recorded.see("b", 0);
+        assert_eq!((recorded.missing("a", 10), recorded.missing("a", 12)), (5, 7));
+        assert_eq!(recorded.missing("b", 1), 0);
     }
 
     #[test]
