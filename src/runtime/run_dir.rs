@@ -205,6 +205,9 @@ impl RunDir {
                 fs::remove_file(&path).map_err(RunDirError::io("remove", &path))?;
             }
         }
+        // Written without the lock, by `midc report` too: only what processes that are over left of it goes.
+        let report = root.join("report.html");
+        whole::clean_beside(&report).map_err(RunDirError::io("clean up beside", &report))?;
         Ok(Self { root: root.to_path_buf(), lock })
     }
 

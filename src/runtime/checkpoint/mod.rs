@@ -34,7 +34,7 @@ pub use read::{load_whole, read, verify};
 pub use series::{Entry, Latest, Purpose, clean, list, prune, remove, set_aside, step_dir};
 pub use sound::Sound;
 pub use write::write;
-pub(in crate::runtime) use write::write_each;
+pub(in crate::runtime) use write::{clean_beside, write_each};
 
 use super::model::tensor::StateDict;
 use super::model::{Dtype, LoadError, ModelConfig, TokenizerSource};

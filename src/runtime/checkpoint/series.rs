@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::write::{REPLACED, aside};
+use super::write::{OLD, REPLACED, aside};
 use super::{CheckpointError, names};
 
 /// A checkpoint of a series.
@@ -136,7 +136,7 @@ pub fn set_aside(entry: &Entry) -> Result<PathBuf, CheckpointError> {
 /// Something of it cannot be removed.
 pub fn remove(entry: &Entry) -> Result<(), CheckpointError> {
     // Renamed first, so that a kill in the midst leaves no half checkpoint under its name.
-    let going = aside(&entry.path, "old");
+    let going = aside(&entry.path, OLD);
     fs::rename(&entry.path, &going).map_err(CheckpointError::io("remove", &entry.path))?;
     fs::remove_dir_all(&going).map_err(CheckpointError::io("remove", &going))
 }

@@ -313,6 +313,29 @@ fn leftovers_of_a_kill_are_cleaned() {
     assert!(clean(&root.path().join("nowhere")).unwrap().is_empty());
 }
 
+/// Outside the directory of a run another process may be writing beside it.
+#[cfg(target_os = "linux")]
+#[test]
+fn beside_a_directory_only_what_processes_that_are_over_left_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let (over, alive) = (u32::MAX, std::process::id());
+    let gone = [format!(".tmp-new-{over}-o"), format!(".tmp-old-{over}-o")];
+    let mut left = vec![
+        format!(".tmp-new-{alive}-o"),
+        format!(".tmp-new-{over}-other-o"),
+        format!(".tmp-was-{over}-o"),
+        ".tmp-new-o".to_owned(),
+        "o".to_owned(),
+    ];
+    for name in gone.iter().chain(&left) {
+        fs::create_dir_all(root.path().join(name).join("state")).unwrap();
+    }
+    clean_beside(&root.path().join("o")).unwrap();
+    left.sort();
+    assert_eq!(names_in(root.path()), left);
+    clean_beside(&root.path().join("no/such")).unwrap();
+}
+
 #[test]
 fn pruning_keeps_the_latest_and_the_protected() {
     let run = Run::new();
