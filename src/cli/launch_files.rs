@@ -172,7 +172,10 @@ mod tests {
         let file = |path: &str, text: String, executable| File { path: path.into(), text, executable };
         let program = format!("#!/usr/bin/env bash\n# Runs `{}`: {what}\n", plan.curriculum);
         let stage = format!("stages/{}.json", plan.stages[0].name);
-        Launch { files: vec![file("run.sh", program, true), file(&stage, what.into(), false)], findings: vec![] }
+        Launch {
+            files: vec![file("run.sh", program, true), file(&stage, what.into(), false)],
+            findings: vec![],
+        }
     }
 
     fn emitted(plan: &Plan, what: &str, dir: &Path) -> miette::Result<()> {
@@ -247,7 +250,9 @@ mod tests {
     fn files_of_somebody_else_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("run.sh"), "mine").unwrap();
-        assert!(emitted(&plan("one"), "first", dir.path()).unwrap_err().to_string().contains("is there already"));
+        assert!(
+            emitted(&plan("one"), "first", dir.path()).unwrap_err().to_string().contains("is there already")
+        );
         assert_eq!(held(dir.path(), "mine"), ["run.sh"]);
     }
 }

@@ -123,7 +123,10 @@ impl Journal {
     ///
     /// # Errors
     /// [`RunDirError::Io`].
-    pub fn open<R: Placed>(path: &Path, mut keep: impl FnMut(&str, u64) -> bool) -> Result<Self, RunDirError> {
+    pub fn open<R: Placed>(
+        path: &Path,
+        mut keep: impl FnMut(&str, u64) -> bool,
+    ) -> Result<Self, RunDirError> {
         let mut damaged = 0;
         if path.exists() {
             let mut kept = Vec::new();

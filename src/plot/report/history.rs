@@ -293,7 +293,9 @@ impl History {
         }
         let lost: u64 = self.stages.iter().map(|s| s.saved.saturating_sub(s.next)).sum();
         if lost > 0 {
-            odd.push(format!("{lost} steps before the last checkpoints, behind the recorded ones, have no record."));
+            odd.push(format!(
+                "{lost} steps before the last checkpoints, behind the recorded ones, have no record."
+            ));
         }
         odd
     }

@@ -128,7 +128,9 @@ struct Version {
 /// What it means that a file cannot be read: one that is missing or has become shorter is damage, while permissions, a
 /// failing disk or too many open files say nothing of what is in it.
 fn unread(dir: &Path, file: &str, error: io::Error) -> CheckpointError {
-    use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, UnexpectedEof};
+    use io::ErrorKind::{
+        InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, UnexpectedEof,
+    };
     match error.kind() {
         // The names that no file can have are of a damaged list.
         NotFound | NotADirectory | IsADirectory | UnexpectedEof | InvalidFilename | InvalidInput => {

@@ -134,7 +134,9 @@ pub enum CheckpointError {
     #[error("`{}` has version {found}; this midc reads 1", path.display())]
     #[diagnostic(
         code(midc::checkpoint::version),
-        help("another version of midc wrote the checkpoint: go on with that one, or start a new run with `--run-dir DIR`")
+        help(
+            "another version of midc wrote the checkpoint: go on with that one, or start a new run with `--run-dir DIR`"
+        )
     )]
     Version {
         /// The list of checksums.

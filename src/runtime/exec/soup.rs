@@ -63,6 +63,7 @@ impl Run<'_> {
         } else {
             Recipe::Weighted(soup.weights.iter().map(|w| *w as f32).collect())
         };
+        self.dir.is_in_place()?;
         // In f32 whatever the stages store: their exact weights go in, and the next stage starts from it.
         average_into(&paths, &recipe, Dtype::F32, Some(&trainer), &checkpoint::step_dir(&series, 0))?;
         self.observer.on(Event::Soup(soup));

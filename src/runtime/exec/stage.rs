@@ -358,6 +358,7 @@ impl Run<'_> {
     }
 
     fn save(&self, stage: &StagePlan, work: &mut Work) -> Result<(), ExecError> {
+        self.dir.is_in_place()?;
         // The journals must reach the disk before a checkpoint that says their steps are done.
         lock(&self.metrics).sync()?;
         lock(&self.evals).sync()?;

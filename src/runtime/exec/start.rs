@@ -195,7 +195,8 @@ mod tests {
         assert!(state.is_of("stable", 15, path).is_ok());
         for (stage, step) in [("stable", 24), ("anneal", 15)] {
             let said = state.is_of(stage, step, path).unwrap_err().to_string();
-            for word in [&format!("`{stage}` after step {step}"), "`stable` after step 15", "stable/step-24"] {
+            for word in [&format!("`{stage}` after step {step}"), "`stable` after step 15", "stable/step-24"]
+            {
                 assert!(said.contains(word), "no {word} in {said}");
             }
         }

@@ -80,7 +80,9 @@ pub(super) fn progress(
 /// That a checkpoint of `stage` is the one that its directory says, where its state tells.
 fn in_place(stage: &StagePlan, entry: &Entry) -> Result<(), ExecError> {
     match checkpoint::trainer(&entry.path)? {
-        Some(json) => TrainerState::read(Some(json), &entry.path)?.is_of(&stage.name, entry.step, &entry.path),
+        Some(json) => {
+            TrainerState::read(Some(json), &entry.path)?.is_of(&stage.name, entry.step, &entry.path)
+        }
         None => Ok(()),
     }
 }
