@@ -145,6 +145,41 @@ fn a_damaged_checkpoint_is_passed_over_and_made_again() {
         for (a, b) in again.iter().zip(&whole) {
             assert!(a.1 == b.1, "{} differs", a.0.display());
         }
+        assert!(said.contains("is kept as") && series.join("was-step-16").is_dir(), "{file}: {said}");
+    }
+}
+
+/// One that cannot be read now may be whole, and one under another's name is not what it says: the run ends before it
+/// makes another in its place.
+#[test]
+fn a_checkpoint_of_which_nothing_is_known_is_not_made_again() {
+    let finished = Finished::new();
+    type Change = fn(&Path);
+    let cases: [(Change, &[&str]); 2] = [
+        (
+            |series| change(&series.join("step-16/checksums.json"), |b| replace(b, "\"v\": 1", "\"v\": 2")),
+            &["step-16/checksums.json", "version 2"],
+        ),
+        (
+            |series| {
+                std::fs::remove_dir_all(series.join("step-16")).unwrap();
+                std::fs::rename(series.join("step-14"), series.join("step-16")).unwrap();
+            },
+            &["`trunk` after step 16", "`trunk` after step 14"],
+        ),
+    ];
+    for (i, (happen, named)) in cases.into_iter().enumerate() {
+        let run = format!("unknown-{i}");
+        let series = finished.again(&run);
+        happen(&series);
+        let before = files(&finished.at(&run).join("checkpoints"));
+        let output = finished.exec(&run, &["--resume"]);
+        let said = words(&output);
+        assert!(!output.status.success(), "{said}");
+        for word in named {
+            assert!(said.contains(word), "no `{word}` in {said}");
+        }
+        assert!(files(&finished.at(&run).join("checkpoints")) == before, "changed: {said}");
     }
 }
 
