@@ -4,10 +4,12 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use common::Watch;
 use midc::plan::{self, Plan};
-use midc::runtime::exec::{ExecOptions, NotFinite, Outcome, Selection};
+use midc::runtime::data::{Progress, Quiet};
+use midc::runtime::exec::{Event, ExecOptions, NotFinite, Observer, Outcome, Selection, exec};
 use midc::runtime::journal::{self, EvalRecord, StepRecord};
 
 fn built(text: &str) -> Plan {
@@ -106,6 +108,58 @@ fn interruptions_take_no_place_of_periodic_checkpoints() {
         Watch::new(steps).ended(&plan, &options);
         assert_eq!(checkpoints(&run, "trunk"), left);
     }
+}
+
+#[test]
+fn another_noise_every_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let never = common::options(dir.path(), "run", "trunk");
+    let often = ExecOptions { noise_every: Some(3), ..never.clone() };
+    let plan = trunk("", "");
+    for (steps, options, noted) in
+        [(4, &never, ""), (4, &often, "every 3 steps"), (4, &often, ""), (0, &never, "never")]
+    {
+        let (_, notes) = Watch::new(steps).ended(&plan, options);
+        assert_eq!(notes.contains("`--noise-every`"), !noted.is_empty(), "{notes}");
+        assert!(notes.contains(noted), "{notes}");
+    }
+}
+
+/// Moves the directory of a run away after so many steps.
+struct Mover<'a> {
+    after: u64,
+    from: &'a Path,
+    to: &'a Path,
+}
+
+impl Observer for Mover<'_> {
+    fn on(&self, event: Event<'_>) {
+        if let Event::Step { record, .. } = event
+            && record.step == self.after
+        {
+            std::fs::rename(self.from, self.to).unwrap();
+        }
+    }
+
+    fn reading(&self) -> &dyn Progress {
+        &Quiet
+    }
+}
+
+#[test]
+fn a_run_whose_directory_is_moved_ends_and_goes_on_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = common::options(dir.path(), "run", "trunk");
+    let plan = trunk("", "");
+    let (from, to) = (dir.path().join("run"), dir.path().join("moved"));
+    let mover = Mover { after: 9, from: &from, to: &to };
+    let error = exec(&plan, &options, &AtomicBool::new(false), &mover).unwrap_err();
+    assert!(error.to_string().contains("was moved or removed"), "{error}");
+    assert!(!from.exists() && checkpoints(&to, "trunk") == [7]);
+    let (ended, _) = Watch::new(0).ended(&plan, &common::options(dir.path(), "moved", "trunk"));
+    assert!(matches!(ended, Outcome::Finished(_)), "{ended:?}");
+    let steps = journal::read::<StepRecord>(&to.join("metrics.jsonl")).unwrap();
+    assert_eq!(steps.iter().map(|r| r.step).collect::<Vec<_>>(), (0..48).collect::<Vec<_>>());
 }
 
 #[test]

@@ -136,6 +136,40 @@ fn a_rewind_that_is_cut_short_leaves_no_gap() {
     assert_eq!(records.iter().map(|r| r.step).collect::<Vec<_>>(), (0..11).collect::<Vec<_>>());
 }
 
+/// The names in the series of the trunk.
+fn checkpoints(run: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(run.join("checkpoints/trunk")).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Weights that may be ruined take the place of no checkpoint, whatever is to be kept, and are not gone back to: the
+/// run can still return to before them.
+#[test]
+fn the_last_good_checkpoint_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(curriculum(dir.path())).unwrap();
+    let often = text.replacen("save_every = 7 steps", "save_every = 2 steps", 1);
+    let often = often.replacen("keep       = 2", "keep       = 1", 1);
+    assert!(often.contains("save_every = 2 steps\n  keep       = 1\n"), "{often}");
+    let (checked, _) = common::check_text(&format!("lints {{ lr_scale = allow }}\n{often}"));
+    let plan = plan::build(&checked.unwrap());
+    let run = dir.path().join("run");
+    let skip = common::options(dir.path(), "run", "trunk");
+    // Stopped among the steps that are not finite, where a checkpoint is due, and gone on with until it gives up.
+    common::Watch::new(14).ended(&plan, &skip);
+    assert_eq!(checkpoints(&run), ["step-10", "step-14"]);
+    let (ended, _) = common::Watch::new(0).run(&plan, &skip);
+    assert!(ended.is_err());
+    assert_eq!(checkpoints(&run), ["step-10", "step-14"]);
+    let rewind = ExecOptions { on_not_finite: NotFinite::Rewind, ..skip };
+    let (ended, notes) = common::Watch::new(0).run(&plan, &rewind);
+    assert!(ended.is_err() && notes.contains("back to step 10 with the data that follows"), "{notes}");
+    assert_eq!(checkpoints(&run), ["step-10"]);
+}
+
 #[test]
 fn stopping_stops() {
     let (said, steps) = run("stop");

@@ -3,16 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use miette::{IntoDiagnostic as _, WrapErr as _};
-
 use super::compile::{self, CompileArgs, Compiled, Found};
 use super::curriculum::{self, Checked};
 use super::lines::tell;
-use super::{plan_file, rows};
+use super::{launch_files, rows};
 use crate::diag::codes::{ROPE_TARGET_MISMATCH, TARGET_DROPS, TARGET_LACKS};
 use crate::diag::{Diagnostic, Level, LintLevels};
 use crate::emit::{self, Engine, Finding, Kind, Launch, Place};
-use crate::plan::{self, Plan, StagePlan};
+use crate::plan::StagePlan;
 use crate::runtime::data::planned_rows;
 use crate::sema::Curriculum;
 use crate::source::Span;
@@ -68,9 +66,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
             args.output.display()
         ));
     }
-    clear(&launch, plan, &args.output)?;
-    write(&launch, &args.output)?;
-    write_plan(plan, &args.output)?;
+    let obsolete = launch_files::obsolete(&launch, plan, &args.output)?;
+    launch_files::put(&launch, plan, &args.output, &obsolete)?;
     let rows = args.output.join("rows");
     let reads_rows = args.engine.reads_rows();
     if args.data && reads_rows {
@@ -97,55 +94,6 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Make way for a launch where another is: what it alone had would be taken for a part of the new one. A
-/// launch of another plan that has been started stays as it is.
-fn clear(launch: &Launch, plan: &Plan, dir: &Path) -> miette::Result<()> {
-    let Some(before) = launched(dir) else {
-        if let Some(file) = launch.files.iter().find(|file| dir.join(&file.path).exists()) {
-            return Err(miette::miette!(
-                code = "midc::emit::occupied",
-                help = "name another directory",
-                "`{}` is there already, and `{}` holds no launch that it would be of",
-                dir.join(&file.path).display(),
-                dir.display()
-            ));
-        }
-        return Ok(());
-    };
-    if before.hash != plan.hash && dir.join("out").exists() {
-        return Err(miette::miette!(
-            code = "midc::emit::started",
-            help = "name another directory, or move this one away",
-            "`{}` holds a launch of another plan, `{}`, that has been started",
-            dir.display(),
-            before.curriculum
-        ));
-    }
-    // Of these folders only what the launch before named: somebody may keep files of their own there.
-    let stages = before.stages.iter().map(|s| ("stages", &s.name));
-    let soups = before.soups.iter().map(|s| ("soups", &s.name));
-    let models = before.models.iter().map(|m| ("models", &m.name));
-    for (folder, name) in stages.chain(soups).chain(models) {
-        for extension in ["json", "yaml"] {
-            let file = format!("{folder}/{}.{extension}", plan::file_name(name));
-            let path = dir.join(&file);
-            if path.is_file() && !launch.files.iter().any(|f| f.path == file) {
-                std::fs::remove_file(&path).into_diagnostic().wrap_err_with(|| cannot("remove", &path))?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The plan of the launch in `dir`, if one is there. A plan alone is none: `midc plan -o` writes one, too.
-fn launched(dir: &Path) -> Option<Plan> {
-    let plan = plan_file::read(&dir.join("plan.json")).ok()?;
-    let program = std::fs::read_to_string(dir.join("run.sh")).ok()?;
-    (program.starts_with("#!/usr/bin/env bash\n# Runs ")
-        && program.contains(&format!("`{}`", plan.curriculum)))
-    .then_some(plan)
-}
-
 /// The launch of a plan for `engine` and the curriculum's directory as the launch names it. Findings are
 /// printed; `None` when they are errors.
 pub(crate) fn lower(engine: Engine, found: &Found, levels: &LintLevels) -> Option<(Launch, PathBuf)> {
@@ -155,17 +103,6 @@ pub(crate) fn lower(engine: Engine, found: &Found, levels: &LintLevels) -> Optio
     let launch = emit::emit(engine, plan, &base.to_string_lossy(), &count);
     let denied = report(&launch, found.checked.as_ref(), levels);
     (!denied && launch.faithful()).then_some((launch, base))
-}
-
-/// Write `plan.json` beside the launch.
-pub(crate) fn write_plan(plan: &Plan, dir: &Path) -> miette::Result<()> {
-    let json = serde_json::to_string_pretty(plan).into_diagnostic()? + "\n";
-    let path = dir.join("plan.json");
-    std::fs::write(&path, json).into_diagnostic().wrap_err_with(|| cannot("write", &path))
-}
-
-fn cannot(what: &str, path: &Path) -> String {
-    format!("cannot {what} `{}`", path.display())
 }
 
 /// Rows per source of every step.
@@ -183,25 +120,6 @@ fn count(stage: &StagePlan) -> Option<Vec<Vec<u64>>> {
         counts
     };
     Some(planned.iter().map(counts).collect())
-}
-
-/// Write the files of a launch below `dir`.
-pub(crate) fn write(launch: &Launch, dir: &Path) -> miette::Result<()> {
-    for file in &launch.files {
-        let path = dir.join(&file.path);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).into_diagnostic().wrap_err_with(|| cannot("create", parent))?;
-        }
-        std::fs::write(&path, &file.text).into_diagnostic().wrap_err_with(|| cannot("write", &path))?;
-        #[cfg(unix)]
-        if file.executable {
-            use std::os::unix::fs::PermissionsExt as _;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
-                .into_diagnostic()
-                .wrap_err_with(|| cannot("make a program of", &path))?;
-        }
-    }
-    Ok(())
 }
 
 /// Findings as diagnostics at their places; as plain lines for a plan whose file is not at hand.

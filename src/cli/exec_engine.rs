@@ -14,7 +14,7 @@ use super::compile::{self, CompileArgs};
 use super::exec::hears_of_hangup;
 use super::exec::{INTERRUPTED, Screen, default_run_dir};
 use super::lines::tell;
-use super::{emit, report, rows, verify};
+use super::{emit, launch_files, report, rows, verify};
 use crate::emit::Engine;
 use crate::emit::verify::PlannedRow;
 use crate::launch::{self, LaunchError, LaunchOptions, Outcome};
@@ -88,8 +88,7 @@ pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> m
     dir.log(&note);
     screen.on(Event::Note(&note));
     let folder = std::path::absolute(launch::directory(&run_dir)).into_diagnostic()?;
-    emit::write(&launch, &folder)?;
-    emit::write_plan(plan, &folder)?;
+    launch_files::put(&launch, plan, &folder, &[])?;
     if !exported(plan, &folder) {
         let from = rows::From {
             base_dir: &found.compiled.base_dir,

@@ -18,6 +18,7 @@ mod files;
 mod fmt;
 mod graph;
 mod input;
+mod launch_files;
 mod lines;
 mod lsp;
 mod new;

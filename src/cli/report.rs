@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use crate::cli::lines::{self, tell};
 use crate::cli::{plan_file, write};
 use crate::plot::{History, Measurement, Step, report_html};
+use crate::runtime::checkpoint;
 use crate::runtime::journal::{self, EvalRecord, StepRecord};
 use crate::runtime::run_dir::RunDirError;
+use crate::runtime::whole;
 
 /// Write one self-contained HTML page of a run
 #[derive(Debug, clap::Args)]
@@ -27,7 +29,7 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         lines::output(&page)?;
         return Ok(ExitCode::SUCCESS);
     }
-    write::replace(&path, &page)?;
+    replace(&path, &page)?;
     lines::output(&format!("{}\n", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -36,12 +38,20 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 /// itself is safe.
 pub(crate) fn after_run(dir: &Path) {
     let written = || -> miette::Result<()> {
-        write::replace(&dir.join("report.html"), &page(dir)?)?;
+        replace(&dir.join("report.html"), &page(dir)?)?;
         Ok(())
     };
     if let Err(error) = written() {
         tell!("the report could not be written: {error}; `midc report {}` tries again", dir.display());
     }
+}
+
+/// Write the page, and remove what a process that was killed left of doing so. Any may write it, while a run goes on
+/// too: the run does not remove it by its name alone.
+fn replace(path: &Path, page: &str) -> Result<(), write::WriteError> {
+    // Best effort: it takes room and does no other harm.
+    let _ = whole::clean_beside(path);
+    write::replace(path, page)
 }
 
 /// The report of the run in `dir`.
@@ -81,6 +91,11 @@ pub(crate) fn page(dir: &Path) -> miette::Result<String> {
         });
     })?;
     note(&mut history, "evals.jsonl", unread);
+    for stage in &plan.stages {
+        // Where it cannot be listed, no more is known than the journals say.
+        let saved = checkpoint::list(&dir.join("checkpoints").join(&stage.name)).unwrap_or_default();
+        history.saved(&stage.name, saved.last().map_or(0, |entry| entry.step));
+    }
     let log = dir.join("log.txt");
     if log.exists() {
         let file = std::fs::File::open(&log).map_err(RunDirError::io("open", &log))?;

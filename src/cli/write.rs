@@ -15,10 +15,16 @@ pub(crate) struct WriteError {
     source: io::Error,
 }
 
+impl WriteError {
+    pub(crate) fn new(path: &Path, source: io::Error) -> Self {
+        Self { path: path.to_owned(), source }
+    }
+}
+
 /// [`whole::write`] of a text.
 ///
 /// # Errors
 /// [`WriteError`]; the file is then as it was.
 pub(crate) fn replace(path: &Path, content: &str) -> Result<(), WriteError> {
-    whole::write(path, content.as_bytes()).map_err(|source| WriteError { path: path.to_owned(), source })
+    whole::write(path, content.as_bytes()).map_err(|source| WriteError::new(path, source))
 }

@@ -257,6 +257,7 @@ impl Run<'_> {
 
     /// Give exports their names in the run directory.
     fn publish(&mut self, name: &str, steps: impl IntoIterator<Item = u64>) -> Result<(), LaunchError> {
+        self.dir.is_in_place()?;
         let series = self.dir.checkpoints(name);
         checkpoint::clean(&series)?;
         for step in steps {

@@ -20,6 +20,7 @@ pub struct StepRecord {
     /// Tokens of the stage seen before the step.
     pub tokens: u64,
     /// Learning rate of the step.
+    #[serde(deserialize_with = "null_is_nan")]
     pub lr: f64,
     /// Tokens in the step.
     pub batch_tokens: u64,
@@ -29,6 +30,7 @@ pub struct StepRecord {
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// The same for the rows of each source; absent sources had no row in the step.
+    #[serde(deserialize_with = "nulls_are_nan")]
     pub loss_by_source: BTreeMap<String, f64>,
     /// Global gradient norm before clipping.
     #[serde(deserialize_with = "null_is_nan")]
@@ -37,6 +39,7 @@ pub struct StepRecord {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub gns: Option<f64>,
     /// Tokens of the step over its wall time.
+    #[serde(deserialize_with = "null_is_nan")]
     pub tokens_per_second: f64,
     /// Of the step's wall time, seconds in which its rows were drawn and packed and nothing trained; absent
     /// where another engine reads the rows.
@@ -45,6 +48,7 @@ pub struct StepRecord {
     /// Model FLOPs over the peak of the device; `null` where no peak is known.
     pub mfu: Option<f64>,
     /// Planned weights at the step.
+    #[serde(deserialize_with = "nulls_are_nan")]
     pub mix: BTreeMap<String, f64>,
     /// Rows of the step by source.
     pub rows: BTreeMap<String, u64>,
@@ -80,6 +84,12 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Err
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
+/// [`null_is_nan`] for each value of a map.
+fn nulls_are_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+}
+
 /// What places a record in the run.
 pub trait Placed: Serialize + for<'a> Deserialize<'a> {
     /// Stage, and steps of it that must be done for the record to exist.
@@ -113,7 +123,10 @@ impl Journal {
     ///
     /// # Errors
     /// [`RunDirError::Io`].
-    pub fn open<R: Placed>(path: &Path, keep: impl Fn(&str, u64) -> bool) -> Result<Self, RunDirError> {
+    pub fn open<R: Placed>(
+        path: &Path,
+        mut keep: impl FnMut(&str, u64) -> bool,
+    ) -> Result<Self, RunDirError> {
         let mut damaged = 0;
         if path.exists() {
             let mut kept = Vec::new();
@@ -156,6 +169,25 @@ impl Journal {
     /// [`RunDirError::Io`].
     pub fn sync(&self) -> Result<(), RunDirError> {
         self.file.sync_data().map_err(RunDirError::io("write", &self.path))
+    }
+}
+
+/// Which steps of the stages have records, seen one after the other.
+#[derive(Debug, Default)]
+pub struct Recorded(BTreeMap<String, (u64, u64)>);
+
+impl Recorded {
+    /// There is a record of `step`.
+    pub fn see(&mut self, stage: &str, step: u64) {
+        let (next, missing) = self.0.entry(stage.to_owned()).or_default();
+        *missing += step.saturating_sub(*next);
+        *next = (step + 1).max(*next);
+    }
+
+    /// How many of the first `steps` steps of a stage have none.
+    pub fn missing(&self, stage: &str, steps: u64) -> u64 {
+        let (next, missing) = self.0.get(stage).copied().unwrap_or_default();
+        missing + steps.saturating_sub(next)
     }
 }
 
@@ -216,6 +248,39 @@ mod tests {
         }
     }
 
+    /// A skipped step is read back as it was written, and its line stays as it is.
+    #[test]
+    fn numbers_that_are_none_survive_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let skipped = StepRecord {
+            stage: "a".into(),
+            step: 3,
+            tokens: 30,
+            lr: f64::NAN,
+            batch_tokens: 10,
+            context: 5,
+            loss: f64::NAN,
+            loss_by_source: BTreeMap::from([("web".into(), f64::NAN), ("code".into(), 1.5)]),
+            grad_norm: f64::INFINITY,
+            gns: Some(f64::NAN),
+            tokens_per_second: f64::INFINITY,
+            data_seconds: Some(f64::NAN),
+            mfu: Some(f64::NAN),
+            mix: BTreeMap::from([("web".into(), f64::NAN)]),
+            rows: BTreeMap::from([("web".into(), 2)]),
+            skipped: true,
+        };
+        let mut journal = Journal::open::<StepRecord>(&path, |_, _| true).unwrap();
+        journal.append(&skipped).unwrap();
+        let written = std::fs::read(&path).unwrap();
+        assert_eq!(Journal::open::<StepRecord>(&path, |_, _| true).unwrap().damaged(), 0);
+        assert_eq!(std::fs::read(&path).unwrap(), written);
+        let back = read::<StepRecord>(&path).unwrap().remove(0);
+        assert!(back.loss_by_source["web"].is_nan() && back.mix["web"].is_nan() && back.lr.is_nan());
+        assert_eq!((back.loss_by_source["code"], back.skipped, back.step), (1.5, true, 3));
+    }
+
     #[test]
     fn reopening_cuts_back_and_drops_a_torn_line() {
         let dir = tempfile::tempdir().unwrap();
@@ -252,6 +317,18 @@ mod tests {
         );
         let steps: Vec<u64> = read::<EvalRecord>(&path).unwrap().iter().map(|r| r.step).collect();
         assert_eq!(steps, [1, 2, 3]);
+    }
+
+    #[test]
+    fn steps_without_a_record_are_counted() {
+        let mut recorded = Recorded::default();
+        assert_eq!((recorded.missing("a", 0), recorded.missing("a", 24)), (0, 24));
+        for step in [0, 1, 4, 5, 9, 9] {
+            recorded.see("a", step);
+        }
+        recorded.see("b", 0);
+        assert_eq!((recorded.missing("a", 10), recorded.missing("a", 12)), (5, 7));
+        assert_eq!(recorded.missing("b", 1), 0);
     }
 
     #[test]

@@ -202,6 +202,7 @@ pub fn soup(ingredients: &[PathBuf], recipe: &Recipe, dtype: Dtype, out: &Path) 
     if out.exists() {
         return Err(SoupError::Occupied { path: out.to_owned() });
     }
+    checkpoint::clean_beside(out)?;
     average_into(ingredients, recipe, dtype, None, out)
 }
 

@@ -145,6 +145,41 @@ fn a_damaged_checkpoint_is_passed_over_and_made_again() {
         for (a, b) in again.iter().zip(&whole) {
             assert!(a.1 == b.1, "{} differs", a.0.display());
         }
+        assert!(said.contains("is kept as") && series.join("was-step-16").is_dir(), "{file}: {said}");
+    }
+}
+
+/// One that cannot be read now may be whole, and one under another's name is not what it says: the run ends before it
+/// makes another in its place.
+#[test]
+fn a_checkpoint_of_which_nothing_is_known_is_not_made_again() {
+    let finished = Finished::new();
+    type Change = fn(&Path);
+    let cases: [(Change, &[&str]); 2] = [
+        (
+            |series| change(&series.join("step-16/checksums.json"), |b| replace(b, "\"v\": 1", "\"v\": 2")),
+            &["checksums.json", "version 2"],
+        ),
+        (
+            |series| {
+                std::fs::remove_dir_all(series.join("step-16")).unwrap();
+                std::fs::rename(series.join("step-14"), series.join("step-16")).unwrap();
+            },
+            &["`trunk` after step 16", "`trunk` after step 14"],
+        ),
+    ];
+    for (i, (happen, named)) in cases.into_iter().enumerate() {
+        let run = format!("unknown-{i}");
+        let series = finished.again(&run);
+        happen(&series);
+        let before = files(&finished.at(&run).join("checkpoints"));
+        let output = finished.exec(&run, &["--resume"]);
+        let said = words(&output);
+        assert!(!output.status.success(), "{said}");
+        for word in named {
+            assert!(said.contains(word), "no `{word}` in {said}");
+        }
+        assert!(files(&finished.at(&run).join("checkpoints")) == before, "changed: {said}");
     }
 }
 
@@ -188,7 +223,38 @@ fn a_damaged_line_of_a_journal_costs_no_other() {
     assert!(output.status.success() && said.contains("damaged lines left out of"), "{said}");
     let left = std::fs::read_to_string(&metrics).unwrap();
     assert_eq!(left, whole.replacen(&format!("{}\n", lines[3]), "", 1));
-    assert!(std::fs::read_to_string(finished.at("torn/log.txt")).unwrap().contains("metrics.jsonl`: 1"));
+    let log = std::fs::read_to_string(finished.at("torn/log.txt")).unwrap();
+    assert!(log.contains("metrics.jsonl`: 1") && log.contains("no record of 1 of the 16 steps"), "{log}");
+}
+
+/// A journal that is gone, or ends in what a crash of the machine left, is no reason to stop, and is not passed over.
+#[test]
+fn steps_without_a_record_are_said() {
+    let finished = Finished::new();
+    type Loss = fn(&Path);
+    let losses: [(Loss, u64); 3] = [
+        (|path| std::fs::remove_file(path).unwrap(), 16),
+        (|path| std::fs::write(path, "").unwrap(), 16),
+        (
+            |path| {
+                let whole = std::fs::read_to_string(path).unwrap();
+                let kept: Vec<&str> = whole.lines().take(9).collect();
+                std::fs::write(path, kept.join("\n") + "\n\0\0\0\0").unwrap();
+            },
+            7,
+        ),
+    ];
+    for (i, (lose, missing)) in losses.into_iter().enumerate() {
+        let name = format!("lost-{i}");
+        finished.again(&name);
+        lose(&finished.at(&name).join("metrics.jsonl"));
+        let output = finished.exec(&name, &["--resume"]);
+        let said = words(&output);
+        let note = format!("no record of {missing} of the 16 steps of stage `trunk`");
+        assert!(output.status.success() && said.contains(&note), "{said}");
+        let page = std::fs::read_to_string(finished.at(&name).join("report.html")).unwrap();
+        assert!(page.contains(&format!("{missing} steps before the last checkpoints")));
+    }
 }
 
 #[test]

@@ -154,6 +154,20 @@ fn half_written_journals_are_reported_as_far_as_they_go() {
 }
 
 #[test]
+fn steps_without_a_record_are_counted_up_to_the_last_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = runs::plan();
+    runs::write(&plan, dir.path());
+    let stage = &plan.stages[0];
+    let metrics = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
+    let kept: Vec<&str> = metrics.lines().take(50).collect();
+    std::fs::write(dir.path().join("metrics.jsonl"), kept.join("\n") + "\n").unwrap();
+    assert!(!page(dir.path()).contains("have no record"));
+    std::fs::create_dir_all(dir.path().join(format!("checkpoints/{}/step-57", stage.name))).unwrap();
+    assert!(page(dir.path()).contains("7 steps before the last checkpoints"));
+}
+
+#[test]
 fn names_cannot_break_out_of_the_page() {
     let mut plan = plans::hostile();
     plan.stages[0].steps = 5;

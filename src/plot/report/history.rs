@@ -125,6 +125,8 @@ pub(crate) struct StageHistory {
     /// Steps recorded, and one past the last.
     pub done: u64,
     pub next: u64,
+    /// Steps that are done by the stage's last checkpoint, where that is known.
+    saved: u64,
     /// Tokens of the recorded steps, and seconds they took.
     pub tokens: u64,
     pub seconds: f64,
@@ -255,6 +257,13 @@ impl History {
         self.log.push(line);
     }
 
+    /// The last checkpoint of a stage was written after so many steps.
+    pub fn saved(&mut self, stage: &str, steps: u64) {
+        if let Some(stage) = self.index.get(stage).and_then(|i| self.stages.get_mut(*i)) {
+            stage.saved = stage.saved.max(steps);
+        }
+    }
+
     /// Something the reader of the report must know about its sources.
     pub fn note(&mut self, note: String) {
         self.notes.push(note);
@@ -281,6 +290,12 @@ impl History {
         let missing: u64 = self.stages.iter().map(|s| s.next.saturating_sub(s.done)).sum();
         if missing > 0 {
             odd.push(format!("{missing} steps between recorded ones have no record."));
+        }
+        let lost: u64 = self.stages.iter().map(|s| s.saved.saturating_sub(s.next)).sum();
+        if lost > 0 {
+            odd.push(format!(
+                "{lost} steps before the last checkpoints, behind the recorded ones, have no record."
+            ));
         }
         odd
     }

@@ -66,13 +66,14 @@ impl Checksums {
     /// Read the file and compare every other file of `dir` with it.
     ///
     /// # Errors
-    /// [`CheckpointError::Damaged`] with the first file that differs.
+    /// [`CheckpointError::Damaged`] with the first file that differs; [`CheckpointError::Unreadable`] and
+    /// [`CheckpointError::Version`] where that cannot be known.
     pub(super) fn check(dir: &Path) -> Result<Self, CheckpointError> {
         let sums = Self::lengths(dir)?;
         let found: Vec<io::Result<Sum>> =
             sums.files.par_iter().map(|(file, _)| sum_of(&dir.join(file))).collect();
         for ((file, expected), found) in sums.files.iter().zip(found) {
-            let found = found.map_err(|error| damaged(dir, file, format!("cannot be read: {error}")))?;
+            let found = found.map_err(|error| unread(dir, file, error))?;
             if found != *expected {
                 return Err(damaged(dir, file, "does not have the checksum it was written with".into()));
             }
@@ -83,16 +84,19 @@ impl Checksums {
     /// Read the file and compare the length of every other file of `dir` with it, which takes no time.
     ///
     /// # Errors
-    /// [`CheckpointError::Damaged`] with the first file that differs.
+    /// As [`Checksums::check`].
     pub(super) fn lengths(dir: &Path) -> Result<Self, CheckpointError> {
         let damaged = |file: &str, problem: String| damaged(dir, file, problem);
         let text = std::fs::read(dir.join(names::CHECKSUMS))
-            .map_err(|error| damaged(names::CHECKSUMS, format!("cannot be read: {error}")))?;
+            .map_err(|error| unread(dir, names::CHECKSUMS, error))?;
+        // First the version alone: of another one the rest may look different.
+        if let Ok(Version { v: found }) = serde_json::from_slice(&text)
+            && found != 1
+        {
+            return Err(CheckpointError::Version { path: dir.join(names::CHECKSUMS), found });
+        }
         let sums: Self = serde_json::from_slice(&text)
             .map_err(|error| damaged(names::CHECKSUMS, format!("is not a list of checksums: {error}")))?;
-        if sums.v != 1 {
-            return Err(damaged(names::CHECKSUMS, format!("has version {}; this midc reads 1", sums.v)));
-        }
         for required in [names::CONFIG, names::WEIGHTS] {
             // Models that other engines exported may be in parts.
             let parts = required == names::WEIGHTS && sums.files.contains_key(names::PARTS);
@@ -105,14 +109,34 @@ impl Checksums {
             if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) {
                 return Err(damaged(names::CHECKSUMS, format!("lists `{file}`, which is no name in it")));
             }
-            let found = std::fs::metadata(dir.join(file))
-                .map_err(|error| damaged(file, format!("cannot be read: {error}")))?;
+            let found = std::fs::metadata(dir.join(file)).map_err(|error| unread(dir, file, error))?;
             if found.len() != expected.bytes {
                 let problem = format!("has {} bytes and was written with {}", found.len(), expected.bytes);
                 return Err(damaged(file, problem));
             }
         }
         Ok(sums)
+    }
+}
+
+/// The part of a list of checksums that is the same in every version.
+#[derive(Deserialize)]
+struct Version {
+    v: u64,
+}
+
+/// What it means that a file cannot be read: one that is missing or has become shorter is damage, while permissions, a
+/// failing disk or too many open files say nothing of what is in it.
+fn unread(dir: &Path, file: &str, error: io::Error) -> CheckpointError {
+    use io::ErrorKind::{
+        InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, UnexpectedEof,
+    };
+    match error.kind() {
+        // The names that no file can have are of a damaged list.
+        NotFound | NotADirectory | IsADirectory | UnexpectedEof | InvalidFilename | InvalidInput => {
+            damaged(dir, file, format!("cannot be read: {error}"))
+        }
+        _ => CheckpointError::Unreadable { path: dir.join(file), source: error },
     }
 }
 

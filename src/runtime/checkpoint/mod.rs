@@ -35,7 +35,7 @@ pub use read::{load_whole, read, verify};
 pub use series::{Entry, Latest, Purpose, clean, list, prune, remove, set_aside, step_dir};
 pub use sound::Sound;
 pub use write::write;
-pub(in crate::runtime) use write::{copy_bytes, write_each};
+pub(in crate::runtime) use write::{clean_beside, copy_bytes, write_each};
 
 use super::engine::{Engine, Part};
 use super::model::tensor::StateDict;
@@ -177,6 +177,36 @@ pub enum CheckpointError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A file that may be as it was written, and cannot be read now.
+    #[error("cannot read `{}`", path.display())]
+    #[diagnostic(
+        code(midc::checkpoint::unreadable),
+        help(
+            "that does not mean that the checkpoint is damaged, so nothing is put in its place: see to its \
+             permissions, to the disk and to how many files may be open (`ulimit -n`), and run the same again. If it \
+             is lost, move its directory away: `--resume` then goes on from the one before"
+        )
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Written by a midc that this one does not know.
+    #[error("`{}` has version {found}; this midc reads 1", path.display())]
+    #[diagnostic(
+        code(midc::checkpoint::version),
+        help(
+            "another version of midc wrote the checkpoint: go on with that one, or start a new run with `--run-dir DIR`"
+        )
+    )]
+    Version {
+        /// The list of checksums.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
     /// A file is not as it was written.
     #[error("checkpoint `{}` is damaged: `{file}` {problem}", dir.display())]
     #[diagnostic(
@@ -201,6 +231,11 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// Whether a checkpoint is known to be damaged, rather than not known to be whole.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+
     /// An [`CheckpointError::Io`] maker for `map_err`.
     fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();

@@ -14,7 +14,8 @@ use crate::runtime::model::{Dtype, LoadError, Loaded, load};
 /// Compare every file of the checkpoint with its checksum.
 ///
 /// # Errors
-/// [`CheckpointError::Damaged`] names the first that differs.
+/// [`CheckpointError::Damaged`] names the first that differs; [`CheckpointError::Unreadable`] and
+/// [`CheckpointError::Version`] where that cannot be known.
 pub fn verify(dir: &Path) -> Result<(), CheckpointError> {
     Checksums::check(dir).map(drop)
 }
@@ -77,10 +78,11 @@ pub fn load_whole(path: &Path) -> Result<Loaded, CheckpointError> {
 /// The file is there and cannot be read or is not JSON.
 pub(in crate::runtime) fn trainer(dir: &Path) -> Result<Option<Value>, CheckpointError> {
     let path = dir.join(names::TRAINER);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = std::fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(CheckpointError::Unreadable { path, source }),
+    };
     serde_json::from_slice(&text).map(Some).map_err(|error| CheckpointError::Damaged {
         dir: dir.to_owned(),
         file: names::TRAINER.into(),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::write::aside;
+use super::write::{OLD, REPLACED, aside};
 use super::{CheckpointError, names};
 
 /// A checkpoint of a series.
@@ -20,8 +20,8 @@ pub struct Entry {
 pub struct Latest {
     /// The last checkpoint whose files all have their checksums.
     pub entry: Option<Entry>,
-    /// Later ones that are damaged, latest first, for the user to be told.
-    pub damaged: Vec<CheckpointError>,
+    /// Later ones that are damaged, latest first, and what is wrong with each.
+    pub damaged: Vec<(Entry, CheckpointError)>,
 }
 
 /// The directory of the checkpoint after `step` steps.
@@ -32,14 +32,14 @@ pub fn step_dir(series: &Path, step: u64) -> PathBuf {
 /// The checkpoints of a series, earliest first; none if the directory is not there.
 ///
 /// # Errors
-/// The directory cannot be listed.
+/// The directory or what is in it cannot be looked at.
 pub fn list(series: &Path) -> Result<Vec<Entry>, CheckpointError> {
     let mut entries = Vec::new();
     for name in children(series)? {
         if let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok()) {
             let path = series.join(&name);
             // `step-007` is somebody else's.
-            if path == step_dir(series, step) && path.is_dir() {
+            if path == step_dir(series, step) && is_dir(&path)? {
                 entries.push(Entry { step, path });
             }
         }
@@ -48,16 +48,22 @@ pub fn list(series: &Path) -> Result<Vec<Entry>, CheckpointError> {
     Ok(entries)
 }
 
-/// Remove what a killed process left unfinished. Call it with the run's lock held. Returns what was
-/// removed.
+/// Remove what a killed process left unfinished, and put back what it had moved aside for that. Call it with the
+/// run's lock held. Returns what was removed.
 ///
 /// # Errors
 /// The directory cannot be listed or something in it cannot be removed.
 pub fn clean(series: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let mut removed = Vec::new();
     for name in children(series)? {
-        if name.starts_with(names::ASIDE) {
-            let path = series.join(name);
+        if let Some(rest) = name.strip_prefix(names::ASIDE) {
+            let path = series.join(&name);
+            let replaced = rest.strip_prefix(REPLACED).and_then(|rest| rest.strip_prefix('-'));
+            let place = replaced.and_then(|rest| Some(series.join(rest.split_once('-')?.1)));
+            if let Some(place) = place.filter(|place| !place.exists()) {
+                fs::rename(&path, &place).map_err(CheckpointError::io("rename", &path))?;
+                continue;
+            }
             fs::remove_dir_all(&path).map_err(CheckpointError::io("remove", &path))?;
             removed.push(path);
         }
@@ -109,17 +115,19 @@ pub fn prune(
     Ok(removed)
 }
 
-/// Give a checkpoint a name under which no run finds it: `was-step-N`, in place of what had that.
+/// Give a checkpoint a name under which no run finds it: `was-step-N`, in place of what had that. Returns its new
+/// place.
 ///
 /// # Errors
 /// It cannot be renamed.
-pub fn set_aside(entry: &Entry) -> Result<(), CheckpointError> {
+pub fn set_aside(entry: &Entry) -> Result<PathBuf, CheckpointError> {
     let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
     let was = entry.path.with_file_name(format!("was-{name}"));
     if was.exists() {
         fs::remove_dir_all(&was).map_err(CheckpointError::io("remove", &was))?;
     }
-    fs::rename(&entry.path, &was).map_err(CheckpointError::io("rename", &entry.path))
+    fs::rename(&entry.path, &was).map_err(CheckpointError::io("rename", &entry.path))?;
+    Ok(was)
 }
 
 /// Remove a checkpoint.
@@ -128,9 +136,18 @@ pub fn set_aside(entry: &Entry) -> Result<(), CheckpointError> {
 /// Something of it cannot be removed.
 pub fn remove(entry: &Entry) -> Result<(), CheckpointError> {
     // Renamed first, so that a kill in the midst leaves no half checkpoint under its name.
-    let going = aside(&entry.path, "old");
+    let going = aside(&entry.path, OLD);
     fs::rename(&entry.path, &going).map_err(CheckpointError::io("remove", &entry.path))?;
     fs::remove_dir_all(&going).map_err(CheckpointError::io("remove", &going))
+}
+
+/// Unlike [`Path::is_dir`], does not take for gone what cannot be looked at now.
+fn is_dir(path: &Path) -> Result<bool, CheckpointError> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(CheckpointError::Unreadable { path: path.to_owned(), source }),
+    }
 }
 
 /// Names in a directory, sorted; none if it is not there.
@@ -138,7 +155,7 @@ fn children(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     let listing = match fs::read_dir(dir) {
         Ok(listing) => listing,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(CheckpointError::io("list", dir)(error)),
+        Err(source) => return Err(CheckpointError::Unreadable { path: dir.to_owned(), source }),
     };
     let mut children = Vec::new();
     for entry in listing {

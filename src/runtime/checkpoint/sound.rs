@@ -30,11 +30,24 @@ impl Sound {
         Ok(())
     }
 
+    /// Whether a checkpoint that is there is as it was written.
+    ///
+    /// # Errors
+    /// That cannot be known: it cannot be read now, or another version of midc wrote it.
+    pub fn is_sound(&self, dir: &Path) -> Result<bool, CheckpointError> {
+        match self.verify(dir) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_damage() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The last checkpoint of a series that is not damaged, and those passed over. Of the last of all only the lengths
     /// are compared where that is `enough`.
     ///
     /// # Errors
-    /// The directory cannot be listed.
+    /// The directory cannot be listed, or one of those that come before an answer cannot be read now: it may be the
+    /// one to go on from.
     pub fn latest(&self, series: &Path, enough: impl Fn(&Entry) -> bool) -> Result<Latest, CheckpointError> {
         let mut damaged = Vec::new();
         for entry in list(series)?.into_iter().rev() {
@@ -43,7 +56,8 @@ impl Sound {
                 if quick { Checksums::lengths(&entry.path).map(drop) } else { self.verify(&entry.path) };
             match checked {
                 Ok(()) => return Ok(Latest { entry: Some(entry), damaged }),
-                Err(error) => damaged.push(error),
+                Err(error) if error.is_damage() => damaged.push((entry, error)),
+                Err(error) => return Err(error),
             }
         }
         Ok(Latest { entry: None, damaged })

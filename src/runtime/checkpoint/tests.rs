@@ -216,8 +216,61 @@ fn a_damaged_checkpoint_is_passed_over() {
     let latest = latest();
     assert_eq!(latest.entry.unwrap().step, 9);
     assert_eq!(latest.damaged.len(), 1);
-    let message = latest.damaged[0].to_string();
+    let (entry, why) = &latest.damaged[0];
+    let message = why.to_string();
+    assert_eq!(entry.step, 10);
     assert!(message.contains("step-10") && message.contains("model.safetensors"), "{message}");
+}
+
+/// Permissions, a failing disk, a later midc: none of them says that a checkpoint is damaged, and the one before must
+/// not be taken instead.
+#[test]
+fn a_checkpoint_that_cannot_be_read_now_is_not_passed_over() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    for step in [1, 2] {
+        run.write(root.path(), step);
+    }
+    let dir = step_dir(root.path(), 2);
+    let refused = |what: &str| {
+        for enough in [true, false] {
+            let error = Sound::default().latest(root.path(), |_| enough).unwrap_err();
+            assert!(!error.is_damage() && error.to_string().contains(what), "{error}");
+        }
+        assert!(Sound::default().is_sound(&dir).is_err());
+    };
+    let sums = dir.join(names::CHECKSUMS);
+    let whole = fs::read_to_string(&sums).unwrap();
+    fs::write(&sums, whole.replacen("\"v\": 1", "\"v\": 2", 1)).unwrap();
+    refused("version 2");
+    fs::write(&sums, r#"{ "v": 2, "sums": "of another kind" }"#).unwrap();
+    refused("version 2");
+    fs::write(&sums, &whole).unwrap();
+    // A loop of links cannot be opened by anybody, whoever runs this.
+    #[cfg(unix)]
+    for file in [names::CHECKSUMS, names::WEIGHTS] {
+        let path = dir.join(file);
+        fs::rename(&path, root.path().join("away")).unwrap();
+        std::os::unix::fs::symlink(path.file_name().unwrap(), &path).unwrap();
+        refused(file);
+        fs::rename(root.path().join("away"), &path).unwrap();
+    }
+    assert_eq!(Sound::default().latest(root.path(), |_| false).unwrap().entry.unwrap().step, 2);
+}
+
+/// A kill between the two renames that put a checkpoint in the place of another loses neither.
+#[test]
+fn what_stepped_aside_is_put_back() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    run.write(root.path(), 3);
+    let aside = root.path().join(".tmp-was-123-step-3");
+    fs::rename(step_dir(root.path(), 3), &aside).unwrap();
+    assert!(clean(root.path()).unwrap().is_empty());
+    read(&step_dir(root.path(), 3)).unwrap();
+    fs::create_dir(&aside).unwrap();
+    assert_eq!(clean(root.path()).unwrap(), [aside]);
+    assert_eq!(names_in(root.path()), ["step-3"]);
 }
 
 /// What was read through is not a second time before it is used, and is after that.
@@ -261,6 +314,29 @@ fn leftovers_of_a_kill_are_cleaned() {
     assert_eq!(clean(root.path()).unwrap().len(), 1);
     assert_eq!(names_in(root.path()), ["step-3"]);
     assert!(clean(&root.path().join("nowhere")).unwrap().is_empty());
+}
+
+/// Outside the directory of a run another process may be writing beside it.
+#[cfg(target_os = "linux")]
+#[test]
+fn beside_a_directory_only_what_processes_that_are_over_left_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let (over, alive) = (u32::MAX, std::process::id());
+    let gone = [format!(".tmp-new-{over}-o"), format!(".tmp-old-{over}-o")];
+    let mut left = vec![
+        format!(".tmp-new-{alive}-o"),
+        format!(".tmp-new-{over}-other-o"),
+        format!(".tmp-was-{over}-o"),
+        ".tmp-new-o".to_owned(),
+        "o".to_owned(),
+    ];
+    for name in gone.iter().chain(&left) {
+        fs::create_dir_all(root.path().join(name).join("state")).unwrap();
+    }
+    clean_beside(&root.path().join("o")).unwrap();
+    left.sort();
+    assert_eq!(names_in(root.path()), left);
+    clean_beside(&root.path().join("no/such")).unwrap();
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub(super) fn whole_or_not_at_all(
     size: u64,
     write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    let aside = aside(dir, "new");
+    let aside = aside(dir, NEW);
     let result = write(&aside).and_then(|()| put_in_place(&aside, dir));
     result.map_err(|error| {
         // Best effort: what cannot be removed now is removed at the next start.
@@ -81,6 +81,25 @@ fn is_full(error: &io::Error) -> bool {
 pub(super) fn aside(dir: &Path, purpose: &str) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     dir.with_file_name(format!("{}{purpose}-{}-{name}", names::ASIDE, std::process::id()))
+}
+
+/// The process that writes, or wrote, the directory `of` under this name.
+fn writer(name: &str, of: &str) -> Option<u32> {
+    let (purpose, rest) = name.strip_prefix(names::ASIDE)?.split_once('-')?;
+    let (process, directory) = rest.split_once('-')?;
+    let going = [NEW, OLD].contains(&purpose) && directory == of;
+    going.then(|| whole::number(process))?
+}
+
+/// Remove what processes that are over left of writing `dir`: whole models in size. In the directory of a run, whose
+/// lock says that nobody else writes, [`super::clean`] removes all of it.
+///
+/// # Errors
+/// The directory cannot be listed, or what was found there not be removed.
+pub(in crate::runtime) fn clean_beside(dir: &Path) -> Result<(), CheckpointError> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    whole::remove_beside(dir, |other| writer(other, &name), |left| fs::remove_dir_all(left))
+        .map_err(CheckpointError::io("clean up beside", dir))
 }
 
 const PARTS: [Part; 3] = [Part::Weight, Part::First, Part::Second];
@@ -247,10 +266,15 @@ fn sync_dir(dir: &Path) -> Result<(), CheckpointError> {
     whole::sync_dir(dir).map_err(CheckpointError::io("sync", dir))
 }
 
+/// What is in the name of a checkpoint that is being written, of one that goes, and of one that steps aside for another.
+const NEW: &str = "new";
+pub(super) const OLD: &str = "old";
+pub(super) const REPLACED: &str = "was";
+
 /// Give a finished directory its name. A directory cannot be renamed over a full one, so that one
-/// steps aside first; killed in between, the run has the checkpoint before and does the steps again.
+/// steps aside first; killed in between, it is put back by [`super::clean`].
 fn put_in_place(aside_path: &Path, dir: &Path) -> Result<(), CheckpointError> {
-    let old = aside(dir, "old");
+    let old = aside(dir, REPLACED);
     if dir.exists() {
         fs::rename(dir, &old).map_err(CheckpointError::io("replace", dir))?;
     }

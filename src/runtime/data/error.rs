@@ -22,6 +22,20 @@ pub enum DataError {
         /// The directory it was resolved against.
         base: PathBuf,
     },
+    /// A path at which something is that is no file and no directory.
+    #[error("source `{source_name}`: `{pattern}` {what}")]
+    #[diagnostic(
+        code(midc::data::no_file),
+        help("a source is read more than once: name a file, a directory or a glob, or a link to one")
+    )]
+    NoFile {
+        /// The source.
+        source_name: String,
+        /// As written.
+        pattern: String,
+        /// What it is.
+        what: String,
+    },
     /// A glob that cannot be parsed.
     #[error("source `{source_name}`: `{pattern}` is not a valid glob: {why}")]
     #[diagnostic(code(midc::data::glob))]

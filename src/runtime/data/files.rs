@@ -46,6 +46,13 @@ pub(super) fn find(
             Failed::Data(error) => error,
         })?;
         if found.read.is_empty() {
+            if let Some(what) = no_file(&base.join(pattern)) {
+                return Err(DataError::NoFile {
+                    source_name: source.to_owned(),
+                    pattern: pattern.clone(),
+                    what,
+                });
+            }
             return Err(DataError::Missing {
                 source_name: source.to_owned(),
                 pattern: pattern.clone(),
@@ -55,6 +62,17 @@ pub(super) fn find(
         out.add(found);
     }
     out.settle(&format!("source `{source}`: "), unread, progress)
+}
+
+/// What is at `path`, where that is something, and neither a file nor a directory.
+fn no_file(path: &Path) -> Option<String> {
+    let link = path.symlink_metadata().ok()?.is_symlink();
+    match path.metadata() {
+        Ok(found) if found.is_file() || found.is_dir() => None,
+        Ok(_) => Some("is no regular file".to_owned()),
+        Err(error) if link => Some(format!("is a broken link: {error}")),
+        Err(error) => Some(format!("cannot be looked at: {error}")),
+    }
 }
 
 /// The files that `path` names for `midc eval`: a file, a directory or a glob.
@@ -543,6 +561,34 @@ mod tests {
     fn a_base_that_is_the_working_directory_is_named() {
         let error = find("s", &["none".to_owned()], Path::new("")).unwrap_err();
         assert!(error.to_string().ends_with("matches no file under `.`"), "{error}");
+    }
+
+    /// What is there is not said to be missing.
+    #[cfg(unix)]
+    #[test]
+    fn pipes_and_broken_links_are_named_for_what_they_are() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe.jsonl");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket.jsonl")).unwrap();
+        for (to, name) in
+            [("nowhere", "dangling.jsonl"), ("loop.jsonl", "loop.jsonl"), ("pipe.jsonl", "behind")]
+        {
+            symlink(dir.path().join(to), dir.path().join(name)).unwrap();
+        }
+        for (pattern, what) in [
+            ("pipe.jsonl", "is no regular file"),
+            ("socket.jsonl", "is no regular file"),
+            ("behind", "is no regular file"),
+            ("/dev/null", "is no regular file"),
+            ("dangling.jsonl", "is a broken link"),
+            ("loop.jsonl", "is a broken link"),
+            ("none.jsonl", "matches no file"),
+        ] {
+            let said = find("s", &[pattern.to_owned()], dir.path()).unwrap_err().to_string();
+            assert!(said.contains(&format!("`{pattern}` {what}")), "{said}");
+        }
     }
 
     #[cfg(unix)]

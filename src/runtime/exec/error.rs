@@ -83,6 +83,31 @@ pub enum ExecError {
         #[source]
         source: serde_json::Error,
     },
+    /// A checkpoint under the name of another.
+    #[error(
+        "`{}` should be the checkpoint of stage `{stage}` after step {step}, and holds that of stage `{found_stage}` \
+         after step {found_step}",
+        path.display()
+    )]
+    #[diagnostic(
+        code(midc::exec::misplaced),
+        help(
+            "it was renamed, or copied from elsewhere: give it back its own name, or move it out of the run \
+             directory; `--resume` then goes on from what is left"
+        )
+    )]
+    Misplaced {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Of which stage its directory is.
+        stage: String,
+        /// After which step.
+        step: u64,
+        /// The stage in its `trainer.json`.
+        found_stage: String,
+        /// The step there.
+        found_step: u64,
+    },
     /// A fresh model without a tokenizer.
     #[error("model `{model}` names no tokenizer and has no checkpoint that brings one")]
     #[diagnostic(

@@ -8,6 +8,7 @@ mod error;
 mod gate;
 mod inputs;
 mod jobs;
+mod journals;
 mod measure;
 mod memory;
 mod noise;
@@ -40,7 +41,7 @@ use crate::runtime::data::{Corpus, DataError, OnBad};
 use crate::runtime::engine::Device;
 use crate::runtime::eval::MeasureError;
 use crate::runtime::exec::jobs::{Claim, Queue};
-use crate::runtime::journal::{self, EvalRecord, Journal, StepRecord};
+use crate::runtime::journal::{self, EvalRecord, Journal};
 use crate::runtime::run_dir::{Resume, RunDir};
 
 /// How to run a plan, beside what the plan says.
@@ -174,23 +175,16 @@ pub fn exec(
         dir.log(note);
         observer.on(Event::Note(note));
     }
-    let done = |stage: &str, steps: u64| {
-        progress.get(stage).is_some_and(|p: &Progress| p.checkpoint.is_some() && steps <= p.steps())
-    };
     let over = |stage: &StagePlan| progress.get(&stage.name).is_some_and(|p| p.finished(stage));
     let ahead: Vec<&StagePlan> =
         plan.stages.iter().filter(|stage| selected.contains(&stage.name) && !over(stage)).collect();
     inputs::are_there(plan, &ahead, &options.base_dir)?;
     let queue = Queue::new(plan, &selected, options.jobs, over)?;
     fits(plan, options, &ahead, &queue)?;
-    let metrics = Journal::open::<StepRecord>(&dir.metrics(), done)?;
-    let evals = Journal::open::<EvalRecord>(&dir.evals(), done)?;
-    for (journal, path) in [(&metrics, dir.metrics()), (&evals, dir.evals())] {
-        if journal.damaged() > 0 {
-            let note = format!("damaged lines left out of `{}`: {}", path.display(), journal.damaged());
-            dir.log(&note);
-            observer.on(Event::Note(&note));
-        }
+    let (metrics, evals, lacking) = journals::open(plan, &dir, &progress)?;
+    for note in lacking {
+        dir.log(&note);
+        observer.on(Event::Note(&note));
     }
     let run = Run {
         plan,

@@ -38,6 +38,23 @@ impl NoiseScale {
     }
 }
 
+/// A sentence on a stage that goes on from a checkpoint of a run that estimated the noise scale `before` so often, and
+/// `now` so: such steps round otherwise. 0 is never; of a checkpoint that does not say nothing is known.
+pub(super) fn changed(stage: &str, before: Option<u64>, now: u64) -> Option<String> {
+    let often = |every: u64| match every {
+        0 => "never".to_owned(),
+        1 => "in every step".to_owned(),
+        n => format!("every {n} steps"),
+    };
+    let before = before.filter(|before| *before != now)?;
+    Some(format!(
+        "stage `{stage}` goes on with the gradient noise scale estimated {} from a checkpoint before which that was done \
+         {} (`--noise-every`): not bit for bit as with the one value",
+        often(now),
+        often(before)
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +85,16 @@ mod tests {
         // tr(Σ) / |G|² = width · variance / (width · mean²) = 4.
         let mean = found.iter().sum::<f64>() / found.len() as f64;
         assert!((mean / 4.0 - 1.0).abs() < 0.05, "{mean} of {} values", found.len());
+    }
+
+    #[test]
+    fn another_number_of_steps_is_said() {
+        assert_eq!(changed("trunk", None, 5), None);
+        assert_eq!(changed("trunk", Some(0), 0), None);
+        assert_eq!(changed("trunk", Some(5), 5), None);
+        let said = changed("trunk", Some(0), 5).unwrap();
+        assert!(said.contains("estimated every 5 steps") && said.contains("done never"), "{said}");
+        assert!(changed("trunk", Some(1), 0).unwrap().contains("estimated never"));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! What happens after a step whose loss or gradient is not finite. The update itself is never applied.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 use crate::plan::StagePlan;
@@ -10,6 +8,7 @@ use crate::runtime::data::{SamplerState, StageSampler};
 use crate::runtime::engine::Moments;
 use crate::runtime::exec::stage::Work;
 use crate::runtime::exec::start::TrainerState;
+use crate::runtime::exec::survey::last_sound;
 use crate::runtime::exec::writer::purpose;
 use crate::runtime::exec::{ExecError, NotFinite, Run, lock};
 use crate::runtime::journal::{EvalRecord, Journal, StepRecord};
@@ -28,6 +27,12 @@ pub(crate) struct Count {
 }
 
 impl Count {
+    /// Whether the last step was one: the weights may be ruined. What is saved now is not gone back to, takes the place
+    /// of no other checkpoint, and is left out where nothing starts from it.
+    pub(super) fn lasts(&self) -> bool {
+        self.in_a_row > 0
+    }
+
     /// The step was fine.
     pub(super) fn reset(&mut self) {
         self.in_a_row = 0;
@@ -86,7 +91,7 @@ impl Run<'_> {
         self.settle(&mut work.writing)?;
         let planned = self.last_planned(stage, work.trainer.step)?;
         let start = match &planned {
-            Some(path) => self.resumed(self.sound.read(path)?, path)?,
+            Some(entry) => self.resumed(&stage.name, entry.step, &entry.path)?,
             None => self.beginning(stage)?,
         };
         let (step, before) = (start.trainer.step, work.trainer.not_finite);
@@ -112,16 +117,27 @@ impl Run<'_> {
         drop((metrics, evals));
         work.board = self.board(stage, step)?;
         if let Some(progress) = lock(&self.progress).get_mut(&stage.name) {
-            progress.checkpoint = planned.map(|path| (step, path));
+            progress.checkpoint = planned.map(|entry| (entry.step, entry.path));
         }
         Ok(())
     }
 
-    /// The last sound checkpoint of `stage` before `step` that is not there for an interruption only.
-    fn last_planned(&self, stage: &StagePlan, step: u64) -> Result<Option<PathBuf>, ExecError> {
+    /// The last sound checkpoint of `stage` before `step` that is not there for an interruption only, nor was saved
+    /// behind a step that was not finite.
+    fn last_planned(&self, stage: &StagePlan, step: u64) -> Result<Option<Entry>, ExecError> {
         let entries = checkpoint::list(&self.dir.checkpoints(&stage.name))?;
-        let planned = |e: &Entry| e.step <= step && purpose(stage, e.step) != Purpose::Interruption;
-        let mut latest_first = entries.into_iter().rev().filter(planned);
-        Ok(latest_first.find(|e| self.sound.verify(&e.path).is_ok()).map(|e| e.path))
+        let planned = |e: &&Entry| e.step <= step && purpose(stage, e.step) != Purpose::Interruption;
+        let ruined = |e: &Entry| -> Result<bool, ExecError> {
+            let state = TrainerState::read(checkpoint::trainer(&e.path)?, &e.path)?;
+            Ok(state.not_finite.lasts())
+        };
+        let mut planned: Vec<&Entry> = entries.iter().filter(planned).collect();
+        while let Some(entry) = last_sound(planned.iter().copied(), &self.sound)? {
+            if !ruined(entry)? {
+                return Ok(Some(entry.clone()));
+            }
+            planned.retain(|e| e.step < entry.step);
+        }
+        Ok(None)
     }
 }

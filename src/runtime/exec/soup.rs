@@ -16,7 +16,8 @@ impl Run<'_> {
     pub(super) fn soup(&self, soup: &SoupPlan, stage: &StagePlan) -> Result<Start, ExecError> {
         self.cook(soup)?;
         let path = checkpoint::step_dir(&self.dir.checkpoints(&soup.name), 0);
-        let mut start = self.resumed(self.sound.read(&path)?, &path)?;
+        // Its state is merged of those of the stages in it: it names one of them.
+        let mut start = self.held(&path)?;
         start.optimizer = None;
         start.trainer = next_stage(start.trainer, stage);
         Ok(start)
@@ -28,8 +29,9 @@ impl Run<'_> {
         let series = self.dir.checkpoints(&soup.name);
         checkpoint::clean(&series)?;
         let latest = self.sound.latest(&series, |_| false)?;
-        for damaged in latest.damaged {
-            self.note(&format!("a damaged soup is made again: {damaged}"));
+        for (entry, why) in latest.damaged {
+            let aside = checkpoint::set_aside(&entry)?;
+            self.note(&format!("a damaged soup is made again and kept as `{}`: {why}", aside.display()));
         }
         if latest.entry.is_some() {
             return Ok(());
@@ -44,7 +46,8 @@ impl Run<'_> {
             if !path.is_dir() {
                 return Err(ExecError::MissingStart { stage: soup.name.clone(), from: name.clone(), dir });
             }
-            let state = self.trainer_state(checkpoint::trainer(&path)?, &path)?;
+            let state = TrainerState::read(checkpoint::trainer(&path)?, &path)?;
+            state.is_of(&stage.name, steps, &path)?;
             trainer = Some(match trainer {
                 Some(so_far) => merge(so_far, state),
                 None => state,
@@ -60,6 +63,7 @@ impl Run<'_> {
         } else {
             Recipe::Weighted(soup.weights.iter().map(|w| *w as f32).collect())
         };
+        self.dir.is_in_place()?;
         // In f32 whatever the stages store: their exact weights go in, and the next stage starts from it.
         average_into(&paths, &recipe, Dtype::F32, Some(&trainer), &checkpoint::step_dir(&series, 0))?;
         self.observer.on(Event::Soup(soup));

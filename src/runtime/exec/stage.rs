@@ -18,6 +18,7 @@ use crate::runtime::engine::{
 use crate::runtime::eval::MeasureError;
 use crate::runtime::exec::measure::Moment;
 use crate::runtime::exec::memory::room_for_a_copy;
+use crate::runtime::exec::noise;
 use crate::runtime::exec::spike::SpikeWatch;
 use crate::runtime::exec::start::{Start, TrainerState};
 use crate::runtime::exec::writer::{Snapshot, Writing};
@@ -107,7 +108,7 @@ impl Run<'_> {
             if !self.measured(stage, work, if last { Moment::End } else { Moment::Between })? {
                 continue;
             }
-            let periodic = stage.saves_after(done);
+            let periodic = stage.saves_after(done) && !work.trainer.not_finite.lasts();
             let named = stage.checkpoints.iter().any(|c| c.step == done);
             if last || periodic || named {
                 self.save(stage, work)?;
@@ -200,6 +201,8 @@ impl Run<'_> {
                 stage.name
             ));
         }
+        let changed = noise::changed(&stage.name, trainer.noise_every, self.noise_every());
+        changed.iter().for_each(|note| self.note(note));
         if let Some(OptimizerState { first, second }) = optimizer {
             engine.load_moments(Moments { first, second })?;
         }
@@ -234,6 +237,11 @@ impl Run<'_> {
             board.eval(record)?;
         }
         Ok(board)
+    }
+
+    /// Every how many steps the noise scale is estimated; 0 for never.
+    fn noise_every(&self) -> u64 {
+        self.options.noise_every.unwrap_or_default()
     }
 
     fn engine_options(&self, share: usize) -> EngineOptions {
@@ -323,7 +331,7 @@ impl Run<'_> {
             clip: optimizer.clip,
             z_loss: optimizer.z_loss,
             optimizer_step: work.trainer.optimizer_steps + 1,
-            sample_noise: self.options.noise_every.is_some_and(|n| n > 0 && point.step.is_multiple_of(n)),
+            sample_noise: self.noise_every() > 0 && point.step.is_multiple_of(self.noise_every()),
         };
         let table = work.tables.at(point.context);
         let report = work.engine.train_step(&batch, table, &hyper)?;
@@ -356,6 +364,7 @@ impl Run<'_> {
     }
 
     fn save(&self, stage: &StagePlan, work: &mut Work) -> Result<(), ExecError> {
+        self.dir.is_in_place()?;
         // The journals must reach the disk before a checkpoint that says their steps are done.
         lock(&self.metrics).sync()?;
         lock(&self.evals).sync()?;
@@ -363,6 +372,7 @@ impl Run<'_> {
             v: 1,
             plan_hash: self.plan.hash.clone(),
             stage: stage.name.clone(),
+            noise_every: Some(self.noise_every()),
             engine: work.engine.describe(),
             // Only here: with a thousand sources it is too long to be made in every step.
             sampler: work.sampler.state(),
@@ -370,6 +380,7 @@ impl Run<'_> {
         };
         let trainer_json = serde_json::to_value(&trainer)
             .map_err(|source| ExecError::TrainerState { path: self.dir.checkpoints(&stage.name), source })?;
+        let keep = stage.keep.filter(|_| !trainer.not_finite.lasts());
         // Training goes on beside a copy where there is room for one.
         let room = room_for_a_copy(self.options.device, work.limit, &work.engine.memory());
         if checkpoint::copy_bytes(&work.engine) > room {
@@ -380,7 +391,7 @@ impl Run<'_> {
                 tokenizer: &work.tokenizer,
                 trainer: Some(&trainer_json),
             };
-            return self.write_now(stage, trainer.step, &contents, &mut work.writing);
+            return self.write_now(stage, trainer.step, keep, &contents, &mut work.writing);
         }
         let moments = work.engine.moments().map(|m| OptimizerState { first: m.first, second: m.second });
         let snapshot = Snapshot {
@@ -391,7 +402,7 @@ impl Run<'_> {
             optimizer: moments,
             trainer: trainer_json,
         };
-        self.write(stage, trainer.step, snapshot, &mut work.writing)
+        self.write(stage, trainer.step, keep, snapshot, &mut work.writing)
     }
 }
 

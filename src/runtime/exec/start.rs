@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{ModelPlan, StagePlan, State, first_version};
 use crate::rope::{Rope, RopeScaling};
-use crate::runtime::checkpoint::{self, Checkpoint, OptimizerState};
+use crate::runtime::checkpoint::{self, OptimizerState};
 use crate::runtime::data::{SamplerState, TextTokenizer};
 use crate::runtime::engine;
 use crate::runtime::exec::noise::NoiseScale;
@@ -49,17 +49,48 @@ pub(super) struct TrainerState {
     /// Estimates of the gradient noise scale so far.
     #[serde(default)]
     pub noise: NoiseScale,
+    /// Every how many steps the noise scale was estimated, 0 for never; absent where the run is older than the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_every: Option<u64>,
     /// Kind of engine that wrote this (`cpu f32`); another continues, though not bit for bit.
     pub engine: String,
+}
+
+impl TrainerState {
+    /// The state in a checkpoint at `path`, from what its `trainer.json` holds.
+    ///
+    /// # Errors
+    /// [`ExecError::TrainerState`].
+    pub(super) fn read(json: Option<serde_json::Value>, path: &Path) -> Result<Self, ExecError> {
+        serde_json::from_value(json.unwrap_or_default())
+            .map_err(|source| ExecError::TrainerState { path: path.to_path_buf(), source })
+    }
+
+    /// That a checkpoint at `path` is that of `stage` after `step` steps. One that was moved or copied there would
+    /// otherwise count for what its name says.
+    ///
+    /// # Errors
+    /// [`ExecError::Misplaced`].
+    pub(super) fn is_of(&self, stage: &str, step: u64, path: &Path) -> Result<(), ExecError> {
+        if self.stage == stage && self.step == step {
+            return Ok(());
+        }
+        Err(ExecError::Misplaced {
+            path: path.to_path_buf(),
+            stage: stage.to_owned(),
+            step,
+            found_stage: self.stage.clone(),
+            found_step: self.step,
+        })
+    }
 }
 
 impl Run<'_> {
     /// Gather what `stage` starts or resumes from.
     pub(super) fn start(&self, stage: &StagePlan) -> Result<Start, ExecError> {
         let saved = lock(&self.progress).get(&stage.name).and_then(|p| p.checkpoint.clone());
-        if let Some((_, path)) = saved {
-            let checkpoint = self.sound.read(&path)?;
-            return self.resumed(checkpoint, &path);
+        if let Some((step, path)) = saved {
+            return self.resumed(&stage.name, step, &path);
         }
         self.beginning(stage)
     }
@@ -76,8 +107,7 @@ impl Run<'_> {
                     let (stage, from) = (stage.name.clone(), stage.from.clone());
                     return Err(ExecError::MissingStart { stage, from, dir });
                 }
-                let checkpoint = self.sound.read(&path)?;
-                let mut start = self.resumed(checkpoint, &path)?;
+                let mut start = self.resumed(&from.name, steps, &path)?;
                 start.trainer = next_stage(start.trainer, stage);
                 if stage.state == State::WeightsOnly {
                     start.optimizer = None;
@@ -88,17 +118,17 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn trainer_state(
-        &self,
-        json: Option<serde_json::Value>,
-        path: &Path,
-    ) -> Result<TrainerState, ExecError> {
-        serde_json::from_value(json.unwrap_or_default())
-            .map_err(|source| ExecError::TrainerState { path: path.to_path_buf(), source })
+    /// What the checkpoint at `path` holds, which must be that of `stage` after `step` steps.
+    pub(super) fn resumed(&self, stage: &str, step: u64, path: &Path) -> Result<Start, ExecError> {
+        let start = self.held(path)?;
+        start.trainer.is_of(stage, step, path)?;
+        Ok(start)
     }
 
-    pub(super) fn resumed(&self, checkpoint: Checkpoint, path: &Path) -> Result<Start, ExecError> {
-        let trainer = self.trainer_state(checkpoint.trainer, path)?;
+    /// What the checkpoint at `path` holds.
+    pub(super) fn held(&self, path: &Path) -> Result<Start, ExecError> {
+        let checkpoint = self.sound.read(path)?;
+        let trainer = TrainerState::read(checkpoint.trainer, path)?;
         Ok(Start {
             config: checkpoint.config,
             tokenizer: checkpoint.tokenizer,
@@ -157,6 +187,20 @@ pub(super) fn next_stage(before: TrainerState, stage: &StagePlan) -> TrainerStat
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checkpoint_in_the_place_of_another_is_named_with_both() {
+        let path = Path::new("run/checkpoints/stable/step-24");
+        let state = TrainerState { stage: "stable".into(), step: 15, ..TrainerState::default() };
+        assert!(state.is_of("stable", 15, path).is_ok());
+        for (stage, step) in [("stable", 24), ("anneal", 15)] {
+            let said = state.is_of(stage, step, path).unwrap_err().to_string();
+            for word in [&format!("`{stage}` after step {step}"), "`stable` after step 15", "stable/step-24"]
+            {
+                assert!(said.contains(word), "no {word} in {said}");
+            }
+        }
+    }
 
     #[test]
     fn a_trainer_of_another_version_is_refused() {

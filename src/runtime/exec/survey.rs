@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::plan::{ModelPlan, Plan, StagePlan};
-use crate::runtime::checkpoint::{self, Entry, Sound};
+use crate::runtime::checkpoint::{self, CheckpointError, Entry, Sound};
+use crate::runtime::exec::start::TrainerState;
 use crate::runtime::exec::{ExecError, gate};
 use crate::runtime::journal::{self, EvalRecord};
 use crate::runtime::run_dir::RunDir;
@@ -32,10 +33,12 @@ impl Progress {
 
 /// How far each stage has come, and a sentence on each checkpoint that is damaged and passed over. The last of each
 /// stage is read through; but of those that are not chosen, and of a finished one that something made of it stands
-/// behind already, only the lengths are compared, so that to go on with a long run is not to read all of it.
+/// behind already, only the lengths are compared, so that to go on with a long run is not to read all of it. Damaged
+/// ones of chosen stages are set aside once all have been looked at: what is made again must not take their place.
 ///
 /// # Errors
-/// A directory cannot be listed or cleaned; a journal cannot be read; [`ExecError::BrokenPlan`].
+/// A directory cannot be listed or cleaned; a journal or a checkpoint cannot be read now; a checkpoint is not the one
+/// that its name says; [`ExecError::BrokenPlan`].
 pub(super) fn progress(
     plan: &Plan,
     selected: &BTreeSet<String>,
@@ -51,17 +54,37 @@ pub(super) fn progress(
         }
     }
     let records = journal::read::<EvalRecord>(&dir.evals())?;
-    let (mut progress, mut notes) = (BTreeMap::new(), Vec::new());
+    let (mut progress, mut notes, mut damaged) = (BTreeMap::new(), Vec::new(), Vec::new());
     for stage in &plan.stages {
         let chosen = selected.contains(&stage.name);
         let used = chosen && is_used(plan, stage, &begun)? && gate::lacking(stage, &records)?.is_empty();
         let enough = |entry: &Entry| !chosen || used && entry.step >= stage.steps;
         let latest = sound.latest(&dir.checkpoints(&stage.name), enough)?;
-        notes.extend(latest.damaged.iter().map(|d| format!("passed over a damaged checkpoint: {d}")));
+        if let Some(entry) = latest.entry.as_ref().filter(|entry| !enough(entry)) {
+            in_place(stage, entry)?;
+        }
+        for (entry, why) in latest.damaged {
+            notes.push(format!("passed over a damaged checkpoint: {why}"));
+            damaged.extend(chosen.then_some(entry));
+        }
         let checkpoint = latest.entry.map(|e| (e.step, e.path));
         progress.insert(stage.name.clone(), Progress { checkpoint });
     }
+    for entry in damaged {
+        let aside = checkpoint::set_aside(&entry)?;
+        notes.push(format!("`{}` is kept as `{}`", entry.path.display(), aside.display()));
+    }
     Ok((progress, notes))
+}
+
+/// That a checkpoint of `stage` is the one that its directory says, where its state tells.
+fn in_place(stage: &StagePlan, entry: &Entry) -> Result<(), ExecError> {
+    match checkpoint::trainer(&entry.path)? {
+        Some(json) => {
+            TrainerState::read(Some(json), &entry.path)?.is_of(&stage.name, entry.step, &entry.path)
+        }
+        None => Ok(()),
+    }
 }
 
 /// Whether something that starts from the end of `stage`, or averages it, is `begun`: the end itself is then behind it.
@@ -82,7 +105,7 @@ fn is_used(plan: &Plan, stage: &StagePlan, begun: &BTreeSet<&str>) -> Result<boo
 /// from or averages. Returns a sentence on each.
 ///
 /// # Errors
-/// A directory cannot be listed; [`ExecError::BrokenPlan`].
+/// A directory cannot be listed; a checkpoint cannot be read now; [`ExecError::BrokenPlan`].
 pub(super) fn take_up_again(
     plan: &Plan,
     selected: &BTreeSet<String>,
@@ -117,11 +140,12 @@ fn put_back(
         let path = checkpoint::step_dir(&series, step);
         let what = match sound.verify(&path) {
             Ok(()) => continue,
+            Err(error) if !error.is_damage() => return Err(error.into()),
             Err(_) if !path.exists() => "gone".to_owned(),
             Err(damage) => format!("damaged ({damage})"),
         };
         let entries = checkpoint::list(&series)?;
-        let whole = entries.iter().rev().find(|e| e.step < step && sound.verify(&e.path).is_ok()).cloned();
+        let whole = last_sound(entries.iter().filter(|e| e.step < step), sound)?.cloned();
         let from = whole.as_ref().map_or(0, |e| e.step);
         notes.push(format!(
             "the checkpoint after step {step} of stage `{}`, which `{by}` starts from, is {what}: the stage is taken up \
@@ -136,6 +160,22 @@ fn put_back(
         progress.insert(of.name.clone(), Progress { checkpoint: whole.map(|e| (e.step, e.path)) });
     }
     Ok(())
+}
+
+/// The last of these checkpoints that is not damaged.
+///
+/// # Errors
+/// One that comes after it cannot be read now.
+pub(super) fn last_sound<'a>(
+    earliest_first: impl DoubleEndedIterator<Item = &'a Entry>,
+    sound: &Sound,
+) -> Result<Option<&'a Entry>, CheckpointError> {
+    for entry in earliest_first.rev() {
+        if sound.is_sound(&entry.path)? {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
 }
 
 /// Checkpoints that something chosen, and not done, starts from or averages: the stage, its step and what needs it,

@@ -50,11 +50,12 @@ pub(super) struct Writing {
 
 impl Run<'_> {
     /// Begin to write `snapshot` as the checkpoint of `stage` after `step` steps, once the one before
-    /// is complete.
+    /// is complete. Of the periodic ones `keep` are left then; all where it is absent.
     pub(super) fn write(
         &self,
         stage: &StagePlan,
         step: u64,
+        keep: Option<u64>,
         snapshot: Snapshot,
         under_way: &mut Option<Writing>,
     ) -> Result<(), ExecError> {
@@ -64,7 +65,7 @@ impl Run<'_> {
         let (target, of) = (path.clone(), stage.clone());
         let work = move || {
             snapshot.write(&target)?;
-            prune(&of, &series)
+            prune(&of, keep, &series)
         };
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
@@ -79,6 +80,7 @@ impl Run<'_> {
         &self,
         stage: &StagePlan,
         step: u64,
+        keep: Option<u64>,
         contents: &CheckpointContents<'_>,
         under_way: &mut Option<Writing>,
     ) -> Result<(), ExecError> {
@@ -86,7 +88,7 @@ impl Run<'_> {
         let series = self.dir.checkpoints(&stage.name);
         let path = checkpoint::step_dir(&series, step);
         checkpoint::write(contents, &path)?;
-        prune(stage, &series)?;
+        prune(stage, keep, &series)?;
         self.written(&stage.name, step, path);
         Ok(())
     }
@@ -109,8 +111,8 @@ impl Run<'_> {
 }
 
 /// Remove what `keep` does not leave.
-fn prune(stage: &StagePlan, series: &Path) -> Result<(), CheckpointError> {
-    match stage.keep {
+fn prune(stage: &StagePlan, keep: Option<u64>, series: &Path) -> Result<(), CheckpointError> {
+    match keep {
         Some(keep) => checkpoint::prune(series, keep, |step| purpose(stage, step)).map(drop),
         None => Ok(()),
     }

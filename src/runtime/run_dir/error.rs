@@ -115,6 +115,15 @@ pub enum RunDirError {
         /// The directory.
         dir: PathBuf,
     },
+    /// It is no longer where it was.
+    #[error("`{}` is no longer the run directory this run began in: it was moved or removed", dir.display())]
+    #[diagnostic(code(midc::run_dir::moved), help("nothing was written in its place; {now}"))]
+    Moved {
+        /// Where it was.
+        dir: PathBuf,
+        /// Where its checkpoints are, and how to go on.
+        now: String,
+    },
     /// The machine said no.
     #[error("cannot {action} `{}`", path.display())]
     #[diagnostic(code(midc::run_dir::io))]

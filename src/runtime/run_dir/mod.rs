@@ -38,6 +38,8 @@ pub struct RunDir {
     lock: File,
     /// What is to be said of how it was taken.
     notes: Vec<String>,
+    /// The directory itself, where the system opens directories: it stays the same one under any name.
+    directory: Option<File>,
 }
 
 /// Names this module writes; anything else in a directory without a plan makes it foreign.
@@ -107,7 +109,10 @@ impl RunDir {
                 fs::remove_file(&path).map_err(RunDirError::io("remove", &path))?;
             }
         }
-        Ok(Self { root: root.to_path_buf(), lock, notes })
+        // Written without the lock, by `midc report` too: only what processes that are over left of it goes.
+        let report = root.join("report.html");
+        whole::clean_beside(&report).map_err(RunDirError::io("clean up beside", &report))?;
+        Ok(Self { root: root.to_path_buf(), lock, notes, directory: File::open(root).ok() })
     }
 
     /// What is to be said of how the directory was taken.
@@ -126,6 +131,32 @@ impl RunDir {
     /// [`RunDirError::Io`] when the process has no more files.
     pub fn lock_handle(&self) -> Result<File, RunDirError> {
         self.lock.try_clone().map_err(RunDirError::io("open", &self.root.join("lock")))
+    }
+
+    /// That the directory is still the one that was locked, so that nothing is saved to another, or to a new one without
+    /// a plan, under its name.
+    ///
+    /// # Errors
+    /// [`RunDirError::Moved`].
+    pub fn is_in_place(&self) -> Result<(), RunDirError> {
+        let in_place = match &self.directory {
+            Some(directory) => is_same(directory, &self.root),
+            None => self.root.join("plan.json").exists(),
+        };
+        if in_place {
+            return Ok(());
+        }
+        let now = match self.directory.as_ref().and_then(name_of) {
+            Some(dir) => {
+                format!(
+                    "what was saved is in `{0}`: go on there with `--resume --run-dir {0}`",
+                    dir.display()
+                )
+            }
+            None => "what was saved is where it was moved to: go on there with `--resume --run-dir DIR`"
+                .to_owned(),
+        };
+        Err(RunDirError::Moved { dir: self.root.clone(), now })
     }
 
     /// `checkpoints/NAME` of a stage or soup.
@@ -154,6 +185,41 @@ impl RunDir {
         if let Ok(mut log) = log {
             let _ = writeln!(log, "{line}");
         }
+    }
+}
+
+/// Whether `path` is the open `directory`. What cannot be looked at for another reason than that it is not there is
+/// taken for it: who writes there will say why that fails.
+fn is_same(directory: &File, path: &Path) -> bool {
+    let (open, named) = match (directory.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open, named),
+        (_, Err(error)) => return error.kind() != std::io::ErrorKind::NotFound,
+        (Err(_), Ok(_)) => return true,
+    };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        (open.dev(), open.ino()) == (named.dev(), named.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (open, named);
+        true
+    }
+}
+
+/// The name an open directory has now, where the system tells.
+fn name_of(directory: &File) -> Option<PathBuf> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd as _;
+        let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
+        (path.exists() && is_same(directory, &path)).then_some(path)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = directory;
+        None
     }
 }
 
@@ -228,6 +294,29 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_directory_that_was_moved_is_said_with_its_new_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, moved) = (dir.path().join("run"), dir.path().join("moved"));
+        fs::create_dir(&root).unwrap();
+        let directory = Some(File::open(&root).unwrap());
+        let run = RunDir { root: root.clone(), lock: lock(&root).unwrap(), directory };
+        run.is_in_place().unwrap();
+        fs::rename(&root, &moved).unwrap();
+        let said = |run: &RunDir| match run.is_in_place().unwrap_err() {
+            RunDirError::Moved { dir, now } => (dir, now),
+            other => panic!("{other}"),
+        };
+        let (was, now) = said(&run);
+        assert!(was == root && now.contains(moved.to_str().unwrap()), "{now}");
+        // Another run under its name is not it.
+        fs::create_dir(&root).unwrap();
+        assert!(said(&run).1.contains(moved.to_str().unwrap()));
+        fs::remove_dir_all(&moved).unwrap();
+        assert!(said(&run).1.contains("where it was moved to"));
+    }
 
     #[cfg(target_os = "linux")]
     #[test]
