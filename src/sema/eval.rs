@@ -45,7 +45,7 @@ impl<'p> Checker<'p> {
                 (false, Some(unit)) => Kind::Quantity(q.value, unit),
                 (false, None) => Kind::Number(q.value),
             },
-            ExprKind::Str(text) => Kind::Text(text.as_str().into()),
+            ExprKind::Str(text) => Kind::Text(text.as_str().into(), span.file),
             ExprKind::Path(path) => return self.eval_path(path, scope),
             ExprKind::List(items) => Kind::List(items.iter().map(|e| self.eval(e, scope)).collect()),
             ExprKind::Call { callee, args } => return self.eval_call(expr, callee, args, scope),
@@ -457,11 +457,11 @@ impl<'p> Checker<'p> {
         // Dots reach into objects; what another file defines is called so, too.
         let Some(name) = dotted_name(expr) else { return self.eval(expr, scope) };
         let Some(value) = self.named_value(&name, expr, scope) else {
-            return Val { kind: Kind::Text(name.as_str().into()), span };
+            return Val { kind: Kind::Text(name.as_str().into(), span.file), span };
         };
         let names = match &value.kind {
-            Kind::List(items) => list && items.iter().all(|v| matches!(v.kind, Kind::Text(_))),
-            Kind::Text(_) | Kind::Poison => true,
+            Kind::List(items) => list && items.iter().all(|v| matches!(v.kind, Kind::Text(..))),
+            Kind::Text(..) | Kind::Poison => true,
             _ => false,
         };
         if names {

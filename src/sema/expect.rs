@@ -30,14 +30,14 @@ impl<'p> Checker<'p> {
             format!("`{field}` takes {}, not {found}", ty.describe()),
             format!("this is {found}"),
         );
-        if let Kind::Text(text) = &value.kind
+        if let Kind::Text(text, _) = &value.kind
             && text.starts_with(|c: char| c.is_ascii_digit())
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-%".contains(c))
         {
             d = d.fix("take the quotes away", Applicability::MaybeIncorrect, value.span, text.to_string());
         }
         // What is defined in the file goes by its name.
-        if let (Kind::Text(text), Ty::From | Ty::Mix) = (&value.kind, ty)
+        if let (Kind::Text(text, _), Ty::From | Ty::Mix) = (&value.kind, ty)
             && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "._[]".contains(c))
         {
@@ -217,7 +217,7 @@ impl<'p> Checker<'p> {
     /// A string.
     pub(crate) fn string(&mut self, value: &Val<'p>, field: &str) -> Option<String> {
         match &value.kind {
-            Kind::Text(t) => Some(t.to_string()),
+            Kind::Text(t, _) => Some(t.to_string()),
             _ => {
                 self.wrong(value, Ty::Text, field);
                 None
@@ -225,16 +225,16 @@ impl<'p> Checker<'p> {
         }
     }
 
-    /// A string or a list of strings.
-    pub(crate) fn texts(&mut self, value: &Val<'p>, ty: Ty, field: &str) -> Option<Vec<String>> {
+    /// The name of a field or a list of them.
+    pub(crate) fn names(&mut self, value: &Val<'p>, field: &str) -> Option<Vec<String>> {
         match &value.kind {
-            Kind::Text(t) => Some(vec![t.to_string()]),
+            Kind::Text(t, _) => Some(vec![t.to_string()]),
             Kind::List(items) => {
                 let items = items.clone();
                 items.iter().map(|v| self.string(v, field)).collect()
             }
             _ => {
-                self.wrong(value, ty, field);
+                self.wrong(value, Ty::Names, field);
                 None
             }
         }
@@ -276,7 +276,7 @@ impl<'p> Checker<'p> {
     ) -> Option<&'static str> {
         let name: &str = match &value.kind {
             Kind::Word(w) => w,
-            Kind::Text(t) => t,
+            Kind::Text(t, _) => t,
             Kind::Bool(true) => "yes",
             Kind::Bool(false) => "no",
             _ => {

@@ -77,7 +77,7 @@ impl<'p> Checker<'p> {
             None => Vec::new(),
         };
         let choice = match self.field(&fields, "choice", scope) {
-            Some(v) => Some(self.string(&v, "choice").map(|p| self.beside_root(scope.module, &p))?),
+            Some(v) => Some(self.path(&v, "choice")?),
             None => None,
         };
         if heldout.is_none() && needle.is_empty() && choice.is_none() && !fields.doubtful && !inner.incomplete
@@ -245,7 +245,7 @@ impl<'p> Checker<'p> {
                     return None;
                 }
             },
-            _ => self.string(&argument, "choice").map(|p| self.beside_root(scope.module, &p))?,
+            _ => self.path(&argument, "choice")?,
         };
         let bound = self.eval(right, scope);
         let nats = call.function.name == "loss";

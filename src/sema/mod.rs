@@ -8,7 +8,7 @@
 //! mix       flat shares of sources   model, source, stage, soup  the items
 //! property  what can be asked of items   query  conditions   asserts  those that must hold   budget  bounds to totals
 //! measured  what `midc data` counted     measures  evals and gates             lints  what is legal and unwise
-//! file_name what the files of a stage are called
+//! paths     where paths start from           file_name what the files of a stage are called
 //! ```
 
 mod asserts;
@@ -31,6 +31,7 @@ mod model;
 mod numeric;
 mod outcome;
 mod params;
+mod paths;
 pub(crate) mod program;
 mod property;
 mod query;
@@ -41,6 +42,8 @@ pub(crate) mod show;
 mod soup;
 mod source;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use curriculum::{

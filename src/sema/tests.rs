@@ -1,0 +1,63 @@
+//! What a check makes of several files, and of mistakes people bring along: whether what it says leads to the mend.
+
+use super::{Curriculum, Options, Setting, check};
+use crate::diag::Diagnostic;
+use crate::source::MemoryFiles;
+
+/// Check the first of `texts`, with `settings` from outside.
+fn of(texts: &[(&str, &str)], settings: &[(&str, &str)]) -> (Option<Curriculum>, Vec<Diagnostic>) {
+    let mut files = MemoryFiles::new();
+    let ids: Vec<_> = texts.iter().map(|(name, text)| files.add(name, *text)).collect();
+    let set = settings.iter().map(|(name, value)| Setting::new(*name, *value)).collect();
+    let (curriculum, mut found) = check(&mut files, ids[0], &Options { set });
+    found.retain(|d| d.lint.is_none());
+    (curriculum, found)
+}
+
+const MODEL: &str =
+    "model m { init = llama(layers: 1, hidden: 16, heads: 2, ffn: 32, vocab: 512), context = 64 }\n";
+
+#[test]
+fn a_path_starts_from_the_file_it_is_written_in() {
+    let main = format!(
+        "use \"sub/t.curriculum\" as t\n{MODEL}source own {{ path = t.files }}\nsource more {{ path = [\"a\", t.one] }}\n\
+         stage s {{ from = m, steps = 9, batch = 4 seqs, mix = both, lr = 0.1\n\
+         \x20 eval e {{ choice = t.task }}\n gate {{ choice(t.task) >= 1% }}\n}}\n\
+         mix both {{ own = 50%, more = 50% }}\n"
+    );
+    let sub = "let task = \"arc.jsonl\"\nlet files = [\"x\", \"/y\"]\nlet one = \"z\"\n";
+    let (curriculum, found) = of(&[("main.curriculum", &main), ("sub/t.curriculum", sub)], &[]);
+    assert!(found.is_empty(), "{found:?}");
+    let curriculum = curriculum.expect("sound");
+    assert_eq!(curriculum.stages[0].evals[0].choice.as_deref(), Some("sub/arc.jsonl"));
+    assert_eq!(curriculum.stages[0].gates[0].argument, "sub/arc.jsonl");
+    assert_eq!(curriculum.sources[0].path, ["sub/x", "/y"]);
+    assert_eq!(curriculum.sources[1].path, ["a", "sub/z"]);
+}
+
+#[test]
+fn parameters_of_other_files_are_set_by_the_names_that_lead_to_them() {
+    let main = "use \"s.curriculum\" as s\nparam here: share = 1%\nlet both = [here, s.share, s.deep.share]\n";
+    let texts = [
+        ("main.curriculum", main),
+        ("s.curriculum", "use \"deep.curriculum\" as deep\nparam share: share = 2%\n"),
+        ("deep.curriculum", "param share: share = 3%\n"),
+    ];
+    let params = |settings: &[(&str, &str)]| {
+        let (curriculum, found) = of(&texts, settings);
+        assert!(found.is_empty(), "{found:?}");
+        let params = curriculum.expect("sound").params;
+        params.into_iter().map(|p| (p.name, p.value)).collect::<Vec<_>>()
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(params(&[]), [pair("here", "1%")]);
+    let mut set = params(&[("here", "7%"), ("s.share", "8%"), ("s.deep.share", "9%")]);
+    set.sort();
+    assert_eq!(set.len(), 3);
+    assert!(set.contains(&pair("here", "7%")) && set.contains(&pair("s.share", "8%")), "{set:?}");
+    assert!(set.iter().any(|(_, value)| value == "9%"), "{set:?}");
+    let (_, found) = of(&texts, &[("s.shore", "8%")]);
+    assert!(found[0].help[0].contains("did you mean `s.share`?"), "{found:?}");
+    let (_, found) = of(&texts, &[("nothing_like_it", "8%")]);
+    assert!(found[0].help[0].contains("`here`, `s.share`, `s.deep.share`"), "{found:?}");
+}
