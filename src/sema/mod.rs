@@ -101,6 +101,12 @@ pub fn check(
     (outcome.complete.then_some(outcome.curriculum), outcome.diagnostics)
 }
 
+/// Give `diagnostics`, found when the curriculum was put to some use, the levels that `file` and those it uses say.
+pub fn give_levels(files: &mut dyn Files, file: FileId, diagnostics: &mut Vec<Diagnostic>) {
+    let program = program::Program::load(files, file, &mut Vec::new());
+    lints::give_levels(&program, diagnostics);
+}
+
 /// What of `file` could be resolved in spite of its mistakes: enough to look at the sources of a curriculum that
 /// has no plan yet.
 pub fn resolved(files: &mut dyn Files, file: FileId, options: &Options) -> Curriculum {
