@@ -14,6 +14,14 @@ fn of(texts: &[(&str, &str)], settings: &[(&str, &str)]) -> (Option<Curriculum>,
     (curriculum, found)
 }
 
+/// The lints that one file draws.
+fn lints(text: &str) -> Vec<&'static str> {
+    let mut files = MemoryFiles::new();
+    let file = files.add("run.curriculum", text);
+    let (_, found) = check(&mut files, file, &Options::default());
+    found.iter().filter_map(|d| d.lint).collect()
+}
+
 const MODEL: &str =
     "model m { init = llama(layers: 1, hidden: 16, heads: 2, ffn: 32, vocab: 512), context = 64 }\n";
 
@@ -60,4 +68,21 @@ fn parameters_of_other_files_are_set_by_the_names_that_lead_to_them() {
     assert!(found[0].help[0].contains("did you mean `s.share`?"), "{found:?}");
     let (_, found) = of(&texts, &[("nothing_like_it", "8%")]);
     assert!(found[0].help[0].contains("`here`, `s.share`, `s.deep.share`"), "{found:?}");
+}
+
+#[test]
+fn a_rate_may_rise_as_far_as_the_batch_has_grown() {
+    let text = |batch: &str, peak: &str| {
+        format!(
+            "{MODEL}source web {{ path = \"w\", tokens = 9M }}\n\
+             stage a {{ from = m, steps = 99, batch = 4 seqs, mix = web, lr = 1e-4 then hold, data_seed = 1 }}\n\
+             stage b {{ from = a, steps = 99, batch = {batch}, data_seed = 2\n\
+             \x20 lr = inherit then linear(to: {peak}, over: 9 steps) then linear(to: 0)\n}}\n"
+        )
+    };
+    let rises = |batch: &str, peak: &str| lints(&text(batch, peak)).contains(&"lr_rises_in_decay");
+    assert!(rises("4 seqs", "2e-4"));
+    assert!(!rises("16 seqs", "2e-4"));
+    assert!(!rises("16 seqs", "4e-4"));
+    assert!(rises("16 seqs", "5e-4"));
 }
