@@ -392,7 +392,9 @@ impl<'p> Checker<'p> {
     pub(crate) fn eval_typed(&mut self, expr: &'p Expr, ty: Ty, field: &str, scope: &Scope<'p>) -> Val<'p> {
         let span = expr.span;
         match ty {
-            Ty::Condition | Ty::Predicate => Val { kind: Kind::Condition(expr), span },
+            Ty::Predicate => Val { kind: Kind::Condition(expr), span },
+            // `until: lr`, half a condition, is told as one.
+            Ty::Condition if lone_name(expr) == Some("lr") => Val { kind: Kind::Condition(expr), span },
             Ty::Names => match &expr.kind {
                 ExprKind::List(items) => {
                     let names = items.iter().map(|e| self.record_field(e, false, field, scope));

@@ -86,3 +86,58 @@ fn a_rate_may_rise_as_far_as_the_batch_has_grown() {
     assert!(!rises("16 seqs", "4e-4"));
     assert!(rises("16 seqs", "5e-4"));
 }
+
+/// A stage with these fields beside those that it must have.
+fn stage(fields: &str) -> String {
+    format!(
+        "{MODEL}source web {{ path = \"w\", tokens = 9M }}\nsource qa {{ path = \"q\", tokens = 9M }}\n\
+         stage s {{\n from = m, data_seed = 1\n{fields}\n}}\n"
+    )
+}
+
+/// The stage of a file without mistakes.
+fn sound(text: &str) -> super::Stage {
+    let (curriculum, found) = of(&[("run.curriculum", text)], &[]);
+    assert!(found.is_empty(), "{text}{found:?}");
+    curriculum.expect("sound").stages.remove(0)
+}
+
+/// A place is the same one in every curve, also behind a warm-up in steps.
+#[test]
+fn a_hold_ends_at_a_place_of_the_stage() {
+    let s = sound(&stage(
+        "steps = 100, batch = 4 seqs, mix = web then hold(until: 10_240) then step(to: qa) then hold\n\
+         lr = 0 then linear(to: 0.01, over: 7 steps) then hold(until: 40% of stage) then linear(to: 0)",
+    ));
+    assert_eq!((s.lr.segments[1].start, s.lr.segments[1].end), (7 * 256, 10_240));
+    assert_eq!(s.mix[1].weight.value(10_239), 0.0);
+    assert_eq!(s.mix[1].weight.value(10_240), 1.0);
+    let s = sound(&stage(
+        "tokens = 25_600, mix = web\nbatch = 4 seqs then hold(until: 40% of stage) then step(to: 8 seqs) then hold\n\
+         lr = 0 then linear(to: 0.01, over: 7 steps) then hold(until: 40 steps) then linear(to: 0)",
+    ));
+    assert_eq!((s.phases[1].tokens, s.phases[1].sequences), (10_240, 8));
+    assert_eq!(s.lr.segments[1].end, 10_240);
+    let (_, found) = of(
+        &[("run.curriculum", &stage("steps = 9, batch = 4 seqs, mix = web, lr = 1e-3 then hold(over: 4 steps) then hold(until: 3 steps) then linear(to: 0)"))],
+        &[],
+    );
+    assert!(found[0].message.contains("not behind the place where its `hold` begins"), "{found:?}");
+}
+
+/// Where the batch is so many tokens, no step waits for the context to be known.
+#[test]
+fn a_context_may_be_laid_in_steps_over_a_batch_in_tokens() {
+    for context in ["64 then hold(over: 6 steps) then step(to: 128) then hold", "64 then hold(over: 60% of stage) then step(to: 128) then hold"]
+    {
+        let s = sound(&stage(&format!("steps = 10, batch = 256 tokens, context = {context}, mix = web, lr = 1e-3")));
+        assert_eq!(s.phases.iter().map(|p| (p.step, p.context)).collect::<Vec<_>>(), [(0, 64), (6, 128)]);
+        let rows = stage(&format!("steps = 10, batch = 4 seqs, context = {context}, mix = web, lr = 1e-3"));
+        let (_, found) = of(&[("run.curriculum", &rows)], &[]);
+        assert!(found[0].primary.text.contains("is known once this curve is laid"), "{found:?}");
+    }
+    // It is held to its stage as any other curve.
+    let long = stage("steps = 10, batch = 256 tokens, context = 64 then hold(over: 60 steps) then step(to: 128) then hold, mix = web, lr = 1e-3");
+    let (_, found) = of(&[("run.curriculum", &long)], &[]);
+    assert_eq!(found.len(), 1, "{found:?}");
+}

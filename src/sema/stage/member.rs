@@ -1,5 +1,6 @@
 //! One member of a stage: its grid of steps, the curves over it, and the fields that need neither.
 
+use crate::curve::Shape;
 use crate::diag::{Diagnostic, codes};
 use crate::schema;
 use crate::sema::attributes::has_assumed;
@@ -219,8 +220,12 @@ impl<'p> Checker<'p> {
             Some(Length::Steps(_)) | None => 0,
         };
         let frame = draft.frame("context", tokens, self.total);
-        let mut points = match (context, length) {
-            (Some(chain), Some(_)) => self.context(chain, frame),
+        let even = length.and_then(|length| even(length, batch?));
+        let mut points = match (context, length, &even) {
+            (Some(chain), _, Some(clock)) => {
+                self.context(chain, Frame { tokens: clock.tokens, clock: Some(clock), ..frame })
+            }
+            (Some(chain), Some(_), None) => self.context(chain, frame),
             _ => None,
         };
         let pieces = match (batch, &points) {
@@ -243,11 +248,15 @@ impl<'p> Checker<'p> {
         let clock = match (clock, &mut points, length) {
             (Some(clock), Some(points), Some(Length::Steps(_))) => {
                 let frame = Frame { tokens: clock.tokens, clock: Some(&clock), ..frame };
-                let held = [("context", context), ("batch", batch)]
-                    .map(|(field, chain)| self.hold_to_stage(chain?, points, Frame { field, ..frame }));
+                // On even steps the context was held to the stage as it was laid.
+                let mut held = true;
+                for (field, chain) in [("context", context.filter(|_| even.is_none())), ("batch", batch)] {
+                    let Some(chain) = chain else { continue };
+                    held &= self.hold_to_stage(chain, points, Frame { field, ..frame }).is_some();
+                }
                 // What `truncate` cuts is never trained at.
                 points.retain(|(at, _)| *at == 0 || *at < clock.tokens);
-                held.iter().all(Option::is_some).then_some(clock)
+                held.then_some(clock)
             }
             (clock, ..) => clock,
         };
@@ -363,6 +372,14 @@ impl<'p> Checker<'p> {
         assumed.sort();
         assumed
     }
+}
+
+/// The grid that a batch of so many tokens makes, however long its rows are: no step of it waits for the context.
+fn even(length: Length, batch: &Chain<'_>) -> Option<Clock> {
+    let Kind::Quantity(tokens, Unit::Tokens) = batch.start.kind else { return None };
+    let tokens = u64::try_from(tokens.numer()).ok().filter(|_| tokens.is_integer() && batch.segments.is_empty())?;
+    let step = BatchPiece { start: 0, end: u64::MAX, shape: Shape::Hold, from: tokens, to: tokens, rows: false };
+    Clock::lay(length, &[(0, 1)], &[step]).ok()
 }
 
 /// An inherited context as a value.
