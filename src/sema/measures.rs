@@ -204,7 +204,7 @@ impl<'p> Checker<'p> {
     fn gate(&mut self, expr: &'p ast::Expr, scope: &Scope<'p>) -> Option<Gate> {
         let ExprKind::Binary { op, left, right, .. } = &expr.kind else { return None };
         let op = sign(*op)?;
-        let measure = self.eval(left, scope);
+        let measure = self.eval(left, &scope.taking(Family::Measure));
         let call = match &measure.kind {
             Kind::Call(call) if call.function.family == Family::Measure => call.clone(),
             Kind::Poison => return None,

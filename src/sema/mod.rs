@@ -3,18 +3,20 @@
 //!
 //! ```text
 //! program   files and names          fields   blocks against the schema
-//! eval      expressions to values    expect   values where something definite is needed
+//! eval      expressions to values    calls  …of functions    expect   values where something definite is needed
 //! chain     curves to positions      numeric  …with numbers     batch, clock  …on the grid of steps
 //! mix       flat shares of sources   model, source, stage, soup  the items
 //! property  what can be asked of items   query  conditions   asserts  those that must hold   budget  bounds to totals
 //! measured  what `midc data` counted     measures  evals and gates             lints  what is legal and unwise
-//! paths     where paths start from           file_name what the files of a stage are called
+//! paths     where paths start from           habits   what other tools call things
+//! file_name what the files of a stage are called
 //! ```
 
 mod asserts;
 mod attributes;
 mod batch;
 mod budget;
+mod calls;
 mod chain;
 mod checker;
 mod clock;
@@ -23,6 +25,7 @@ mod eval;
 mod expect;
 mod fields;
 mod file_name;
+mod habits;
 mod lints;
 mod measured;
 mod measures;
