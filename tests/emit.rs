@@ -292,7 +292,8 @@ fn what_is_left_out_warns_and_can_be_denied() {
 /// told of them.
 #[test]
 fn gates_are_left_out_where_that_is_allowed() {
-    let gate = "  eval e { loss = heldout 5% }\n  ALLOW\n  gate { loss(prose) <= 200% of from }\n  rope      = yarn";
+    let gate =
+        "  eval e { loss = heldout 5% }\n  ALLOW\n  gate { loss(prose) <= 200% of from }\n  rope      = yarn";
     let curriculum = |allow: &str| CURRICULUM.replace("  rope      = yarn", &gate.replace("ALLOW", allow));
     let (done, text) = emit(workplace(&curriculum("")).path(), "transformers", &["-A", "target_drops"]);
     assert!(!done && text.contains("[E0951] error"), "{text}");

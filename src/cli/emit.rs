@@ -54,7 +54,9 @@ impl clap::ValueEnum for Engine {
 const COUNTED_ROWS: u64 = 20_000_000;
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
-    let Some(mut found) = compile::plan_and_file(&args.compile)? else { return Ok(ExitCode::from(super::FOUND)) };
+    let Some(mut found) = compile::plan_and_file(&args.compile)? else {
+        return Ok(ExitCode::from(super::FOUND));
+    };
     let Some((launch, _)) = lower(args.engine, &mut found, &args.compile.levels()?) else {
         return Ok(ExitCode::from(super::FOUND));
     };
@@ -234,9 +236,7 @@ fn diagnostic(finding: &Finding, span: Span) -> Diagnostic {
     let found = match kind {
         Kind::Lacks => Diagnostic::error(TARGET_LACKS, span, message, label),
         Kind::RopeMismatch => Diagnostic::error(ROPE_TARGET_MISMATCH, span, message, label),
-        Kind::Unjudged => {
-            Diagnostic::lint(GATE_LEFT_OUT, "gate_left_out", Level::Deny, span, message, label)
-        }
+        Kind::Unjudged => Diagnostic::lint(GATE_LEFT_OUT, "gate_left_out", Level::Deny, span, message, label),
         Kind::Drops => Diagnostic::lint(TARGET_DROPS, "target_drops", Level::Warn, span, message, label),
     };
     found.help(help.clone())

@@ -72,7 +72,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 /// The lines in which a stage's report is given.
 pub(crate) fn verdict(stage: &str, report: &Report) -> Vec<String> {
     let Report { steps, rows, lr_error, problems, unjudged } = report;
-    let mut lines: Vec<String> = problems.iter().map(|problem| format!("WRONG  {stage}: {problem}")).collect();
+    let mut lines: Vec<String> =
+        problems.iter().map(|problem| format!("WRONG  {stage}: {problem}")).collect();
     if problems.is_empty() {
         lines.push(format!(
             "ok     {stage}: {steps} steps, {rows} rows, learning rates within {lr_error:.0e}"

@@ -490,6 +490,6 @@ pub const FUNCTIONS: &[Function] = &[
         params: &[],
         positional: Some("a task file"),
         open: None,
-        doc: "Accuracy on a multiple-choice task.",
+        doc: "Accuracy on a multiple-choice task, a share of its questions; the file is that of `choice` in an `eval`.",
     },
 ];

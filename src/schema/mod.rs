@@ -110,7 +110,9 @@ impl Ty {
             Ty::Optimizer => "an optimizer, such as `adamw(weight_decay: 0.1)`",
             Ty::Fim => "`fim(rate: 10%, style: psm)`",
             Ty::Predicate => "a condition on a record, such as `length >= 16Ki`",
-            Ty::Condition => "a place of the stage, such as `40B`, or a condition, such as `lr <= 20% of peak`",
+            Ty::Condition => {
+                "a place of the stage, such as `40B`, or a condition, such as `lr <= 20% of peak`"
+            }
             Ty::Names => "a field name or a list of them",
             Ty::Order => "`shuffled`, `as_written`, `ascending(field)` or `descending(field)`",
             Ty::Heldout => "`heldout 1%`",

@@ -334,7 +334,8 @@ impl<'p> Checker<'p> {
                 current = next;
                 continue;
             }
-            if let Some(until) = call.arg("until").filter(|v| !matches!(v.kind, Kind::Condition(_))).cloned() {
+            if let Some(until) = call.arg("until").filter(|v| !matches!(v.kind, Kind::Condition(_))).cloned()
+            {
                 at = whole(self.span(&until, "until", frame, |_, _| 0)?.floor());
                 continue;
             }

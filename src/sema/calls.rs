@@ -157,7 +157,8 @@ impl<'p> Checker<'p> {
         args: &'p [ast::Arg],
         arg: &'p ast::Arg,
     ) -> Option<&'static schema::Param> {
-        let named = |p: &schema::Param| args.iter().any(|a| a.name.as_ref().is_some_and(|n| n.text == p.name));
+        let named =
+            |p: &schema::Param| args.iter().any(|a| a.name.as_ref().is_some_and(|n| n.text == p.name));
         let free = || function.params.iter().filter(|p| !named(p));
         let over = free().find(|p| p.name == "over");
         // `linear(3e-5, 2000 steps)`: what can only be a span is one.
@@ -208,9 +209,9 @@ impl<'p> Checker<'p> {
                 Span { end: arg.span.start, ..arg.span },
                 format!("{}: ", param.name),
             ),
-            (None, None) if function.family == Family::Segment => {
-                d.help("a segment goes on from where the curve is: the value it starts from stands before `then`")
-            }
+            (None, None) if function.family == Family::Segment => d.help(
+                "a segment goes on from where the curve is: the value it starts from stands before `then`",
+            ),
             (None, None) => d.help("it has all its arguments: take this out"),
         });
     }

@@ -125,9 +125,7 @@ impl<'p> Checker<'p> {
         let item = program.item(id);
         let scope = Scope::top(def.module);
         match &item.kind {
-            ItemKind::Param { ty, value, name } => {
-                self.resolve_param(id, name, ty.as_ref(), value, &scope)
-            }
+            ItemKind::Param { ty, value, name } => self.resolve_param(id, name, ty.as_ref(), value, &scope),
             ItemKind::Let { value, .. } => {
                 let value = self.eval_named(value, &scope);
                 if value.is_poison() { Resolved::Poison } else { Resolved::Value(value) }

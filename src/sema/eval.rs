@@ -3,8 +3,8 @@
 
 use std::rc::Rc;
 
-use crate::diag::Diagnostic;
 use crate::diag::suggest::nearest;
+use crate::diag::{Applicability, Diagnostic};
 use crate::schema::{self, Family, Ty};
 use crate::source::Span;
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment, Rational, Unit};
@@ -291,6 +291,7 @@ impl<'p> Checker<'p> {
             }
             Ty::Lr | Ty::Batch | Ty::Context => self.eval(expr, &scope.taking(Family::Segment)),
             Ty::Mix => self.eval(expr, &scope.taking(Family::Mix)),
+            Ty::From => self.eval(expr, &scope.taking(Family::Soup)),
             _ => self.eval(expr, scope),
         }
     }
@@ -316,7 +317,13 @@ impl<'p> Checker<'p> {
 
     /// The name of a field of records, or several where a list has its place. As in `where`, a name that a
     /// `param` or `let` has stands for its value and never for a field of the same name.
-    pub(super) fn record_field(&mut self, expr: &'p Expr, list: bool, field: &str, scope: &Scope<'p>) -> Val<'p> {
+    pub(super) fn record_field(
+        &mut self,
+        expr: &'p Expr,
+        list: bool,
+        field: &str,
+        scope: &Scope<'p>,
+    ) -> Val<'p> {
         let span = expr.span;
         // Dots reach into objects; what another file defines is called so, too.
         let Some(name) = dotted_name(expr) else { return self.eval(expr, scope) };
@@ -493,6 +500,34 @@ impl<'p> Checker<'p> {
         ));
     }
 
+    /// `0.1 * peak`, `peak / 10` and `share * total` as they are written here.
+    fn share_written(&self, op: BinaryOp, left: &Val<'p>, right: &Val<'p>) -> Option<String> {
+        let whole = |v: &Val<'p>| {
+            let word = matches!(v.kind, Kind::Word("peak" | "inherit" | "stage" | "total" | "from"));
+            (word || matches!(v.kind, Kind::Quantity(..))).then(|| self.text(v.span))
+        };
+        let share = |v: &Val<'p>| match v.kind {
+            Kind::Number(n) => Some(super::show::exact_percent(n)).filter(|share| share.ends_with('%')),
+            Kind::Share(_) => Some(self.text(v.span)),
+            _ => None,
+        };
+        match op {
+            BinaryOp::Mul => match (share(left), whole(right)) {
+                (Some(share), Some(whole)) => Some(format!("{share} of {whole}")),
+                _ => Some(format!("{} of {}", share(right)?, whole(left)?)),
+            },
+            BinaryOp::Div => match right.kind {
+                Kind::Number(n) if n > Rational::ZERO => {
+                    let part = Rational::ONE.checked_div(n)?;
+                    let part = Some(super::show::exact_percent(part)).filter(|share| share.ends_with('%'))?;
+                    Some(format!("{part} of {}", whole(left)?))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     fn arithmetic(&mut self, op: BinaryOp, op_span: Span, left: &Val<'p>, right: &Val<'p>) -> Kind<'p> {
         if left.is_poison() || right.is_poison() {
             return Kind::Poison;
@@ -574,6 +609,21 @@ impl<'p> Checker<'p> {
                             | Kind::Relative { whole: Whole::Stage | Whole::Total, .. }
                     )
                 };
+                if let Some(share) = self.share_written(op, left, right) {
+                    let whole = left.span.to(right.span);
+                    d = d.help(format!("write `{share}`")).fix(
+                        format!("write `{share}`"),
+                        Applicability::MachineApplicable,
+                        whole,
+                        share,
+                    );
+                }
+                if [left, right]
+                    .iter()
+                    .any(|v| matches!(v.kind, Kind::Entity(Entity::Source(_) | Entity::Mix(_))))
+                {
+                    d = d.help("shares of sources stand in a mix, `mix NAME { web = 60%, code = rest }`, and the stage says `mix = NAME`");
+                }
                 if additive && span(left) && span(right) {
                     d = d.help("give both in `tokens`, or leave out the `over` of one segment: it takes what the others leave");
                 }

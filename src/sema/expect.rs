@@ -57,7 +57,21 @@ impl<'p> Checker<'p> {
                 _ => d.help("write the number of tokens: `50B`"),
             };
         }
-        if let Kind::Share(_) = value.kind {
+        // `share * 50B`, which is a share still.
+        let written = self.text(value.span);
+        let product = written.split_once('*').map(|(a, b)| (a.trim(), b.trim()));
+        if let (Kind::Share(_), Ty::Tokens | Ty::Span, Some((share, whole))) = (&value.kind, ty, product)
+            && !share.is_empty()
+            && !whole.contains('*')
+        {
+            let meant = format!("{share} of {whole}");
+            d = d.help(format!("a share times a number is a share: write `{meant}`")).fix(
+                format!("write `{meant}`"),
+                Applicability::MaybeIncorrect,
+                value.span,
+                meant,
+            );
+        } else if let Kind::Share(_) = value.kind {
             let of = match ty {
                 Ty::Span | Ty::Tokens => Some("of stage"),
                 Ty::Target | Ty::Lr => Some("of peak"),

@@ -118,7 +118,11 @@ const FIELDS: &[Row] = &[
         Said("documents are shuffled unless `order` says otherwise, as in `order = as_written`"),
         &["shuffle"],
     ),
-    ("source", Said("the tokenizer is the model's: `model base { … tokenizer = \"tokenizer.json\" }`"), &["tokenizer"]),
+    (
+        "source",
+        Said("the tokenizer is the model's: `model base { … tokenizer = \"tokenizer.json\" }`"),
+        &["tokenizer"],
+    ),
     ("model", Name("checkpoint"), &["path", "pretrained", "model_name_or_path", "weights"]),
     ("model", Name("init"), &["config", "architecture", "arch"]),
     ("model", Name("context"), &["seq_len", "max_seq_len", "max_position_embeddings", "context_length"]),

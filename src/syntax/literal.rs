@@ -6,18 +6,8 @@ use crate::diag::{Applicability, Diagnostic, codes, suggest::nearest};
 use crate::source::Span;
 
 /// Words that go on with a curve, which `then` must stand before.
-pub(crate) const SEGMENTS: [&str; 10] = [
-    "hold",
-    "linear",
-    "cosine",
-    "one_minus_sqrt",
-    "exp",
-    "exp_floor",
-    "poly",
-    "inv_sqrt",
-    "power",
-    "step",
-];
+pub(crate) const SEGMENTS: [&str; 10] =
+    ["hold", "linear", "cosine", "one_minus_sqrt", "exp", "exp_floor", "poly", "inv_sqrt", "power", "step"];
 
 /// Most digits a number may have; more do not fit a numerator of 127 bits.
 const MAX_DIGITS: usize = 38;

@@ -534,7 +534,8 @@ impl Place<'_> {
     fn list_in_parentheses(&self, comma: Token<'_>) -> Option<Diagnostic> {
         let before = self.tokens.get(..self.index)?;
         let open = before.iter().rposition(|t| matches!(t.text, "(" | ")" | "[" | "]"))?;
-        let called = open.checked_sub(1).and_then(|i| before.get(i)).is_some_and(|t| t.is_word() && !t.is_open());
+        let called =
+            open.checked_sub(1).and_then(|i| before.get(i)).is_some_and(|t| t.is_word() && !t.is_open());
         if comma.text != "," || before[open].text != "(" || called {
             return None;
         }

@@ -576,12 +576,7 @@ impl<'t> Tree<'t> {
             format!("{what} is never closed"),
             "no `}` for this brace",
         )
-        .fix(
-            "insert `}`",
-            Applicability::MaybeIncorrect,
-            self.span(end..end),
-            closer,
-        );
+        .fix("insert `}`", Applicability::MaybeIncorrect, self.span(end..end), closer);
         if let Some((span, text)) = sign {
             diagnostic = diagnostic.label(span, text);
         }

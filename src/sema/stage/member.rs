@@ -6,7 +6,7 @@ use crate::schema;
 use crate::sema::attributes::has_assumed;
 use crate::sema::chain::{Chain, Frame};
 use crate::sema::checker::Checker;
-use crate::sema::clock::{BatchPiece, Clock, Length};
+use crate::sema::clock::{BatchPiece, Clock, Length, Misfit};
 use crate::sema::curriculum::{From, Optimizer, Rope, Stage};
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
@@ -239,6 +239,7 @@ impl<'p> Checker<'p> {
                 let batch_span = batch.map_or(draft.name_span, |chain| chain.span);
                 match self.last_grid.lay(length, points, pieces) {
                     Ok(clock) => Some(clock),
+                    Err(Misfit::TooLarge) if matches!(length, Length::Steps(_)) => self.too_many_steps(draft),
                     Err(misfit) => self.misfit(misfit, batch_span, context.map(|chain| chain.span)),
                 }
             }
@@ -261,6 +262,22 @@ impl<'p> Checker<'p> {
             (clock, ..) => clock,
         };
         Grid { context: points, batch: pieces, clock }
+    }
+
+    /// Report a number of steps that comes to more tokens than can be counted.
+    fn too_many_steps<T>(&mut self, draft: &Draft<'_, 'p>) -> Option<T> {
+        let value = draft.fields.get("steps")?;
+        let written = self.text(value.span).trim_end_matches("steps").trim_end().to_owned();
+        self.push(
+            Diagnostic::error(
+                codes::OUT_OF_RANGE,
+                value.span,
+                "more tokens than can be counted exactly",
+                "so many updates of the weights",
+            )
+            .help(format!("a step is one update; a length in tokens is written `tokens = {written}`")),
+        );
+        None
     }
 
     /// A field that may be left out: `None` when it is written and wrong, `Some(None)` when it is left out.
@@ -377,8 +394,10 @@ impl<'p> Checker<'p> {
 /// The grid that a batch of so many tokens makes, however long its rows are: no step of it waits for the context.
 fn even(length: Length, batch: &Chain<'_>) -> Option<Clock> {
     let Kind::Quantity(tokens, Unit::Tokens) = batch.start.kind else { return None };
-    let tokens = u64::try_from(tokens.numer()).ok().filter(|_| tokens.is_integer() && batch.segments.is_empty())?;
-    let step = BatchPiece { start: 0, end: u64::MAX, shape: Shape::Hold, from: tokens, to: tokens, rows: false };
+    let tokens =
+        u64::try_from(tokens.numer()).ok().filter(|_| tokens.is_integer() && batch.segments.is_empty())?;
+    let step =
+        BatchPiece { start: 0, end: u64::MAX, shape: Shape::Hold, from: tokens, to: tokens, rows: false };
     Clock::lay(length, &[(0, 1)], &[step]).ok()
 }
 
