@@ -253,8 +253,8 @@ fn what_an_engine_lacks_is_said_where_it_is_written() {
             "transformers",
             "  rope      = yarn",
             "  eval e { loss = heldout 5% }\n  gate { loss(prose) <= 200% of from }\n  rope      = yarn",
-            "E0901",
-            "stage long",
+            "E0951",
+            "gate {",
         ),
         ("torchtitan", "init      = olmo2", "init      = olmo2", "E0901", "init      ="),
         ("megatron-bridge", "init      = olmo2", "init      = olmo2", "E0901", "init      ="),
@@ -286,6 +286,28 @@ fn what_is_left_out_warns_and_can_be_denied() {
     assert!(!done);
     let (done, text) = emit(dir.path(), "transformers", &["-A", "target_drops"]);
     assert!(done && !text.contains("E0950"), "{text}");
+}
+
+/// No engine judges gates: a launch without them is written where that is allowed, and who holds the logs to the plan is
+/// told of them.
+#[test]
+fn gates_are_left_out_where_that_is_allowed() {
+    let gate =
+        "  eval e { loss = heldout 5% }\n  ALLOW\n  gate { loss(prose) <= 200% of from }\n  rope      = yarn";
+    let curriculum = |allow: &str| CURRICULUM.replace("  rope      = yarn", &gate.replace("ALLOW", allow));
+    let (done, text) = emit(workplace(&curriculum("")).path(), "transformers", &["-A", "target_drops"]);
+    assert!(!done && text.contains("[E0951] error"), "{text}");
+    for (allow, more) in [("@allow(gate_left_out)", &[][..]), ("", &["-A", "gate_left_out"][..])] {
+        let dir = workplace(&curriculum(allow));
+        let (done, text) = emit(dir.path(), "transformers", more);
+        assert!(done && !text.contains("E0951") && !text.contains("unused_allow"), "{text}");
+        let expected = read(&dir.path().join("out/expected.json"));
+        assert_eq!(expected["stages"][1]["gates"], json!(["loss(prose) <= 200% of from"]));
+        assert!(expected["stages"][0].get("gates").is_none());
+        let verified = midc(dir.path(), &["verify", "out", "--stage", "long[11]"]);
+        let told = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert!(told.contains("gate   long[11]: `loss(prose) <= 200% of from` was not judged\n"), "{told}");
+    }
 }
 
 /// Each stage has a function of its own, under a name that Python leaves free.

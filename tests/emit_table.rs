@@ -23,6 +23,7 @@ fn table() -> String {
                 Answer::Yes => write!(out, " yes |"),
                 Answer::Drops(help) => write!(out, " left out: {help} |"),
                 Answer::OnlyIf(help) => write!(out, " if {help} |"),
+                Answer::Unjudged(help) => write!(out, " **not judged**: {help} |"),
                 Answer::No(help) => write!(out, " **no**: {help} |"),
             };
         }

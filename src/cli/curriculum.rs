@@ -13,11 +13,13 @@ use crate::diag::render::{Format, render, summary};
 use crate::diag::{Diagnostic, Level};
 use crate::plan::{self, Plan};
 use crate::sema::{self, Curriculum};
-use crate::source::Files as _;
+use crate::source::{FileId, Files as _};
 
 /// A file that was read and checked.
 pub(crate) struct Checked {
     pub(crate) files: DiskFiles,
+    /// The one that was named.
+    pub(crate) file: FileId,
     /// There unless some error stands in the way.
     pub(crate) curriculum: Option<Curriculum>,
     /// At their final levels.
@@ -39,7 +41,7 @@ pub(crate) fn check(path: &str, input: &InputArgs) -> miette::Result<Checked> {
     let (curriculum, mut diagnostics) = sema::check(&mut files, file, &options);
     diagnostics.append(&mut wrong);
     levels.apply(&mut diagnostics);
-    Ok(Checked { files, curriculum, diagnostics })
+    Ok(Checked { files, file, curriculum, diagnostics })
 }
 
 /// The plan of `path`, after its diagnostics were written to stderr; `None` when one of them

@@ -7,13 +7,13 @@ use super::compile::{self, CompileArgs, Compiled, Found};
 use super::curriculum::{self, Checked};
 use super::lines::tell;
 use super::{launch_files, rows};
-use crate::diag::codes::{ROPE_TARGET_MISMATCH, TARGET_DROPS, TARGET_LACKS};
+use crate::diag::codes::{GATE_LEFT_OUT, ROPE_TARGET_MISMATCH, TARGET_DROPS, TARGET_LACKS};
 use crate::diag::{Diagnostic, Level, LintLevels};
 use crate::emit::{self, Engine, Finding, Kind, Launch, Place};
 use crate::plan::StagePlan;
 use crate::runtime::data::planned_rows;
-use crate::sema::Curriculum;
-use crate::source::Span;
+use crate::sema::{self, Curriculum};
+use crate::source::{FileId, Span};
 
 /// Write launch files of a distributed engine for a curriculum
 #[derive(Debug, clap::Args)]
@@ -52,8 +52,10 @@ impl clap::ValueEnum for Engine {
 const COUNTED_ROWS: u64 = 20_000_000;
 
 pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
-    let Some(found) = compile::plan_and_file(&args.compile)? else { return Ok(ExitCode::from(super::FOUND)) };
-    let Some((launch, _)) = lower(args.engine, &found, &args.compile.levels()?) else {
+    let Some(mut found) = compile::plan_and_file(&args.compile)? else {
+        return Ok(ExitCode::from(super::FOUND));
+    };
+    let Some((launch, _)) = lower(args.engine, &mut found, &args.compile.levels()?) else {
         return Ok(ExitCode::from(super::FOUND));
     };
     let Compiled { plan, base_dir } = &found.compiled;
@@ -96,12 +98,12 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 
 /// The launch of a plan for `engine` and the curriculum's directory as the launch names it. Findings are
 /// printed; `None` when they are errors.
-pub(crate) fn lower(engine: Engine, found: &Found, levels: &LintLevels) -> Option<(Launch, PathBuf)> {
+pub(crate) fn lower(engine: Engine, found: &mut Found, levels: &LintLevels) -> Option<(Launch, PathBuf)> {
     let Compiled { plan, base_dir } = &found.compiled;
     let base = if base_dir.as_os_str().is_empty() { Path::new(".") } else { base_dir };
     let base = base.canonicalize().unwrap_or_else(|_| base.to_owned());
     let launch = emit::emit(engine, plan, &base.to_string_lossy(), &count);
-    let denied = report(&launch, found.checked.as_ref(), levels);
+    let denied = report(&launch, found.checked.as_mut(), levels);
     (!denied && launch.faithful()).then_some((launch, base))
 }
 
@@ -124,16 +126,24 @@ fn count(stage: &StagePlan) -> Option<Vec<Vec<u64>>> {
 
 /// Findings as diagnostics at their places; as plain lines for a plan whose file is not at hand.
 /// Whether one of them is at deny level.
-fn report(launch: &Launch, checked: Option<&Checked>, levels: &LintLevels) -> bool {
-    let Some((checked, curriculum)) = checked.and_then(|c| Some((c, c.curriculum.as_ref()?))) else {
+fn report(launch: &Launch, checked: Option<&mut Checked>, levels: &LintLevels) -> bool {
+    let Some(checked) = checked.filter(|c| c.curriculum.is_some()) else {
+        let mut denied = false;
         for finding in &launch.findings {
             let (Place::Stage(item, _) | Place::Model(item, _) | Place::Soup(item)) = &finding.place;
-            tell!("`{item}`: {}: {}; {}", finding.message, finding.label, finding.help);
+            let d = diagnostic(finding, Span::new(FileId(0), 0, 0));
+            let level = levels.level(d.lint, d.level);
+            denied |= level == Level::Deny;
+            if level != Level::Allow {
+                tell!("`{item}`: {}: {}; {}", finding.message, finding.label, finding.help);
+            }
         }
-        return !launch.faithful();
+        return denied;
     };
+    let place = |finding: &Finding| span(&finding.place, checked.curriculum.as_ref()?);
     let mut diagnostics: Vec<Diagnostic> =
-        launch.findings.iter().filter_map(|f| Some(diagnostic(f, span(&f.place, curriculum)?))).collect();
+        launch.findings.iter().filter_map(|f| Some(diagnostic(f, place(f)?))).collect();
+    sema::give_levels(&mut checked.files, checked.file, &mut diagnostics);
     levels.apply(&mut diagnostics);
     curriculum::print(&diagnostics, &checked.files);
     diagnostics.iter().any(|d| d.level == Level::Deny)
@@ -144,16 +154,20 @@ fn diagnostic(finding: &Finding, span: Span) -> Diagnostic {
     let found = match kind {
         Kind::Lacks => Diagnostic::error(TARGET_LACKS, span, message, label),
         Kind::RopeMismatch => Diagnostic::error(ROPE_TARGET_MISMATCH, span, message, label),
+        Kind::Unjudged => Diagnostic::lint(GATE_LEFT_OUT, "gate_left_out", Level::Deny, span, message, label),
         Kind::Drops => Diagnostic::lint(TARGET_DROPS, "target_drops", Level::Warn, span, message, label),
     };
     found.help(help.clone())
 }
 
-/// Where a field is written; the item's name where it is inherited or a block of its own.
+/// Where a field or gate is written; the item's name where it is inherited or another block of its own.
 fn span(place: &Place, curriculum: &Curriculum) -> Option<Span> {
     match place {
         Place::Stage(name, field) => {
             let stage = curriculum.stages.iter().find(|s| s.name == *name)?;
+            if let ("gate", Some(gate)) = (*field, stage.gates.first()) {
+                return Some(gate.span);
+            }
             Some(stage.fields.get(field).copied().unwrap_or(stage.span))
         }
         Place::Model(name, field) => {

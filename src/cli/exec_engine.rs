@@ -69,10 +69,10 @@ pub(super) struct Request<'a> {
 }
 
 pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> miette::Result<ExitCode> {
-    let Some(found) = compile::plan_and_file(request.compile)? else {
+    let Some(mut found) = compile::plan_and_file(request.compile)? else {
         return Ok(ExitCode::from(super::FOUND));
     };
-    let Some((launch, base_dir)) = emit::lower(engine, &found, &request.compile.levels()?) else {
+    let Some((launch, base_dir)) = emit::lower(engine, &mut found, &request.compile.levels()?) else {
         return Ok(ExitCode::from(super::FOUND));
     };
     let plan = &found.compiled.plan;

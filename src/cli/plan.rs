@@ -252,7 +252,7 @@ fn table(plan: &Plan, exhaustion: &[Exhaustion], cost: Option<&Cost>, verbose: b
     }
     out.push_str(&format!("{mix}\n"));
     let mut sources = new_table(&["source", "kind", "size", "drawn", "epochs", "read through at"]);
-    for (s, end) in plan.sources.iter().zip(exhaustion) {
+    for ((s, end), times) in plan.sources.iter().zip(exhaustion).zip(plan::most_epochs(plan)) {
         let place = |p: &Place| format!("{}:{}", p.stage, show::count(p.tokens));
         let ends = match (&end.read_through, &end.exhausted) {
             (Some(through), Some(end)) if through != end => {
@@ -266,7 +266,7 @@ fn table(plan: &Plan, exhaustion: &[Exhaustion], cost: Option<&Cost>, verbose: b
             Cell::new(&s.kind),
             right(s.tokens.map_or_else(|| "?".to_owned(), show::count)),
             right(show::count(s.drawn_tokens)),
-            right(s.epochs.map_or_else(|| "?".to_owned(), epochs)),
+            right(times.map_or_else(|| "?".to_owned(), epochs)),
             Cell::new(ends),
         ]);
     }

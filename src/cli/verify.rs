@@ -71,13 +71,17 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
 
 /// The lines in which a stage's report is given.
 pub(crate) fn verdict(stage: &str, report: &Report) -> Vec<String> {
-    if report.problems.is_empty() {
-        let Report { steps, rows, lr_error, .. } = report;
-        return vec![format!(
+    let Report { steps, rows, lr_error, problems, unjudged } = report;
+    let mut lines: Vec<String> =
+        problems.iter().map(|problem| format!("WRONG  {stage}: {problem}")).collect();
+    if problems.is_empty() {
+        lines.push(format!(
             "ok     {stage}: {steps} steps, {rows} rows, learning rates within {lr_error:.0e}"
-        )];
+        ));
     }
-    report.problems.iter().map(|problem| format!("WRONG  {stage}: {problem}")).collect()
+    let gates = unjudged.iter().map(|gate| format!("gate   {stage}: `{gate}` was not judged"));
+    lines.extend(gates);
+    lines
 }
 
 /// Hold the chosen stages of the launch in `dir` to its `expected.json`.

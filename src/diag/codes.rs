@@ -62,6 +62,12 @@ pub fn lints() -> impl Iterator<Item = &'static str> {
     CODES.iter().filter_map(|info| info.lint)
 }
 
+/// Whether a lint is about what an engine makes of a plan, so that it fires when a launch is written and no check of
+/// a file knows of it.
+pub fn of_an_engine(lint: &str) -> bool {
+    find(lint).is_some_and(|info| (950..960).contains(&info.code.0))
+}
+
 /// One line per code: `NAME E0312 "title";` for an error, `NAME E0312 Warn "lint_name" "title";`
 /// for a lint. Makes a constant `NAME` and a row whose page is `explain/E0312.md`.
 macro_rules! codes {
@@ -239,4 +245,5 @@ codes! {
 
     // E095x: lints on other engines.
     TARGET_DROPS E0950 Warn "target_drops", "something the target engine leaves out";
+    GATE_LEFT_OUT E0951 Deny "gate_left_out", "a gate the target engine does not judge";
 }

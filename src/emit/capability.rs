@@ -14,6 +14,8 @@ pub enum Answer {
     Drops(&'static str),
     /// It does the same on a condition that midc cannot see.
     OnlyIf(&'static str),
+    /// It trains the same and judges nothing, so that it goes on where the run would halt; what to do instead.
+    Unjudged(&'static str),
     /// It cannot; the nearest thing it can do.
     No(&'static str),
 }
@@ -54,13 +56,15 @@ impl Capability {
     }
 }
 
-use Answer::{Drops, No, OnlyIf, Yes};
+use Answer::{Drops, No, OnlyIf, Unjudged, Yes};
 
 const SPLIT_CONTEXT: Answer =
     No("split the stage where the context changes: a launch has rows of one length");
 const SPLIT_BATCH: Answer = No("split the stage where the batch changes: a launch has one batch size");
 const ROPE: Answer = No("use `rope`, `abf`, `pi`, `yarn` or `llama3`, or emit for `transformers`");
 const MEASURE: Answer = Drops("run `midc eval` on the exported checkpoints");
+const GATE: Answer =
+    Unjudged("hold the exported checkpoint to it with `midc eval`, and launch with `-A gate_left_out`");
 const AVERAGE: Answer =
     Drops("convert the checkpoints that go in to Hugging Face and average them with `midc soup`");
 
@@ -418,14 +422,14 @@ pub const TABLE: &[Capability] = &[
             let gates = plan.stages.iter().filter_map(|s| Some((s, s.gates.first()?)));
             gates
                 .map(|(s, g)| {
-                    at(Place::Stage(s.name.clone(), "gate"), format!("`{}` would not be checked", g.text))
+                    at(Place::Stage(s.name.clone(), "gate"), format!("`{}` would not be judged", g.text))
                 })
                 .collect()
         },
-        transformers: No("remove the gate and hold the exported checkpoint to it with `midc eval`"),
-        olmo_core: No("remove the gate and hold the exported checkpoint to it with `midc eval`"),
-        torchtitan: No("remove the gate and hold the exported checkpoint to it with `midc eval`"),
-        megatron_bridge: No("remove the gate and hold the exported checkpoint to it with `midc eval`"),
+        transformers: GATE,
+        olmo_core: GATE,
+        torchtitan: GATE,
+        megatron_bridge: GATE,
     },
     Capability {
         feature: "limit on the periodic checkpoints that stay (`keep`)",
@@ -601,6 +605,7 @@ pub(super) fn findings(engine: Engine, plan: &Plan) -> Vec<Finding> {
         let (kind, help) = match row.answer(engine) {
             Yes => continue,
             Drops(help) | OnlyIf(help) => (Kind::Drops, help),
+            Unjudged(help) => (Kind::Unjudged, help),
             No(help) => (Kind::Lacks, help),
         };
         let name = engine.name();

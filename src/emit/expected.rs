@@ -72,6 +72,9 @@ pub struct ExpectedStage {
     pub context: u64,
     /// Width of a head, where known.
     pub head_dim: Option<usize>,
+    /// Gates at its end, which the engine does not judge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<String>,
 }
 
 /// A span of steps.
@@ -133,6 +136,7 @@ fn expected_stage(plan: &Plan, stage: &StagePlan, count: &CountRows<'_>) -> Expe
         rope: expected_rope(plan, stage),
         context: longest(stage),
         head_dim: super::hf::head_dim(plan, stage),
+        gates: stage.gates.iter().map(|gate| gate.text.clone()).collect(),
     }
 }
 

@@ -153,6 +153,15 @@ pub enum Kind {
     RopeMismatch,
     /// The run is the same without it, but something is not measured.
     Drops,
+    /// The run is the same as long as nothing fails that the engine does not judge.
+    Unjudged,
+}
+
+impl Kind {
+    /// Whether files can mean what the plan means in spite of it.
+    fn is_faithful(self) -> bool {
+        matches!(self, Self::Drops | Self::Unjudged)
+    }
 }
 
 /// Something the engine has no word for.
@@ -183,7 +192,7 @@ pub struct Launch {
 impl Launch {
     /// Whether the files mean what the plan means.
     pub fn faithful(&self) -> bool {
-        self.findings.iter().all(|f| f.kind == Kind::Drops)
+        self.findings.iter().all(|f| f.kind.is_faithful())
     }
 }
 
@@ -194,7 +203,7 @@ pub type CountRows<'a> = dyn Fn(&StagePlan) -> Option<Vec<Vec<u64>>> + 'a;
 /// launch will name it; `count` counts the planned rows where that is worth the time.
 pub fn emit(engine: Engine, plan: &Plan, base: &str, count: &CountRows<'_>) -> Launch {
     let findings = capability::findings(engine, plan);
-    if findings.iter().any(|f| f.kind != Kind::Drops) {
+    if findings.iter().any(|f| !f.kind.is_faithful()) {
         return Launch { files: Vec::new(), findings };
     }
     let files = match engine {

@@ -55,6 +55,8 @@ pub struct Report {
     pub lr_error: f64,
     /// Sentences on what differs.
     pub problems: Vec<String>,
+    /// Gates of the stage, which the engine did not judge.
+    pub unjudged: Vec<String>,
 }
 
 /// Largest allowed difference of a learning rate, relative.
@@ -94,7 +96,7 @@ impl<'a> StepRows<'a> {
 /// Compare the logs of a stage, one list of lines per process, with the plan. Without its `rows` only steps and
 /// learning rates can be.
 pub fn stage(expected: &ExpectedStage, ranks: &[Vec<LogLine>], rows: Option<&[PlannedRow]>) -> Report {
-    let mut report = Report::default();
+    let mut report = Report { unjudged: expected.gates.clone(), ..Report::default() };
     let mut problems = Problems::default();
     if ranks.is_empty() {
         report.problems.push("there are no logs".to_owned());
@@ -284,6 +286,7 @@ mod tests {
             rope: None,
             context: 8,
             head_dim: None,
+            gates: Vec::new(),
         }
     }
 

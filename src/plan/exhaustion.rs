@@ -57,6 +57,25 @@ pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
     out
 }
 
+/// How often each source is read on the line through the graph that reads it most, in the order of the plan: no
+/// weight has seen it more often. `None` where the size is not known.
+pub fn most_epochs(plan: &Plan) -> Vec<Option<f64>> {
+    let before = before(plan, |stage, portion, at| by_ledger(stage, portion, at).round() as u64);
+    let most = |source: &SourcePlan| {
+        let through = plan.stages.iter().map(|stage| {
+            let already = before.get(stage.name.as_str()).and_then(|drawn| drawn.get(source.name.as_str()));
+            let own = stage.mix.iter().find(|m| m.source == source.name).map_or(0, |m| m.tokens);
+            already.copied().unwrap_or(0).saturating_add(own)
+        });
+        through.max().unwrap_or(0)
+    };
+    let epochs = |source: &SourcePlan| match (source.epochs?, most(source)) {
+        (all, tokens) if tokens == source.drawn_tokens => Some(all),
+        (all, tokens) => Some(all * tokens as f64 / source.drawn_tokens.max(1) as f64),
+    };
+    plan.sources.iter().map(epochs).collect()
+}
+
 /// Tokens of `source` that are not held out, `nominal` by the share of its documents: where they were measured,
 /// the epochs of the plan tell them.
 fn read(source: &SourcePlan, nominal: f64) -> f64 {
@@ -146,4 +165,26 @@ fn crossing(stage: &StagePlan, portion: &MixPlan, already: u64, limit: f64) -> O
         if reached(middle) { enough = middle } else { short = middle }
     }
     Some(enough)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two branches that read the same source are two runs of it.
+    #[test]
+    fn epochs_count_on_the_line_that_reads_most() {
+        let text = "model m { init = llama(layers: 1, hidden: 16, heads: 2, ffn: 32, vocab: 512), context = 64 }\n\
+            source web { path = \"w\", tokens = 64_000 }\nsource qa { path = \"q\", tokens = 6_400, max_epochs = 10 }\n\
+            stage a { from = m, tokens = 64_000, batch = 4 seqs, mix = web, lr = 1e-4, data_seed = 1 }\n\
+            stage b { from = a, tokens = 32_000, mix = qa, lr = 1e-4, data_seed = 2 }\n\
+            stage c { from = a, tokens = 51_200, mix = qa, lr = 1e-4, data_seed = 3 }\n";
+        let mut files = crate::source::MemoryFiles::new();
+        let file = files.add("run.curriculum", text);
+        let (curriculum, found) = crate::sema::check(&mut files, file, &crate::sema::Options::default());
+        let plan = crate::plan::build(&curriculum.unwrap_or_else(|| panic!("{found:?}")));
+        assert_eq!(plan.sources[1].epochs, Some(13.0));
+        let most = most_epochs(&plan);
+        assert_eq!(most, [Some(1.0), Some(8.0)]);
+    }
 }

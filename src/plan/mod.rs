@@ -18,7 +18,7 @@ pub use at::{AtError, Moment, at, moment};
 pub use build::{build, sources, with_declared_shapes};
 pub use cost::{Cost, StageCost, cost};
 pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standing, StepsDone, diff};
-pub use exhaustion::{Exhaustion, Place, exhaustion};
+pub use exhaustion::{Exhaustion, Place, exhaustion, most_epochs};
 pub use gate::{GatePlan, GateSource};
 pub use hash::hash;
 pub use lineage::Origin;
@@ -483,7 +483,8 @@ pub struct SourcePlan {
     pub tokens: Option<u64>,
     /// Drawn by all stages together.
     pub drawn_tokens: u64,
-    /// `drawn_tokens` over what is not held out of the size; `null` when the size is not known.
+    /// `drawn_tokens` over what is not held out of the size, which adds up branches that no weight has all seen (the
+    /// table of `midc plan` has the worst line's); `null` when the size is not known.
     pub epochs: Option<f64>,
     /// Paths or globs, relative to the curriculum's directory.
     pub path: Vec<String>,

@@ -68,6 +68,9 @@ impl Field {
     }
 }
 
+/// What a task is read from.
+const TASK: &str = "A multiple-choice task file, one question to a line: `{\"question\": \"…\", \"choices\": [\"…\", \"…\"], \"answer\": 0}`, where `context` may stand for `question`, and `answer` is the index of the right choice or its letter.";
+
 /// The block with this keyword.
 pub fn block(keyword: &str) -> Option<&'static Block> {
     BLOCKS.iter().find(|b| b.keyword == keyword)
@@ -228,7 +231,7 @@ pub const BLOCKS: &[Block] = &[
             )
             .default("64Ki"),
             field("needle", Ty::Numbers, "Needle in a haystack at these lengths."),
-            field("choice", Ty::Text, "A multiple-choice task file."),
+            field("choice", Ty::Text, TASK),
         ],
     },
     Block {

@@ -166,7 +166,7 @@ pub const FUNCTIONS: &[Function] = &[
             may(
                 "until",
                 Ty::Condition,
-                "Hold until a condition on the stage's learning rate becomes true; it must not hold already.",
+                "Hold up to this place of the stage, `40B`, `3000 steps` or `10% of stage`; in mixtures also until a condition on the stage's learning rate becomes true, which must not hold already.",
             ),
         ],
         "Stays where the last segment ended.",
@@ -490,6 +490,6 @@ pub const FUNCTIONS: &[Function] = &[
         params: &[],
         positional: Some("a task file"),
         open: None,
-        doc: "Accuracy on a multiple-choice task.",
+        doc: "Accuracy on a multiple-choice task, a share of its questions; the file is that of `choice` in an `eval`.",
     },
 ];

@@ -62,7 +62,7 @@ pub enum Ty {
     Fim,
     /// A predicate over the fields of a record.
     Predicate,
-    /// A condition on the curve or stage.
+    /// A place of the stage, or a condition on its learning rate.
     Condition,
     /// One name or a list of names, of fields of a record.
     Names,
@@ -110,7 +110,9 @@ impl Ty {
             Ty::Optimizer => "an optimizer, such as `adamw(weight_decay: 0.1)`",
             Ty::Fim => "`fim(rate: 10%, style: psm)`",
             Ty::Predicate => "a condition on a record, such as `length >= 16Ki`",
-            Ty::Condition => "a condition, such as `lr <= 20% of peak`",
+            Ty::Condition => {
+                "a place of the stage, such as `40B`, or a condition, such as `lr <= 20% of peak`"
+            }
             Ty::Names => "a field name or a list of them",
             Ty::Order => "`shuffled`, `as_written`, `ascending(field)` or `descending(field)`",
             Ty::Heldout => "`heldout 1%`",

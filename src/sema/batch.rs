@@ -334,6 +334,11 @@ impl<'p> Checker<'p> {
                 current = next;
                 continue;
             }
+            if let Some(until) = call.arg("until").filter(|v| !matches!(v.kind, Kind::Condition(_))).cloned()
+            {
+                at = whole(self.span(&until, "until", frame, |_, _| 0)?.floor());
+                continue;
+            }
             let Some(over) = call.arg("over").cloned() else {
                 // Open: what follows begins at an unknown place; its spans must be in tokens.
                 current = next;

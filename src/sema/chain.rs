@@ -446,9 +446,11 @@ impl<'p> Checker<'p> {
                 );
                 return None;
             }
-            let start = whole(at.floor());
-            let end = self.until(&until, start, frame)?;
-            return self.add(Rational::from(end), -at, until.span);
+            let end = match until.kind {
+                Kind::Condition(_) => Rational::from(self.until(&until, whole(at.floor()), frame)?),
+                _ => self.place_of(&until, at, frame)?,
+            };
+            return self.add(end, -at, until.span);
         }
         let over = call.arg("over")?.clone();
         let position = whole(at.floor());
@@ -468,6 +470,24 @@ impl<'p> Checker<'p> {
             return None;
         }
         Some(length)
+    }
+
+    /// The place in the stage up to which a segment that begins at `at` holds.
+    fn place_of(&mut self, until: &Val<'p>, at: Rational, frame: Frame<'_>) -> Option<Rational> {
+        let end = self.span(until, "until", frame, |clock, steps| clock.tokens_at(steps))?;
+        if end > at {
+            return Some(end);
+        }
+        self.push(
+            Diagnostic::error(
+                codes::CURVE_UNTIL,
+                until.span,
+                "the place of `until` is not behind the place where its `hold` begins",
+                format!("the segments before it end at token {}", show::count(whole(at.floor()))),
+            )
+            .help("`until` counts from the beginning of the stage; how long a segment takes is its `over`"),
+        );
+        None
     }
 
     /// A span of the stage in tokens, exact: tokens, steps through `steps`, shares of stage or total.
@@ -493,9 +513,9 @@ impl<'p> Checker<'p> {
                                 codes::CURVE_SPAN,
                                 value.span,
                                 format!("`{}` measured in steps", frame.field),
-                                "how many tokens a step takes depends on this very curve",
+                                "how many tokens a step takes is known once this curve is laid",
                             )
-                            .help("write the span in tokens"),
+                            .help("write it in tokens"),
                         );
                         None
                     }
@@ -508,10 +528,10 @@ impl<'p> Checker<'p> {
                             codes::CURVE_SPAN,
                             value.span,
                             format!("a share of the stage in `{}` of a stage measured in steps", frame.field),
-                            "how many tokens the stage has depends on this very curve",
+                            "how many tokens the stage has is known once this curve is laid",
                         )
                         .label(frame.length_span, "the length in steps")
-                        .help("write the span, or the stage's length, in tokens"),
+                        .help("write it, or the stage's length, in tokens"),
                     );
                     return None;
                 }

@@ -55,7 +55,7 @@ pub(crate) struct Checker<'p> {
     /// By stage member: its definition.
     pub(crate) member_defs: Vec<DefId>,
     /// Values given to parameters from outside.
-    pub(crate) settings: HashMap<String, Val<'p>>,
+    pub(crate) settings: HashMap<DefId, Val<'p>>,
     /// By [`DefId`]: whether it, or a named value or mix it mentions, is marked `@assumed`.
     pub(crate) assumed: Vec<bool>,
     /// The grid of steps that was laid last.
@@ -125,9 +125,7 @@ impl<'p> Checker<'p> {
         let item = program.item(id);
         let scope = Scope::top(def.module);
         match &item.kind {
-            ItemKind::Param { ty, value, name } => {
-                self.resolve_param(def.module, name, ty.as_ref(), value, &scope)
-            }
+            ItemKind::Param { ty, value, name } => self.resolve_param(id, name, ty.as_ref(), value, &scope),
             ItemKind::Let { value, .. } => {
                 let value = self.eval_named(value, &scope);
                 if value.is_poison() { Resolved::Poison } else { Resolved::Value(value) }
@@ -167,14 +165,16 @@ impl<'p> Checker<'p> {
 
     fn resolve_param(
         &mut self,
-        module: usize,
+        id: DefId,
         name: &'p ast::Ident,
         ty: Option<&'p ast::Ident>,
         value: &'p ast::Expr,
         scope: &Scope<'p>,
     ) -> Resolved<'p> {
         let default = self.eval(value, scope);
-        let given = if module == 0 { self.settings.get(&name.text).cloned() } else { None };
+        let given = self.settings.get(&id).cloned();
+        // Those of other files are told of where they are not what the file says.
+        let told = given.is_some() || scope.module == 0;
         let mut chosen = given.unwrap_or(default);
         if chosen.is_poison() {
             return Resolved::Poison;
@@ -214,9 +214,9 @@ impl<'p> Checker<'p> {
                 }
             }
         }
-        if module == 0 {
+        if told {
             self.out.params.push(Param {
-                name: name.text.clone(),
+                name: self.full_name(id),
                 value: super::params::print(&chosen),
                 span: name.span,
             });

@@ -3,13 +3,14 @@
 
 use std::rc::Rc;
 
-use crate::diag::Diagnostic;
 use crate::diag::suggest::nearest;
+use crate::diag::{Applicability, Diagnostic};
 use crate::schema::{self, Family, Ty};
 use crate::source::Span;
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, PathSegment, Rational, Unit};
 
 use super::checker::{Checker, Resolved};
+use super::habits;
 use super::program::{DefKind, Lookup, suggest};
 use super::value::{Call, Entity, Kind, Val, Whole};
 use crate::diag::codes;
@@ -23,12 +24,19 @@ pub(crate) struct Scope<'p> {
     pub(crate) local: Option<(&'p str, Val<'p>)>,
     /// The stage whose properties need no prefix (asserts inside a stage).
     pub(crate) member: Option<usize>,
+    /// The functions that the place takes, for messages.
+    pub(crate) family: Option<Family>,
 }
 
 impl<'p> Scope<'p> {
     /// The top of a file.
     pub(crate) fn top(module: usize) -> Self {
-        Self { module, local: None, member: None }
+        Self { module, local: None, member: None, family: None }
+    }
+
+    /// The same place, where functions of `family` are taken.
+    pub(crate) fn taking(&self, family: Family) -> Self {
+        Self { family: Some(family), ..self.clone() }
     }
 }
 
@@ -45,7 +53,7 @@ impl<'p> Checker<'p> {
                 (false, Some(unit)) => Kind::Quantity(q.value, unit),
                 (false, None) => Kind::Number(q.value),
             },
-            ExprKind::Str(text) => Kind::Text(text.as_str().into()),
+            ExprKind::Str(text) => Kind::Text(text.as_str().into(), span.file),
             ExprKind::Path(path) => return self.eval_path(path, scope),
             ExprKind::List(items) => Kind::List(items.iter().map(|e| self.eval(e, scope)).collect()),
             ExprKind::Call { callee, args } => return self.eval_call(expr, callee, args, scope),
@@ -110,7 +118,10 @@ impl<'p> Checker<'p> {
             );
             return Val::poison(expr.span);
         }
-        self.eval(expr, scope)
+        match after_then {
+            true => self.eval(expr, &scope.taking(Family::Segment)),
+            false => self.eval(expr, scope),
+        }
     }
 
     /// A name or dotted path.
@@ -236,163 +247,14 @@ impl<'p> Checker<'p> {
         Val::poison(span)
     }
 
-    /// A call of a function of the schema table.
-    fn eval_call(
-        &mut self,
-        expr: &'p Expr,
-        callee: &'p ast::Path,
-        args: &'p [ast::Arg],
-        scope: &Scope<'p>,
-    ) -> Val<'p> {
-        let span = expr.span;
-        let (name, name_span) = match callee.segments.as_slice() {
-            [PathSegment::Name(name)] => (name.text.as_str(), name.span),
-            _ => ("", callee.span),
-        };
-        let Some(function) = schema::function(name) else {
-            let d = Diagnostic::error(
-                codes::UNKNOWN_FUNCTION,
-                name_span,
-                if name.is_empty() {
-                    "this cannot be called".to_owned()
-                } else {
-                    format!("unknown function `{name}`")
-                },
-                if schema::preset(name).is_some() {
-                    "a preset takes no arguments"
-                } else {
-                    "no function has this name"
-                },
-            );
-            let near = nearest(name, schema::FUNCTIONS.iter().map(|f| f.name));
-            self.push(suggest(d, name_span, near, ""));
-            return Val::poison(span);
-        };
-        let mut call = Call { function, name_span, positional: Vec::new(), named: Vec::new(), span };
-        let mut sound = true;
-        for arg in args {
-            let Some(arg_name) = &arg.name else {
-                if function.positional.is_none() {
-                    let first = function
-                        .params
-                        .iter()
-                        .find(|p| !args.iter().any(|a| a.name.as_ref().is_some_and(|n| n.text == p.name)));
-                    let mut d = Diagnostic::error(
-                        codes::UNKNOWN_ARGUMENT,
-                        arg.span,
-                        format!("an argument of `{name}` without a name"),
-                        "which argument this is must be said",
-                    );
-                    // `linear(to 0)`, which reads like `heldout 1%`.
-                    let unsigned = match &arg.value.kind {
-                        ExprKind::Apply { word, arg } => function.param(&word.text).map(|p| (p, word, arg)),
-                        _ => None,
-                    };
-                    if let Some((param, word, value)) = unsigned {
-                        d = d.help(format!("an argument is `{}: value`", param.name)).fix(
-                            "insert `:`",
-                            crate::diag::Applicability::MaybeIncorrect,
-                            Span { start: word.span.end, end: value.span.start, ..word.span },
-                            ": ",
-                        );
-                    } else if let Some(first) = first {
-                        d = d.help(format!("write `{}: …`", first.name)).fix(
-                            format!("name it `{}`", first.name),
-                            crate::diag::Applicability::MaybeIncorrect,
-                            Span { end: arg.span.start, ..arg.span },
-                            format!("{}: ", first.name),
-                        );
-                    }
-                    self.push(d);
-                    sound = false;
-                    continue;
-                }
-                let value = if function.family == Family::Order {
-                    self.record_field(&arg.value, false, name, scope)
-                } else {
-                    self.eval(&arg.value, scope)
-                };
-                call.positional.push(value);
-                continue;
-            };
-            if let Some((first, _)) = call.named.iter().find(|(n, _)| n.text == arg_name.text) {
-                let first = first.span;
-                self.push(
-                    Diagnostic::error(
-                        codes::DUPLICATE_FIELD,
-                        arg_name.span,
-                        format!("`{}` is given twice", arg_name.text),
-                        "given again here",
-                    )
-                    .label(first, "first given here"),
-                );
-                sound = false;
-                continue;
-            }
-            let ty = match (function.param(&arg_name.text), function.open) {
-                (Some(param), _) => param.ty,
-                (None, Some(_)) => Ty::Number,
-                (None, None) => {
-                    let d = Diagnostic::error(
-                        codes::UNKNOWN_ARGUMENT,
-                        arg_name.span,
-                        format!("`{name}` has no argument `{}`", arg_name.text),
-                        "unknown argument",
-                    );
-                    // What some papers call s.
-                    let common =
-                        (arg_name.text == "scale" && function.param("factor").is_some()).then_some("factor");
-                    let near =
-                        common.or_else(|| nearest(&arg_name.text, function.params.iter().map(|p| p.name)));
-                    let all = function.params.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>();
-                    let other = if all.is_empty() {
-                        format!("`{name}` takes no named arguments")
-                    } else {
-                        format!("it takes {}", all.join(", "))
-                    };
-                    self.push(suggest(d, arg_name.span, near, &other));
-                    sound = false;
-                    continue;
-                }
-            };
-            let value = self.eval_typed(&arg.value, ty, &arg_name.text, scope);
-            call.named.push((arg_name, value));
-        }
-        let missing: Vec<&str> = function
-            .params
-            .iter()
-            .filter(|p| p.required && call.arg(p.name).is_none())
-            .map(|p| p.name)
-            .collect();
-        if sound && !missing.is_empty() {
-            let list = missing.iter().map(|m| format!("`{m}`")).collect::<Vec<_>>().join(", ");
-            self.push(
-                Diagnostic::error(
-                    codes::MISSING_ARGUMENT,
-                    span,
-                    format!("`{name}` needs {list}"),
-                    format!("{list} {} missing", if missing.len() == 1 { "is" } else { "are" }),
-                )
-                .help(
-                    missing
-                        .iter()
-                        .filter_map(|m| function.param(m))
-                        .map(|p| format!("`{}`: {}", p.name, p.doc))
-                        .collect::<Vec<_>>()
-                        .join(" "),
-                ),
-            );
-            sound = false;
-        }
-        if sound { Val { kind: Kind::Call(Rc::new(call)), span } } else { Val::poison(span) }
-    }
-
     /// Evaluate `expr` where `ty` is expected: words of an enumeration and conditions are not
     /// looked up as names.
     pub(crate) fn eval_typed(&mut self, expr: &'p Expr, ty: Ty, field: &str, scope: &Scope<'p>) -> Val<'p> {
         let span = expr.span;
         match ty {
-            Ty::Condition | Ty::Predicate => Val { kind: Kind::Condition(expr), span },
+            Ty::Predicate => Val { kind: Kind::Condition(expr), span },
+            // `until: lr`, half a condition, is told as one.
+            Ty::Condition if lone_name(expr) == Some("lr") => Val { kind: Kind::Condition(expr), span },
             Ty::Names => match &expr.kind {
                 ExprKind::List(items) => {
                     let names = items.iter().map(|e| self.record_field(e, false, field, scope));
@@ -427,6 +289,9 @@ impl<'p> Checker<'p> {
                 self.foreign_function(name, family, field);
                 Val::poison(span)
             }
+            Ty::Lr | Ty::Batch | Ty::Context => self.eval(expr, &scope.taking(Family::Segment)),
+            Ty::Mix => self.eval(expr, &scope.taking(Family::Mix)),
+            Ty::From => self.eval(expr, &scope.taking(Family::Soup)),
             _ => self.eval(expr, scope),
         }
     }
@@ -452,16 +317,22 @@ impl<'p> Checker<'p> {
 
     /// The name of a field of records, or several where a list has its place. As in `where`, a name that a
     /// `param` or `let` has stands for its value and never for a field of the same name.
-    fn record_field(&mut self, expr: &'p Expr, list: bool, field: &str, scope: &Scope<'p>) -> Val<'p> {
+    pub(super) fn record_field(
+        &mut self,
+        expr: &'p Expr,
+        list: bool,
+        field: &str,
+        scope: &Scope<'p>,
+    ) -> Val<'p> {
         let span = expr.span;
         // Dots reach into objects; what another file defines is called so, too.
         let Some(name) = dotted_name(expr) else { return self.eval(expr, scope) };
         let Some(value) = self.named_value(&name, expr, scope) else {
-            return Val { kind: Kind::Text(name.as_str().into()), span };
+            return Val { kind: Kind::Text(name.as_str().into(), span.file), span };
         };
         let names = match &value.kind {
-            Kind::List(items) => list && items.iter().all(|v| matches!(v.kind, Kind::Text(_))),
-            Kind::Text(_) | Kind::Poison => true,
+            Kind::List(items) => list && items.iter().all(|v| matches!(v.kind, Kind::Text(..))),
+            Kind::Text(..) | Kind::Poison => true,
             _ => false,
         };
         if names {
@@ -546,7 +417,7 @@ impl<'p> Checker<'p> {
                 "no function has this name",
             ),
         };
-        let all = known().map(|f| format!("`{f}(…)`")).collect::<Vec<_>>().join(", ");
+        let all = habits::functions(family);
         self.push(suggest(d, name.span, near, &format!("`{field}` takes {all}")));
     }
 
@@ -627,6 +498,34 @@ impl<'p> Checker<'p> {
             "the result is too large or too precise",
             "exact arithmetic ends here",
         ));
+    }
+
+    /// `0.1 * peak`, `peak / 10` and `share * total` as they are written here.
+    fn share_written(&self, op: BinaryOp, left: &Val<'p>, right: &Val<'p>) -> Option<String> {
+        let whole = |v: &Val<'p>| {
+            let word = matches!(v.kind, Kind::Word("peak" | "inherit" | "stage" | "total" | "from"));
+            (word || matches!(v.kind, Kind::Quantity(..))).then(|| self.text(v.span))
+        };
+        let share = |v: &Val<'p>| match v.kind {
+            Kind::Number(n) => Some(super::show::exact_percent(n)).filter(|share| share.ends_with('%')),
+            Kind::Share(_) => Some(self.text(v.span)),
+            _ => None,
+        };
+        match op {
+            BinaryOp::Mul => match (share(left), whole(right)) {
+                (Some(share), Some(whole)) => Some(format!("{share} of {whole}")),
+                _ => Some(format!("{} of {}", share(right)?, whole(left)?)),
+            },
+            BinaryOp::Div => match right.kind {
+                Kind::Number(n) if n > Rational::ZERO => {
+                    let part = Rational::ONE.checked_div(n)?;
+                    let part = Some(super::show::exact_percent(part)).filter(|share| share.ends_with('%'))?;
+                    Some(format!("{part} of {}", whole(left)?))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     fn arithmetic(&mut self, op: BinaryOp, op_span: Span, left: &Val<'p>, right: &Val<'p>) -> Kind<'p> {
@@ -710,6 +609,21 @@ impl<'p> Checker<'p> {
                             | Kind::Relative { whole: Whole::Stage | Whole::Total, .. }
                     )
                 };
+                if let Some(share) = self.share_written(op, left, right) {
+                    let whole = left.span.to(right.span);
+                    d = d.help(format!("write `{share}`")).fix(
+                        format!("write `{share}`"),
+                        Applicability::MachineApplicable,
+                        whole,
+                        share,
+                    );
+                }
+                if [left, right]
+                    .iter()
+                    .any(|v| matches!(v.kind, Kind::Entity(Entity::Source(_) | Entity::Mix(_))))
+                {
+                    d = d.help("shares of sources stand in a mix, `mix NAME { web = 60%, code = rest }`, and the stage says `mix = NAME`");
+                }
                 if additive && span(left) && span(right) {
                     d = d.help("give both in `tokens`, or leave out the `over` of one segment: it takes what the others leave");
                 }
@@ -732,7 +646,7 @@ impl<'p> Checker<'p> {
 }
 
 /// The name that `expr` is, where it is nothing else.
-fn lone_name(expr: &Expr) -> Option<&str> {
+pub(super) fn lone_name(expr: &Expr) -> Option<&str> {
     let ExprKind::Path(path) = &expr.kind else { return None };
     match path.segments.as_slice() {
         [PathSegment::Name(name)] => Some(&name.text),

@@ -30,14 +30,14 @@ impl<'p> Checker<'p> {
             format!("`{field}` takes {}, not {found}", ty.describe()),
             format!("this is {found}"),
         );
-        if let Kind::Text(text) = &value.kind
+        if let Kind::Text(text, _) = &value.kind
             && text.starts_with(|c: char| c.is_ascii_digit())
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-%".contains(c))
         {
             d = d.fix("take the quotes away", Applicability::MaybeIncorrect, value.span, text.to_string());
         }
         // What is defined in the file goes by its name.
-        if let (Kind::Text(text), Ty::From | Ty::Mix) = (&value.kind, ty)
+        if let (Kind::Text(text, _), Ty::From | Ty::Mix) = (&value.kind, ty)
             && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "._[]".contains(c))
         {
@@ -57,7 +57,21 @@ impl<'p> Checker<'p> {
                 _ => d.help("write the number of tokens: `50B`"),
             };
         }
-        if let Kind::Share(_) = value.kind {
+        // `share * 50B`, which is a share still.
+        let written = self.text(value.span);
+        let product = written.split_once('*').map(|(a, b)| (a.trim(), b.trim()));
+        if let (Kind::Share(_), Ty::Tokens | Ty::Span, Some((share, whole))) = (&value.kind, ty, product)
+            && !share.is_empty()
+            && !whole.contains('*')
+        {
+            let meant = format!("{share} of {whole}");
+            d = d.help(format!("a share times a number is a share: write `{meant}`")).fix(
+                format!("write `{meant}`"),
+                Applicability::MaybeIncorrect,
+                value.span,
+                meant,
+            );
+        } else if let Kind::Share(_) = value.kind {
             let of = match ty {
                 Ty::Span | Ty::Tokens => Some("of stage"),
                 Ty::Target | Ty::Lr => Some("of peak"),
@@ -217,7 +231,7 @@ impl<'p> Checker<'p> {
     /// A string.
     pub(crate) fn string(&mut self, value: &Val<'p>, field: &str) -> Option<String> {
         match &value.kind {
-            Kind::Text(t) => Some(t.to_string()),
+            Kind::Text(t, _) => Some(t.to_string()),
             _ => {
                 self.wrong(value, Ty::Text, field);
                 None
@@ -225,16 +239,16 @@ impl<'p> Checker<'p> {
         }
     }
 
-    /// A string or a list of strings.
-    pub(crate) fn texts(&mut self, value: &Val<'p>, ty: Ty, field: &str) -> Option<Vec<String>> {
+    /// The name of a field or a list of them.
+    pub(crate) fn names(&mut self, value: &Val<'p>, field: &str) -> Option<Vec<String>> {
         match &value.kind {
-            Kind::Text(t) => Some(vec![t.to_string()]),
+            Kind::Text(t, _) => Some(vec![t.to_string()]),
             Kind::List(items) => {
                 let items = items.clone();
                 items.iter().map(|v| self.string(v, field)).collect()
             }
             _ => {
-                self.wrong(value, ty, field);
+                self.wrong(value, Ty::Names, field);
                 None
             }
         }
@@ -276,7 +290,7 @@ impl<'p> Checker<'p> {
     ) -> Option<&'static str> {
         let name: &str = match &value.kind {
             Kind::Word(w) => w,
-            Kind::Text(t) => t,
+            Kind::Text(t, _) => t,
             Kind::Bool(true) => "yes",
             Kind::Bool(false) => "no",
             _ => {

@@ -10,6 +10,7 @@ use crate::syntax::ast::{self, EntryKind, PathSegment};
 
 use super::checker::Checker;
 use super::eval::Scope;
+use super::habits::{self, Meant};
 use super::program::suggest;
 use super::value::Val;
 use crate::diag::codes;
@@ -190,26 +191,19 @@ impl<'p> Checker<'p> {
             format!("`{}` has no field `{name}`", schema.keyword),
             "unknown field",
         );
-        let common = match name {
-            "learning_rate" | "max_lr" => Some("lr"),
-            "seq_len" | "sequence_length" | "max_seq_len" | "block_size" | "context_length" => {
-                Some("context")
-            }
-            "batch_size" | "global_batch_size" => Some("batch"),
-            "data" | "mixture" | "dataset" => Some("mix"),
-            "rope_scaling" | "rope_theta" => Some("rope"),
-            "base" | "parent" | "init_from" => Some("from"),
-            "max_steps" | "num_steps" => Some("steps"),
-            "token_budget" | "budget" | "max_tokens" => Some("tokens"),
-            "save_steps" | "save_interval" | "checkpoint_every" | "ckpt_interval" => Some("save_every"),
-            "max_grad_norm" | "grad_clip" | "gradient_clipping" => Some("clip"),
-            _ => None,
-        }
-        .filter(|n| schema.field(n).is_some());
-        if let Some(help) = elsewhere(name).filter(|_| schema.keyword == "stage") {
+        if let Some(help) = habits::block(name).filter(|_| schema.keyword == "stage") {
+            let d = Diagnostic { message: format!("`{name}` is a block and no field"), ..d };
             self.push(d.help(help));
             return;
         }
+        let common = match habits::field(schema, name) {
+            Some(Meant::Said(help)) => {
+                self.push(d.help(help));
+                return;
+            }
+            Some(Meant::Name(name)) => Some(name),
+            None => None,
+        };
         let near = common.or_else(|| nearest(name, schema.fields.iter().map(|f| f.name)));
         let written = |near: &str| {
             block.entries.iter().find(|entry| match &entry.kind {
@@ -252,28 +246,5 @@ impl<'p> Checker<'p> {
     /// Text of a span.
     pub(crate) fn text(&self, span: Span) -> String {
         self.files.text(span.file).get(span.range()).unwrap_or_default().to_owned()
-    }
-}
-
-/// Where a stage says what other tools have a setting of its own for.
-fn elsewhere(name: &str) -> Option<&'static str> {
-    match name {
-        "weight_decay" | "betas" | "adam_beta1" | "adam_beta2" | "adam_epsilon" | "eps" => {
-            Some("it is the optimizer's: `optimizer = adamw(betas: [0.9, 0.95], weight_decay: 0.1)`")
-        }
-        "warmup" | "warmup_steps" | "warmup_ratio" | "warmup_tokens" | "lr_scheduler_type"
-        | "lr_scheduler" | "scheduler" | "schedule" | "min_lr" | "decay" | "decay_steps" => Some(
-            "the whole of it is one curve: `lr = 0 then linear(to: 3e-4, over: 2000 steps) then cosine(to: 3e-5)`",
-        ),
-        "eval_every" | "eval_steps" | "eval_interval" | "evaluation_strategy" => {
-            Some("a measurement is a block: `eval heldout { every = 500 steps, loss = heldout 1% }`")
-        }
-        "epochs" | "num_epochs" | "num_train_epochs" => Some(
-            "the length of a stage is its `tokens` or `steps`; how often a source may be read is its `max_epochs`",
-        ),
-        "gradient_accumulation_steps" | "micro_batch_size" | "per_device_train_batch_size" => {
-            Some("`batch` is what one step of the optimizer sees; how it is cut is found when it is run")
-        }
-        _ => None,
     }
 }

@@ -95,7 +95,7 @@ impl<'p> Checker<'p> {
             None => Vec::new(),
         };
         let choice = match self.field(&fields, "choice", scope) {
-            Some(v) => Some(self.string(&v, "choice").map(|p| self.beside_root(scope.module, &p))?),
+            Some(v) => Some(self.path(&v, "choice")?),
             None => None,
         };
         if heldout.is_none() && needle.is_empty() && choice.is_none() && !fields.doubtful && !inner.incomplete
@@ -222,7 +222,7 @@ impl<'p> Checker<'p> {
     fn gate(&mut self, expr: &'p ast::Expr, scope: &Scope<'p>) -> Option<Gate> {
         let ExprKind::Binary { op, left, right, .. } = &expr.kind else { return None };
         let op = sign(*op)?;
-        let measure = self.eval(left, scope);
+        let measure = self.eval(left, &scope.taking(Family::Measure));
         let call = match &measure.kind {
             Kind::Call(call) if call.function.family == Family::Measure => call.clone(),
             Kind::Poison => return None,
@@ -263,7 +263,7 @@ impl<'p> Checker<'p> {
                     return None;
                 }
             },
-            _ => self.string(&argument, "choice").map(|p| self.beside_root(scope.module, &p))?,
+            _ => self.path(&argument, "choice")?,
         };
         let bound = self.eval(right, scope);
         let nats = call.function.name == "loss";

@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! program   files and names          fields   blocks against the schema
-//! eval      expressions to values    expect   values where something definite is needed
+//! eval      expressions to values    calls  …of functions    expect   values where something definite is needed
 //! chain     curves to positions      numeric  …with numbers     batch, clock  …on the grid of steps
 //! mix       flat shares of sources   model, source, stage, soup  the items
 //! property  what can be asked of items   query  conditions   asserts  those that must hold   budget  bounds to totals
 //! measured  what `midc data` counted     measures  evals and gates             lints  what is legal and unwise
+//! paths     where paths start from           habits   what other tools call things
 //! file_name what the files of a stage are called
 //! ```
 
@@ -15,6 +16,7 @@ mod asserts;
 mod attributes;
 mod batch;
 mod budget;
+mod calls;
 mod chain;
 mod checker;
 mod clock;
@@ -23,6 +25,7 @@ mod eval;
 mod expect;
 mod fields;
 mod file_name;
+mod habits;
 mod lints;
 mod measured;
 mod measures;
@@ -31,6 +34,7 @@ mod model;
 mod numeric;
 mod outcome;
 mod params;
+mod paths;
 pub(crate) mod program;
 mod property;
 mod query;
@@ -41,6 +45,8 @@ pub(crate) mod show;
 mod soup;
 mod source;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use curriculum::{
@@ -96,6 +102,12 @@ pub fn check(
 ) -> (Option<Curriculum>, Vec<Diagnostic>) {
     let outcome = outcome::analyze(files, file, options);
     (outcome.complete.then_some(outcome.curriculum), outcome.diagnostics)
+}
+
+/// Give `diagnostics`, found when the curriculum was put to some use, the levels that `file` and those it uses say.
+pub fn give_levels(files: &mut dyn Files, file: FileId, diagnostics: &mut Vec<Diagnostic>) {
+    let program = program::Program::load(files, file, &mut Vec::new());
+    lints::give_levels(&program, diagnostics);
 }
 
 /// What of `file` could be resolved in spite of its mistakes: enough to look at the sources of a curriculum that

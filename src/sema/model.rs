@@ -43,7 +43,7 @@ impl<'p> Checker<'p> {
         let optional = |this: &mut Self, field: &str| this.field(&fields, field, scope);
         let mut checkpoint = None;
         if let Some(v) = optional(self, "checkpoint") {
-            checkpoint = self.string(&v, "checkpoint").map(|p| self.beside_root(scope.module, &p));
+            checkpoint = self.path(&v, "checkpoint");
             sound &= checkpoint.is_some();
         }
         let (mut declared, mut init_theta) = (None, None);
@@ -68,7 +68,7 @@ impl<'p> Checker<'p> {
         }
         let mut tokenizer = None;
         if let Some(v) = optional(self, "tokenizer") {
-            tokenizer = self.string(&v, "tokenizer").map(|p| self.beside_root(scope.module, &p));
+            tokenizer = self.path(&v, "tokenizer");
             sound &= tokenizer.is_some();
         }
         let mut context = None;
@@ -206,11 +206,11 @@ impl<'p> Checker<'p> {
     fn architecture(&mut self, value: &Val<'p>) -> Option<(Architecture, Option<f64>, Option<u64>)> {
         let preset: Option<&str> = match &value.kind {
             Kind::Word(name) => Some(name),
-            Kind::Text(name) => Some(name),
+            Kind::Text(name, _) => Some(name),
             _ => None,
         };
         match &value.kind {
-            Kind::Word(_) | Kind::Text(_) => {
+            Kind::Word(_) | Kind::Text(..) => {
                 let name = preset?;
                 let Some(p) = schema::preset(name) else {
                     self.unknown_architecture(value.span, name);

@@ -26,7 +26,7 @@ pub(crate) fn conform<'p>(value: &Val<'p>, ty: &str) -> Result<Kind<'p>, Misfit>
         }
         ("number", Kind::Number(_) | Kind::Real(_)) => true,
         ("share", Kind::Share(_)) => true,
-        ("text", Kind::Text(_)) => true,
+        ("text", Kind::Text(..)) => true,
         ("batch", Kind::Quantity(_, Unit::Seqs | Unit::Tokens)) => true,
         ("bool", Kind::Bool(_)) => true,
         ("tokens" | "steps" | "number" | "share" | "text" | "batch" | "bool", _) => false,
@@ -53,7 +53,7 @@ pub(crate) fn print(value: &Val<'_>) -> String {
         Kind::Real(v) => v.to_string(),
         Kind::Share(n) => show::exact_percent(*n),
         Kind::Quantity(n, unit) => format!("{} {}", plain(*n), unit_name(*unit)),
-        Kind::Text(t) => t.to_string(),
+        Kind::Text(t, _) => t.to_string(),
         Kind::Bool(b) => if *b { "yes" } else { "no" }.to_owned(),
         Kind::List(items) => format!("[{}]", items.iter().map(print).collect::<Vec<_>>().join(", ")),
         _ => value.describe(),

@@ -339,6 +339,39 @@ impl Program {
         }
     }
 
+    /// The definition that the root file reaches as `name`: `budget`, `s.share`.
+    pub(crate) fn find(&self, name: &str) -> Option<DefId> {
+        let mut module = 0;
+        let mut parts = name.split('.').peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                return self.modules[module].names.get(part).copied();
+            }
+            module = self.modules[module].spaces.get(part)?.0?;
+        }
+        None
+    }
+
+    /// Every parameter as the root file reaches it, its own first.
+    pub(crate) fn params(&self) -> Vec<String> {
+        let mut seen = HashSet::from([0]);
+        let mut files = vec![(0, String::new())];
+        let mut params = Vec::new();
+        // `files` grows while it is walked.
+        let mut at = 0;
+        while let Some((module, before)) = files.get(at).cloned() {
+            let own = self.defs.iter().filter(|def| def.module == module && def.kind == DefKind::Param);
+            params.extend(own.map(|def| format!("{before}{}", def.name)));
+            let mut spaces: Vec<_> = self.modules[module].spaces.iter().collect();
+            spaces.sort_by_key(|(alias, _)| *alias);
+            for (alias, (target, _)) in spaces {
+                files.extend(target.filter(|t| seen.insert(*t)).map(|t| (t, format!("{before}{alias}."))));
+            }
+            at += 1;
+        }
+        params
+    }
+
     /// The name nearest to `name` among those visible in `module`.
     pub(crate) fn nearest(
         &self,

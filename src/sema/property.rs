@@ -3,6 +3,7 @@
 use crate::curve::Curve;
 use crate::diag::Diagnostic;
 use crate::diag::suggest::nearest;
+use crate::schema::Family;
 use crate::source::Span;
 use crate::syntax::ast::{self, PathSegment, Rational, Unit};
 
@@ -34,6 +35,10 @@ pub(crate) const ROPE: [&str; 4] = ["theta", "factor", "original", "attention_fa
 pub(crate) const CURVE: [&str; 5] = ["start", "end", "peak", "min", "max"];
 /// Properties of a source in a stage.
 pub(crate) const PORTION: [&str; 5] = ["weight", "tokens", "epochs", "start", "end"];
+
+/// How the size of a source becomes known.
+pub(crate) const COUNT: &str =
+    "write `tokens = …` into the source, or let `midc data FILE --save` measure it";
 
 /// Whether a name can begin a condition inside a stage.
 pub(crate) fn is_property(name: &str) -> bool {
@@ -256,6 +261,10 @@ impl<'p> Checker<'p> {
                 }
                 return Val::poison(span);
             }
+            _ if scope.family == Some(Family::Soup) && rest.is_empty() => {
+                self.unknown_place(m, name);
+                return Val::poison(span);
+            }
             _ => {
                 let names: Vec<&str> =
                     STAGE.iter().copied().chain(stage.checkpoints.iter().map(|c| c.name.as_str())).collect();
@@ -266,6 +275,24 @@ impl<'p> Checker<'p> {
             }
         };
         Val { kind, span }
+    }
+
+    /// `from = main.mid`, where no checkpoint is called so.
+    fn unknown_place(&mut self, m: usize, name: &ast::Ident) {
+        let stage = &self.out.stages[m];
+        let names: Vec<&str> = stage.checkpoints.iter().map(|c| c.name.as_str()).collect();
+        let near = nearest(&name.text, names.iter().copied());
+        let write = format!("write `checkpoint {} {{ at = 50% of stage }}` in `{}`", name.text, stage.base);
+        let all = names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+        let otherwise = if all.is_empty() { write } else { format!("{write}; its checkpoints are {all}") };
+        let d = Diagnostic::error(
+            codes::UNKNOWN_PROPERTY,
+            name.span,
+            format!("stage `{}` has no checkpoint `{}`", stage.name, name.text),
+            "no such checkpoint",
+        );
+        let d = suggest(d, name.span, near, &otherwise);
+        self.push(d);
     }
 
     /// A number of the position encoding a stage trains with, its own or the model's.
@@ -340,7 +367,8 @@ impl<'p> Checker<'p> {
                             format!("the epochs of `{name}` are not known"),
                             "its size is not declared",
                         )
-                        .label(at, "write `tokens = …` here"),
+                        .label(at, "write `tokens = …` here")
+                        .help(COUNT),
                     );
                     Kind::Poison
                 }
@@ -383,7 +411,8 @@ impl<'p> Checker<'p> {
                             format!("the size of `{source}` is not known"),
                             "asked for here",
                         )
-                        .label(at, "write `tokens = …` here"),
+                        .label(at, "write `tokens = …` here")
+                        .help(COUNT),
                     );
                     Kind::Poison
                 }

@@ -141,7 +141,9 @@ impl<'p> Checker<'p> {
                     format!("`until` in `{}`", frame.field),
                     "the learning rate is laid out after this",
                 )
-                .help("`until` can be used in `mix` and its weights"),
+                .help(
+                    "conditions can be used in `mix` and its weights; elsewhere say the place: `hold(until: 10% of stage)`",
+                ),
             );
             return None;
         };
@@ -207,10 +209,10 @@ impl<'p> Checker<'p> {
             Diagnostic::error(
                 codes::CURVE_UNTIL,
                 span,
-                "`until` takes a bound on the learning rate",
-                "not such a bound",
+                "`until` takes a place of the stage or a bound on the learning rate",
+                "neither of them",
             )
-            .help("write `hold(until: lr <= 20% of peak)`"),
+            .help("write `hold(until: 40B)`, `hold(until: 10% of stage)` or, in `mix`, `hold(until: lr <= 20% of peak)`"),
         );
     }
 }

@@ -77,7 +77,7 @@ fn unfit(
     let declared = ty.as_ref().map(|ty| ty.text.as_str());
     let text = declared == Some("text") || declared.is_none() && matches!(default.kind, ExprKind::Str(_));
     let kind = found.map(|v| &v.kind);
-    if text && !matches!(kind, Some(Kind::Text(_))) {
+    if text && !matches!(kind, Some(Kind::Text(..))) {
         let message = format!("the text for `{name}` has no quotes");
         let d = Diagnostic::error(codes::BAD_PARAM, place, message, "not a text as it stands");
         // A value with a quote in it went wrong in another way.
@@ -102,7 +102,7 @@ impl<'p> Checker<'p> {
         let program = self.program;
         for s in settings {
             let super::Setting { name, value, place } = s.given;
-            let id = program.modules[0].names.get(name).copied();
+            let id = program.find(name);
             let Some(id) = id.filter(|id| program.def(*id).kind == DefKind::Param) else {
                 self.unknown_param(s.given, id);
                 continue;
@@ -116,7 +116,7 @@ impl<'p> Checker<'p> {
                 self.diags.truncate(before);
                 match found {
                     Some(v) if sound && !v.is_poison() => {
-                        self.settings.insert(name.clone(), Val { kind: v.kind, span: param });
+                        self.settings.insert(id, Val { kind: v.kind, span: param });
                     }
                     _ => self.push(
                         Diagnostic::error(
@@ -139,7 +139,7 @@ impl<'p> Checker<'p> {
             if let Some(d) = unfit(name, value, item, found.as_ref(), written) {
                 self.diags.truncate(before);
                 self.push(d.label(param, "the parameter"));
-                self.settings.insert(name.clone(), Val::poison(written));
+                self.settings.insert(id, Val::poison(written));
                 continue;
             }
             for d in &mut self.diags[before..] {
@@ -166,9 +166,9 @@ impl<'p> Checker<'p> {
                     );
                 }
                 // What is wrong with it is said; the default must not stand in for it.
-                self.settings.insert(name.clone(), Val::poison(written));
+                self.settings.insert(id, Val::poison(written));
             } else {
-                self.settings.insert(name.clone(), moved_value(found, written));
+                self.settings.insert(id, moved_value(found, written));
             }
         }
     }
@@ -188,21 +188,17 @@ impl<'p> Checker<'p> {
             },
             match other {
                 Some(def) if place.is_none() => format!("this is a {}", def.kind.keyword()),
-                _ => "no `param` in the file has that name".to_owned(),
+                _ => "no `param` has that name".to_owned(),
             },
         );
         if let (Some(def), Some(_)) = (other, place) {
             d = d.label(def.name_span, format!("this is a {}", def.kind.keyword()));
         }
-        let params: Vec<&str> = program
-            .ids()
-            .map(|id| program.def(id))
-            .filter(|d| d.module == 0 && d.kind == DefKind::Param)
-            .map(|d| d.name.as_str())
-            .collect();
+        let params = program.params();
+        let params: Vec<&str> = params.iter().map(String::as_str).collect();
         d = match (nearest(name, params.iter().copied()), params.as_slice()) {
             (Some(near), _) => d.help(format!("did you mean `{near}`?")),
-            (None, []) => d.help("the file has no parameters; only a `param` can be set from outside"),
+            (None, []) => d.help("there are no parameters; only a `param` can be set from outside"),
             (None, all) => d.help(format!(
                 "parameters are {}",
                 all.iter().map(|p| format!("`{p}`")).collect::<Vec<_>>().join(", ")

@@ -19,7 +19,7 @@ impl<'p> Checker<'p> {
         value: &'p ast::Expr,
         scope: &Scope<'p>,
     ) -> Option<usize> {
-        let value = self.eval(value, scope);
+        let value = self.eval(value, &scope.taking(Family::Soup));
         let call = match &value.kind {
             Kind::Call(call) if call.function.family == Family::Soup => call.clone(),
             Kind::Poison => return None,

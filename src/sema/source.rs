@@ -36,7 +36,7 @@ impl<'p> Checker<'p> {
                 }
             };
         }
-        let path = read!("path", |v| self.texts(&v, Ty::Paths, "path")).unwrap_or_default();
+        let path = read!("path", |v| self.paths(&v, "path")).unwrap_or_default();
         let kind = read!("kind", |v| self.word(&v, schema::KINDS, "kind")).unwrap_or("other");
         let tokens = read!("tokens", |v| self.tokens(&v, "tokens"));
         let text = read!("text", |v| self.template(&v));
@@ -48,18 +48,15 @@ impl<'p> Checker<'p> {
         let today = read!("today", |v| self.day(&v));
         let order = read!("order", |v| self.data_order(&v)).unwrap_or_else(|| "shuffled".to_owned());
         let dedup = read!("dedup", |v| self.word(&v, schema::DEDUP, "dedup")).is_some();
-        let exclude = read!("exclude", |v| self.texts(&v, Ty::Paths, "exclude")).unwrap_or_default();
+        let exclude = read!("exclude", |v| self.paths(&v, "exclude")).unwrap_or_default();
         if !sound {
             return None;
         }
-        let root = |this: &Self, paths: Vec<String>| -> Vec<String> {
-            paths.iter().map(|p| this.beside_root(scope.module, p)).collect()
-        };
         let mut source = Source {
             name: self.full_name(id),
             doc: self.program.item(id).preface.doc(),
             span: name.span,
-            path: root(self, path),
+            path,
             kind,
             tokens,
             heldout: None,
@@ -72,7 +69,7 @@ impl<'p> Checker<'p> {
             synthetic,
             order,
             dedup,
-            exclude: root(self, exclude),
+            exclude,
             parent: None,
             fields: fields.spans(),
         };
@@ -184,10 +181,10 @@ impl<'p> Checker<'p> {
 
     fn data_order(&mut self, value: &Val<'p>) -> Option<String> {
         match &value.kind {
-            Kind::Word(_) | Kind::Text(_) => self.word(value, schema::ORDERS, "order").map(str::to_owned),
+            Kind::Word(_) | Kind::Text(..) => self.word(value, schema::ORDERS, "order").map(str::to_owned),
             Kind::Call(call) if call.function.family == Family::Order => match call.positional.as_slice() {
                 [Val { kind: Kind::Poison, .. }] => None,
-                [Val { kind: Kind::Text(field), .. }] => Some(format!("{}({field})", call.function.name)),
+                [Val { kind: Kind::Text(field, _), .. }] => Some(format!("{}({field})", call.function.name)),
                 _ => {
                     let (name, span) = (call.function.name, call.span);
                     self.push(
@@ -294,7 +291,7 @@ impl<'p> Checker<'p> {
     /// Names of what is trained on, some of which the template has, if there is one. A field that is named alone may
     /// hold a dialogue, whose roles only its records know.
     fn loss_on(&mut self, value: &Val<'p>, template: Option<&str>) -> Option<Vec<String>> {
-        let names = self.texts(value, Ty::Names, "loss_on")?;
+        let names = self.names(value, "loss_on")?;
         if names.is_empty() {
             self.push(
                 Diagnostic::error(
@@ -366,7 +363,7 @@ impl<'p> Checker<'p> {
                 match value.kind {
                     Kind::Number(n) | Kind::Quantity(n, ast::Unit::Tokens) => Some(decimal(n)),
                     Kind::Real(n) => Some(n.to_string()),
-                    Kind::Text(ref text) => Some(format!("{text:?}")),
+                    Kind::Text(ref text, _) => Some(format!("{text:?}")),
                     Kind::Bool(holds) => Some(holds.to_string()),
                     Kind::Word(word @ ("yes" | "no")) => Some((word == "yes").to_string()),
                     _ => self.no_operand(&value, "a field is compared with a number or a string"),
@@ -426,27 +423,6 @@ impl<'p> Checker<'p> {
             .help("for example `where = int_score >= 4 and length >= 8Ki`"),
         );
         None
-    }
-
-    /// A path written in `module`, relative to the root file's directory.
-    pub(crate) fn beside_root(&self, module: usize, path: &str) -> String {
-        if module == 0 || path.starts_with('/') {
-            return path.to_owned();
-        }
-        let directory = |module: usize| {
-            let name = self.files.name(self.program.modules[module].file);
-            name.rfind('/')
-                .map_or("", |slash| &name[..slash])
-                .split('/')
-                .filter(|p| !p.is_empty())
-                .collect::<Vec<_>>()
-        };
-        let (root, own) = (directory(0), directory(module));
-        let common = root.iter().zip(&own).take_while(|(a, b)| a == b).count();
-        let mut parts: Vec<&str> = std::iter::repeat_n("..", root.len() - common).collect();
-        parts.extend(&own[common..]);
-        parts.push(path);
-        parts.join("/")
     }
 }
 

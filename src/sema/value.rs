@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::source::Span;
+use crate::source::{FileId, Span};
 use crate::syntax::ast::{self, Rational, Unit};
 
 use super::program::DefId;
@@ -28,8 +28,8 @@ pub(crate) enum Kind<'p> {
     Quantity(Rational, Unit),
     /// `10% of peak`.
     Relative { share: Rational, whole: Whole },
-    /// `"text"`.
-    Text(Rc<str>),
+    /// `"text"`, and the file it is written in, whose place a path in it starts from.
+    Text(Rc<str>, FileId),
     /// `yes`, `no`, the result of a comparison.
     Bool(bool),
     /// `[1, 2]`.
@@ -123,7 +123,7 @@ impl<'p> Val<'p> {
             Kind::Share(_) => "a share".to_owned(),
             Kind::Quantity(_, unit) => format!("a number of {}", unit_name(*unit)),
             Kind::Relative { whole, .. } => format!("a share of {}", whole_name(*whole)),
-            Kind::Text(_) => "a string".to_owned(),
+            Kind::Text(..) => "a string".to_owned(),
             Kind::Bool(_) => "`yes` or `no`".to_owned(),
             Kind::List(_) => "a list".to_owned(),
             Kind::Word(word) => format!("the word `{word}`"),

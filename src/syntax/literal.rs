@@ -5,6 +5,10 @@ use super::ast::{Magnitude, Quantity, Rational, Unit};
 use crate::diag::{Applicability, Diagnostic, codes, suggest::nearest};
 use crate::source::Span;
 
+/// Words that go on with a curve, which `then` must stand before.
+pub(crate) const SEGMENTS: [&str; 10] =
+    ["hold", "linear", "cosine", "one_minus_sqrt", "exp", "exp_floor", "poly", "inv_sqrt", "power", "step"];
+
 /// Most digits a number may have; more do not fit a numerator of 127 bits.
 const MAX_DIGITS: usize = 38;
 
@@ -316,9 +320,16 @@ impl Written<'_> {
         match self.units.first() {
             Some((word, span)) => {
                 let number = self.number;
-                let d = error(*span, "a share with a unit", "a share has no unit").help(format!(
-                    "`{number}% of stage` is a length, `{number}%` alone a share; `{word}` counts"
-                ));
+                let d = error(*span, "a share with a unit", "a share has no unit");
+                let name = Unit::parse(word).is_none() && Unit::meant_by(word).is_none();
+                let d = d.help(match *word {
+                    // `60% web + 40% code`.
+                    _ if name && !["off", "fo", "from"].contains(word) => format!(
+                        "the shares of a mixture stand in a block, `mix NAME {{ {word} = {number}% … }}`, and the stage \
+                         says `mix = NAME`"
+                    ),
+                    _ => format!("`{number}% of stage` is a length, `{number}%` alone a share; `{word}` counts"),
+                });
                 Err(Box::new(match *word {
                     "off" | "fo" | "from" => d.fix("write `of`", Applicability::MaybeIncorrect, *span, "of"),
                     _ => d,
@@ -375,6 +386,10 @@ impl Written<'_> {
                         span,
                         meant.word(),
                     )
+                }
+                None if SEGMENTS.contains(&word) => {
+                    let call = if word == "hold" { word.to_owned() } else { format!("{word}(to: …)") };
+                    diagnostic.help(format!("a curve goes on with `then`: `{number} then {call}`"))
                 }
                 None => diagnostic.help(
                     "units are `tokens`, `seqs`, `steps`, `epochs`, `gpu_hours` and `flops`; \

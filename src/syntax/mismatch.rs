@@ -1,8 +1,9 @@
 //! What to say about an entry that matches no rule. Works from the text around the place where the
 //! match stopped; pest's own list of expected rules is never shown.
 
+use super::literal::SEGMENTS;
 use crate::diag::suggest::nearest;
-use crate::diag::{Applicability, Diagnostic, codes};
+use crate::diag::{Applicability, Diagnostic, Edit, codes};
 use crate::source::{FileId, Span};
 
 /// Where an entry stands.
@@ -529,6 +530,38 @@ impl Place<'_> {
         }
     }
 
+    /// `betas: (0.9, 0.95)`: a comma in parentheses that are no call's.
+    fn list_in_parentheses(&self, comma: Token<'_>) -> Option<Diagnostic> {
+        let before = self.tokens.get(..self.index)?;
+        let open = before.iter().rposition(|t| matches!(t.text, "(" | ")" | "[" | "]"))?;
+        let called =
+            open.checked_sub(1).and_then(|i| before.get(i)).is_some_and(|t| t.is_word() && !t.is_open());
+        if comma.text != "," || before[open].text != "(" || called {
+            return None;
+        }
+        let diagnostic = Diagnostic::error(
+            codes::UNEXPECTED,
+            self.of(comma),
+            "a list in parentheses",
+            "several values stand in `[…]`",
+        );
+        let close = self.tokens[self.index..].iter().find(|t| matches!(t.text, "(" | ")" | "[" | "]"));
+        Some(match close.filter(|t| t.text == ")") {
+            Some(close) => {
+                let mut diagnostic = diagnostic.fix(
+                    "write `[…]`",
+                    Applicability::MachineApplicable,
+                    self.of(before[open]),
+                    "[",
+                );
+                let edit = Edit { span: self.of(*close), text: "]".to_owned() };
+                diagnostic.fixes.iter_mut().for_each(|fix| fix.edits.push(edit.clone()));
+                diagnostic
+            }
+            None => diagnostic,
+        })
+    }
+
     fn missing_value(&self, previous: Token<'_>, next: Option<Token<'_>>) -> Diagnostic {
         let what = match previous.text {
             "as" => "a name",
@@ -545,6 +578,9 @@ impl Place<'_> {
         };
         let diagnostic = Diagnostic::error(codes::MISSING_VALUE, self.of(previous), message, label);
         match (previous.text, next) {
+            ("-", Some(next)) if next.text == ">" => {
+                diagnostic.help("a curve goes on with `then`: `3e-4 then linear(to: 0)`")
+            }
             ("then", None) => diagnostic.help("remove `then`, or say what follows"),
             _ => diagnostic,
         }
@@ -581,6 +617,8 @@ impl Place<'_> {
         let diagnostic = Diagnostic::error(codes::UNEXPECTED, span, message, "has no place here");
         let Some(previous) = previous else {
             return match self.context {
+                _ if next.text == "then" => diagnostic
+                    .help("a curve is one value: no comma before `then`, and a newline only within brackets or behind it"),
                 Context::Item | Context::Head => diagnostic
                     .help("an item begins with `use`, `param`, `let`, `assert` or the kind of a block"),
                 _ => diagnostic,
@@ -626,7 +664,28 @@ impl Place<'_> {
                 name,
             );
         }
+        if let Some(diagnostic) = self.list_in_parentheses(next) {
+            return diagnostic;
+        }
         match (self.context, self.bracket()) {
+            (Context::Head, _) if previous.text == "]" && matches!(next.text, "," | "[") => {
+                Diagnostic::error(
+                    codes::UNEXPECTED,
+                    span,
+                    "a fan-out over a second variable",
+                    "a stage fans out over one list",
+                )
+                .help("fan out over one of them, and write a stage for each value of the other; or let a stage that starts `from` this one fan out over it")
+            }
+            (Context::Entry | Context::Item, None) if SEGMENTS.contains(&next.text) => {
+                let before = self.span(next.start, next.start);
+                diagnostic.help("a curve goes on with `then`").fix(
+                    "insert `then`",
+                    Applicability::MaybeIncorrect,
+                    before,
+                    "then ",
+                )
+            }
             (Context::Item | Context::Entry, _) if next.text == "in" => {
                 diagnostic.help("compare with one value after the other: `lang == \"en\" or lang == \"de\"`")
             }

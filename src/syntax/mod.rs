@@ -14,6 +14,9 @@ mod mismatch;
 mod rational;
 mod tree;
 
+#[cfg(test)]
+pub(crate) use literal::SEGMENTS;
+
 use crate::diag::{Diagnostic, codes};
 use crate::source::{FileId, Span};
 

@@ -95,7 +95,7 @@ pub(super) fn parse(file: FileId, text: &str) -> (File, Vec<Diagnostic>) {
 }
 
 /// Make a block of `kind name` that stands alone on its line with fields below it: only its `{` is
-/// missing. The byte after the head stands for the brace.
+/// missing. The byte after the head stands for the brace, or the `:` that other languages write.
 fn open_braceless(text: &str, pieces: &mut [Piece]) {
     let silent = |piece: &Piece| matches!(piece, Piece::Comment(_) | Piece::Doc(_) | Piece::Attribute(_));
     for at in 0..pieces.len() {
@@ -106,10 +106,16 @@ fn open_braceless(text: &str, pieces: &mut [Piece]) {
             _ => continue,
         };
         let deeper = matches!((head.indent, below.indent), (Some(head), Some(below)) if below > head);
-        if deeper && head.faults.is_empty() && head.semicolon.is_none() && is_head(&text[head.range.clone()])
-        {
-            let brace = head.range.end;
-            piece[0] = Piece::Open(head.clone(), brace);
+        let written = &text[head.range.clone()];
+        let (bare, colon) = match written.strip_suffix(':') {
+            Some(bare) => (bare.trim_end(), true),
+            None => (written, false),
+        };
+        if deeper && head.faults.is_empty() && head.semicolon.is_none() && is_head(bare) {
+            let mut head = head.clone();
+            let brace = if colon { head.range.end - 1 } else { head.range.end };
+            head.range.end = head.range.start + bare.len();
+            piece[0] = Piece::Open(head, brace);
         }
     }
 }
@@ -396,7 +402,23 @@ impl<'t> Tree<'t> {
             head
         };
         let gap = chunk.range.end..brace;
-        if self.text.as_bytes().get(brace) != Some(&b'{') {
+        if self.is_colon(brace) {
+            let (head, at) = (self.slice(&chunk.range), self.span(brace..brace + 1));
+            let d = Diagnostic::error(
+                codes::WRONG_SIGN,
+                at,
+                format!("`:` after `{head}`"),
+                format!("a block is `{head} {{ … }}`"),
+            )
+            .fix(
+                "write it in braces",
+                Applicability::MaybeIncorrect,
+                self.span(chunk.range.end..brace + 1),
+                " {",
+            );
+            self.diagnostics.push(d);
+            self.broken.push(self.span(chunk.range.start..brace + 1));
+        } else if self.text.as_bytes().get(brace) != Some(&b'{') {
             let d = Diagnostic::error(
                 codes::UNEXPECTED,
                 self.span(chunk.range.clone()),
@@ -482,8 +504,28 @@ impl<'t> Tree<'t> {
         }
     }
 
+    /// Whether a block begins with a `:` at this byte, as in other languages.
+    fn is_colon(&self, brace: usize) -> bool {
+        self.text.as_bytes().get(brace) == Some(&b':')
+    }
+
+    /// Close the blocks that began with a `:` and end where a line at `indent` begins.
+    fn close_indented(&mut self, at: usize, indent: usize) {
+        let preface = std::mem::take(&mut self.preface);
+        while let Some(open) = self.stack.last()
+            && self.is_colon(open.brace)
+            && open.indent.is_some_and(|i| i >= indent)
+        {
+            self.forgotten(at, None);
+        }
+        self.preface = preface;
+    }
+
     /// Before a piece that can only stand at the top level: close the blocks that should have been.
     fn close_forgotten(&mut self, chunk: &Chunk, opens: bool) {
+        if let Some(indent) = chunk.indent {
+            self.close_indented(chunk.range.start, indent);
+        }
         let (Some(indent), true) = (chunk.indent, self.brace_missing && !self.stack.is_empty()) else {
             return;
         };
@@ -517,18 +559,24 @@ impl<'t> Tree<'t> {
             (None, kind) => format!("the block `{kind}`"),
         };
         let end = open.entries.last().map_or(open.brace + 1, |entry| entry.span.end as usize).min(at);
+        let closer = format!("\n{}}}", " ".repeat(open.indent.unwrap_or(0)));
+        if self.is_colon(open.brace) {
+            // It has its message, which the other brace belongs to.
+            let sign = self.span(open.brace..open.brace + 1);
+            let said = self.diagnostics.iter_mut().find(|d| d.primary.span == sign);
+            if let Some(fix) = said.and_then(|d| d.fixes.first_mut()) {
+                fix.edits.push(Edit { span: Span::new(self.file, end, end), text: closer });
+            }
+            self.finish(open, end);
+            return;
+        }
         let mut diagnostic = Diagnostic::error(
             codes::UNCLOSED_BLOCK,
             head,
             format!("{what} is never closed"),
             "no `}` for this brace",
         )
-        .fix(
-            "insert `}`",
-            Applicability::MaybeIncorrect,
-            self.span(end..end),
-            format!("\n{}}}", " ".repeat(open.indent.unwrap_or(0))),
-        );
+        .fix("insert `}`", Applicability::MaybeIncorrect, self.span(end..end), closer);
         if let Some((span, text)) = sign {
             diagnostic = diagnostic.label(span, text);
         }

@@ -20,6 +20,7 @@ const LINTS: &[(&str, Level)] = &[
     ("decimal_context", Level::Deny),
     ("epochs_over_cap", Level::Warn),
     ("long_only", Level::Warn),
+    ("gate_left_out", Level::Deny),
     ("lr_jump", Level::Deny),
     ("lr_never_lands", Level::Deny),
     ("lr_rises_in_decay", Level::Deny),

@@ -66,7 +66,9 @@ pub(super) fn apply(files: &[(FileId, &File)], complete: bool, diags: &mut Vec<D
         }
     }
     if complete {
-        let idle = || given.iter().filter(|g| !g.used && g.level == Level::Allow);
+        // Lints on other engines fire when a launch is written, not here.
+        let idle =
+            || given.iter().filter(|g| !g.used && g.level == Level::Allow && !codes::of_an_engine(g.lint));
         for (g, cut) in idle().filter_map(|g| Some((g, g.cut?))) {
             let beside = idle().filter(|g| g.cut.is_some_and(|c| c.attribute == cut.attribute)).count();
             let (title, span) = match beside == cut.of {

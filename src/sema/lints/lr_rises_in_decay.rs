@@ -99,6 +99,10 @@ fn past_the_peak(scene: &Scene<'_>, stage: &Stage) -> Option<Diagnostic> {
     }
     // What the model's own training reached is not known; only stages count.
     let other = &scene.curriculum.stages[highest.stage];
+    // A larger batch bears a higher rate, up to as much as it has grown (arXiv:1706.02677).
+    if peak / earlier <= largest_batch(stage, stage.tokens) / largest_batch(other, highest.upto) * 1.01 {
+        return None;
+    }
     Some(
         Diagnostic::lint(
             codes::LR_RISES_IN_DECAY,
@@ -119,4 +123,10 @@ fn past_the_peak(scene: &Scene<'_>, stage: &Stage) -> Option<Diagnostic> {
         )
         .help("re-warm to the earlier peak or less; above it the model forgets more than it learns"),
     )
+}
+
+/// Tokens of the largest step before `upto`.
+fn largest_batch(stage: &Stage, upto: u64) -> f64 {
+    let before = stage.phases.iter().filter(|p| p.tokens == 0 || p.tokens < upto);
+    before.map(|p| p.sequences * p.context).max().unwrap_or(1) as f64
 }

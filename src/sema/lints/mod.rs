@@ -37,6 +37,7 @@ use self::scene::Scene;
 use super::chain::{Chain, Frame};
 use super::checker::Checker;
 use super::curriculum::Curriculum;
+use super::program::Program;
 use super::show;
 use crate::diag::{Diagnostic, Level, codes};
 use crate::source::{FileId, Span};
@@ -69,6 +70,15 @@ const LINTS: &[fn(&Scene<'_>, &mut Vec<Diagnostic>)] = &[
     source_overlap::check,
     weight_below_quantum::check,
 ];
+
+/// Give diagnostics that came later the levels of the files.
+pub(super) fn give_levels(program: &Program, diagnostics: &mut Vec<Diagnostic>) {
+    let files: Vec<(FileId, &File)> = program.modules.iter().map(|m| (m.file, &m.ast)).collect();
+    let found = diagnostics.len();
+    levels::apply(&files, false, diagnostics);
+    // What is wrong with the levels themselves was said when the file was checked.
+    diagnostics.truncate(found);
+}
 
 impl<'p> Checker<'p> {
     /// Run the lints, set levels, sort, hand over: what was resolved and whether that is all.

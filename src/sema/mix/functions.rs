@@ -100,7 +100,7 @@ impl<'p> Checker<'p> {
                 .help(if part {
                     "let `midc data FILE --save` measure how much of the source its condition passes"
                 } else {
-                    "write `tokens = …` into the source, or let `midc data FILE --save` measure it"
+                    crate::sema::property::COUNT
                 });
                 if self.counted_otherwise(&source) {
                     d = d.note("what `midc data --save` counted is of other settings of this source");

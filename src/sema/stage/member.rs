@@ -1,11 +1,12 @@
 //! One member of a stage: its grid of steps, the curves over it, and the fields that need neither.
 
+use crate::curve::Shape;
 use crate::diag::{Diagnostic, codes};
 use crate::schema;
 use crate::sema::attributes::has_assumed;
 use crate::sema::chain::{Chain, Frame};
 use crate::sema::checker::Checker;
-use crate::sema::clock::{BatchPiece, Clock, Length};
+use crate::sema::clock::{BatchPiece, Clock, Length, Misfit};
 use crate::sema::curriculum::{From, Optimizer, Rope, Stage};
 use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
@@ -219,8 +220,12 @@ impl<'p> Checker<'p> {
             Some(Length::Steps(_)) | None => 0,
         };
         let frame = draft.frame("context", tokens, self.total);
-        let mut points = match (context, length) {
-            (Some(chain), Some(_)) => self.context(chain, frame),
+        let even = length.and_then(|length| even(length, batch?));
+        let mut points = match (context, length, &even) {
+            (Some(chain), _, Some(clock)) => {
+                self.context(chain, Frame { tokens: clock.tokens, clock: Some(clock), ..frame })
+            }
+            (Some(chain), Some(_), None) => self.context(chain, frame),
             _ => None,
         };
         let pieces = match (batch, &points) {
@@ -234,6 +239,7 @@ impl<'p> Checker<'p> {
                 let batch_span = batch.map_or(draft.name_span, |chain| chain.span);
                 match self.last_grid.lay(length, points, pieces) {
                     Ok(clock) => Some(clock),
+                    Err(Misfit::TooLarge) if matches!(length, Length::Steps(_)) => self.too_many_steps(draft),
                     Err(misfit) => self.misfit(misfit, batch_span, context.map(|chain| chain.span)),
                 }
             }
@@ -243,15 +249,35 @@ impl<'p> Checker<'p> {
         let clock = match (clock, &mut points, length) {
             (Some(clock), Some(points), Some(Length::Steps(_))) => {
                 let frame = Frame { tokens: clock.tokens, clock: Some(&clock), ..frame };
-                let held = [("context", context), ("batch", batch)]
-                    .map(|(field, chain)| self.hold_to_stage(chain?, points, Frame { field, ..frame }));
+                // On even steps the context was held to the stage as it was laid.
+                let mut held = true;
+                for (field, chain) in [("context", context.filter(|_| even.is_none())), ("batch", batch)] {
+                    let Some(chain) = chain else { continue };
+                    held &= self.hold_to_stage(chain, points, Frame { field, ..frame }).is_some();
+                }
                 // What `truncate` cuts is never trained at.
                 points.retain(|(at, _)| *at == 0 || *at < clock.tokens);
-                held.iter().all(Option::is_some).then_some(clock)
+                held.then_some(clock)
             }
             (clock, ..) => clock,
         };
         Grid { context: points, batch: pieces, clock }
+    }
+
+    /// Report a number of steps that comes to more tokens than can be counted.
+    fn too_many_steps<T>(&mut self, draft: &Draft<'_, 'p>) -> Option<T> {
+        let value = draft.fields.get("steps")?;
+        let written = self.text(value.span).trim_end_matches("steps").trim_end().to_owned();
+        self.push(
+            Diagnostic::error(
+                codes::OUT_OF_RANGE,
+                value.span,
+                "more tokens than can be counted exactly",
+                "so many updates of the weights",
+            )
+            .help(format!("a step is one update; a length in tokens is written `tokens = {written}`")),
+        );
+        None
     }
 
     /// A field that may be left out: `None` when it is written and wrong, `Some(None)` when it is left out.
@@ -363,6 +389,16 @@ impl<'p> Checker<'p> {
         assumed.sort();
         assumed
     }
+}
+
+/// The grid that a batch of so many tokens makes, however long its rows are: no step of it waits for the context.
+fn even(length: Length, batch: &Chain<'_>) -> Option<Clock> {
+    let Kind::Quantity(tokens, Unit::Tokens) = batch.start.kind else { return None };
+    let tokens =
+        u64::try_from(tokens.numer()).ok().filter(|_| tokens.is_integer() && batch.segments.is_empty())?;
+    let step =
+        BatchPiece { start: 0, end: u64::MAX, shape: Shape::Hold, from: tokens, to: tokens, rows: false };
+    Clock::lay(length, &[(0, 1)], &[step]).ok()
 }
 
 /// An inherited context as a value.

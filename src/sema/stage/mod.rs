@@ -102,7 +102,7 @@ impl<'p> Checker<'p> {
         for value in values {
             let key = self.member_key(value);
             let plain = |c: char| c.is_alphanumeric() || "._-+ ".contains(c);
-            if let Kind::Text(text) = &value.kind
+            if let Kind::Text(text, _) = &value.kind
                 && !(text.starts_with(char::is_alphanumeric) && text.chars().all(plain))
             {
                 self.push(
