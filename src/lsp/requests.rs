@@ -418,10 +418,9 @@ fn command(server: &mut Server, params: Value) -> Answer {
     let root = server.documents.opened(uri).ok_or_else(|| wrong("the file is not open"))?;
     let analysis = server.analyze(root);
     let errors = analysis.diagnostics().iter().filter(|d| d.level == Level::Deny).count();
-    let plan = analysis.plan().cloned();
     match params.command.as_str() {
         "midc.showPlan" => {
-            let fresh = plan.as_ref().map(plot::plan_svg);
+            let fresh = analysis.plan().map(plot::plan_svg);
             let stale = fresh.is_none();
             let svg = fresh.inspect(|svg| {
                 server.figures.insert(root, svg.clone());
@@ -430,7 +429,7 @@ fn command(server: &mut Server, params: Value) -> Answer {
             let version = server.documents.version(root);
             Ok(json!({ "svg": svg, "stale": stale, "errors": errors, "version": version }))
         }
-        "midc.plan" => Ok(json!({ "plan": plan, "errors": errors })),
+        "midc.plan" => Ok(json!({ "plan": analysis.shown(), "errors": errors })),
         // Training is not the server's business: the client gets the command to run.
         "midc.rehearse" => {
             let path = uri::to_path(&uri::key(uri)).map(|p| p.display().to_string());
