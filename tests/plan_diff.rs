@@ -222,7 +222,8 @@ fn a_moved_checkpoint_leaves_the_steps_alone() {
     let old = plan_of(&text);
     let done = |steps: u64| plan::StepsDone::from([("main".to_owned(), steps)]);
     let diff = |mark: &str, steps: u64| {
-        let mark = if mark.is_empty() { String::new() } else { format!("checkpoint stable_end {{ at = {mark} }}") };
+        let mark =
+            if mark.is_empty() { String::new() } else { format!("checkpoint stable_end {{ at = {mark} }}") };
         let text = text.replace("checkpoint stable_end {\n    at = 79B tokens\n  }", &mark);
         let text = if mark.is_empty() { text.replace("main.stable_end", "main") } else { text };
         plan::diff(&old, &plan_of(&text), Some(&done(steps)))

@@ -152,7 +152,10 @@ mod tests {
         let yarn = explain("yarn").unwrap();
         assert!(yarn.starts_with("`yarn(factor: ") && yarn.contains("beta_fast"), "{yarn}");
         let over = explain("over").unwrap();
-        assert!(over.starts_with("`over:` in `hold`, `linear`") && over.contains("a span, such as"), "{over}");
+        assert!(
+            over.starts_with("`over:` in `hold`, `linear`") && over.contains("a span, such as"),
+            "{over}"
+        );
         assert!(explain("half_life").is_some() && explain("betas").unwrap().contains("`adamw`, `muon`"));
         assert!(explain("stage").unwrap().contains("data_seed"));
         assert!(explain("@cite").unwrap().starts_with("`@cite`"));

@@ -118,7 +118,9 @@ impl Hinting<'_> {
             let EntryKind::Field { key, value } = &entry.kind else { continue };
             let [PathSegment::Name(key)] = key.segments.as_slice() else { continue };
             match key.text.as_str() {
-                "tokens" => self.each(&members, value.span, HintKind::Steps, "= ", |s| Some(numbers::steps(s))),
+                "tokens" => {
+                    self.each(&members, value.span, HintKind::Steps, "= ", |s| Some(numbers::steps(s)))
+                }
                 "steps" => self.each(&members, value.span, HintKind::Steps, "= ", |s| {
                     Some(format!("{} tokens", show::count(s.tokens).replace('_', ",")))
                 }),
@@ -253,7 +255,10 @@ mod tests {
         let found = hints(&analysis, main, start..text.len(), HintOptions::default());
         let found: Vec<&str> = found.iter().map(|h| h.text.as_str()).collect();
         assert!(found.contains(&"= 2,385 steps of 4Mi | 4,769 steps of 4Mi"), "{found:?}");
-        assert!(found.iter().any(|f| f.starts_with("0 over 5B tokens (1,193 steps) | 0 over 10B")), "{found:?}");
+        assert!(
+            found.iter().any(|f| f.starts_with("0 over 5B tokens (1,193 steps) | 0 over 10B")),
+            "{found:?}"
+        );
         assert!(found.contains(&"= 0"), "{found:?}");
         let many = text.replace("[10B, 20B]", "[1B, 2B, 3B, 4B, 5B]");
         let (_, main, analysis) = analyze(&many);

@@ -100,12 +100,7 @@ fn is_free(names: &Names, definition: Span, new: &str) -> Result<(), RenameError
 
 /// Compare what every name and word of `root` and all it uses stands for before `edits` and after
 /// them, and what is wrong.
-fn means_the_same(
-    files: &mut dyn Files,
-    root: FileId,
-    edits: &[Edit],
-    new: &str,
-) -> Result<(), RenameError> {
+fn means_the_same(files: &mut dyn Files, root: FileId, edits: &[Edit], new: &str) -> Result<(), RenameError> {
     let before = Analysis::new(files, root);
     let mut edited = Edited::new(files, edits);
     let after = Analysis::new(&mut edited, root);
@@ -179,7 +174,8 @@ impl<'f> Edited<'f> {
         for edit in edits {
             of.entry(edit.span.file).or_default().push(edit);
         }
-        let texts = of.iter().map(|(file, edits)| (*file, fix::apply_edits(edits, files.text(*file)))).collect();
+        let texts =
+            of.iter().map(|(file, edits)| (*file, fix::apply_edits(edits, files.text(*file)))).collect();
         Self { files, texts }
     }
 }
@@ -280,7 +276,8 @@ let budget = 2B
             assert!(matches!(found, Err(RenameError::Breaks(..))), "{what} {new}: {found:?}");
         }
         assert_eq!(renamed(&text, "often {", "always"), Ok(1));
-        let twice = text.replace("keep = forever }", "keep = forever }\n  checkpoint third { at = 30% of stage }");
+        let twice =
+            text.replace("keep = forever }", "keep = forever }\n  checkpoint third { at = 30% of stage }");
         assert!(matches!(renamed(&twice, "third {", "half"), Err(RenameError::Breaks(..))));
         // What is wrong already is no hindrance.
         let broken = text.replace("lr = inherit then hold", "lr = nothing");

@@ -81,11 +81,7 @@ pub(super) fn before(plan: &Plan) -> BTreeMap<&str, Drawn<'_>> {
 }
 
 /// What the lineage of `stage` has drawn before it; `before` has the same of the stages before it.
-fn at_start<'p>(
-    plan: &'p Plan,
-    stage: &'p StagePlan,
-    before: &BTreeMap<&'p str, Drawn<'p>>,
-) -> Drawn<'p> {
+fn at_start<'p>(plan: &'p Plan, stage: &'p StagePlan, before: &BTreeMap<&'p str, Drawn<'p>>) -> Drawn<'p> {
     let through = |place: &str| -> Drawn<'p> {
         let Some((from, step)) = plan.stage_point(place) else { return Drawn::new() };
         let mut drawn = before.get(from.name.as_str()).cloned().unwrap_or_default();

@@ -587,7 +587,8 @@ fn visit_block(block: &ast::Block, visit: &mut dyn FnMut(&ast::Path, bool)) {
                 let mut words = false;
                 if block.kind.text == "mix" {
                     visit(key, false);
-                    let setting = matches!(key.segments.as_slice(), [PathSegment::Name(n)] if n.text == "weights");
+                    let setting =
+                        matches!(key.segments.as_slice(), [PathSegment::Name(n)] if n.text == "weights");
                     if setting && is_word(value, Ty::Word(schema::WEIGHTS)) {
                         continue;
                     }

@@ -2,11 +2,11 @@
 
 use super::{CompletionKind, List};
 use crate::diag::codes;
-use crate::ide::context::{Token, TokenKind};
+use crate::ide::context::{Call, Context, Token, TokenKind};
 use crate::ide::marks::checkpoints;
 use crate::sema::program::{DefId, DefKind};
 use crate::sema::{CURVE_PROPERTIES, PORTION_PROPERTIES, ROPE_PROPERTIES, STAGE_PROPERTIES};
-use crate::syntax::ast::ItemKind;
+use crate::syntax::ast::{EntryKind, ItemKind, PathSegment};
 
 impl List<'_> {
     pub(super) fn lints(&mut self, behind: &str) {
@@ -19,6 +19,9 @@ impl List<'_> {
 
     /// Definitions of some kinds that this file sees, its namespaces' included.
     pub(super) fn definitions(&mut self, kinds: &[DefKind], behind: &str) {
+        if kinds.contains(&DefKind::Let) {
+            self.variable();
+        }
         let program = &self.names.program;
         for id in program.ids() {
             let def = program.def(id);
@@ -39,6 +42,72 @@ impl List<'_> {
         }
     }
 
+    /// The variable of the fan-out around the cursor.
+    pub(super) fn variable(&mut self) {
+        if let Some(variable) = self.variable {
+            self.push(variable, CompletionKind::Value, "the variable of the fan-out", "");
+        }
+    }
+
+    /// What stages of this file read, as a mixture. That of a fan-out is one for each member.
+    pub(super) fn mixes_of_stages(&mut self, behind: &str) {
+        let program = &self.names.program;
+        for id in program.ids() {
+            let def = program.def(id);
+            let each = matches!(&program.item(id).kind, ItemKind::Block(block) if block.each.is_some());
+            if def.module == self.module && def.kind == DefKind::Stage && !each {
+                self.definition(id, &format!("{}.mix", def.name), behind);
+            }
+        }
+    }
+
+    /// The entries of the mix that `call` changes, by their last parts.
+    pub(super) fn entries_of(&mut self, call: &Call<'_>) {
+        let names = path_before(&call.first);
+        let Some((id, [])) = self.follow(&names) else { return };
+        let ItemKind::Block(block) = &self.names.program.item(id).kind else { return };
+        for entry in &block.entries {
+            let EntryKind::Field { key, .. } = &entry.kind else { continue };
+            let Some(PathSegment::Name(name)) = key.segments.last() else { continue };
+            let setting = key.segments.len() == 1 && name.text == "weights";
+            if !setting && !call.named.contains(&name.text.as_str()) {
+                self.snippet(
+                    &name.text,
+                    CompletionKind::Argument,
+                    "an entry of the mix",
+                    "",
+                    format!("{}: $0", name.text),
+                );
+            }
+        }
+    }
+
+    /// The item around the cursor and all that is made of it.
+    pub(super) fn circular(&self, context: &Context<'_>) -> Vec<DefId> {
+        let program = &self.names.program;
+        let name = match (context.blocks.first(), context.entry.as_slice()) {
+            (Some(block), _) => block.name,
+            (None, [item, name, ..]) if item.text != "assert" => Some(name.text),
+            _ => None,
+        };
+        let own = name.and_then(|name| program.modules[self.module].names.get(name)).copied();
+        let mut out: Vec<DefId> = own.into_iter().collect();
+        if out.is_empty() {
+            return out;
+        }
+        let mentions: Vec<(DefId, Vec<DefId>)> = program.ids().map(|id| (id, program.mentions(id))).collect();
+        let mut from = 0;
+        while let Some(id) = out.get(from).copied() {
+            from += 1;
+            for (other, mentioned) in &mentions {
+                if mentioned.contains(&id) && !out.contains(other) {
+                    out.push(*other);
+                }
+            }
+        }
+        out
+    }
+
     /// Named values, without the parameters that are declared to be something else than `types`.
     pub(super) fn values(&mut self, types: &[&str]) {
         self.definitions(&[DefKind::Param, DefKind::Let], "");
@@ -52,6 +121,9 @@ impl List<'_> {
     }
 
     pub(super) fn definition(&mut self, id: DefId, label: &str, behind: &str) {
+        if self.hidden.contains(&id) {
+            return;
+        }
         let def = self.names.program.def(id);
         let doc = self.names.program.item(id).preface.doc();
         let keyword = def.kind.keyword();

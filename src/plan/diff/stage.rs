@@ -111,7 +111,8 @@ type Mark<'p> = (&'p str, Option<&'p CheckpointPlan>, Option<&'p CheckpointPlan>
 fn moved_marks<'p>(o: &'p StagePlan, n: &'p StagePlan) -> Vec<Mark<'p>> {
     let gone = o.checkpoints.iter().filter(|c| n.checkpoints.iter().all(|x| x.name != c.name));
     let find = |s: &'p StagePlan, name: &str| s.checkpoints.iter().find(|x| x.name == name);
-    let both = n.checkpoints.iter().chain(gone).map(|c| (c.name.as_str(), find(o, &c.name), find(n, &c.name)));
+    let both =
+        n.checkpoints.iter().chain(gone).map(|c| (c.name.as_str(), find(o, &c.name), find(n, &c.name)));
     let place = |c: &CheckpointPlan| (c.tokens, c.step);
     both.filter(|(_, was, is)| was.map(place) != is.map(place)).collect()
 }
