@@ -5,6 +5,9 @@
 mod following;
 mod names;
 
+use std::cell::OnceCell;
+use std::collections::HashSet;
+
 use crate::schema::{self, Block, Family, Function, Naming, Ty, Word};
 use crate::sema::STAGE_PROPERTIES;
 use crate::sema::program::{DefId, DefKind};
@@ -80,9 +83,9 @@ pub fn complete(names: &Names, files: &dyn Files, file: FileId, offset: usize) -
     };
     let replace = Span::new(file, context.word, offset.min(text.len()));
     let variable = context.blocks.first().and_then(|block| block.variable);
+    let (own, hidden) = (names::own(names, module, &context), OnceCell::new());
     let mut list =
-        List { names, module, file, text, replace, variable, hidden: Vec::new(), out: Vec::new(), rank: 0 };
-    list.hidden = list.circular(&context);
+        List { names, module, file, text, replace, variable, own, hidden, out: Vec::new(), rank: 0 };
     list.at(&context, files);
     list.leave(text.get(offset..).unwrap_or_default().trim_start_matches([' ', '\t']));
     list.out
@@ -96,8 +99,10 @@ struct List<'a> {
     replace: Span,
     /// The variable of the fan-out around the cursor.
     variable: Option<&'a str>,
-    /// What cannot be named here without a circle.
-    hidden: Vec<DefId>,
+    /// The definition that the cursor is in.
+    own: Option<DefId>,
+    /// It and all that is made of it, once asked for: nothing that can be named there.
+    hidden: OnceCell<HashSet<DefId>>,
     out: Vec<Completion>,
     rank: u32,
 }
@@ -617,8 +622,8 @@ impl<'a> List<'a> {
 
     /// A condition that begins with `tokens`.
     fn condition(&mut self, block: Option<&OpenBlock<'_>>, tokens: &[Token<'_>]) {
-        // It is judged when everything is known.
-        self.hidden.clear();
+        // It is judged when everything is known, so it closes no circle.
+        self.own = None;
         // The reason of an assertion is a text.
         let reason = tokens.last().is_some_and(|t| t.text == ",");
         if reason || self.after(tokens, Some(Ty::Condition)) {

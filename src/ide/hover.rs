@@ -605,14 +605,14 @@ mod tests {
         let (_, main, analysis) = analyze(&text);
         let start = text.find("stage many").unwrap();
         for (what, says) in [
-            ("50% of", "`many[10B]`: 50% of the stage = 5B tokens"),
-            ("50% of", "`many[20B]`: 50% of the stage = 10B tokens"),
-            ("hold(", "`many[20B]`: Here: 0 over 10B tokens"),
+            ("50% of", "`many[10000000000]`: 50% of the stage = 5B tokens"),
+            ("50% of", "`many[20000000000]`: 50% of the stage = 10B tokens"),
+            ("hold(", "`many[20000000000]`: Here: 0 over 10B tokens"),
             ("inherit", "\n\nHere: 0"),
-            ("15B", "`many[20B]`: 15B tokens = 3,577 steps"),
-            ("mid {", "`many[10B]`: After 2.5B tokens"),
-            ("many", "`many[10B]`:\n\n10B tokens"),
-            ("mix", "`many[10B]`:\n\n| source |"),
+            ("15B", "`many[20000000000]`: 15B tokens = 3,577 steps"),
+            ("mid {", "`many[10000000000]`: After 2.5B tokens"),
+            ("many", "`many[10000000000]`:\n\n10B tokens"),
+            ("mix", "`many[10000000000]`:\n\n| source |"),
         ] {
             let offset = start + text[start..].find(what).unwrap();
             let found = hover(&analysis, main, offset).map_or_else(String::new, |h| h.text);

@@ -1,10 +1,13 @@
 //! What a file and its imports define: names, and what stands behind their dots.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{CompletionKind, List};
 use crate::diag::codes;
+use crate::ide::analysis::Names;
 use crate::ide::context::{Call, Context, Token, TokenKind};
 use crate::ide::marks::checkpoints;
-use crate::sema::program::{DefId, DefKind};
+use crate::sema::program::{DefId, DefKind, Program};
 use crate::sema::{CURVE_PROPERTIES, PORTION_PROPERTIES, ROPE_PROPERTIES, STAGE_PROPERTIES};
 use crate::syntax::ast::{EntryKind, ItemKind, PathSegment};
 
@@ -82,30 +85,10 @@ impl List<'_> {
         }
     }
 
-    /// The item around the cursor and all that is made of it.
-    pub(super) fn circular(&self, context: &Context<'_>) -> Vec<DefId> {
-        let program = &self.names.program;
-        let name = match (context.blocks.first(), context.entry.as_slice()) {
-            (Some(block), _) => block.name,
-            (None, [item, name, ..]) if item.text != "assert" => Some(name.text),
-            _ => None,
-        };
-        let own = name.and_then(|name| program.modules[self.module].names.get(name)).copied();
-        let mut out: Vec<DefId> = own.into_iter().collect();
-        if out.is_empty() {
-            return out;
-        }
-        let mentions: Vec<(DefId, Vec<DefId>)> = program.ids().map(|id| (id, program.mentions(id))).collect();
-        let mut from = 0;
-        while let Some(id) = out.get(from).copied() {
-            from += 1;
-            for (other, mentioned) in &mentions {
-                if mentioned.contains(&id) && !out.contains(other) {
-                    out.push(*other);
-                }
-            }
-        }
-        out
+    /// Whether naming `id` here would close a circle.
+    fn circular(&self, id: DefId) -> bool {
+        let Some(own) = self.own else { return false };
+        self.hidden.get_or_init(|| made_of(&self.names.program, own)).contains(&id)
     }
 
     /// Named values, without the parameters that are declared to be something else than `types`.
@@ -121,7 +104,7 @@ impl List<'_> {
     }
 
     pub(super) fn definition(&mut self, id: DefId, label: &str, behind: &str) {
-        if self.hidden.contains(&id) {
+        if self.circular(id) {
             return;
         }
         let def = self.names.program.def(id);
@@ -208,6 +191,33 @@ impl List<'_> {
             self.push(name, CompletionKind::Property, detail, "");
         }
     }
+}
+
+/// The definition of `module` that the cursor is in.
+pub(super) fn own(names: &Names, module: usize, context: &Context<'_>) -> Option<DefId> {
+    let name = match (context.blocks.first(), context.entry.as_slice()) {
+        (Some(block), _) => block.name?,
+        (None, [item, name, ..]) if item.text != "assert" => name.text,
+        _ => return None,
+    };
+    names.program.modules[module].names.get(name).copied()
+}
+
+/// `own` and every definition that mentions one that is made of it.
+fn made_of(program: &Program, own: DefId) -> HashSet<DefId> {
+    let mut mentioned_by: HashMap<DefId, Vec<DefId>> = HashMap::new();
+    for id in program.ids() {
+        for mentioned in program.mentions(id) {
+            mentioned_by.entry(mentioned).or_default().push(id);
+        }
+    }
+    let mut found = HashSet::from([own]);
+    let mut open = vec![own];
+    while let Some(id) = open.pop() {
+        let next = mentioned_by.get(&id).into_iter().flatten();
+        open.extend(next.filter(|next| found.insert(**next)));
+    }
+    found
 }
 
 /// The names of the path that `entry` ends in, `a.b[42]`; indices are left out.
