@@ -167,6 +167,12 @@ proptest! {
             // Inside the step the same step is meant.
             let inside = plan::moment(stage, edges[step as usize + 1] - 1);
             prop_assert_eq!(inside.step, step);
+            prop_assert_eq!((inside.lr, &inside.mix), (moment.lr, &moment.mix));
+        }
+        // All of it is done at its end, also where the last step goes past that.
+        for end in ["s:end".to_owned(), "s:100%".to_owned(), format!("s:{}", case.tokens), format!("s:step {steps}")] {
+            let moment = plan::at(&plan, &end).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            prop_assert_eq!((moment.step, moment.tokens, moment.lr), (steps, case.tokens, stage.lr.end));
         }
         let total = edges[edges.len() - 1];
         let of = |name: &str| stage.mix.iter().find(|m| m.source == name).map_or(0, |m| m.tokens);

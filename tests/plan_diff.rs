@@ -144,8 +144,8 @@ fn tokens_read_again_and_skipped_are_counted() {
     };
     // From 60B on web falls from 80% to 50% and code rises by as much.
     let expected = (tokens - 60_000_000_000) * 3 / 10;
-    assert!(moved("web", "reread").abs_diff(expected) <= 1);
-    assert!(moved("code", "skipped").abs_diff(expected) <= 1);
+    assert!(moved("web", "reread").abs_diff(expected) <= 2);
+    assert!(moved("code", "skipped").abs_diff(expected) <= 2);
     assert_eq!(moved("web", "skipped"), 0);
 }
 
@@ -159,6 +159,15 @@ fn what_only_watches_changes_no_hash_and_what_is_held_out_does() {
     assert_eq!(held_out["same_outcome"], false);
     assert_eq!(stage(&held_out, "main")["standing"], "stale");
     assert_eq!(stage(&held_out, "main")["changes"][0]["what"], "heldout");
+}
+
+#[test]
+fn all_is_done_at_the_end_of_a_stage() {
+    let dir = run_dir(&[]);
+    for end in ["main:end", "main:100B", "main:100%"] {
+        let diff = json("later_decay.curriculum", &dir, &["--at", end]);
+        assert_eq!(stage(&diff, "main")["done"]["step"], 23_842, "{end}");
+    }
 }
 
 fn plan_of(text: &str) -> Plan {
@@ -202,6 +211,63 @@ fn stages_are_kept_where_the_hash_is() {
             let diff = plan::diff(old, new, None);
             let kept = diff.stages.iter().all(|s| s.standing == Standing::Kept) && diff.soups.is_empty();
             assert_eq!((kept, diff.same_outcome), (goes_on, goes_on), "{before} -> {after}: {diff:#?}");
+        }
+    }
+}
+
+/// No step is taken differently for a named checkpoint, but one in the past can no longer be written.
+#[test]
+fn a_moved_checkpoint_leaves_the_steps_alone() {
+    let text = std::fs::read_to_string(golden().join("old.curriculum")).expect("readable");
+    let old = plan_of(&text);
+    let done = |steps: u64| plan::StepsDone::from([("main".to_owned(), steps)]);
+    let diff = |mark: &str, steps: u64| {
+        let mark =
+            if mark.is_empty() { String::new() } else { format!("checkpoint stable_end {{ at = {mark} }}") };
+        let text = text.replace("checkpoint stable_end {\n    at = 79B tokens\n  }", &mark);
+        let text = if mark.is_empty() { text.replace("main.stable_end", "main") } else { text };
+        plan::diff(&old, &plan_of(&text), Some(&done(steps)))
+    };
+    let missed = "the steps up to `checkpoint stable_end` are done, so it can no longer be written";
+    for (mark, steps, standing, says) in [
+        ("78B tokens", 2000, Standing::GoesOn, false),
+        ("78B tokens", 18_700, Standing::GoesOn, true),
+        ("78B tokens", 23_842, Standing::GoesOn, true),
+        ("78B tokens", 0, Standing::Ahead, false),
+        ("", 23_842, Standing::GoesOn, false),
+    ] {
+        let diff = diff(mark, steps);
+        let main = diff.stages.iter().find(|s| s.stage == "main").expect("main");
+        assert_eq!((main.standing, main.same_until), (standing, None), "{mark} {steps}");
+        assert_eq!(main.why.iter().any(|why| why == missed), says, "{mark} {steps}: {:?}", main.why);
+        // What starts from it starts from other weights.
+        let decay = diff.stages.iter().find(|s| s.stage == "decay[1]").expect("decay");
+        assert_eq!(decay.standing, Standing::Ahead, "{mark} {steps}");
+    }
+}
+
+/// What is drawn at the end is what the plan says, also where weights move.
+#[test]
+fn what_is_drawn_is_what_the_plan_says() {
+    let text = std::fs::read_to_string(golden().join("old.curriculum")).expect("readable");
+    let moving = "web  = 80% then linear(to: 10%)\n  code = rest";
+    let old = plan_of(&text.replace("web  = 50%\n  code = 50%", moving));
+    let new = plan_of(&text.replace("web  = 50%\n  code = 50%", &moving.replace("10%", "20%")));
+    let diff = plan::diff(&old, &new, None);
+    let decay = diff.stages.iter().find(|s| s.stage == "decay[1]").expect("decay");
+    for (plan, pick) in [(&old, true), (&new, false)] {
+        // `main` up to the checkpoint, and all of the decay.
+        let drawn = |stage: &str, source: &str| {
+            let stage = plan.stages.iter().find(|s| s.name == stage).expect("the stage");
+            stage.mix.iter().find(|m| m.source == source).map_or(0, |m| m.tokens)
+        };
+        let (main, step) = plan.stage_point("main.stable_end").expect("the checkpoint");
+        let before = main.step_point(step).tokens as f64;
+        for (source, share) in [("web", 0.8), ("code", 0.2)] {
+            let told = decay.sources.iter().find(|s| s.source == source).expect("the source").end;
+            let told = if pick { told.before } else { told.after };
+            let expected = (before * share).round() as u64 + drawn("decay[1]", source);
+            assert!(told.abs_diff(expected) <= 1, "{source}: {told} is not {expected}");
         }
     }
 }

@@ -9,7 +9,7 @@ use miette::IntoDiagnostic as _;
 use super::device::DeviceArg;
 use super::input::InputArgs;
 use super::{FOUND, compile, curriculum, lines, plan_diff, plan_memory, write};
-use crate::plan::{self, Cost, Exhaustion, Place, Plan, StagePlan};
+use crate::plan::{self, Cost, Place, Plan, Shown, StagePlan};
 use crate::plot;
 use crate::schema::{self, Accelerator, Utilisation};
 use crate::sema::show;
@@ -107,11 +107,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         ));
     }
     let mfu = args.mfu.or(budget.map(|on| on.mfu)).unwrap_or(Utilisation::MFU);
-    let cost = checked.curriculum.as_ref().and_then(|c| {
-        let on = Utilisation { accelerator: accelerator?, mfu };
-        Some(plan::cost(c.stages.iter().map(|s| (s.name.clone(), s.flops())), on))
-    });
-    let exhaustion = plan::exhaustion(&plan);
+    let on = accelerator.map(|accelerator| Utilisation { accelerator, mfu });
+    let shown = Shown::new(&plan, checked.curriculum.as_ref(), on);
     if let Some(output) = &args.output {
         put(output, &(json(&plan)? + "\n"))?;
     }
@@ -139,20 +136,10 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         return print(&plan_memory::table(&plan, base_dir, device, args.memory)?);
     }
     match args.format {
-        PlanFormat::Json => print(&(json(&Shown { plan: &plan, exhaustion, cost })? + "\n")),
+        PlanFormat::Json => print(&(json(&shown)? + "\n")),
         PlanFormat::Table if args.output.is_some() || args.svg.is_some() => Ok(ExitCode::SUCCESS),
-        PlanFormat::Table => print(&table(&plan, &exhaustion, cost.as_ref(), args.verbose)),
+        PlanFormat::Table => print(&table(&shown, args.verbose)),
     }
-}
-
-/// The plan with what follows from it: where sources run out, what the run costs.
-#[derive(serde::Serialize)]
-struct Shown<'p> {
-    #[serde(flatten)]
-    plan: &'p Plan,
-    exhaustion: Vec<Exhaustion>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cost: Option<Cost>,
 }
 
 fn accelerator(name: &str) -> Result<&'static Accelerator, String> {
@@ -204,7 +191,8 @@ fn range<T: PartialEq>(start: T, end: T, print: impl Fn(T) -> String) -> String 
     if start == end { print(start) } else { format!("{} → {}", print(start), print(end)) }
 }
 
-fn table(plan: &Plan, exhaustion: &[Exhaustion], cost: Option<&Cost>, verbose: bool) -> String {
+fn table(shown: &Shown<'_>, verbose: bool) -> String {
+    let plan = shown.plan;
     let mut out = String::new();
     let mut stages = new_table(&["stage", "from", "tokens", "steps", "lr", "batch", "context", "rope"]);
     for s in &plan.stages {
@@ -252,7 +240,7 @@ fn table(plan: &Plan, exhaustion: &[Exhaustion], cost: Option<&Cost>, verbose: b
     }
     out.push_str(&format!("{mix}\n"));
     let mut sources = new_table(&["source", "kind", "size", "drawn", "epochs", "read through at"]);
-    for ((s, end), times) in plan.sources.iter().zip(exhaustion).zip(plan::most_epochs(plan)) {
+    for ((s, end), times) in plan.sources.iter().zip(&shown.exhaustion).zip(plan::most_epochs(plan)) {
         let place = |p: &Place| format!("{}:{}", p.stage, show::count(p.tokens));
         let ends = match (&end.read_through, &end.exhausted) {
             (Some(through), Some(end)) if through != end => {
@@ -280,7 +268,7 @@ fn table(plan: &Plan, exhaustion: &[Exhaustion], cost: Option<&Cost>, verbose: b
         show::count(plan.totals.tokens),
         show::digits(plan.totals.steps)
     ));
-    if let Some(cost) = cost {
+    if let Some(cost) = &shown.cost {
         out.push_str(&priced(cost));
     }
     for s in &plan.stages {

@@ -24,6 +24,7 @@ pub(super) fn explain(name: &str) -> Option<String> {
             found.push(format!("`{name}` of a `{}`: {}{notes}\n{}\n", block.keyword, f.ty.takes(), f.doc));
         }
     }
+    found.extend(arguments(name));
     for (place, words) in WORDS {
         let words = words.iter().filter(|word| word.name == name);
         found.extend(words.map(|word| format!("`{name}`, {place}: {}\n", word.doc)));
@@ -37,8 +38,9 @@ pub(super) fn explain(name: &str) -> Option<String> {
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let blocks = schema::BLOCKS.iter().flat_map(|b| b.fields.iter().map(|f| f.name).chain([b.keyword]));
     let words = WORDS.iter().flat_map(|(_, words)| words.iter().map(|word| word.name));
+    let functions = schema::FUNCTIONS.iter().flat_map(|f| f.params.iter().map(|p| p.name).chain([f.name]));
     blocks
-        .chain(schema::FUNCTIONS.iter().map(|f| f.name))
+        .chain(functions)
         .chain(schema::PRESETS.iter().map(|p| p.name))
         .chain(words)
         .chain([ITEM_WORDS, MORE_WORDS, SIGNS].into_iter().flatten().map(|(word, _)| *word))
@@ -102,6 +104,22 @@ fn function(function: &Function) -> String {
     out
 }
 
+/// What `name` is as an argument: once for all functions of which the same is to be said.
+fn arguments(name: &str) -> Vec<String> {
+    let mut said: Vec<(String, Vec<String>)> = Vec::new();
+    for function in schema::FUNCTIONS {
+        let Some(param) = function.param(name) else { continue };
+        let notes = notes(param.required, param.default);
+        let text = format!("{}{notes}\n{}\n", param.ty.takes(), param.doc);
+        let of = format!("`{}`", function.name);
+        match said.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, functions)) => functions.push(of),
+            None => said.push((text, vec![of])),
+        }
+    }
+    said.into_iter().map(|(text, of)| format!("`{name}:` in {}: {text}", of.join(", "))).collect()
+}
+
 fn notes(required: bool, default: Option<&str>) -> String {
     match (required, default) {
         (true, _) => " (required)".to_owned(),
@@ -133,6 +151,12 @@ mod tests {
         assert!(lr.contains("of a `model`") && lr.contains("of a `stage`"), "{lr}");
         let yarn = explain("yarn").unwrap();
         assert!(yarn.starts_with("`yarn(factor: ") && yarn.contains("beta_fast"), "{yarn}");
+        let over = explain("over").unwrap();
+        assert!(
+            over.starts_with("`over:` in `hold`, `linear`") && over.contains("a span, such as"),
+            "{over}"
+        );
+        assert!(explain("half_life").is_some() && explain("betas").unwrap().contains("`adamw`, `muon`"));
         assert!(explain("stage").unwrap().contains("data_seed"));
         assert!(explain("@cite").unwrap().starts_with("`@cite`"));
         assert!(explain("soup").unwrap().contains("average") && explain("then").is_some());

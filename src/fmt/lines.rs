@@ -105,6 +105,14 @@ impl<'a> Lines<'a> {
         self.broken.get(at).is_some_and(|broken| broken.start == range.start)
     }
 
+    /// What is between two things on one line that could not be parsed, if a comma is: without it, or
+    /// on two lines, they may read otherwise.
+    fn comma_between(&self, previous: &Line<'a>, line: &Line<'a>) -> Option<&'a str> {
+        let gap = self.text.get(previous.range.end..line.range.start)?;
+        let comma = gap.contains(',') && !gap.contains('\n');
+        (comma && self.is_broken(&previous.range) && self.is_broken(&line.range)).then_some(gap)
+    }
+
     fn newlines(&self, start: usize, end: usize) -> usize {
         self.text.get(start..end).map_or(0, |gap| gap.matches('\n').count())
     }
@@ -123,6 +131,13 @@ impl<'a> Lines<'a> {
                     self.out.push('\n');
                     continue;
                 }
+            }
+            if let Some(gap) = previous.and_then(|previous| self.comma_between(previous, line)) {
+                self.out.truncate(self.out.trim_end_matches('\n').len());
+                self.out.push_str(gap);
+                self.verbatim(&line.range, 0);
+                previous = Some(line);
+                continue;
             }
             if let Some(previous) = previous
                 && self.newlines(previous_end(previous, line, self.writer.comments), line.range.start) > 1

@@ -88,6 +88,12 @@ fn broken_parts_stay_as_they_are() {
     // Without its comma the first entry would go on.
     let joined = "stage s {\nlr = 0 then hold,\n  then linear(to: 0)\n}\n";
     check(joined, joined);
+    // Nor is one that nothing readable stands beside.
+    check("stage s {\ndata_seed , = 1\n}\n", "stage s {\n  data_seed , = 1\n}\n");
+    check(
+        "stage s {\n# c\n lr  = 1\n # d\n  data_seed , = 1\n# e\n}\n",
+        "stage s {\n  # c\n  lr = 1\n  # d\n  data_seed , = 1\n  # e\n}\n",
+    );
     check("", "");
     check("\n\n", "");
 }

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Level};
 use crate::plan::{self, Plan};
 use crate::sema::program::{DefId, Program};
 use crate::sema::{self, Curriculum, Fact};
@@ -109,6 +109,16 @@ impl Analysis {
     /// The plan; `None` while a mistake stands in its way.
     pub fn plan(&self) -> Option<&Plan> {
         self.complete.then(|| self.plan.get_or_init(|| plan::build(&self.curriculum)))
+    }
+
+    /// The plan with what follows from it, as `midc plan --format json` prints it: `None` also while a
+    /// lint denies it.
+    pub fn shown(&self) -> Option<plan::Shown<'_>> {
+        if self.diagnostics.iter().any(|d| d.level == Level::Deny) {
+            return None;
+        }
+        let curriculum = &self.curriculum;
+        Some(plan::Shown::new(self.plan()?, Some(curriculum), curriculum.utilisation))
     }
 
     pub(super) fn fact(&self, id: DefId) -> &Fact {

@@ -5,6 +5,9 @@
 mod following;
 mod names;
 
+use std::cell::OnceCell;
+use std::collections::HashSet;
+
 use crate::schema::{self, Block, Family, Function, Naming, Ty, Word};
 use crate::sema::STAGE_PROPERTIES;
 use crate::sema::program::{DefId, DefKind};
@@ -79,7 +82,10 @@ pub fn complete(names: &Names, files: &dyn Files, file: FileId, offset: usize) -
         return Vec::new();
     };
     let replace = Span::new(file, context.word, offset.min(text.len()));
-    let mut list = List { names, module, file, text, replace, out: Vec::new(), rank: 0 };
+    let variable = context.blocks.first().and_then(|block| block.variable);
+    let (own, hidden) = (names::own(names, module, &context), OnceCell::new());
+    let mut list =
+        List { names, module, file, text, replace, variable, own, hidden, out: Vec::new(), rank: 0 };
     list.at(&context, files);
     list.leave(text.get(offset..).unwrap_or_default().trim_start_matches([' ', '\t']));
     list.out
@@ -91,6 +97,12 @@ struct List<'a> {
     file: FileId,
     text: &'a str,
     replace: Span,
+    /// The variable of the fan-out around the cursor.
+    variable: Option<&'a str>,
+    /// The definition that the cursor is in.
+    own: Option<DefId>,
+    /// It and all that is made of it, once asked for: nothing that can be named there.
+    hidden: OnceCell<HashSet<DefId>>,
     out: Vec<Completion>,
     rank: u32,
 }
@@ -163,7 +175,16 @@ impl<'a> List<'a> {
                 }
                 return;
             }
-            Some(".") => return self.members(entry, context.value().is_some_and(|(key, _)| key == "from")),
+            Some(".") => {
+                self.members(entry, context.value().is_some_and(|(key, _)| key == "from"));
+                if let (Some(block), None) =
+                    (context.blocks.last().filter(|b| b.keyword == "mix"), context.value())
+                {
+                    let path = path_before(&entry[..entry.len() - 1]).join(".");
+                    self.leave_out(block, &format!("{path}."));
+                }
+                return;
+            }
             _ => {}
         }
         if entry.first().is_some_and(|t| t.text == "@") {
@@ -212,16 +233,7 @@ impl<'a> List<'a> {
                 for block in schema::BLOCKS.iter().filter(|b| b.inside.is_none()) {
                     self.block(block);
                 }
-                for (word, doc) in ITEM_WORDS {
-                    let insert = match *word {
-                        "use" => "use \"${1:sources.curriculum}\" as ${2:s}$0",
-                        "param" => "param ${1:total}: ${2:tokens} = ${0:50B}",
-                        "let" => "let ${1:name} = $0",
-                        "assert" => "assert $0",
-                        _ => "soup ${1:final} = average($0)",
-                    };
-                    self.snippet(word, CompletionKind::Keyword, "", doc, insert.to_owned());
-                }
+                ITEM_WORDS.iter().for_each(|(word, _)| self.item_word(word));
             }
             [first, .., last] if first.text == "param" && last.text == ":" => self.words(schema::PARAM_TYPES),
             [first, _] if first.text == "use" => {
@@ -230,6 +242,25 @@ impl<'a> List<'a> {
             [first, rest @ ..] if first.text == "assert" => self.condition(None, rest),
             _ => {}
         }
+    }
+
+    /// A word that begins an item.
+    fn item_word(&mut self, word: &str) {
+        let Some((_, doc)) = ITEM_WORDS.iter().find(|(known, _)| *known == word) else { return };
+        let insert = match word {
+            "use" => "use \"${1:sources.curriculum}\" as ${2:s}$0",
+            "param" => "param ${1:total}: ${2:tokens} = ${0:50B}",
+            "let" => "let ${1:name} = $0",
+            "assert" => "assert $0",
+            _ => "soup ${1:final} = average($0)",
+        };
+        self.snippet(word, CompletionKind::Keyword, "", doc, insert.to_owned());
+    }
+
+    /// Take away what stands in `block` already, where what is offered is written behind `path`.
+    fn leave_out(&mut self, block: &OpenBlock<'_>, path: &str) {
+        let written = self.written(block);
+        self.out.retain(|c| !written.iter().any(|w| w.strip_prefix(path) == Some(c.label.as_str())));
     }
 
     /// A block with its required fields.
@@ -280,8 +311,16 @@ impl<'a> List<'a> {
             self.snippet(field.name, CompletionKind::Field, detail, &doc, insert);
         }
         match block.keyword {
-            "mix" => self.definitions(&[DefKind::Source, DefKind::Mix], " = $0"),
-            "lints" => self.lints(" = ${0:allow}"),
+            "mix" => {
+                self.definitions(&[DefKind::Source, DefKind::Mix], " = $0");
+                self.mixes_of_stages(" = $0");
+                self.leave_out(block, "");
+            }
+            "lints" => {
+                self.lints(" = ${0:allow}");
+                self.leave_out(block, "");
+            }
+            "stage" => self.item_word("assert"),
             "gate" => self.functions(&[Family::Measure]),
             "budget" => {
                 for word in ["tokens", "steps", "flops", "gpu_hours"] {
@@ -366,7 +405,6 @@ impl<'a> List<'a> {
             return;
         }
         match ty {
-            Some(Ty::From) => self.origins(context),
             Some(ty) => self.start(ty, block.map(|b| b.keyword)),
             None => match item {
                 "soup" => {
@@ -386,29 +424,6 @@ impl<'a> List<'a> {
                 _ => {}
             },
         }
-    }
-
-    /// What the stage around the cursor may start from: nothing that starts from it.
-    fn origins(&mut self, context: &Context<'_>) {
-        let program = &self.names.program;
-        let name = context.blocks.first().and_then(|b| b.name);
-        let own = name.and_then(|name| program.modules[self.module].names.get(name)).copied();
-        let mut later: Vec<DefId> = own.into_iter().collect();
-        let mut from = 0;
-        while let Some(id) = later.get(from).copied() {
-            from += 1;
-            let line = |d: &DefId| matches!(program.def(*d).kind, DefKind::Stage | DefKind::Soup);
-            later.extend(
-                program
-                    .ids()
-                    .filter(line)
-                    .filter(|d| !later.contains(d) && program.mentions(*d).contains(&id))
-                    .collect::<Vec<_>>(),
-            );
-        }
-        let hidden: Vec<&str> = later.iter().map(|id| program.def(*id).name.as_str()).collect();
-        self.start(Ty::From, None);
-        self.out.retain(|c| !hidden.contains(&c.label.as_str()));
     }
 
     /// The members of a fan-out, inside its brackets: `anneal[`; whether the cursor is there.
@@ -522,10 +537,14 @@ impl<'a> List<'a> {
             }
             Ty::Mix => {
                 self.definitions(&[DefKind::Mix, DefKind::Source, DefKind::Let], "");
+                self.mixes_of_stages("");
                 self.functions(&[Family::Mix]);
             }
             Ty::Word(words) => self.words(words),
-            Ty::From => self.definitions(&[DefKind::Model, DefKind::Stage, DefKind::Soup], ""),
+            Ty::From => {
+                self.definitions(&[DefKind::Model, DefKind::Stage, DefKind::Soup], "");
+                self.variable();
+            }
             Ty::Init => {
                 self.functions(&[Family::Init]);
                 for preset in schema::PRESETS {
@@ -550,6 +569,7 @@ impl<'a> List<'a> {
             }
             Ty::Predicate => {
                 self.push("length", CompletionKind::Word, "the document's length in tokens", "");
+                self.definitions(&[DefKind::Param, DefKind::Let], "");
             }
             Ty::Condition => {
                 self.push("lr", CompletionKind::Property, "the learning rate", "");
@@ -589,12 +609,8 @@ impl<'a> List<'a> {
         }
         match function.family {
             Family::Soup => self.definitions(&[DefKind::Stage, DefKind::Soup], ""),
-            Family::Mix => {
-                self.definitions(
-                    &[DefKind::Mix, DefKind::Source],
-                    if call.index > 0 && function.open.is_some() { ": $0" } else { "" },
-                );
-            }
+            Family::Mix if call.index > 0 && function.open.is_some() => self.entries_of(call),
+            Family::Mix => self.definitions(&[DefKind::Mix, DefKind::Source], ""),
             Family::Measure => self.definitions(&[DefKind::Source, DefKind::Mix], ""),
             Family::Curve => {
                 let block = context.blocks.last().map(|b| b.keyword);
@@ -606,6 +622,8 @@ impl<'a> List<'a> {
 
     /// A condition that begins with `tokens`.
     fn condition(&mut self, block: Option<&OpenBlock<'_>>, tokens: &[Token<'_>]) {
+        // It is judged when everything is known, so it closes no circle.
+        self.own = None;
         // The reason of an assertion is a text.
         let reason = tokens.last().is_some_and(|t| t.text == ",");
         if reason || self.after(tokens, Some(Ty::Condition)) {

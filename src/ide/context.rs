@@ -21,6 +21,8 @@ pub(super) struct Context<'t> {
 pub(super) struct OpenBlock<'t> {
     pub(super) keyword: &'t str,
     pub(super) name: Option<&'t str>,
+    /// The variable of its fan-out.
+    pub(super) variable: Option<&'t str>,
     /// Just after its brace.
     pub(super) start: usize,
 }
@@ -205,7 +207,11 @@ impl<'t> Scan<'t> {
         let words: Vec<&Token<'t>> = self.entry.iter().filter(|t| t.kind == TokenKind::Word).collect();
         let keyword = words.first().map_or("", |t| t.text);
         let name = words.get(1).map(|t| t.text);
-        self.blocks.push(OpenBlock { keyword, name, start: self.at });
+        let variable = match words.as_slice() {
+            [_, _, variable, word, ..] if word.text == "in" => Some(variable.text),
+            _ => None,
+        };
+        self.blocks.push(OpenBlock { keyword, name, variable, start: self.at });
         self.entry.clear();
         self.brackets.clear();
         self.ended = false;
@@ -238,6 +244,8 @@ pub(super) struct Call<'t> {
     pub(super) argument: Option<&'t str>,
     /// Tokens of the argument so far, without its name.
     pub(super) value: Vec<Token<'t>>,
+    /// Tokens of the first argument, once the cursor is in a later one.
+    pub(super) first: Vec<Token<'t>>,
 }
 
 impl<'t> Context<'t> {
@@ -251,7 +259,7 @@ impl<'t> Context<'t> {
         let bracket = self.brackets[at];
         let callee = self.entry[bracket.token - 1].text;
         let mut depth = 0usize;
-        let (mut named, mut index) = (Vec::new(), 0);
+        let (mut named, mut index, mut first) = (Vec::new(), 0, Vec::new());
         let mut current: Vec<Token<'t>> = Vec::new();
         let name_of = |tokens: &[Token<'t>]| match tokens {
             [name, colon, ..] if name.kind == TokenKind::Word && colon.text == ":" => Some(name.text),
@@ -263,7 +271,10 @@ impl<'t> Context<'t> {
                 ")" | "]" => depth = depth.saturating_sub(1),
                 "," if depth == 0 => {
                     named.extend(name_of(&current));
-                    current.clear();
+                    let argument = std::mem::take(&mut current);
+                    if index == 0 {
+                        first = argument;
+                    }
                     index += 1;
                     continue;
                 }
@@ -275,7 +286,7 @@ impl<'t> Context<'t> {
         if argument.is_some() {
             current.drain(..2);
         }
-        Some(Call { callee, named, index, argument, value: current })
+        Some(Call { callee, named, index, argument, value: current, first })
     }
 
     /// The key of the field whose value is being written, dots included, and the tokens of the

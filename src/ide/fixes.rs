@@ -1,6 +1,7 @@
 //! The compiler's fixes as actions of an editor.
 
 use crate::diag::{Applicability, Diagnostic, Edit, Fix, fix};
+use crate::fmt;
 use crate::source::{FileId, Span};
 
 use super::analysis::Analysis;
@@ -84,14 +85,46 @@ fn allow(analysis: &Analysis, at: usize, diagnostic: &Diagnostic) -> Option<Acti
     })
 }
 
-/// All sure fixes of `file` at once, each round checked again with `check`.
+/// All sure fixes of `file` at once, each round checked again with `check`. What was formatted stays
+/// so, as with `midc check --fix`.
 pub fn fix_all(text: &str, file: FileId, mut check: impl FnMut(&str) -> Vec<Diagnostic>) -> Option<TextEdit> {
     /// Each round that changes anything removes at least one diagnostic.
     const ROUNDS: usize = 16;
     let mut current = text.to_owned();
     for _ in 0..ROUNDS {
         let Some(fixed) = fix::apply(&check(&current), file, &current) else { break };
-        current = fixed.text;
+        current = fmt::follow(&current, fixed.text);
     }
     (current != text).then_some(TextEdit { range: 0..text.len(), text: current })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ide::testing::{CLEAN, LIBRARY};
+    use crate::source::MemoryFiles;
+
+    fn fixed(text: &str) -> String {
+        let mut files = MemoryFiles::new();
+        files.add("lib.curriculum", LIBRARY);
+        let file = files.add("main.curriculum", text);
+        let edit = fix_all(text, file, |candidate| {
+            files.add("main.curriculum", candidate);
+            Analysis::new(&mut files, file).diagnostics().to_vec()
+        });
+        edit.map_or_else(|| text.to_owned(), |edit| edit.text)
+    }
+
+    #[test]
+    fn what_was_formatted_stays_so() {
+        // With the `=` that is missing the field belongs to the run, and is its longest.
+        let loose = CLEAN.replacen("  data_seed = 1\n", "  checkpoint_name 1\n", 1);
+        let wrong = fmt::format(&loose);
+        assert!(wrong.contains("  lr      ="), "{wrong}");
+        let right = fixed(&wrong);
+        assert!(right.contains("  lr              = inherit"), "{right}");
+        assert_eq!(right, fmt::format(&right));
+        // Another layout is the author's.
+        assert_eq!(fixed(&loose), loose.replace("checkpoint_name 1", "checkpoint_name = 1"));
+    }
 }

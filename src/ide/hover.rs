@@ -43,9 +43,7 @@ impl<'a> Pages<'a> {
             What::Field(block, field) => self.field(mark, block, field),
             What::Function(function) => {
                 let mut out = format!("{}\n\n{}", code(&super::signature::label(function).0), function.doc);
-                if let Some(segment) = self.segment_at(mark) {
-                    out.push_str(&format!("\n\nHere: {segment}"));
-                }
+                out.push_str(&here(&self.stages(mark), |s| segment_at(s, mark)));
                 out
             }
             What::Param(function, param) => {
@@ -109,28 +107,22 @@ impl<'a> Pages<'a> {
         entry_in(block, mark.span)
     }
 
-    fn segment_at(&self, mark: &Mark<'_>) -> Option<String> {
-        let stage = *self.stages(mark).first()?;
-        let at = stage.lr_spans.iter().position(|s| s.start <= mark.span.start && mark.span.end <= s.end)?;
-        Some(numbers::segment(stage, stage.lr.segments.get(at)?))
-    }
-
     fn word(&self, mark: &Mark<'_>, word: &str, doc: &str) -> String {
-        let mut out = format!("`{word}`: {doc}");
-        let value = match word {
-            "inherit" => self.stages(mark).first().map(|s| show::number(s.lr.value(0))),
-            "peak" => self.stages(mark).first().map(|s| show::number(s.lr.max())),
-            "stage" => self.stages(mark).first().map(|s| numbers::length(s)),
-            "rest" => self.analysis.facts.iter().find_map(|fact| match fact {
+        let rest = || {
+            self.analysis.facts.iter().find_map(|fact| match fact {
                 Fact::Mix { rest: Some((span, share)), .. } if *span == mark.span => Some(share.clone()),
                 _ => None,
-            }),
-            _ => None,
+            })
         };
-        if let Some(value) = value {
-            out.push_str(&format!("\n\nHere: {value}"));
-        }
-        out
+        let stages = self.stages(mark);
+        let value = match word {
+            "inherit" => here(&stages, |s| Some(show::number(s.lr.value(0)))),
+            "peak" => here(&stages, |s| Some(show::number(s.lr.max()))),
+            "stage" => here(&stages, |s| Some(numbers::length(s))),
+            "rest" => rest().map_or_else(String::new, |share| format!("\n\nHere: {share}")),
+            _ => String::new(),
+        };
+        format!("`{word}`: {doc}{value}")
     }
 
     /// `anneal.lr.end`: the value, when it is one of a stage with one member.
@@ -164,45 +156,41 @@ impl<'a> Pages<'a> {
         let mut out = String::new();
         let exact = show::decimal(quantity.value).unwrap_or_else(|| quantity.value.to_string());
         let written = self.text(mark.span);
+        let stages = self.stages(mark);
         if quantity.percent {
-            let stage = self.stages(mark).first().copied();
             let after = self.analysis.names.text(mark.span.file).get(mark.span.end as usize..)?.trim_start();
-            if let (Some(stage), Some(rest)) = (stage, after.strip_prefix("of ")) {
-                let share = show::real(quantity.value);
-                if rest.trim_start().starts_with("stage") {
-                    let tokens = (share * stage.tokens as f64).round() as u64;
-                    out = format!("{written} of the stage = {}", tokens_and_steps(stage, tokens));
-                } else if rest.trim_start().starts_with("peak") {
-                    out = format!("{written} of the peak = {}", show::number(share * stage.lr.max()));
-                }
-            }
-            return (!out.is_empty()).then_some(out);
+            let whole = after.strip_prefix("of ")?.trim_start();
+            let share = show::real(quantity.value);
+            let out = if whole.starts_with("stage") {
+                per_member(&stages, |s| {
+                    let tokens = (share * s.tokens as f64).round() as u64;
+                    Some(format!("{written} of the stage = {}", tokens_and_steps(s, tokens)))
+                })
+            } else if whole.starts_with("peak") {
+                per_member(&stages, |s| {
+                    Some(format!("{written} of the peak = {}", show::number(share * s.lr.max())))
+                })
+            } else {
+                String::new()
+            };
+            return (!out.is_empty()).then(|| out.trim().to_owned());
         }
         let whole = quantity.value.is_integer().then(|| u64::try_from(quantity.value.numer()).ok()).flatten();
         if let Some(whole) = whole.filter(|_| quantity.magnitude.is_some()) {
             out = format!("{written} = {}", numbers::grouped(whole));
         }
-        let stage = self.stages(mark).first().copied();
-        match (quantity.unit, whole, stage) {
-            (Some(Unit::Tokens), Some(tokens), Some(stage)) if tokens <= stage.tokens => {
-                out.push_str(&format!("\n\n{}", tokens_and_steps(stage, tokens)));
+        let is_length = self.entry(mark).is_some_and(|e| is_field(e, "tokens"));
+        let in_steps = per_member(&stages, |s| match (quantity.unit, whole) {
+            (Some(Unit::Tokens), Some(tokens)) if tokens <= s.tokens => Some(tokens_and_steps(s, tokens)),
+            (Some(Unit::Steps), Some(steps)) if steps <= s.steps => {
+                let tokens = numbers::grouped(s.tokens_at(steps));
+                Some(format!("{} steps = {tokens} tokens", numbers::grouped(steps)))
             }
-            (Some(Unit::Steps), Some(steps), Some(stage)) if steps <= stage.steps => {
-                let tokens = stage.tokens_at(steps);
-                out.push_str(&format!(
-                    "\n\n{} steps = {} tokens",
-                    numbers::grouped(steps),
-                    numbers::grouped(tokens)
-                ));
-            }
-            (Some(Unit::Seqs), _, Some(stage)) => out.push_str(&format!("\n\n{}", numbers::batches(stage))),
-            (None, Some(tokens), Some(stage))
-                if self.entry(mark).is_some_and(|e| is_field(e, "tokens")) && tokens == stage.tokens =>
-            {
-                out.push_str(&format!("\n\n{}", numbers::length(stage)));
-            }
-            _ => {}
-        }
+            (Some(Unit::Seqs), _) => Some(numbers::batches(s)),
+            (None, Some(tokens)) if is_length && tokens == s.tokens => Some(numbers::length(s)),
+            _ => None,
+        });
+        out.push_str(&format!("\n{in_steps}"));
         let out = out.trim().to_owned();
         if out.is_empty() && exact != written {
             Some(format!("{written} = {exact}"))
@@ -228,26 +216,31 @@ impl<'a> Pages<'a> {
                 self.text(target.span)
             ),
             TargetKind::Eval => format!("`{}`: a measurement during the stage.", self.text(target.span)),
-            TargetKind::Checkpoint => {
-                let found = self
-                    .curriculum()
-                    .stages
-                    .iter()
-                    .find_map(|s| s.checkpoints.iter().find(|c| c.span == target.span).map(|c| (s, c)));
-                match found {
-                    Some((stage, checkpoint)) => format!(
-                        "{}\n\nOf `{}`, after {} tokens: step {} of {}{}.",
-                        code(&format!("checkpoint {}", checkpoint.name)),
-                        stage.name,
-                        show::count(checkpoint.tokens).replace('_', ","),
-                        numbers::grouped(checkpoint.step),
-                        numbers::grouped(stage.steps),
-                        if checkpoint.forever { "; kept forever" } else { "" }
-                    ),
-                    None => format!("`{}`: a named checkpoint.", self.text(target.span)),
-                }
-            }
+            TargetKind::Checkpoint => self.checkpoint(target.span),
         }
+    }
+
+    fn checkpoint(&self, name: Span) -> String {
+        let find = |s: &'a Stage| s.checkpoints.iter().find(|c| c.span == name);
+        let stages: Vec<&Stage> = self.curriculum().stages.iter().filter(|s| find(s).is_some()).collect();
+        if stages.is_empty() {
+            return format!("`{}`: a named checkpoint.", self.text(name));
+        }
+        let of = match stages.as_slice() {
+            [stage] => format!("Of `{}`, after", stage.name),
+            _ => "After".to_owned(),
+        };
+        let places = per_member(&stages, |s| {
+            let checkpoint = s.checkpoints.iter().find(|c| c.span == name)?;
+            Some(format!(
+                "{of} {} tokens: step {} of {}{}.",
+                show::count(checkpoint.tokens).replace('_', ","),
+                numbers::grouped(checkpoint.step),
+                numbers::grouped(s.steps),
+                if checkpoint.forever { "; kept forever" } else { "" }
+            ))
+        });
+        format!("{}\n{places}", code(&format!("checkpoint {}", self.text(name))))
     }
 
     fn definition(&self, id: DefId, kind: DefKind, name_span: Span) -> String {
@@ -372,10 +365,24 @@ fn per_member(stages: &[&Stage], text: impl Fn(&Stage) -> Option<String>) -> Str
     let texts: Vec<(&str, String)> =
         stages.iter().filter_map(|s| Some((s.name.as_str(), text(s)?))).collect();
     let Some((_, first)) = texts.first() else { return String::new() };
-    if texts.iter().all(|(_, t)| t == first) {
+    if texts.len() == stages.len() && texts.iter().all(|(_, t)| t == first) {
         return format!("\n{first}\n");
     }
-    texts.iter().map(|(name, text)| format!("\n`{name}`: {text}\n")).collect()
+    // A table or list begins after a blank line.
+    let gap = if texts.iter().any(|(_, t)| t.trim_end().contains('\n')) { "\n\n" } else { " " };
+    texts.iter().map(|(name, text)| format!("\n`{name}`:{gap}{text}\n")).collect()
+}
+
+/// The value at the place of the cursor in each member of its stage.
+fn here(stages: &[&Stage], value: impl Fn(&Stage) -> Option<String>) -> String {
+    let text = per_member(stages, |s| Some(format!("Here: {}", value(s)?)));
+    if text.is_empty() { text } else { format!("\n{}", text.trim_end()) }
+}
+
+/// The segment of the learning rate that `mark` stands in.
+fn segment_at(stage: &Stage, mark: &Mark<'_>) -> Option<String> {
+    let at = stage.lr_spans.iter().position(|s| s.start <= mark.span.start && mark.span.end <= s.end)?;
+    Some(numbers::segment(stage, stage.lr.segments.get(at)?))
 }
 
 fn tokens_and_steps(stage: &Stage, tokens: u64) -> String {
@@ -584,6 +591,32 @@ mod tests {
         ] {
             let text = at(what, n);
             assert!(text.contains(says), "{what}: {text}");
+        }
+    }
+
+    /// Each member of a fan-out by its name, and tables after a blank line.
+    #[test]
+    fn members_that_differ_are_told_apart() {
+        let text = format!(
+            "{CLEAN}stage many[t in [10B, 20B]] {{\n  from = anneal\n  tokens = t\n  mix = quality\n  \
+             lr = inherit then hold(over: 50% of stage) then linear(to: 0)\n  data_seed = 1\n  \
+             save_every = 15B tokens\n  checkpoint mid {{ at = 25% of stage }}\n}}\n"
+        );
+        let (_, main, analysis) = analyze(&text);
+        let start = text.find("stage many").unwrap();
+        for (what, says) in [
+            ("50% of", "`many[10000000000]`: 50% of the stage = 5B tokens"),
+            ("50% of", "`many[20000000000]`: 50% of the stage = 10B tokens"),
+            ("hold(", "`many[20000000000]`: Here: 0 over 10B tokens"),
+            ("inherit", "\n\nHere: 0"),
+            ("15B", "`many[20000000000]`: 15B tokens = 3,577 steps"),
+            ("mid {", "`many[10000000000]`: After 2.5B tokens"),
+            ("many", "`many[10000000000]`:\n\n10B tokens"),
+            ("mix", "`many[10000000000]`:\n\n| source |"),
+        ] {
+            let offset = start + text[start..].find(what).unwrap();
+            let found = hover(&analysis, main, offset).map_or_else(String::new, |h| h.text);
+            assert!(found.contains(says), "{what}: {found}");
         }
     }
 

@@ -114,30 +114,42 @@ impl Hinting<'_> {
     fn stage(&mut self, block: &Block) {
         let Some(name) = &block.name else { return };
         let members = numbers::members(&self.analysis.curriculum, name.span);
-        let Some(stage) = members.first().copied() else { return };
         for entry in &block.entries {
             let EntryKind::Field { key, value } = &entry.kind else { continue };
             let [PathSegment::Name(key)] = key.segments.as_slice() else { continue };
             match key.text.as_str() {
-                "tokens" => self.push(value.span, format!("= {}", numbers::steps(stage)), HintKind::Steps),
-                "steps" => {
-                    let tokens = show::count(stage.tokens).replace('_', ",");
-                    self.push(value.span, format!("= {tokens} tokens"), HintKind::Steps);
+                "tokens" => {
+                    self.each(&members, value.span, HintKind::Steps, "= ", |s| Some(numbers::steps(s)))
                 }
-                "from" => {
+                "steps" => self.each(&members, value.span, HintKind::Steps, "= ", |s| {
+                    Some(format!("{} tokens", show::count(s.tokens).replace('_', ",")))
+                }),
+                "from" => self.each(&members, value.span, HintKind::Inherited, "inherits ", |s| {
                     let taken: Vec<&str> =
-                        stage.inherited.iter().copied().filter(|f| schema_inherits(f)).collect();
-                    if !taken.is_empty() {
-                        self.push(value.span, format!("inherits {}", taken.join(", ")), HintKind::Inherited);
-                    }
-                }
-                "lr" => self.curve(stage, value),
+                        s.inherited.iter().copied().filter(|f| schema_inherits(f)).collect();
+                    (!taken.is_empty()).then(|| taken.join(", "))
+                }),
+                "lr" => self.curve(&members, value),
                 _ => {}
             }
         }
     }
 
-    fn curve(&mut self, stage: &Stage, value: &Expr) {
+    /// What `text` makes of the members of a stage, behind `after`.
+    fn each(
+        &mut self,
+        members: &[&Stage],
+        after: Span,
+        kind: HintKind,
+        head: &str,
+        text: impl Fn(&Stage) -> Option<String>,
+    ) {
+        if let Some(text) = numbers::of_all(members, text) {
+            self.push(after, format!("{head}{text}"), kind);
+        }
+    }
+
+    fn curve(&mut self, members: &[&Stage], value: &Expr) {
         let parts = match &value.kind {
             ExprKind::Then(parts) => parts.as_slice(),
             _ => std::slice::from_ref(value),
@@ -145,14 +157,22 @@ impl Hinting<'_> {
         if let Some(first) = parts.first()
             && matches!(&first.kind, ExprKind::Path(p) if matches!(p.segments.as_slice(), [PathSegment::Name(n)] if n.text == "inherit"))
         {
-            let text = format!("= {}", show::number(stage.lr.value(0)));
-            self.push(first.span, text, HintKind::Curve);
+            self.each(members, first.span, HintKind::Curve, "= ", |s| Some(show::number(s.lr.value(0))));
         }
-        for (span, segment) in stage.lr_spans.iter().zip(&stage.lr.segments) {
+        let mut spans: Vec<Span> = members.iter().flat_map(|s| s.lr_spans.iter().copied()).collect();
+        spans.sort_by_key(|span| (span.file, span.start, span.end));
+        spans.dedup();
+        for span in spans {
             // Only what is written here and moves or lasts.
-            let here = value.span.start <= span.start && span.end <= value.span.end && *span != value.span;
-            if here && segment.end > segment.start && parts.len() > 1 {
-                self.push(*span, numbers::segment(stage, segment), HintKind::Curve);
+            let here = span.file == value.span.file
+                && value.span.start <= span.start
+                && span.end <= value.span.end
+                && span != value.span;
+            if here && parts.len() > 1 {
+                self.each(members, span, HintKind::Curve, "", |s| {
+                    let segment = numbers::segment_of(s, span).filter(|segment| segment.end > segment.start);
+                    segment.map(|segment| numbers::segment(s, segment))
+                });
             }
         }
     }
@@ -221,6 +241,29 @@ mod tests {
                 format!("{line} ⟨{}⟩", h.text)
             })
             .collect()
+    }
+
+    /// A number that holds for one member only is not shown as if it held for all.
+    #[test]
+    fn members_that_differ_show_it() {
+        let text = format!(
+            "{CLEAN}stage many[t in [10B, 20B]] {{\n  from = anneal\n  tokens = t\n  \
+             lr = inherit then hold(over: 50% of stage) then linear(to: 0)\n  data_seed = 1\n}}\n"
+        );
+        let (_, main, analysis) = analyze(&text);
+        let start = text.find("stage many").unwrap();
+        let found = hints(&analysis, main, start..text.len(), HintOptions::default());
+        let found: Vec<&str> = found.iter().map(|h| h.text.as_str()).collect();
+        assert!(found.contains(&"= 2,385 steps of 4Mi | 4,769 steps of 4Mi"), "{found:?}");
+        assert!(
+            found.iter().any(|f| f.starts_with("0 over 5B tokens (1,193 steps) | 0 over 10B")),
+            "{found:?}"
+        );
+        assert!(found.contains(&"= 0"), "{found:?}");
+        let many = text.replace("[10B, 20B]", "[1B, 2B, 3B, 4B, 5B]");
+        let (_, main, analysis) = analyze(&many);
+        let found = hints(&analysis, main, start..many.len(), HintOptions::default());
+        assert!(found.iter().any(|h| h.text == "= differs by member"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! analysis    a file, everything it uses, what the checker made of it
 //! marks       every name, word and number in a file and what it stands for
 //! context     what surrounds the cursor, from the text alone, so also while a line is half typed
-//! hover, inlay, tokens, navigation, links, lenses    read marks
+//! hover, inlay, tokens, navigation, rename, links, lenses    read marks
 //! completion, signature                              read the context
 //! symbols, folding, selection                        read the tree
 //! format, fixes                                      edits
@@ -25,6 +25,7 @@ mod marks;
 mod navigation;
 mod numbers;
 mod paths;
+mod rename;
 mod selection;
 mod signature;
 mod symbols;
@@ -44,8 +45,9 @@ pub use links::{Link, links};
 #[cfg(feature = "native")]
 pub(crate) use marks::{ITEM_WORDS, MORE_WORDS};
 pub use navigation::{
-    Occurrence, RenameError, Symbol, definition, highlights, occurrences, renamable, rename_edits, symbol_at,
+    Occurrence, Symbol, definition, everywhere, highlights, occurrences, renamable, symbol_at,
 };
+pub use rename::{RenameError, rename};
 pub use selection::selection_ranges;
 #[cfg(feature = "native")]
 pub(crate) use signature::label;

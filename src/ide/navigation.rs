@@ -1,12 +1,9 @@
 //! From a name to where it is given and everywhere it is used.
 
-use crate::schema;
-use crate::sema::is_property;
-use crate::source::{FileId, LineIndex, Span};
-use crate::syntax::ast::{Block, ItemKind};
+use crate::source::{FileId, Files, Span};
 
 use super::analysis::{Analysis, Names};
-use super::marks::{MORE_WORDS, Mark, Target, TargetKind, What};
+use super::marks::{Mark, Target, TargetKind, What};
 
 /// A name, known by the place where it is given. The same in every analysis that shares its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,26 +23,6 @@ pub struct Occurrence {
     pub definition: bool,
 }
 
-/// Why a name cannot become another.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RenameError {
-    /// Not a name.
-    #[error("`{0}` is not a name: letters, digits and `_`, not beginning with a digit")]
-    Form(String),
-    /// A word of the language.
-    #[error("`{0}` has a meaning of its own inside values")]
-    Reserved(String),
-    /// Something has the name.
-    #[error("`{0}` is defined in this file already")]
-    Taken(String),
-    /// A place where the name stands, or would, reads it as something else.
-    #[error("`{0}` means something else where the name is used: line {1} of `{2}`")]
-    Captured(String, usize, String),
-    /// A number of every stage.
-    #[error("`stage.{0}` is a number of the stage itself, so no checkpoint has the name")]
-    Property(String),
-}
-
 /// The mark that holds byte `offset`, or ends there.
 pub(super) fn mark_at<'m, 'a>(marks: &'m [Mark<'a>], offset: usize) -> Option<&'m Mark<'a>> {
     let inside = |m: &&Mark<'_>| (m.span.start as usize) <= offset && offset < m.span.end as usize;
@@ -53,7 +30,7 @@ pub(super) fn mark_at<'m, 'a>(marks: &'m [Mark<'a>], offset: usize) -> Option<&'
     marks.iter().rfind(inside).or_else(|| marks.iter().rfind(touching))
 }
 
-fn target_of(mark: &Mark<'_>) -> Option<Target> {
+pub(super) fn target_of(mark: &Mark<'_>) -> Option<Target> {
     match mark.what {
         What::Define(target) | What::Refer(target) => Some(target),
         _ => None,
@@ -94,7 +71,31 @@ pub fn occurrences(names: &Names, definition: Span) -> Vec<Occurrence> {
     found
 }
 
-/// The same in one file.
+/// The same in `roots` and all they use.
+pub fn everywhere(files: &mut dyn Files, roots: &[FileId], definition: Span) -> Vec<Occurrence> {
+    among(&load_all(files, roots), definition)
+}
+
+/// The names of each of `roots` that none before it uses: what those use was found with them.
+pub(super) fn load_all(files: &mut dyn Files, roots: &[FileId]) -> Vec<Names> {
+    let mut out: Vec<Names> = Vec::new();
+    for root in roots {
+        if out.iter().all(|names| names.module(*root).is_none()) {
+            out.push(Names::load(files, *root));
+        }
+    }
+    out
+}
+
+/// Every place in `all` where the name that is given at `definition` stands, once and in order.
+pub(super) fn among(all: &[Names], definition: Span) -> Vec<Occurrence> {
+    let mut found: Vec<Occurrence> = all.iter().flat_map(|names| occurrences(names, definition)).collect();
+    found.sort_by_key(|o| (o.span.file, o.span.start));
+    found.dedup();
+    found
+}
+
+/// Every place in `file` where the name at byte `offset` stands.
 pub fn highlights(names: &Names, file: FileId, offset: usize) -> Vec<Occurrence> {
     match symbol_at(names, file, offset) {
         Some(symbol) => in_file(names, file, symbol.definition),
@@ -115,76 +116,6 @@ fn in_file(names: &Names, file: FileId, definition: Span) -> Vec<Occurrence> {
 pub fn renamable(names: &Names, file: FileId, offset: usize) -> Option<(Span, String)> {
     let symbol = symbol_at(names, file, offset)?;
     Some((symbol.here, names.text(file).get(symbol.here.range())?.to_owned()))
-}
-
-/// Check that the name given at `definition` may become `new`.
-///
-/// # Errors
-/// When `new` is no name or is taken.
-pub fn rename_edits(names: &Names, definition: Span, new: &str) -> Result<Vec<Occurrence>, RenameError> {
-    let starts = new.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    if !starts || !new.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return Err(RenameError::Form(new.to_owned()));
-    }
-    let grammar = ["then", "of", "and", "or", "not", "where", "use", "param", "let", "assert", "as", "in"];
-    if grammar.contains(&new) || schema::RESERVED.iter().any(|w| w.name == new) {
-        return Err(RenameError::Reserved(new.to_owned()));
-    }
-    let old = names.text(definition.file).get(definition.range()).unwrap_or_default();
-    if new == old {
-        return Ok(occurrences(names, definition));
-    }
-    if let Some(module) = names.module(definition.file) {
-        let module = &names.program.modules[module];
-        if module.names.contains_key(new) || module.spaces.contains_key(new) {
-            return Err(RenameError::Taken(new.to_owned()));
-        }
-    }
-    let marks = names.marks(definition.file);
-    let given = marks.iter().find(|m| m.span == definition);
-    let kind = given.and_then(target_of).map(|target| target.kind);
-    if kind == Some(TargetKind::Checkpoint) && is_property(new) {
-        return Err(RenameError::Property(new.to_owned()));
-    }
-    let found = occurrences(names, definition);
-    let hidden = found.iter().map(|o| o.span).find(|span| variable_at(names, *span) == Some(new));
-    // A word such as `from` gives way to what a file defines, so it would no longer say what it says.
-    let hides = || match kind {
-        Some(TargetKind::Def(..) | TargetKind::Space(_)) => {
-            let text = names.text(definition.file);
-            marks.iter().find(|m| gives_way(m, text) && text.get(m.span.range()) == Some(new)).map(|m| m.span)
-        }
-        _ => None,
-    };
-    if let Some(span) = hidden.or_else(hides) {
-        let text = names.text(span.file);
-        let line = LineIndex::new(text).position(text, span.start).line as usize;
-        return Err(RenameError::Captured(new.to_owned(), line, names.name(span.file).to_owned()));
-    }
-    Ok(found)
-}
-
-/// The variable of the fan-out that `span` stands in, if a name alone at `span` could be it.
-fn variable_at(names: &Names, span: Span) -> Option<&str> {
-    let item = names
-        .tree(span.file)?
-        .items
-        .iter()
-        .find(|item| item.span.start <= span.start && span.end <= item.span.end)?;
-    let ItemKind::Block(Block { each: Some(each), brace, .. }) = &item.kind else { return None };
-    let text = names.text(span.file);
-    let alone = !text[..span.start as usize].ends_with('.') && !text[span.end as usize..].starts_with('.');
-    (alone && span.start > brace.start).then_some(each.var.text.as_str())
-}
-
-/// Whether `mark` is a word, function or field of records that a definition of its name takes over.
-fn gives_way(mark: &Mark<'_>, text: &str) -> bool {
-    match mark.what {
-        What::RecordField => true,
-        What::Word(word, _) => MORE_WORDS.iter().any(|(w, _)| *w == word),
-        What::Function(_) => !text[mark.span.end as usize..].trim_start().starts_with('('),
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -242,41 +173,6 @@ mod tests {
         }
         let field = symbol_at(analysis.names(), main, text.find("score").unwrap());
         assert_eq!(field, None);
-    }
-
-    #[test]
-    fn a_new_name_must_be_free() {
-        let (_, main, analysis) = analyze(CLEAN);
-        let symbol = symbol_at(analysis.names(), main, at("quality {", 0)).unwrap();
-        let names = analysis.names();
-        assert_eq!(rename_edits(names, symbol.definition, "better").map(|o| o.len()), Ok(2));
-        assert_eq!(rename_edits(names, symbol.definition, "base"), Err(RenameError::Taken("base".into())));
-        assert_eq!(rename_edits(names, symbol.definition, "rest"), Err(RenameError::Reserved("rest".into())));
-        assert_eq!(rename_edits(names, symbol.definition, "a b"), Err(RenameError::Form("a b".into())));
-    }
-
-    #[test]
-    fn a_new_name_means_the_same_everywhere() {
-        let text = format!(
-            "{CLEAN}stage many[seed in [1, 2]] {{\n  from = anneal\n  tokens = 1B\n  mix = quality\n  \
-             lr = inherit then hold\n  data_seed = seed\n  gate {{ loss(quality) <= 98% of from }}\n}}\n"
-        );
-        let (_, main, analysis) = analyze(&text);
-        let names = analysis.names();
-        let rename = |what: &str, new: &str| {
-            let symbol = symbol_at(names, main, text.find(what).unwrap()).unwrap();
-            rename_edits(names, symbol.definition, new).map(|o| o.len())
-        };
-        let captured = |new: &str, at: &str| {
-            let line = text[..text.rfind(at).unwrap()].matches('\n').count() + 1;
-            Err(RenameError::Captured(new.to_owned(), line, "main.curriculum".to_owned()))
-        };
-        assert_eq!(rename("quality {", "seed"), captured("seed", "quality\n"));
-        assert_eq!(rename("total_tokens:", "from"), captured("from", "98% of from"));
-        assert_eq!(rename("total_tokens:", "hold"), captured("hold", "hold"));
-        assert_eq!(rename("total_tokens:", "seed"), Ok(2));
-        assert_eq!(rename("half {", "lr"), Err(RenameError::Property("lr".into())));
-        assert_eq!(rename("half {", "from"), Ok(2));
     }
 
     #[test]

@@ -14,6 +14,30 @@ pub(super) fn members(curriculum: &Curriculum, name: Span) -> Vec<&Stage> {
     curriculum.stages.iter().filter(|s| s.span == name).collect()
 }
 
+/// What holds for the members of a stage, in a few words: once where all agree, the values where they
+/// are few.
+pub(super) fn of_all(stages: &[&Stage], text: impl Fn(&Stage) -> Option<String>) -> Option<String> {
+    const FEW: usize = 4;
+    let mut values: Vec<Option<String>> = Vec::new();
+    for value in stages.iter().map(|s| text(s)) {
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    match values.as_slice() {
+        [one] => one.clone(),
+        [] => None,
+        many if many.len() > FEW => Some("differs by member".to_owned()),
+        many => Some(many.iter().flatten().cloned().collect::<Vec<_>>().join(" | ")),
+    }
+}
+
+/// The segment of the learning rate that is written at `span`.
+pub(super) fn segment_of(stage: &Stage, span: Span) -> Option<&Segment> {
+    let at = stage.lr_spans.iter().position(|s| *s == span)?;
+    stage.lr.segments.get(at)
+}
+
 /// A batch in tokens: `4Mi`, `512Ki`, `4.096M`.
 fn batch(value: u64) -> String {
     if value.is_multiple_of(1 << 20) || value < 1 << 20 {

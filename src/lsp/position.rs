@@ -26,6 +26,15 @@ impl Encoding {
         }
     }
 
+    /// How many units `c` counts.
+    fn units(self, c: char) -> usize {
+        match self {
+            Encoding::Utf8 => c.len_utf8(),
+            Encoding::Utf16 => c.len_utf16(),
+            Encoding::Utf32 => 1,
+        }
+    }
+
     /// As the protocol spells it.
     pub(super) fn kind(self) -> PositionEncodingKind {
         match self {
@@ -41,7 +50,12 @@ pub(super) struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,
     encoding: Encoding,
+    /// Every [`STRIDE`] bytes or a little more, a byte and the units before it: a place in a long line
+    /// need not count from its beginning. Empty where units are bytes.
+    counted: Vec<(usize, usize)>,
 }
+
+const STRIDE: usize = 256;
 
 impl<'t> Lines<'t> {
     pub(super) fn new(text: &'t str, encoding: Encoding) -> Self {
@@ -52,7 +66,29 @@ impl<'t> Lines<'t> {
             _ => None,
         };
         let starts = std::iter::once(0).chain(bytes.iter().enumerate().filter_map(ends)).collect();
-        Self { text, starts, encoding }
+        let mut counted = Vec::new();
+        if encoding != Encoding::Utf8 {
+            let (mut next, mut units) = (0, 0);
+            for (at, c) in text.char_indices() {
+                if at >= next {
+                    counted.push((at, units));
+                    next = at + STRIDE;
+                }
+                units += encoding.units(c);
+            }
+        }
+        Self { text, starts, encoding, counted }
+    }
+
+    /// Units before byte `offset` of the text, a boundary.
+    fn units(&self, offset: usize) -> usize {
+        let near = self.counted.partition_point(|(at, _)| *at <= offset).checked_sub(1);
+        match near.map(|near| self.counted[near]) {
+            Some((at, units)) => {
+                units + self.text[at..offset].chars().map(|c| self.encoding.units(c)).sum::<usize>()
+            }
+            None => offset,
+        }
     }
 
     /// Line and column of a byte, which is brought inside the text.
@@ -62,12 +98,7 @@ impl<'t> Lines<'t> {
             offset -= 1;
         }
         let line = self.starts.partition_point(|s| *s <= offset) - 1;
-        let before = &self.text[self.starts[line]..offset];
-        let column = match self.encoding {
-            Encoding::Utf8 => before.len(),
-            Encoding::Utf16 => before.encode_utf16().count(),
-            Encoding::Utf32 => before.chars().count(),
-        };
+        let column = self.units(offset) - self.units(self.starts[line]);
         Position::new(line as u32, column as u32)
     }
 
@@ -83,11 +114,7 @@ impl<'t> Lines<'t> {
             if units >= wanted {
                 return start + at;
             }
-            units += match self.encoding {
-                Encoding::Utf8 => c.len_utf8(),
-                Encoding::Utf16 => c.len_utf16(),
-                Encoding::Utf32 => 1,
-            };
+            units += self.encoding.units(c);
             // Inside of a character: its beginning.
             if units > wanted {
                 return start + at;
@@ -130,6 +157,26 @@ mod tests {
         assert_eq!(lines.position(7), Position::new(0, 4));
         assert_eq!(lines.offset(Position::new(0, 3)), 3, "inside of a pair");
         assert_eq!(lines.offset(Position::new(0, 99)), 7, "before the line's end");
+    }
+
+    #[test]
+    fn columns_of_a_long_line_are_counted_in_strides() {
+        let text = format!("{}\r\nx{}", "aß𝄞".repeat(3 * STRIDE), "é".repeat(STRIDE));
+        for (encoding, counts) in
+            [(Encoding::Utf16, [1, 1, 2]), (Encoding::Utf32, [1, 1, 1]), (Encoding::Utf8, [1, 2, 4])]
+        {
+            let lines = Lines::new(&text, encoding);
+            let columns = text.chars().take(9 * STRIDE).enumerate().map(|(i, _)| counts[i % 3]);
+            let mut column = 0;
+            for ((at, _), units) in text.char_indices().zip(columns) {
+                assert_eq!(lines.position(at), Position::new(0, column), "{encoding:?} {at}");
+                column += units;
+            }
+            // No place is farther from one that is counted than a stride and a character.
+            let strides = lines.counted.windows(2).map(|w| w[1].0 - w[0].0);
+            assert!(strides.clone().all(|stride| stride < STRIDE + 4), "{encoding:?}");
+            assert_eq!(strides.count() > 0, encoding != Encoding::Utf8);
+        }
     }
 
     #[test]

@@ -164,11 +164,8 @@ fn definition(
     Some(lsp::GotoDefinitionResponse::Scalar(location))
 }
 
-/// The places of a name in every open file, every file these use, and every curriculum of the
-/// workspace.
-fn everywhere(server: &mut Server, definition: Span) -> Vec<ide::Occurrence> {
-    let mut found = Vec::new();
-    let mut seen: Vec<FileId> = Vec::new();
+/// Every open file and every curriculum of the workspace.
+fn roots(server: &mut Server) -> Vec<FileId> {
     let mut roots = server.documents.all_open();
     let folders = server.config.as_ref().map(|c| c.folders.clone()).unwrap_or_default();
     for folder in folders {
@@ -181,18 +178,7 @@ fn everywhere(server: &mut Server, definition: Span) -> Vec<ide::Occurrence> {
             }
         }
     }
-    for root in roots {
-        // Its occurrences were found with a file that uses it.
-        if seen.contains(&root) {
-            continue;
-        }
-        let names = Names::load(&mut server.documents, root);
-        seen.extend(names.files());
-        found.extend(ide::occurrences(&names, definition));
-    }
-    found.sort_by_key(|o| (o.span.file, o.span.start));
-    found.dedup();
-    found
+    roots
 }
 
 fn references(
@@ -202,7 +188,8 @@ fn references(
 ) -> Option<Vec<lsp::Location>> {
     let (file, offset) = place(server, at)?;
     let symbol = ide::symbol_at(server.analyze(file).names(), file, offset)?;
-    let found = everywhere(server, symbol.definition);
+    let roots = roots(server);
+    let found = ide::everywhere(&mut server.documents, &roots, symbol.definition);
     let mut places = places(server)?;
     let kept = found.iter().filter(|o| with_definition || !o.definition);
     Some(kept.filter_map(|o| places.location(o.span)).collect())
@@ -229,18 +216,8 @@ fn highlights(
 fn workspace_symbols(server: &mut Server, query: &str) -> Option<Vec<lsp::SymbolInformation>> {
     const MOST: usize = 500;
     let query = query.to_lowercase();
-    let mut roots = server.documents.all_open();
-    let folders = server.config.as_ref()?.folders.clone();
-    for folder in folders {
-        let Some(path) = uri::to_path(&uri::key(&folder)) else { continue };
-        for path in server.documents.disk().curricula(&path) {
-            if let Ok(id) = server.documents.load_key(uri::from_path(&path)) {
-                roots.push(id);
-            }
-        }
-    }
+    let mut roots = roots(server);
     roots.sort();
-    roots.dedup();
     let mut found = Vec::new();
     for root in roots {
         let names = Names::load(&mut server.documents, root);
@@ -389,9 +366,9 @@ fn rename(server: &mut Server, params: Value) -> Answer {
     let names = server.analyze(file).names();
     let symbol = ide::symbol_at(names, file, offset).ok_or_else(nothing)?;
     let new = params.new_name;
-    ide::rename_edits(names, symbol.definition, &new)
-        .map_err(|e| (ErrorCode::RequestFailed, e.to_string()))?;
-    let edits: Vec<Edit> = everywhere(server, symbol.definition)
+    let roots = roots(server);
+    let edits: Vec<Edit> = ide::rename(&mut server.documents, &roots, symbol.definition, &new)
+        .map_err(|e| (ErrorCode::RequestFailed, e.to_string()))?
         .into_iter()
         .map(|o| Edit { span: o.span, text: new.clone() })
         .collect();
@@ -441,10 +418,9 @@ fn command(server: &mut Server, params: Value) -> Answer {
     let root = server.documents.opened(uri).ok_or_else(|| wrong("the file is not open"))?;
     let analysis = server.analyze(root);
     let errors = analysis.diagnostics().iter().filter(|d| d.level == Level::Deny).count();
-    let plan = analysis.plan().cloned();
     match params.command.as_str() {
         "midc.showPlan" => {
-            let fresh = plan.as_ref().map(plot::plan_svg);
+            let fresh = analysis.plan().map(plot::plan_svg);
             let stale = fresh.is_none();
             let svg = fresh.inspect(|svg| {
                 server.figures.insert(root, svg.clone());
@@ -453,7 +429,7 @@ fn command(server: &mut Server, params: Value) -> Answer {
             let version = server.documents.version(root);
             Ok(json!({ "svg": svg, "stale": stale, "errors": errors, "version": version }))
         }
-        "midc.plan" => Ok(json!({ "plan": plan, "errors": errors })),
+        "midc.plan" => Ok(json!({ "plan": analysis.shown(), "errors": errors })),
         // Training is not the server's business: the client gets the command to run.
         "midc.rehearse" => {
             let path = uri::to_path(&uri::key(uri)).map(|p| p.display().to_string());

@@ -266,6 +266,24 @@ fn the_picture_outlives_a_mistake() {
     assert!(second["errors"].as_u64() > Some(0));
 }
 
+/// What `midc plan --format json` prints, and nothing where that refuses to.
+#[test]
+fn the_plan_is_that_of_the_command_line() {
+    let mut client = Client::open();
+    let ask = json!({ "command": "midc.plan", "arguments": [URI] });
+    let answer = client.ask("workspace/executeCommand", ask.clone()).unwrap();
+    let plan = &answer["plan"];
+    assert!(plan["hash"].is_string() && plan["exhaustion"].is_array(), "{answer}");
+    assert!(plan.get("cost").is_none());
+    client.edit(Some([0, 0, 0, 0]), "budget { tokens <= 1T, accelerator = h100 }\n");
+    let answer = client.ask("workspace/executeCommand", ask.clone()).unwrap();
+    assert_eq!(answer["plan"]["cost"]["accelerator"], "h100");
+    let denied = MAIN.replace("missing_files = allow", "missing_files = allow, unused_let = deny");
+    client.edit(None, &(denied + "let idle = 1\n"));
+    let answer = client.ask("workspace/executeCommand", ask).unwrap();
+    assert_eq!(answer, json!({ "plan": null, "errors": 1 }));
+}
+
 /// xorshift64*, so that a failure can be replayed.
 struct Random(u64);
 

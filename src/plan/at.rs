@@ -6,14 +6,15 @@ use serde::Serialize;
 
 use super::{Plan, StagePlan};
 
-/// What a step uses.
+/// What a step uses, or what holds when the last is done.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Moment {
     /// The stage.
     pub stage: String,
-    /// Tokens of the stage seen before.
+    /// The place that was asked for, in tokens of the stage.
     pub tokens: u64,
-    /// The step that begins there or contains it.
+    /// The step that begins there or contains it, whose values the others are; at the end of the stage
+    /// the number of its steps.
     pub step: u64,
     /// Learning rate.
     pub lr: f64,
@@ -61,41 +62,53 @@ pub fn at(plan: &Plan, text: &str) -> Result<Moment, AtError> {
     let position = position.trim();
     let bad = || AtError::Position(position.to_owned());
     let beyond = || AtError::Beyond(position.to_owned());
+    let here = |tokens: u64| if tokens < stage.tokens { moment(stage, tokens) } else { end(stage) };
     if position == "end" {
-        return Ok(moment(stage, stage.tokens));
+        return Ok(end(stage));
     }
     if let Some(step) = position.strip_prefix("step") {
         let step: u64 = step.trim().replace('_', "").parse().map_err(|_| bad())?;
         if step > stage.steps {
             return Err(beyond());
         }
-        return Ok(moment(stage, stage.step_point(step).tokens));
+        return Ok(here(stage.step_point(step).tokens));
     }
     if let Some(share) = position.strip_suffix('%') {
         let share: f64 = share.trim().parse().map_err(|_| bad())?;
         if !(0.0..=100.0).contains(&share) {
             return Err(beyond());
         }
-        return Ok(moment(stage, (stage.tokens as f64 * share / 100.0).floor() as u64));
+        return Ok(here((stage.tokens as f64 * share / 100.0).floor() as u64));
     }
     let tokens = tokens(position).ok_or_else(bad)?;
     if tokens > stage.tokens {
         return Err(beyond());
     }
-    Ok(moment(stage, tokens))
+    Ok(here(tokens))
 }
 
-/// The values at `tokens` tokens into the stage.
+/// The values of the step that has `tokens` inside: those that hold at its first token.
 pub fn moment(stage: &StagePlan, tokens: u64) -> Moment {
-    let point = stage.step_point(stage.step_containing(tokens));
+    let step = stage.step_containing(tokens);
+    values(stage, tokens, step, stage.step_point(step).tokens)
+}
+
+/// The values when all steps are done: where the curves end.
+fn end(stage: &StagePlan) -> Moment {
+    values(stage, stage.tokens, stage.steps, stage.tokens)
+}
+
+/// What holds in `step`, with curves and weights as they are at token `at`.
+fn values(stage: &StagePlan, tokens: u64, step: u64, at: u64) -> Moment {
+    let point = stage.step_point(step);
     Moment {
         stage: stage.name.clone(),
         tokens,
-        step: point.step,
-        lr: stage.lr.curve.value(tokens),
+        step,
+        lr: stage.lr.curve.value(at),
         batch_tokens: point.sequences * point.context,
         context: point.context,
-        mix: stage.mix.iter().map(|m| (m.source.clone(), m.weight.value(tokens))).collect(),
+        mix: stage.mix.iter().map(|m| (m.source.clone(), m.weight.value(at))).collect(),
     }
 }
 

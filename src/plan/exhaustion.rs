@@ -37,7 +37,7 @@ pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
         .iter()
         .map(|s| Exhaustion { source: s.name.clone(), read_through: None, exhausted: None })
         .collect();
-    let before = before(plan, |stage, portion, at| by_ledger(stage, portion, at).round() as u64);
+    let before = before(plan);
     for stage in &plan.stages {
         let Some(start) = before.get(stage.name.as_str()) else { continue };
         for (source, entry) in plan.sources.iter().zip(&mut out) {
@@ -88,34 +88,26 @@ fn read(source: &SourcePlan, nominal: f64) -> f64 {
 /// Tokens drawn, by source.
 pub(super) type Drawn<'p> = BTreeMap<&'p str, u64>;
 
-/// Counts the tokens of a source in the first so many of a stage.
-type Count = fn(&StagePlan, &MixPlan, u64) -> u64;
-
 /// What the lineage of each stage has drawn before it, by the stage's name. Stages come after what they
 /// start from.
-pub(super) fn before(plan: &Plan, count: Count) -> BTreeMap<&str, Drawn<'_>> {
+pub(super) fn before(plan: &Plan) -> BTreeMap<&str, Drawn<'_>> {
     let mut before = BTreeMap::new();
     for stage in &plan.stages {
-        let start = at_start(plan, stage, &before, count);
+        let start = at_start(plan, stage, &before);
         before.insert(stage.name.as_str(), start);
     }
     before
 }
 
 /// What the lineage of `stage` has drawn before it; `before` has the same of the stages before it.
-fn at_start<'p>(
-    plan: &'p Plan,
-    stage: &'p StagePlan,
-    before: &BTreeMap<&'p str, Drawn<'p>>,
-    count: Count,
-) -> Drawn<'p> {
+fn at_start<'p>(plan: &'p Plan, stage: &'p StagePlan, before: &BTreeMap<&'p str, Drawn<'p>>) -> Drawn<'p> {
     let through = |place: &str| -> Drawn<'p> {
         let Some((from, step)) = plan.stage_point(place) else { return Drawn::new() };
         let mut drawn = before.get(from.name.as_str()).cloned().unwrap_or_default();
         let at = from.step_point(step).tokens;
         for m in &from.mix {
             let sum = drawn.entry(&m.source).or_insert(0);
-            *sum = sum.saturating_add(count(from, m, at));
+            *sum = sum.saturating_add(taken(from, m, at));
         }
         drawn
     };
@@ -136,13 +128,14 @@ fn at_start<'p>(
     }
 }
 
-/// Tokens of a source in the first `at` tokens of a stage, by the integral of its weight.
-pub(super) fn taken(portion: &MixPlan, at: u64) -> u64 {
-    (portion.weight.mean(at) * at as f64).round() as u64
+/// Tokens of a source in the first `at` tokens of a stage.
+pub(super) fn taken(stage: &StagePlan, portion: &MixPlan, at: u64) -> u64 {
+    by_ledger(stage, portion, at).round() as u64
 }
 
-/// The same, so that it ends on what the plan says the whole stage draws. A step reads by the weight
-/// at its first token: where weights move the integral is off by part of a step.
+/// The same by the integral of its weight, so that it ends on what the plan says the whole stage
+/// draws. A step reads by the weight at its first token: where weights move the integral is off by
+/// part of a step.
 fn by_ledger(stage: &StagePlan, portion: &MixPlan, at: u64) -> f64 {
     let integral = |at: u64| portion.weight.mean(at) * at as f64;
     let whole = integral(stage.tokens + stage.overshoot_tokens);

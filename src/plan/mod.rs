@@ -13,6 +13,7 @@ mod gate;
 mod hash;
 mod lineage;
 mod read;
+mod shown;
 
 pub use at::{AtError, Moment, at, moment};
 pub use build::{build, sources, with_declared_shapes};
@@ -23,6 +24,7 @@ pub use gate::{GatePlan, GateSource};
 pub use hash::hash;
 pub use lineage::Origin;
 pub use read::{ReadError, first_version};
+pub use shown::Shown;
 
 pub use crate::sema::{MAX_CONTEXT, file_name};
 

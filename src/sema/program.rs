@@ -598,17 +598,33 @@ fn check_pin(text: &str, pin: &ast::Str, diags: &mut Vec<Diagnostic>) {
 
 /// Call `visit` on every path in a block but those in asserts, gates and evals; with `true` where a
 /// word is expected before a name.
-fn visit_block(block: &ast::Block, visit: &mut impl FnMut(&ast::Path, bool)) {
+fn visit_block(block: &ast::Block, visit: &mut dyn FnMut(&ast::Path, bool)) {
     let schema = schema::block(&block.kind.text);
     if let Some(each) = &block.each {
         visit_expr(&each.values, &mut |path| visit(path, false));
     }
+    // Inside of a fan-out its variable alone is the variable, whatever else has the name.
+    let variable = block.each.as_ref().map(|each| each.var.text.as_str());
+    let visit = &mut |path: &ast::Path, words: bool| {
+        let alone = match path.segments.as_slice() {
+            [PathSegment::Name(name)] => Some(name.text.as_str()),
+            _ => None,
+        };
+        if alone.is_none() || alone != variable {
+            visit(path, words);
+        }
+    };
     for entry in &block.entries {
         match &entry.kind {
             EntryKind::Field { key, value } => {
                 let mut words = false;
                 if block.kind.text == "mix" {
                     visit(key, false);
+                    let setting =
+                        matches!(key.segments.as_slice(), [PathSegment::Name(n)] if n.text == "weights");
+                    if setting && is_word(value, Ty::Word(schema::WEIGHTS)) {
+                        continue;
+                    }
                 } else if let [PathSegment::Name(name)] = key.segments.as_slice() {
                     let field = schema.and_then(|b| b.field(&name.text));
                     if field.is_some_and(|f| is_word(value, f.ty)) {
@@ -621,7 +637,7 @@ fn visit_block(block: &ast::Block, visit: &mut impl FnMut(&ast::Path, bool)) {
                 }
                 visit_expr(value, &mut |path| visit(path, words));
             }
-            EntryKind::Block(inner) if inner.kind.text == "checkpoint" => visit_block(inner, visit),
+            EntryKind::Block(inner) if inner.kind.text == "checkpoint" => visit_block(inner, &mut *visit),
             EntryKind::Block(_) | EntryKind::Constraint(_) | EntryKind::Assert(_) => {}
         }
     }
@@ -687,5 +703,31 @@ pub(crate) fn visit_expr(expr: &Expr, visit: &mut impl FnMut(&ast::Path)) {
         }
         // A predicate names fields of records, not definitions.
         ExprKind::Where { subject, .. } => visit_expr(subject, visit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::MemoryFiles;
+
+    /// What the definition called `of` in `text` mentions.
+    fn mentioned(text: &str, of: &str) -> Vec<String> {
+        let mut files = MemoryFiles::new();
+        let root = files.add("main.curriculum", text);
+        let program = Program::load(&mut files, root, &mut Vec::new());
+        let names = program.mentions(program.modules[0].names[of]);
+        names.into_iter().map(|id| program.def(id).name.clone()).collect()
+    }
+
+    #[test]
+    fn what_shadows_a_definition_does_not_mention_it() {
+        let text = "stage many[seed in [1, last]] {\n  from = base\n  data_seed = seed\n  \
+                    checkpoint half { at = seed }\n}\n\
+                    model base { checkpoint = \"b\" }\nlet last = 2\nstage seed { from = many }\n";
+        assert_eq!(mentioned(text, "many"), ["base", "last"]);
+        assert_eq!(mentioned(text, "seed"), ["many"]);
+        let text = "mix relative {\n  weights = relative\n  web = 3\n}\nsource web { path = \"w\" }\n";
+        assert_eq!(mentioned(text, "relative"), ["web"]);
     }
 }

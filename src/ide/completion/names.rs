@@ -1,12 +1,15 @@
 //! What a file and its imports define: names, and what stands behind their dots.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{CompletionKind, List};
 use crate::diag::codes;
-use crate::ide::context::{Token, TokenKind};
+use crate::ide::analysis::Names;
+use crate::ide::context::{Call, Context, Token, TokenKind};
 use crate::ide::marks::checkpoints;
-use crate::sema::program::{DefId, DefKind};
+use crate::sema::program::{DefId, DefKind, Program};
 use crate::sema::{CURVE_PROPERTIES, PORTION_PROPERTIES, ROPE_PROPERTIES, STAGE_PROPERTIES};
-use crate::syntax::ast::ItemKind;
+use crate::syntax::ast::{EntryKind, ItemKind, PathSegment};
 
 impl List<'_> {
     pub(super) fn lints(&mut self, behind: &str) {
@@ -19,6 +22,9 @@ impl List<'_> {
 
     /// Definitions of some kinds that this file sees, its namespaces' included.
     pub(super) fn definitions(&mut self, kinds: &[DefKind], behind: &str) {
+        if kinds.contains(&DefKind::Let) {
+            self.variable();
+        }
         let program = &self.names.program;
         for id in program.ids() {
             let def = program.def(id);
@@ -39,6 +45,52 @@ impl List<'_> {
         }
     }
 
+    /// The variable of the fan-out around the cursor.
+    pub(super) fn variable(&mut self) {
+        if let Some(variable) = self.variable {
+            self.push(variable, CompletionKind::Value, "the variable of the fan-out", "");
+        }
+    }
+
+    /// What stages of this file read, as a mixture. That of a fan-out is one for each member.
+    pub(super) fn mixes_of_stages(&mut self, behind: &str) {
+        let program = &self.names.program;
+        for id in program.ids() {
+            let def = program.def(id);
+            let each = matches!(&program.item(id).kind, ItemKind::Block(block) if block.each.is_some());
+            if def.module == self.module && def.kind == DefKind::Stage && !each {
+                self.definition(id, &format!("{}.mix", def.name), behind);
+            }
+        }
+    }
+
+    /// The entries of the mix that `call` changes, by their last parts.
+    pub(super) fn entries_of(&mut self, call: &Call<'_>) {
+        let names = path_before(&call.first);
+        let Some((id, [])) = self.follow(&names) else { return };
+        let ItemKind::Block(block) = &self.names.program.item(id).kind else { return };
+        for entry in &block.entries {
+            let EntryKind::Field { key, .. } = &entry.kind else { continue };
+            let Some(PathSegment::Name(name)) = key.segments.last() else { continue };
+            let setting = key.segments.len() == 1 && name.text == "weights";
+            if !setting && !call.named.contains(&name.text.as_str()) {
+                self.snippet(
+                    &name.text,
+                    CompletionKind::Argument,
+                    "an entry of the mix",
+                    "",
+                    format!("{}: $0", name.text),
+                );
+            }
+        }
+    }
+
+    /// Whether naming `id` here would close a circle.
+    fn circular(&self, id: DefId) -> bool {
+        let Some(own) = self.own else { return false };
+        self.hidden.get_or_init(|| made_of(&self.names.program, own)).contains(&id)
+    }
+
     /// Named values, without the parameters that are declared to be something else than `types`.
     pub(super) fn values(&mut self, types: &[&str]) {
         self.definitions(&[DefKind::Param, DefKind::Let], "");
@@ -52,6 +104,9 @@ impl List<'_> {
     }
 
     pub(super) fn definition(&mut self, id: DefId, label: &str, behind: &str) {
+        if self.circular(id) {
+            return;
+        }
         let def = self.names.program.def(id);
         let doc = self.names.program.item(id).preface.doc();
         let keyword = def.kind.keyword();
@@ -136,6 +191,33 @@ impl List<'_> {
             self.push(name, CompletionKind::Property, detail, "");
         }
     }
+}
+
+/// The definition of `module` that the cursor is in.
+pub(super) fn own(names: &Names, module: usize, context: &Context<'_>) -> Option<DefId> {
+    let name = match (context.blocks.first(), context.entry.as_slice()) {
+        (Some(block), _) => block.name?,
+        (None, [item, name, ..]) if item.text != "assert" => name.text,
+        _ => return None,
+    };
+    names.program.modules[module].names.get(name).copied()
+}
+
+/// `own` and every definition that mentions one that is made of it.
+fn made_of(program: &Program, own: DefId) -> HashSet<DefId> {
+    let mut mentioned_by: HashMap<DefId, Vec<DefId>> = HashMap::new();
+    for id in program.ids() {
+        for mentioned in program.mentions(id) {
+            mentioned_by.entry(mentioned).or_default().push(id);
+        }
+    }
+    let mut found = HashSet::from([own]);
+    let mut open = vec![own];
+    while let Some(id) = open.pop() {
+        let next = mentioned_by.get(&id).into_iter().flatten();
+        open.extend(next.filter(|next| found.insert(**next)));
+    }
+    found
 }
 
 /// The names of the path that `entry` ends in, `a.b[42]`; indices are left out.

@@ -93,6 +93,34 @@ fn kinds_that_fit() {
 }
 
 #[test]
+fn what_the_place_makes_possible() {
+    let many = "stage x[seed in [1, 2]] {\n  from = anneal\n  ";
+    offers(&format!("{many}data_seed = $0\n}}"), &["seed"], &["x"]);
+    offers(&format!("{many}lr = inherit then linear(to: $0\n}}"), &["seed"], &[]);
+    offers("stage y {\n  data_seed = $0\n}", &[], &["seed"]);
+    offers("stage x {\n  $0\n}", &["assert"], &["let", "param"]);
+    offers("stage x {\n  mix = $0\n}", &["anneal.mix", "after.mix"], &["x.mix"]);
+    offers("mix x { $0", &["anneal.mix", "s.web"], &[]);
+    offers("stage x[k in [1, 2]] {\n}\nstage y {\n  mix = $0\n}", &["anneal.mix"], &["x.mix"]);
+    offers("mix x = upsample(quality, $0", &["web", "math"], &["s.web", "s.math", "quality"]);
+    offers("mix x = upsample(quality, math: 2, $0", &["web"], &["math"]);
+    offers("mix x = upsample($0", &["quality", "s.web"], &["math"]);
+    offers("source x {\n  where = score >= $0\n}", &["total_tokens", "length"], &["quality"]);
+}
+
+#[test]
+fn what_is_written_or_would_be_a_circle_is_left_out() {
+    offers("mix x { s.web = 10%, $0 }", &["s.math", "quality"], &["s.web", "x"]);
+    offers("mix x { s.web = 10%, s.$0 }", &["math"], &["web"]);
+    offers("mix x { $0 }\nmix y { x = 50%, s.web = rest }", &["quality"], &["x", "y"]);
+    offers("lints { unused_mix = allow, $0 }", &["unused_let"], &["unused_mix"]);
+    offers("let a = $0\nlet b = a", &["total_tokens"], &["a", "b"]);
+    offers("soup x = average($0)", &["anneal", "final"], &["x"]);
+    // A condition may speak of the stage that it stands in.
+    offers("stage x {\n  from = base\n  assert $0\n}", &["x", "anneal"], &[]);
+}
+
+#[test]
 fn what_stands_behind_the_cursor_stays() {
     let inserted = |marked: &str, label: &str| {
         let (text, offset) = cursor(marked);

@@ -147,8 +147,7 @@ pub struct SourceDiff {
 /// Compare `new` with the plan `old` of a run that has come as far as `progress`.
 pub fn diff(old: &Plan, new: &Plan, progress: Option<&StepsDone>) -> Diff {
     let mut stages: Vec<StageDiff> = Vec::new();
-    let drawn = |plan| exhaustion::before(plan, |_, portion, at| exhaustion::taken(portion, at));
-    let (drawn_old, drawn_new) = (drawn(old), drawn(new));
+    let (drawn_old, drawn_new) = (exhaustion::before(old), exhaustion::before(new));
     // By name: from which step on a stage of the new plan computes something else; absent where
     // never. Stages come after what they start from, so those before are known.
     let mut differs: BTreeMap<&str, u64> = BTreeMap::new();
@@ -167,15 +166,19 @@ pub fn diff(old: &Plan, new: &Plan, progress: Option<&StepsDone>) -> Diff {
         let steps = progress.map(|p| p.get(&n.name).copied().unwrap_or(0).min(o.steps));
         let done = steps.map(|step| Point { step, tokens: o.step_point(step).tokens });
         let standing = match (at, steps) {
-            (None, _) => Standing::Kept,
-            (Some(_), None) => Standing::Changed,
-            (Some(_), Some(0)) => Standing::Ahead,
-            (Some(at), Some(steps)) if upstream.is_none() && at >= steps => Standing::GoesOn,
-            (Some(_), Some(_)) => Standing::Stale,
+            (None, _) if own.changes.is_empty() => Standing::Kept,
+            (_, None) => Standing::Changed,
+            (_, Some(0)) => Standing::Ahead,
+            (Some(at), Some(steps)) if upstream.is_some() || at < steps => Standing::Stale,
+            (_, Some(_)) => Standing::GoesOn,
         };
         let mut entry = StageDiff { done: done.filter(|d| d.step > 0), ..own };
         entry.standing = standing;
         entry.why = why(&entry, upstream);
+        let missed = stage::missed_marks(o, n, steps.unwrap_or(0));
+        entry.why.extend(missed.iter().map(|name| {
+            format!("the steps up to `checkpoint {name}` are done, so it can no longer be written")
+        }));
         if standing != Standing::Kept {
             let here = entry.done.or(entry.same_until).map_or(0, |p| p.tokens);
             entry.lr = Some(LrDiff {
@@ -251,7 +254,10 @@ impl StageDiff {
 fn upstream(old: &Plan, new: &Plan, stage: &StagePlan, differs: &BTreeMap<&str, u64>) -> Option<String> {
     let changed = |place: &str| {
         let (stage, step) = new.stage_point(place)?;
-        differs.get(stage.name.as_str()).filter(|at| **at < step).map(|_| place.to_owned())
+        // The same steps may have been taken to another place of the name.
+        let moved = old.stage_point(place).is_none_or(|(_, before)| before != step);
+        let differs = differs.get(stage.name.as_str()).is_some_and(|at| *at < step);
+        (moved || differs).then(|| place.to_owned())
     };
     match stage.from_kind {
         FromKind::Model => None,
@@ -275,7 +281,7 @@ fn upstream(old: &Plan, new: &Plan, stage: &StagePlan, differs: &BTreeMap<&str, 
 fn why(entry: &StageDiff, upstream: Option<String>) -> Vec<String> {
     let mut why: Vec<String> = upstream.into_iter().collect();
     let done = entry.done.map_or(0, |p| p.tokens);
-    let past = |c: &&Change| c.from < done;
+    let past = |c: &&Change| c.from < done && !stage::is_mark(c);
     let list = |changes: Vec<&Change>| {
         let mut names: Vec<String> = changes.iter().map(|c| format!("`{}`", c.what)).collect();
         names.dedup();

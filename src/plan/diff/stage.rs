@@ -70,21 +70,14 @@ pub(super) fn compare(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan) -> S
         let text = |s: &StagePlan| format!("{} ({} steps)", show::count(s.tokens), show::digits(s.steps));
         change("tokens", end, text(o), text(n));
     }
-    let gone = o.checkpoints.iter().filter(|c| n.checkpoints.iter().all(|x| x.name != c.name));
-    for c in n.checkpoints.iter().chain(gone) {
-        let find = |s: &StagePlan| s.checkpoints.iter().find(|x| x.name == c.name).cloned();
-        let (was, is) = (find(o), find(n));
-        let place = |c: &CheckpointPlan| (c.tokens, c.step);
-        if was.as_ref().map(place) == is.as_ref().map(place) {
-            continue;
-        }
+    for (name, was, is) in moved_marks(o, n) {
         let at = was.iter().chain(&is).map(|c| c.tokens).min().unwrap_or(0);
-        let text = |c: Option<CheckpointPlan>| {
+        let text = |c: Option<&CheckpointPlan>| {
             c.map_or("none".to_owned(), |c| {
                 format!("{} (step {})", show::count(c.tokens), show::digits(c.step))
             })
         };
-        change(&format!("checkpoint {}", c.name), at, text(was), text(is));
+        change(&format!("{MARK}{name}"), at, text(was), text(is));
     }
     out.watching = [
         ("eval", o.evals != n.evals),
@@ -97,7 +90,7 @@ pub(super) fn compare(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan) -> S
     .map(|(name, _)| name.to_owned())
     .collect();
     // A step uses what holds at its first token: steps that begin before the place are the same.
-    let at = out.changes.iter().map(|c| c.from).min();
+    let at = out.changes.iter().filter(|c| !is_mark(c)).map(|c| c.from).min();
     out.same_until = at.map(|at| {
         let step = o.step_containing(at);
         let point = o.step_point(step);
@@ -105,6 +98,33 @@ pub(super) fn compare(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan) -> S
         Point { step: point.step, tokens: point.tokens }
     });
     out
+}
+
+/// What changes of named checkpoints are called by.
+const MARK: &str = "checkpoint ";
+
+/// Whether only a named checkpoint differs, which no step is taken differently for.
+pub(super) fn is_mark(change: &Change) -> bool {
+    change.what.starts_with(MARK)
+}
+
+/// A named checkpoint in the old stage and in the new one.
+type Mark<'p> = (&'p str, Option<&'p CheckpointPlan>, Option<&'p CheckpointPlan>);
+
+/// The named checkpoints of either stage that stand elsewhere in the other, or not at all.
+fn moved_marks<'p>(o: &'p StagePlan, n: &'p StagePlan) -> Vec<Mark<'p>> {
+    let gone = o.checkpoints.iter().filter(|c| n.checkpoints.iter().all(|x| x.name != c.name));
+    let find = |s: &'p StagePlan, name: &str| s.checkpoints.iter().find(|x| x.name == name);
+    let both =
+        n.checkpoints.iter().chain(gone).map(|c| (c.name.as_str(), find(o, &c.name), find(n, &c.name)));
+    let place = |c: &CheckpointPlan| (c.tokens, c.step);
+    both.filter(|(_, was, is)| was.map(place) != is.map(place)).collect()
+}
+
+/// Named checkpoints that the new plan has in the first `done` steps and the old one had elsewhere.
+pub(super) fn missed_marks<'p>(o: &'p StagePlan, n: &'p StagePlan, done: u64) -> Vec<&'p str> {
+    let missed = |(name, _, is): Mark<'p>| is.filter(|c| c.step < done).map(|_| name);
+    moved_marks(o, n).into_iter().filter_map(missed).collect()
 }
 
 /// A stage with its plan and what its lineage had drawn before it.
@@ -121,7 +141,7 @@ impl<'p> Side<'p> {
         let mut out = self.before.cloned().unwrap_or_default();
         for m in &self.stage.mix {
             let sum = out.entry(&m.source).or_insert(0);
-            *sum = sum.saturating_add(taken(m, at));
+            *sum = sum.saturating_add(taken(self.stage, m, at));
         }
         out
     }
