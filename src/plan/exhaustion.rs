@@ -60,7 +60,7 @@ pub fn exhaustion(plan: &Plan) -> Vec<Exhaustion> {
 /// How often each source is read on the line through the graph that reads it most, in the order of the plan: no
 /// weight has seen it more often. `None` where the size is not known.
 pub fn most_epochs(plan: &Plan) -> Vec<Option<f64>> {
-    let before = before(plan, |stage, portion, at| by_ledger(stage, portion, at).round() as u64);
+    let before = before(plan);
     let most = |source: &SourcePlan| {
         let through = plan.stages.iter().map(|stage| {
             let already = before.get(stage.name.as_str()).and_then(|drawn| drawn.get(source.name.as_str()));

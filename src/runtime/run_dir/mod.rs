@@ -302,7 +302,7 @@ mod tests {
         let (root, moved) = (dir.path().join("run"), dir.path().join("moved"));
         fs::create_dir(&root).unwrap();
         let directory = Some(File::open(&root).unwrap());
-        let run = RunDir { root: root.clone(), lock: lock(&root).unwrap(), directory };
+        let run = RunDir { root: root.clone(), lock: lock(&root).unwrap(), directory, notes: Vec::new() };
         run.is_in_place().unwrap();
         fs::rename(&root, &moved).unwrap();
         let said = |run: &RunDir| match run.is_in_place().unwrap_err() {
