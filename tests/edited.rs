@@ -64,7 +64,8 @@ fn what_is_done_stays_and_the_rest_follows_the_edited_curriculum() {
     let dir = tempfile::tempdir().unwrap();
     let begun = begun(dir.path(), "begun");
     // A stage that has not begun; one that is under way, from beyond where it stands; a source that joins there.
-    let joins = ("mix        = both", "mix        = both then hold(over: 30 steps) then step(to: later)");
+    let joins =
+        ("mix        = both", "mix        = both then hold(over: 30 steps) then step(to: later) then hold");
     for (name, edit) in [("later", LATER), ("goes_on", GOES_ON), ("joins", joins)] {
         let plan = graph(&[edit]);
         let (run, edited) = run_dir(&begun, name);
