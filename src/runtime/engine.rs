@@ -3,6 +3,8 @@
 //! Knows nothing of plans, data or checkpoints; which backend does the arithmetic is chosen once, by
 //! [`engine`].
 
+use std::borrow::Cow;
+
 use crate::plan::{Architecture, Precision};
 use crate::runtime::backend::cpu::Cpu;
 use crate::runtime::backend::cuda::{self, backend::Cuda};
@@ -10,7 +12,7 @@ use crate::runtime::backend::reference::Reference;
 use crate::runtime::batch::Batch;
 use crate::runtime::model::decoder::Decoder;
 use crate::runtime::model::memory;
-use crate::runtime::model::tensor::{StateDict, Tensor};
+use crate::runtime::model::tensor::StateDict;
 
 pub use crate::runtime::model::init::init_weights;
 pub use crate::runtime::model::memory::TrainingMemory;
@@ -183,8 +185,8 @@ pub trait Engine: Send {
     /// step.
     fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)>;
 
-    /// A copy of one tensor.
-    fn tensor(&self, part: Part, name: &str) -> Option<Tensor>;
+    /// The numbers of one tensor: a copy only where they are not in the host's memory.
+    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>>;
 
     /// Replace the moments.
     fn load_moments(&mut self, moments: Moments) -> Result<(), EngineError>;

@@ -235,6 +235,10 @@ pub trait Backend: Send {
     fn write(&self, values: &[f32], to: &mut Self::Wide, at: usize);
     /// Copy `from[at..]` to `values`.
     fn read(&self, from: &Self::Wide, at: usize, values: &mut [f32]);
+    /// `from[at..][..len]` where it lies, if the host sees it.
+    fn view<'a>(&self, _from: &'a Self::Wide, _at: usize, _len: usize) -> Option<&'a [f32]> {
+        None
+    }
     /// Copy `values` to the front of `to`.
     fn write_index(&self, values: &[u32], to: &mut Self::Index);
     /// Set `buffer[..len]` to zero.

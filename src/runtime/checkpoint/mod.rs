@@ -100,7 +100,7 @@ impl State for Box<dyn Engine> {
     }
 
     fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>> {
-        Engine::tensor(&**self, part, name).map(|tensor| Cow::Owned(tensor.data))
+        Engine::tensor(&**self, part, name)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Everything is written once over [`Backend`]; knows nothing of where batches come from.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use crate::layers::Positions;
@@ -17,7 +18,7 @@ use crate::runtime::model::forward::Pass;
 use crate::runtime::model::memory;
 use crate::runtime::model::parameters::{self, Parameters, Slot};
 use crate::runtime::model::rope_table::RopeTable;
-use crate::runtime::model::tensor::{StateDict, Tensor};
+use crate::runtime::model::tensor::StateDict;
 use crate::runtime::model::workspace::{Again, Rows, Schedule, Scratch, Widths, Workspace, schedule};
 use crate::runtime::optim::optimizer::Optimizer;
 use crate::runtime::optim::{Rule, adamw};
@@ -454,10 +455,10 @@ impl<B: Backend> Engine for Decoder<B> {
         }
     }
 
-    fn tensor(&self, part: Part, name: &str) -> Option<Tensor> {
+    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>> {
         match part {
-            Part::Weight => parameters::read_one(&self.backend, &self.slots, &self.weights, name),
-            _ => self.optimizer.as_ref()?.read_one(&self.backend, &self.slots, part, name),
+            Part::Weight => parameters::look(&self.backend, &self.slots, &self.weights, name),
+            _ => self.optimizer.as_ref()?.look(&self.backend, &self.slots, part, name),
         }
     }
 

@@ -464,22 +464,23 @@ pub(crate) fn shapes(slots: &Parameters<Slot>) -> Vec<(String, Vec<usize>)> {
     shapes
 }
 
-/// Copy the tensor of one name out.
-pub(crate) fn read_one<B: Backend>(
+/// The numbers of the tensor of one name: where they lie, or a copy of what the host does not see.
+pub(crate) fn look<'a, B: Backend>(
     backend: &B,
     slots: &Parameters<Slot>,
-    from: &Parameters<B::Wide>,
+    at: &'a Parameters<B::Wide>,
     name: &str,
-) -> Option<Tensor> {
-    let (piece, buffer) = pieces(slots, from).find(|(piece, _)| piece.name == name)?;
-    Some(copied(backend, piece, buffer))
+) -> Option<Cow<'a, [f32]>> {
+    let (piece, buffer) = pieces(slots, at).find(|(piece, _)| piece.name == name)?;
+    let seen = backend.view(buffer, piece.at, piece.len()).map(Cow::Borrowed);
+    Some(seen.unwrap_or_else(|| Cow::Owned(copied(backend, piece, buffer).data)))
 }
 
 /// Every tensor's place with the buffer that holds it.
-fn pieces<'a, W>(
-    slots: &'a Parameters<Slot>,
+fn pieces<'s, 'a, W>(
+    slots: &'s Parameters<Slot>,
     buffers: &'a Parameters<W>,
-) -> impl Iterator<Item = (&'a Piece, &'a W)> {
+) -> impl Iterator<Item = (&'s Piece, &'a W)> {
     let buffers = slots.iter().zip(buffers.iter());
     buffers.flat_map(|(slot, buffer)| slot.pieces.iter().map(move |piece| (piece, buffer)))
 }

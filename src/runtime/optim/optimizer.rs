@@ -1,11 +1,12 @@
 //! The state of an optimizer in a backend's buffers, and one update of every weight.
 
+use std::borrow::Cow;
+
 use super::muon::{self, Largest, Orthogonaliser};
 use super::{Rule, adamw};
 use crate::runtime::backend::Backend;
 use crate::runtime::engine::{EngineError, Hyper, Moments, Part};
 use crate::runtime::model::parameters::{self, Parameters, Slot};
-use crate::runtime::model::tensor::Tensor;
 
 /// Moments of all weights, and room to work in.
 pub(crate) struct Optimizer<B: Backend> {
@@ -42,17 +43,17 @@ impl<B: Backend> Optimizer<B> {
     }
 
     /// The moment of one weight.
-    pub(crate) fn read_one(
+    pub(crate) fn look(
         &self,
         backend: &B,
         slots: &Parameters<Slot>,
         part: Part,
         name: &str,
-    ) -> Option<Tensor> {
+    ) -> Option<Cow<'_, [f32]>> {
         match part {
             Part::Weight => None,
-            Part::First => parameters::read_one(backend, slots, &self.first, name),
-            Part::Second => parameters::read_one(backend, &self.second_slots, &self.second, name),
+            Part::First => parameters::look(backend, slots, &self.first, name),
+            Part::Second => parameters::look(backend, &self.second_slots, &self.second, name),
         }
     }
 

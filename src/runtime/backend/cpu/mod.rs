@@ -122,6 +122,10 @@ impl<E: Element> Backend for Cpu<E> {
         values.copy_from_slice(&from[at..at + values.len()]);
     }
 
+    fn view<'a>(&self, from: &'a Buffer<f32>, at: usize, len: usize) -> Option<&'a [f32]> {
+        from.get(at..at + len)
+    }
+
     fn write_index(&self, values: &[u32], to: &mut Buffer<u32>) {
         to[..values.len()].copy_from_slice(values);
     }
