@@ -248,8 +248,7 @@ impl<'p> Checker<'p> {
         // Tokens of a stage measured in steps are known from here on.
         let clock = match (clock, &mut points, length) {
             (Some(clock), Some(points), Some(Length::Steps(_))) => {
-                let frame =
-                    Frame { tokens: clock.tokens, clock: Some(&clock), laid_by_curve: true, ..frame };
+                let frame = Frame { tokens: clock.tokens, clock: Some(&clock), laid_by_curve: true, ..frame };
                 // On even steps the context was held to the stage as it was laid.
                 let mut held = true;
                 for (field, chain) in [("context", context.filter(|_| even.is_none())), ("batch", batch)] {
