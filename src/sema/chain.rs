@@ -51,14 +51,9 @@ pub(crate) struct Frame<'c> {
     pub(crate) lr: Option<&'c Curve>,
     /// The whole run.
     pub(crate) total: Option<u64>,
-}
-
-impl Frame<'_> {
     /// Whether the clock of a stage measured in steps was laid by this curve: in it only a `hold` at the end
     /// can take what is left.
-    fn laid_by_curve(&self) -> bool {
-        self.clock.is_some() && matches!(self.field, "batch" | "context")
-    }
+    pub(crate) laid_by_curve: bool,
 }
 
 impl<'p> Checker<'p> {
@@ -361,7 +356,7 @@ impl<'p> Checker<'p> {
         if let Some(open) = open {
             d = d.label(open, "nothing is left for this segment");
         }
-        d = d.help(if frame.laid_by_curve() {
+        d = d.help(if frame.laid_by_curve {
             "shorten a segment by that much, or wrap the curve in `truncate(…)` if it is meant to be cut"
         } else {
             "shorten a segment by that much, leave out one `over` (that segment takes what is left), or wrap the curve in `truncate(…)` if it is meant to be cut"
@@ -395,7 +390,7 @@ impl<'p> Checker<'p> {
             format!("these segments take {} tokens", show::count(whole(length.floor()))),
         )
         .label(frame.length_span, format!("the stage has {} tokens", show::count(frame.tokens)))
-        .help(if frame.laid_by_curve() {
+        .help(if frame.laid_by_curve {
             "hold the last value: `then hold`"
         } else {
             "leave out one `over` (that segment takes what is left), or hold the last value: `then hold`"
@@ -596,7 +591,7 @@ fn flatten<'p>(value: &Val<'p>, into: &mut Vec<Val<'p>>) -> bool {
 
 /// The last segment with an `over` that can be left out.
 fn can_open<'c, 'p>(chain: &'c Chain<'p>, frame: Frame<'_>) -> Option<&'c Call<'p>> {
-    if frame.laid_by_curve() {
+    if frame.laid_by_curve {
         return chain.segments.last().map(|c| &**c).filter(|c| c.function.name == "hold");
     }
     chain.segments.iter().rev().map(|c| &**c).find(|c| c.arg("over").is_some())

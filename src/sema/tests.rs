@@ -262,6 +262,6 @@ fn blocks_by_indentation_are_told_once() {
 fn a_second_variable_of_a_fan_out_is_named() {
     for head in ["stage s[k in [1], l in [2]]", "stage s[k in [1]][l in [2]]"] {
         let (_, found) = of(&[("run.curriculum", &format!("{head} {{ from = m }}\n"))], &[]);
-        assert_eq!(found[0].message, "a fan-out over a second variable", "{found:?}");
+        assert!(found.iter().any(|d| d.message == "a fan-out over a second variable"), "{found:?}");
     }
 }

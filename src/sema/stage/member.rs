@@ -39,7 +39,7 @@ impl Draft<'_, '_> {
     fn frame<'c>(&self, field: &'c str, tokens: u64, total: Option<u64>) -> Frame<'c> {
         let length = ["tokens", "steps"].into_iter().find_map(|name| self.fields.get(name));
         let length_span = length.map_or(self.name_span, |value| value.span);
-        Frame { field, tokens, length_span, clock: None, lr: None, total }
+        Frame { field, tokens, length_span, clock: None, lr: None, total, laid_by_curve: false }
     }
 }
 
@@ -248,7 +248,7 @@ impl<'p> Checker<'p> {
         // Tokens of a stage measured in steps are known from here on.
         let clock = match (clock, &mut points, length) {
             (Some(clock), Some(points), Some(Length::Steps(_))) => {
-                let frame = Frame { tokens: clock.tokens, clock: Some(&clock), ..frame };
+                let frame = Frame { tokens: clock.tokens, clock: Some(&clock), laid_by_curve: true, ..frame };
                 // On even steps the context was held to the stage as it was laid.
                 let mut held = true;
                 for (field, chain) in [("context", context.filter(|_| even.is_none())), ("batch", batch)] {
