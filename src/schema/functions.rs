@@ -408,6 +408,14 @@ pub const FUNCTIONS: &[Function] = &[
         doc: "Multiplies the weights of the named entries and divides all by the new sum. What another entry, itself a mix, draws of the same source is not multiplied.",
     },
     Function {
+        name: "reweight",
+        family: Family::Mix,
+        params: &[],
+        positional: Some("a mix"),
+        open: Some("entries of the mix"),
+        doc: "Gives the named entries these shares; the others keep their proportions in what is left. In a fan-out it sweeps a share: `stage anneal[share in [10%, 20%]] { mix = reweight(decay, math: share) … }`.",
+    },
+    Function {
         name: "proportional",
         family: Family::Mix,
         params: &[],

@@ -156,3 +156,17 @@ fn a_checkpoint_lies_at_the_last_step() {
         assert!(codes(&stage(1279, at)).contains(&"E0506".to_owned()), "{at}");
     }
 }
+
+/// The others keep their proportions in what is left, and a fan-out sweeps the share.
+#[test]
+fn a_share_is_set_and_the_others_keep_theirs_of_the_rest() {
+    let stages = stages(
+        "source math {\n  kind = math\n}\nmix decay {\n  web = 50%\n  code = 30%\n  math = rest\n}\n\
+         stage a[share in [0%, 40%, 100%]] {\n  from = base\n  tokens = 40B\n  batch = 1024 seqs\n\
+         \x20 mix = reweight(decay, math: share)\n  data_seed = 1\n\
+         \x20 lr = 0 then linear(to: 1e-4, over: 1B) then linear(to: 0)\n}\n",
+    );
+    let shares: Vec<Vec<f64>> =
+        stages.iter().map(|s| s.mix.iter().map(|m| m.weight.value(0)).collect()).collect();
+    assert_eq!(shares, [[0.625, 0.375, 0.0], [0.375, 0.225, 0.4], [0.0, 0.0, 1.0]]);
+}

@@ -12,7 +12,7 @@ syntax keyword curriculumKeyword use param let assert soup model source mix stag
 syntax keyword curriculumOperator then of and or not where in as
 syntax keyword curriculumWord inherit peak rest yes no
 syntax keyword curriculumUnit tokens seqs steps epochs gpu_hours flops
-syntax keyword curriculumFunction hold linear cosine one_minus_sqrt exp exp_floor poly inv_sqrt power step truncate rope abf pi ntk dynamic_ntk ntk_by_parts yarn llama3 longrope llama qwen2 qwen3 olmo2 olmo3 smollm3 gemma3 adamw muon upsample proportional temperature average ema fim ascending descending needle loss choice
+syntax keyword curriculumFunction hold linear cosine one_minus_sqrt exp exp_floor poly inv_sqrt power step truncate rope abf pi ntk dynamic_ntk ntk_by_parts yarn llama3 longrope llama qwen2 qwen3 olmo2 olmo3 smollm3 gemma3 adamw muon upsample reweight proportional temperature average ema fim ascending descending needle loss choice
 
 highlight default link curriculumDoc SpecialComment
 highlight default link curriculumComment Comment

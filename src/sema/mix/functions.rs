@@ -1,15 +1,13 @@
-//! Functions that make a mixture: `upsample`, `proportional`, `temperature`.
+//! Functions that make a mixture of sources by their sizes: `proportional`, `temperature`.
 
 use std::rc::Rc;
 
 use crate::curve::Blend;
 use crate::diag::Diagnostic;
-use crate::schema::Ty;
 use crate::source::Span;
 use crate::syntax::ast::Rational;
 
-use super::Weight;
-use super::flat::{Amount, Flat, Sum};
+use super::flat::{Amount, Flat};
 use crate::diag::codes;
 use crate::sema::checker::{Checker, Resolved};
 use crate::sema::show;
@@ -18,7 +16,7 @@ use crate::sema::value::{Call, Entity, Kind, Val};
 impl<'p> Checker<'p> {
     pub(super) fn flatten_call(&mut self, call: &Call<'p>) -> Option<Flat> {
         match call.function.name {
-            "upsample" => self.upsample(call),
+            "upsample" | "reweight" => self.reweighted(call),
             "proportional" => {
                 let items = call.positional.clone();
                 self.by_size(&items, 1.0, call.span)
@@ -136,118 +134,5 @@ impl<'p> Checker<'p> {
         let shares =
             sizes.iter().zip(&powers).map(|((s, _), p)| (*s, Amount::Moving(Blend::constant(p / total))));
         Some(Rc::new(shares.collect()))
-    }
-
-    /// `upsample(decay, code: 2)`.
-    pub(super) fn upsample(&mut self, call: &Call<'p>) -> Option<Flat> {
-        let [base] = call.positional.as_slice() else {
-            self.push(Diagnostic::error(
-                codes::MISSING_ARGUMENT,
-                call.span,
-                format!("`upsample` takes one mix, not {}", call.positional.len()),
-                "write `upsample(MIX, entry: 2)`",
-            ));
-            return None;
-        };
-        let spec = match &base.kind {
-            Kind::Entity(Entity::Mix(id)) => match &self.resolved[id.index()] {
-                Resolved::Mix(spec) => Some(spec.clone()),
-                _ => None,
-            },
-            _ => None,
-        };
-        let Some(spec) = spec.filter(|s| s.still.is_some()) else {
-            if !base.is_poison() {
-                let found = base.describe();
-                self.push(
-                    Diagnostic::error(
-                        codes::WRONG_KIND,
-                        base.span,
-                        format!("`upsample` of {found}"),
-                        "a named mix with fixed weights is expected",
-                    )
-                    .help("write its shares into a block, `mix base { … }`, and take `upsample(base, …)` of that"),
-                );
-            }
-            return None;
-        };
-        let mut taken = Rational::ZERO;
-        for e in &spec.entries {
-            if let Weight::Share(n) = e.weight {
-                taken = taken.checked_add(n).or_else(|| self.mix_overflow(call.span))?;
-            }
-        }
-        // An imported entry by its own name, where no other has it: an argument's name has no dots.
-        let ends = |entry: &str, name: &str| entry.rsplit('.').next() == Some(name);
-        let alone = |name: &str| spec.entries.iter().filter(|e| ends(&e.name, name)).count() == 1;
-        let means = |name: &str, entry: &str| entry == name || ends(entry, name) && alone(name);
-        let mut scaled: Vec<(usize, Rational)> = Vec::new();
-        let mut total = Rational::ZERO;
-        for (i, e) in spec.entries.iter().enumerate() {
-            let weight = match e.weight {
-                Weight::Share(n) => n,
-                _ => Rational::ONE.checked_sub(taken).or_else(|| self.mix_overflow(call.span))?,
-            };
-            let factor = match call.named.iter().find(|(n, _)| means(&n.text, &e.name)) {
-                Some((_, v)) => match v.kind {
-                    Kind::Number(n) if n >= Rational::ZERO => n,
-                    Kind::Number(_) => {
-                        self.push(Diagnostic::error(
-                            codes::OUT_OF_RANGE,
-                            v.span,
-                            format!("`{}` times a number below zero", e.name),
-                            "must not be negative",
-                        ));
-                        return None;
-                    }
-                    _ => {
-                        let v = v.clone();
-                        self.wrong(&v, Ty::Number, &e.name);
-                        return None;
-                    }
-                },
-                None => Rational::ONE,
-            };
-            let w = weight.checked_mul(factor).or_else(|| self.mix_overflow(call.span))?;
-            total = total.checked_add(w).or_else(|| self.mix_overflow(call.span))?;
-            scaled.push((i, w));
-        }
-        for (name, _) in &call.named {
-            if !spec.entries.iter().any(|e| means(&name.text, &e.name)) {
-                let d = Diagnostic::error(
-                    codes::UNKNOWN_NAME,
-                    name.span,
-                    format!("the mix has no entry `{}`", name.text),
-                    "not an entry of this mix",
-                )
-                .label(base.span, "the mix");
-                let near =
-                    crate::diag::suggest::nearest(&name.text, spec.entries.iter().map(|e| e.name.as_str()));
-                let all = spec.entries.iter().map(|e| format!("`{}`", e.name)).collect::<Vec<_>>().join(", ");
-                let d = d.note(format!("its entries are {all}"));
-                self.push(crate::sema::program::suggest(d, name.span, near, ""));
-                return None;
-            }
-        }
-        if total == Rational::ZERO {
-            self.push(Diagnostic::error(
-                codes::MIX_WEIGHT,
-                call.span,
-                "all weights are zero",
-                "nothing can be drawn",
-            ));
-            return None;
-        }
-        let mut sum = Sum::default();
-        for (i, w) in scaled {
-            let share = w.checked_div(total).or_else(|| self.mix_overflow(call.span))?;
-            let flat = self.flatten(&spec.entries[i].target, None)?;
-            for (source, amount) in flat.iter() {
-                if !sum.add(*source, &Amount::Exact(share), amount) {
-                    return self.too_many_terms(call.span);
-                }
-            }
-        }
-        Some(sum.finish())
     }
 }

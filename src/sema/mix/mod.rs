@@ -3,6 +3,7 @@
 
 mod flat;
 mod functions;
+mod reweighted;
 
 pub(crate) use flat::{Amount, Flat};
 
