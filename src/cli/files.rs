@@ -132,20 +132,33 @@ impl Files for DiskFiles {
         found
     }
 
-    fn read_beside(&self, path: &str, from: FileId) -> Option<String> {
-        let path = self.path(from).and_then(Path::parent)?.join(path);
-        std::fs::read_to_string(&path).ok().or_else(|| config_in_gguf(&path))
+    fn read_beside(&self, path: &str, from: FileId) -> Result<Option<String>, String> {
+        let Some(directory) = self.path(from).and_then(Path::parent) else { return Ok(None) };
+        let path = directory.join(path);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if is_absent(&error) => config_in_gguf(&path),
+            Err(error) => Err(sentence(&error)),
+        }
     }
 }
 
+/// Whether there is nothing of the name: no such file, or a file where a directory would have to be.
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
 /// `MODEL.gguf/config.json`: what the `config.json` of the same model in a Hugging Face directory would say.
-pub(crate) fn config_in_gguf(path: &Path) -> Option<String> {
-    let model = path.parent().filter(|_| path.ends_with("config.json"))?;
+///
+/// # Errors
+/// Why the file cannot be read.
+pub(crate) fn config_in_gguf(path: &Path) -> Result<Option<String>, String> {
+    let Some(model) = path.parent().filter(|_| path.ends_with("config.json")) else { return Ok(None) };
     if model.extension().is_none_or(|extension| extension != "gguf") || !model.is_file() {
-        return None;
+        return Ok(None);
     }
-    let config = crate::runtime::model::load_config(model).ok()?;
-    serde_json::to_string(&config.to_keys()).ok()
+    let config = crate::runtime::model::load_config(model).map_err(|error| error.to_string())?;
+    serde_json::to_string(&config.to_keys()).map(Some).map_err(|error| error.to_string())
 }
 
 /// An IO error as half a sentence.
@@ -177,7 +190,8 @@ mod tests {
         assert_eq!(files.load("s.curriculum", Some(main)), Err("no such file".to_owned()));
         assert_eq!(files.load("lib", Some(main)), Err("it is a directory".to_owned()));
         assert_eq!(files.glob("lib/*.curriculum", main).len(), 1);
-        assert_eq!(files.read_beside("s.curriculum", lib).as_deref(), Some("s"));
+        assert_eq!(files.read_beside("s.curriculum", lib), Ok(Some("s".to_owned())));
+        assert_eq!(files.read_beside("nobody.json", lib), Ok(None));
         std::fs::write(at("bad.curriculum"), b"a\xff").unwrap();
         assert!(files.load("bad.curriculum", Some(main)).unwrap_err().contains("UTF-8"));
     }

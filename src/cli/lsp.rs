@@ -32,7 +32,14 @@ impl Disk for Checkpoints {
     }
 
     fn read(&self, path: &Path) -> Result<String, String> {
-        NativeDisk.read(path).or_else(|error| config_in_gguf(path).ok_or(error))
+        NativeDisk.read(path)
+    }
+
+    fn beside(&self, path: &Path) -> Result<Option<String>, String> {
+        match NativeDisk.beside(path)? {
+            Some(text) => Ok(Some(text)),
+            None => config_in_gguf(path),
+        }
     }
 
     fn glob(&self, directory: &Path, pattern: &str) -> Vec<PathBuf> {

@@ -197,7 +197,7 @@ impl Files for Edited<'_> {
         self.files.glob(pattern, from)
     }
 
-    fn read_beside(&self, path: &str, from: FileId) -> Option<String> {
+    fn read_beside(&self, path: &str, from: FileId) -> Result<Option<String>, String> {
         self.files.read_beside(path, from)
     }
 }

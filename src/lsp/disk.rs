@@ -14,6 +14,13 @@ pub trait Disk {
     /// # Errors
     /// Half a sentence on why not.
     fn read(&self, path: &Path) -> Result<String, String>;
+    /// The text of a file that need not be there.
+    ///
+    /// # Errors
+    /// Half a sentence on why what is there cannot be read.
+    fn beside(&self, path: &Path) -> Result<Option<String>, String> {
+        Ok(self.read(path).ok())
+    }
     /// Paths that match a glob in a directory, sorted.
     fn glob(&self, directory: &Path, pattern: &str) -> Vec<PathBuf>;
     /// Curriculum files below a directory.

@@ -9,6 +9,9 @@ use crate::source::{FileId, Files};
 use super::disk::Disk;
 use super::uri;
 
+/// The text of a file that is no curriculum, if it is there, or why it cannot be read.
+type Beside = Result<Option<String>, String>;
+
 /// All files this session has heard of. A file keeps its id for the session.
 pub(super) struct Documents {
     files: Vec<Document>,
@@ -17,7 +20,7 @@ pub(super) struct Documents {
     /// Counts the moments at which the disk may have changed.
     generation: u64,
     globs: RefCell<HashMap<PathBuf, (u64, Vec<PathBuf>)>>,
-    beside: RefCell<HashMap<PathBuf, (u64, Option<String>)>>,
+    beside: RefCell<HashMap<PathBuf, (u64, Beside)>>,
     /// Shown names are relative to this.
     root: Option<String>,
 }
@@ -218,15 +221,17 @@ impl Files for Documents {
         found
     }
 
-    fn read_beside(&self, path: &str, from: FileId) -> Option<String> {
-        let path = self.path(from)?.parent()?.join(path);
-        if let Some((generation, text)) = self.beside.borrow().get(&path)
+    fn read_beside(&self, path: &str, from: FileId) -> Result<Option<String>, String> {
+        let Some(path) = self.path(from).and_then(|file| Some(file.parent()?.join(path))) else {
+            return Ok(None);
+        };
+        if let Some((generation, found)) = self.beside.borrow().get(&path)
             && *generation == self.generation
         {
-            return text.clone();
+            return found.clone();
         }
-        let text = self.disk.read(&path).ok();
-        self.beside.borrow_mut().insert(path, (self.generation, text.clone()));
-        text
+        let found = self.disk.beside(&path);
+        self.beside.borrow_mut().insert(path, (self.generation, found.clone()));
+        found
     }
 }

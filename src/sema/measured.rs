@@ -56,7 +56,7 @@ impl Count {
 pub(super) fn counts(files: &dyn Files, root: FileId) -> HashMap<String, Count> {
     let name = files.name(root).rsplit('/').next().unwrap_or_default();
     let stem = name.strip_suffix(".curriculum").unwrap_or(name);
-    let text = files.read_beside(&format!("{stem}.data.json"), root);
+    let text = files.read_beside(&format!("{stem}.data.json"), root).ok().flatten();
     let Some(counts) = text.and_then(|text| serde_json::from_str::<Counts>(&text).ok()) else {
         return HashMap::new();
     };

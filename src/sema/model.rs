@@ -390,7 +390,18 @@ impl<'p> Checker<'p> {
     fn config(&mut self, checkpoint: Option<&str>, span: Option<Span>) -> Option<Config> {
         let (checkpoint, span) = (checkpoint?, span?);
         let root = self.program.modules[0].file;
-        let text = self.files.read_beside(&format!("{checkpoint}/config.json"), root)?;
+        let text = match self.files.read_beside(&format!("{checkpoint}/config.json"), root) {
+            Ok(text) => text?,
+            Err(why) => {
+                self.push(Diagnostic::error(
+                    codes::BAD_CONFIG,
+                    span,
+                    format!("what `{checkpoint}` is cannot be read"),
+                    why,
+                ));
+                return None;
+            }
+        };
         let parsed: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_str(&text);
         let map = match parsed {
             Ok(map) => map,

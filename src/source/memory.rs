@@ -73,8 +73,8 @@ impl Files for MemoryFiles {
         Vec::new()
     }
 
-    fn read_beside(&self, path: &str, from: FileId) -> Option<String> {
-        self.find(path, Some(from)).map(|at| self.files[at].1.clone())
+    fn read_beside(&self, path: &str, from: FileId) -> Result<Option<String>, String> {
+        Ok(self.find(path, Some(from)).map(|at| self.files[at].1.clone()))
     }
 }
 
@@ -92,6 +92,6 @@ mod tests {
         assert!(files.load("sources.curriculum", Some(main)).is_err());
         assert_eq!(files.add("recipes/main.curriculum", "n"), main);
         assert_eq!(files.text(main), "n");
-        assert_eq!(files.read_beside("main.curriculum", main).as_deref(), Some("n"));
+        assert_eq!(files.read_beside("main.curriculum", main), Ok(Some("n".to_owned())));
     }
 }

@@ -60,9 +60,10 @@ pub trait Files {
     /// Paths that match a glob, relative to the directory of `from`; empty if none, or if this
     /// set has no disk behind it.
     fn glob(&self, pattern: &str, from: FileId) -> Vec<std::path::PathBuf>;
-    /// The text of a data or configuration file beside `from` that is no curriculum (`config.json`).
+    /// The text of a data or configuration file beside `from` that is no curriculum (`config.json`); `None` when there
+    /// is no such file here.
     ///
     /// # Errors
-    /// `None` when there is no such file here.
-    fn read_beside(&self, path: &str, from: FileId) -> Option<String>;
+    /// Half a sentence on why what is there cannot be read.
+    fn read_beside(&self, path: &str, from: FileId) -> Result<Option<String>, String>;
 }
