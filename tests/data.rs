@@ -31,6 +31,7 @@ fn source(name: &str, path: &str) -> SourcePlan {
         loss_on: Vec::new(),
         today: None,
         fim: None,
+        validation: false,
         dedup: false,
         exclude: Vec::new(),
     }
@@ -290,6 +291,33 @@ fn held_out_documents_are_never_trained_on() {
 
 /// A part of a source is so small that the share alone holds nothing out of it: its one document is no longer
 /// trained on through the whole either.
+/// All of it is measured, and what it shares with another source is trained on there neither.
+#[test]
+fn a_source_for_validation_is_trained_on_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = |range: std::ops::Range<u32>| {
+        range.map(|d| format!("{{\"text\": \"document {d} of all\"}}\n")).collect::<String>()
+    };
+    std::fs::write(dir.path().join("web.jsonl"), lines(0..40)).unwrap();
+    std::fs::write(dir.path().join("val.jsonl"), lines(30..45)).unwrap();
+    let plans = [source("web", "web.jsonl"), SourcePlan { validation: true, ..source("val", "val.jsonl") }];
+    for (heldout, trained) in [(0.0, 30), (0.2, 15)] {
+        let options = OpenOptions { heldout, ..options(dir.path(), dir.path()) };
+        let (corpus, summary) = Corpus::open(&plans, tokenizer(), &options, &Quiet).unwrap();
+        let [web, val] = ["web", "val"].map(|name| corpus.source(name).unwrap());
+        assert_eq!((val.train_documents(), val.heldout_documents()), (0, 15));
+        assert_eq!(web.train_documents() + web.heldout_documents(), 40);
+        assert!(web.train_documents() <= 30 && web.train_documents() >= trained, "{}", web.train_documents());
+        assert_eq!(summary.sources[1].heldout_documents, 15);
+        let rows = corpus.heldout_rows("val", 16, 1 << 20, Attention::Causal).unwrap().unwrap();
+        assert!(rows.predicted() > 15);
+    }
+    // Nothing is left of what is measured whole.
+    std::fs::write(dir.path().join("web.jsonl"), lines(30..40)).unwrap();
+    let refused = Corpus::open(&plans, tokenizer(), &options(dir.path(), dir.path()), &Quiet).unwrap_err();
+    assert!(refused.to_string().contains("web"), "{refused}");
+}
+
 #[test]
 fn what_is_held_out_of_a_part_is_held_out_of_the_whole() {
     let dir = tempfile::tempdir().unwrap();

@@ -42,6 +42,40 @@ fn the_loss_of_a_mix_is_the_mean_by_its_shares() {
     }
 }
 
+/// It is in no mix, and nothing else is measured or held out for it.
+#[test]
+fn a_source_for_validation_is_measured_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::root().join("examples/data");
+    let text = common::graph()
+        .replace(
+            "mix both",
+            &format!(
+                "source val {{ path = \"{}/prose.test.jsonl\", validation = yes }}\n\nmix both",
+                data.display()
+            ),
+        )
+        .replace(
+            "eval heldout { every = 10 steps, loss = heldout 5% }",
+            "eval on_val { every = 20 steps, loss = val, tokens = 2Ki }\n  gate { loss(val) <= 98% of from }",
+        )
+        .replace("  eval heldout { loss = heldout 5% }\n", "");
+    let (curriculum, diagnostics) = common::check_text(&text);
+    let plan = plan::build(&curriculum.unwrap_or_else(|| panic!("{diagnostics:?}")));
+    assert_eq!((plan.heldout(), plan.stages[0].evals[0].sources.as_slice()), (0.0, &["val".to_owned()][..]));
+    let options = common::options(dir.path(), "run", "trunk");
+    let ended = exec(&plan, &options, &AtomicBool::new(false), &()).unwrap();
+    assert!(matches!(ended, Outcome::Finished(_)), "{ended:?}");
+    let records = journal::read::<EvalRecord>(&dir.path().join("run/evals.jsonl")).unwrap();
+    let of = |eval: &str| {
+        let found = records.iter().filter(|r| r.eval == eval && r.measure == "loss");
+        found.map(|r| (r.subject.as_str(), r.step)).collect::<Vec<_>>()
+    };
+    assert_eq!(of("on_val"), [("val", 0), ("val", 20), ("val", 40), ("val", 48)]);
+    assert_eq!(of("gate"), [("val", 0), ("val", 48)]);
+    assert!(records.iter().all(|r| r.measure != "loss" || (1500..=2048).contains(&r.count)), "{records:?}");
+}
+
 #[test]
 fn a_task_that_is_missing_or_empty_is_known_before_the_first_step() {
     let dir = tempfile::tempdir().unwrap();

@@ -352,7 +352,7 @@ fn rope(s: &StagePlan) -> String {
 
 /// Evenly spaced step edges of every stage, first and last included.
 fn csv(plan: &Plan, points: u64) -> String {
-    let sources: Vec<&str> = plan.sources.iter().map(|s| s.name.as_str()).collect();
+    let sources: Vec<&str> = plan.sources.iter().filter(|s| !s.validation).map(|s| s.name.as_str()).collect();
     let mut out = format!("stage,step,tokens,lr,batch_tokens,context,{}\n", sources.join(","));
     for s in &plan.stages {
         let count = points.min(s.steps.max(1));

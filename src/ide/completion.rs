@@ -566,6 +566,7 @@ impl<'a> List<'a> {
                     "",
                     "heldout ${0:1}%".to_owned(),
                 );
+                self.definitions(&[DefKind::Source], "");
             }
             Ty::Predicate => {
                 self.push("length", CompletionKind::Word, "the document's length in tokens", "");

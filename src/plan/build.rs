@@ -72,12 +72,13 @@ fn drawn(curriculum: &Curriculum) -> Vec<u64> {
     drawn
 }
 
-/// Whether a source from which nothing is drawn is asked for: a mix has it with a weight of 0, or a gate is on its
-/// loss.
+/// Whether a source from which nothing is drawn is asked for: a mix has it with a weight of 0, or a gate or an eval is
+/// on its loss.
 fn named(curriculum: &Curriculum, source: usize) -> bool {
     curriculum.stages.iter().any(|stage| {
         let mut of_gates = stage.gates.iter().flat_map(|g| &g.sources);
-        stage.mix.iter().any(|p| p.source == source) || of_gates.any(|(s, _)| *s == source)
+        let of_evals = || stage.evals.iter().any(|e| e.sources.contains(&source));
+        stage.mix.iter().any(|p| p.source == source) || of_gates.any(|(s, _)| *s == source) || of_evals()
     })
 }
 
@@ -213,6 +214,7 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
                 every_steps: e.every.map(|e| e.steps),
                 every_tokens: e.every.and_then(|e| e.tokens),
                 heldout: e.heldout,
+                sources: e.sources.iter().map(|s| curriculum.sources[*s].name.clone()).collect(),
                 heldout_tokens: e.heldout_tokens,
                 needle: e.needle.clone(),
                 choice: e.choice.clone(),
@@ -292,6 +294,7 @@ fn source(curriculum: &Curriculum, index: usize, drawn: u64) -> SourcePlan {
         loss_on: s.loss_on.clone(),
         today: s.today.clone(),
         fim: s.fim.map(|(rate, style)| FimPlan { rate, style: style.to_owned() }),
+        validation: s.validation,
         dedup: s.dedup,
         exclude: s.exclude.clone(),
     }

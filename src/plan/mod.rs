@@ -414,6 +414,9 @@ pub struct EvalPlan {
     pub every_tokens: Option<u64>,
     /// Share of each source's documents held out for the loss.
     pub heldout: Option<f64>,
+    /// Sources for validation whose loss is taken; of all sources where `heldout` is given.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub sources: Vec<String>,
     /// Most held-out tokens of each source that the loss is taken over; 65,536 when absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub heldout_tokens: Option<u64>,
@@ -506,6 +509,9 @@ pub struct SourcePlan {
     pub today: Option<String>,
     /// Fill-in-the-middle rate and style.
     pub fim: Option<FimPlan>,
+    /// Whether all of it is held out: measured by evals and gates, in no mix.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub validation: bool,
     /// Drop exact duplicates.
     pub dedup: bool,
     /// Globs of files to decontaminate against.
@@ -566,7 +572,8 @@ impl StagePlan {
     pub fn heldout_tokens(&self, eval: &str) -> u64 {
         let of = |e: &EvalPlan| e.heldout_tokens.unwrap_or(EvalPlan::HELDOUT_TOKENS);
         let own = self.evals.iter().find(|e| e.name == eval).map(of);
-        let most = || self.evals.iter().filter(|e| e.heldout.is_some()).map(of).max();
+        let most =
+            || self.evals.iter().filter(|e| e.heldout.is_some() || !e.sources.is_empty()).map(of).max();
         own.or_else(most).unwrap_or(EvalPlan::HELDOUT_TOKENS)
     }
 

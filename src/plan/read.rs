@@ -201,8 +201,10 @@ fn mix(plan: &Plan, stage: &StagePlan) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for portion in &stage.mix {
         let source = &portion.source;
-        if plan.sources.iter().all(|s| s.name != *source) {
-            return Err(format!("there is no source `{source}`"));
+        match plan.sources.iter().find(|s| s.name == *source) {
+            None => return Err(format!("there is no source `{source}`")),
+            Some(of) if of.validation => return Err(format!("`{source}` is for validation")),
+            Some(_) => {}
         }
         if !seen.insert(source) {
             return Err(format!("`{source}` is there twice"));

@@ -144,6 +144,12 @@ pub const BLOCKS: &[Block] = &[
                 "The day that a chat template sees as today's, such as `\"2025-07-08\"`; undefined when absent.",
             ),
             field(
+                "validation",
+                Ty::Word(YES_NO),
+                "Whether it is for evals and gates alone: in no mix, and what it holds is trained on through no other source.",
+            )
+            .default("no"),
+            field(
                 "synthetic",
                 Ty::Word(YES_NO),
                 "Whether a model wrote it; synthetic text tolerates more epochs.",
@@ -223,7 +229,7 @@ pub const BLOCKS: &[Block] = &[
         doc: "A measurement during the stage.",
         fields: &[
             field("every", Ty::Span, "How often; at the end of the stage when absent."),
-            field("loss", Ty::Heldout, "Loss on a held-out share of every source."),
+            field("loss", Ty::Heldout, "Loss on a held-out share of every source, or on sources for validation, one or a list."),
             field(
                 "tokens",
                 Ty::Tokens,

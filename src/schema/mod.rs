@@ -115,7 +115,7 @@ impl Ty {
             }
             Ty::Names => "a field name or a list of them",
             Ty::Order => "`shuffled`, `as_written`, `ascending(field)` or `descending(field)`",
-            Ty::Heldout => "`heldout 1%`",
+            Ty::Heldout => "`heldout 1%` or sources for validation",
             Ty::Ingredients => "stages, fan-outs or checkpoints",
         }
     }

@@ -170,6 +170,8 @@ pub struct Source {
     pub synthetic: bool,
     /// The order of its documents.
     pub order: String,
+    /// Whether it is measured alone, never trained on.
+    pub validation: bool,
     /// Drop exact duplicates.
     pub dedup: bool,
     /// Decontamination globs.
@@ -379,6 +381,8 @@ pub struct Eval {
     pub every: Option<Every>,
     /// Held-out share.
     pub heldout: Option<f64>,
+    /// Sources for validation whose loss is taken.
+    pub sources: Vec<usize>,
     /// Most held-out tokens of each source that the loss is taken over.
     pub heldout_tokens: Option<u64>,
     /// Needle lengths.

@@ -6,12 +6,12 @@ use crate::source::Span;
 use crate::syntax::ast::{self, EntryKind, ExprKind, Unit};
 
 use super::chain::Frame;
-use super::checker::Checker;
+use super::checker::{Checker, Resolved};
 use super::curriculum::{Eval, Gate};
 use super::eval::Scope;
 use super::query::sign;
 use super::show;
-use super::value::{Kind, Val, Whole};
+use super::value::{Entity, Kind, Val, Whole};
 use crate::diag::codes;
 
 /// Under which the runtime writes down what it measures for gates.
@@ -68,9 +68,9 @@ impl<'p> Checker<'p> {
             Some(v) => Some(self.every(&v, "every", frame)?),
             None => None,
         };
-        let heldout = match self.field(&fields, "loss", scope) {
-            Some(v) => Some(self.heldout(&v)?),
-            None => None,
+        let (heldout, sources) = match self.field(&fields, "loss", scope) {
+            Some(v) => self.losses(&v)?,
+            None => (None, Vec::new()),
         };
         let heldout_tokens = match self.field(&fields, "tokens", scope) {
             Some(v) => Some(self.tokens(&v, "tokens")?),
@@ -98,7 +98,12 @@ impl<'p> Checker<'p> {
             Some(v) => Some(self.path(&v, "choice")?),
             None => None,
         };
-        if heldout.is_none() && needle.is_empty() && choice.is_none() && !fields.doubtful && !inner.incomplete
+        if heldout.is_none()
+            && sources.is_empty()
+            && needle.is_empty()
+            && choice.is_none()
+            && !fields.doubtful
+            && !inner.incomplete
         {
             self.push(
                 Diagnostic::error(
@@ -111,7 +116,54 @@ impl<'p> Checker<'p> {
             );
             return None;
         }
-        Some(Eval { name: name.text.clone(), every, heldout, heldout_tokens, needle, choice })
+        Some(Eval { name: name.text.clone(), every, heldout, sources, heldout_tokens, needle, choice })
+    }
+
+    /// What a loss is taken on: a held-out share of all sources, or sources for validation.
+    fn losses(&mut self, value: &Val<'p>) -> Option<(Option<f64>, Vec<usize>)> {
+        let named = match &value.kind {
+            Kind::List(items) => items.to_vec(),
+            Kind::Entity(_) => vec![value.clone()],
+            _ => return self.heldout(value).map(|share| (Some(share), Vec::new())),
+        };
+        let mut sources = Vec::new();
+        for source in &named {
+            let index = self.for_validation(source)?;
+            if !sources.contains(&index) {
+                sources.push(index);
+            }
+        }
+        if sources.is_empty() {
+            self.wrong(value, Ty::Heldout, "loss");
+            return None;
+        }
+        Some((None, sources))
+    }
+
+    fn for_validation(&mut self, value: &Val<'p>) -> Option<usize> {
+        let Kind::Entity(Entity::Source(id)) = value.kind else {
+            if !value.is_poison() {
+                self.wrong(value, Ty::Heldout, "loss");
+            }
+            return None;
+        };
+        let Resolved::Source(index) = self.resolved[id.index()] else { return None };
+        let source = &self.out.sources[index];
+        if !source.validation {
+            let (name, at) = (source.name.clone(), source.span);
+            self.push(
+                Diagnostic::error(
+                    codes::WRONG_KIND,
+                    value.span,
+                    format!("`{name}` is trained on"),
+                    "no source for validation",
+                )
+                .label(at, "this source")
+                .help("hold a part of it out: `loss = heldout 1%`; or write `validation = yes` into a source that no mix has"),
+            );
+            return None;
+        }
+        Some(index)
     }
 
     fn heldout(&mut self, value: &Val<'p>) -> Option<f64> {
@@ -254,7 +306,13 @@ impl<'p> Checker<'p> {
         let argument = match call.function.name {
             "needle" => self.tokens(&argument, "needle")?.to_string(),
             "loss" => match argument.kind {
-                Kind::Entity(super::value::Entity::Source(_) | super::value::Entity::Mix(_)) => {
+                // Of a source for validation, too, which no mix may have.
+                Kind::Entity(Entity::Source(id)) => {
+                    let Resolved::Source(index) = self.resolved[id.index()] else { return None };
+                    sources = vec![(index, 1.0)];
+                    self.text(argument.span)
+                }
+                Kind::Entity(Entity::Mix(_)) => {
                     sources = self.shares_of(&argument)?;
                     self.text(argument.span)
                 }
@@ -377,7 +435,11 @@ impl<'p> Checker<'p> {
         }
         let gates: Vec<_> = stages
             .iter()
-            .flat_map(|s| s.gates.iter().filter(|g| g.measure == "loss").map(|g| (g.span, s.base.clone())))
+            .flat_map(|s| s.gates.iter().map(|g| (g, &s.base)))
+            .filter(|(gate, _)| {
+                gate.measure == "loss" && !gate.sources.iter().any(|(s, _)| self.out.sources[*s].validation)
+            })
+            .map(|(gate, stage)| (gate.span, stage.clone()))
             .collect();
         for (span, stage) in gates {
             self.push(

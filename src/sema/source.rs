@@ -42,6 +42,7 @@ impl<'p> Checker<'p> {
         let text = read!("text", |v| self.template(&v));
         let filter = read!("where", |v| self.predicate(&v));
         let synthetic = read!("synthetic", |v| self.yes_no(&v, "synthetic")).unwrap_or(false);
+        let validation = read!("validation", |v| self.yes_no(&v, "validation")).unwrap_or(false);
         let max_epochs = read!("max_epochs", |v| self.epochs(&v)).unwrap_or(4.0);
         let fim = read!("fim", |v| self.fim(&v));
         let loss_on = read!("loss_on", |v| self.loss_on(&v, text.as_deref())).unwrap_or_default();
@@ -67,6 +68,7 @@ impl<'p> Checker<'p> {
             loss_on,
             today,
             synthetic,
+            validation,
             order,
             dedup,
             exclude,

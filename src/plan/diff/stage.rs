@@ -199,7 +199,7 @@ fn model<'p>(plan: &'p Plan, stage: &StagePlan) -> Option<&'p ModelPlan> {
 /// What decides which documents a source gives, and in which order.
 fn documents(plan: &Plan, name: &str) -> String {
     let Some(s) = plan.sources.iter().find(|s| s.name == name) else { return "none".to_owned() };
-    let SourcePlan { path, text, filter, order, loss_on, today, fim, dedup, exclude, .. } = s;
+    let SourcePlan { path, text, filter, order, loss_on, today, fim, validation, dedup, exclude, .. } = s;
     let mut out = path.join(", ");
     let mut say = |what: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -212,6 +212,7 @@ fn documents(plan: &Plan, name: &str) -> String {
     say("loss on", Some(loss_on.join(", ")).filter(|l| !l.is_empty()));
     say("today", today.clone());
     say("fim", fim.as_ref().map(|f| format!("{} {}", show::percent(f.rate), f.style)));
+    say("for", validation.then(|| "validation".to_owned()));
     say("dedup", dedup.then(|| "exact".to_owned()));
     say("exclude", Some(exclude.join(", ")).filter(|e| !e.is_empty()));
     out

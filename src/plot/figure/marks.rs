@@ -43,7 +43,10 @@ impl Figure<'_> {
         let top = self.y;
         let rows = [
             ("checkpoints", self.each_leg(checkpoints)),
-            ("held-out loss", self.each_leg(|leg| evals(leg, |e| e.heldout.is_some(), |_| None))),
+            (
+                "held-out loss",
+                self.each_leg(|leg| evals(leg, |e| e.heldout.is_some() || !e.sources.is_empty(), |_| None)),
+            ),
             ("needle", self.each_leg(|leg| evals(leg, |e| !e.needle.is_empty(), needle_lengths))),
             ("choice tasks", self.each_leg(|leg| evals(leg, |e| e.choice.is_some(), |e| e.choice.clone()))),
             ("gates", self.each_leg(gates)),

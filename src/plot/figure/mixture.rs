@@ -32,7 +32,7 @@ pub(crate) struct Look {
 pub(crate) fn looks(plan: &Plan) -> Vec<Look> {
     let mut drawn: Vec<(&str, u64)> = Vec::new();
     let mut index: BTreeMap<&str, usize> = BTreeMap::new();
-    for source in &plan.sources {
+    for source in plan.sources.iter().filter(|s| !s.validation) {
         index.entry(&source.name).or_insert_with(|| {
             drawn.push((&source.name, 0));
             drawn.len() - 1

@@ -87,7 +87,7 @@ impl Corpus {
             .iter()
             .map(|plan| Read::open(plan, &corpus.tokenizer, options, progress))
             .collect::<Result<Vec<_>, _>>()?;
-        let heldout = HeldOut::choose(options.heldout, &read, Read::hashes);
+        let heldout = HeldOut::choose(options.heldout, &read, |one| one.validation, Read::hashes);
         for one in read {
             let (source, of_source) = one.without(&heldout)?;
             corpus.sources.push(Arc::new(source));
@@ -220,6 +220,8 @@ struct Read {
     source: Source,
     summary: SourceSummary,
     order: Order,
+    /// Whether all of it is held out.
+    validation: bool,
     documents: u64,
     /// Tokens of all documents.
     tokens: u64,
@@ -370,7 +372,8 @@ impl Read {
             let kept = (0..documents).filter(|d| dropped.binary_search(d).is_err());
             summary.loss_tokens = Some(kept.map(|d| source.loss_tokens(d)).sum());
         }
-        Ok(Self { source, summary, order, documents, tokens: all_tokens, dropped, keys })
+        let validation = plan.validation;
+        Ok(Self { source, summary, order, validation, documents, tokens: all_tokens, dropped, keys })
     }
 
     /// Documents that `dedup` leaves.
@@ -387,7 +390,7 @@ impl Read {
         // By their content, like their choice: a measurement that reads a part of them does not read the first file's.
         let mut held: Vec<u64> = self.kept().filter(|d| heldout.has(self.source.hash(*d))).collect();
         held.sort_by_key(|d| (self.source.hash(*d), *d));
-        let Self { mut source, mut summary, order, documents, tokens, dropped, keys } = self;
+        let Self { mut source, mut summary, order, validation, documents, tokens, dropped, keys } = self;
         source.heldout = held;
         source.sort(&order, documents);
 
@@ -414,7 +417,8 @@ impl Read {
             hasher.update(&d.to_le_bytes());
         }
         source.fingerprint = hasher.finalize().to_hex()[..16].to_owned();
-        if source.train_documents == 0 {
+        let nothing = if validation { source.heldout.is_empty() } else { source.train_documents == 0 };
+        if nothing {
             let why = if summary.records == 0 {
                 "its files have no records".to_owned()
             } else {

@@ -7,6 +7,8 @@ use std::collections::HashSet;
 #[derive(Debug, Default)]
 pub(crate) struct HeldOut {
     share: f64,
+    /// Of sources for validation.
+    validation: HashSet<u128>,
     /// Held out although the share alone would not.
     also: HashSet<u128>,
     /// Trained on although the share would hold them out.
@@ -14,24 +16,33 @@ pub(crate) struct HeldOut {
 }
 
 impl HeldOut {
-    /// A share of the documents of `sources`: at least one of two or more of each, and never all of one. What
-    /// one source makes an exception of, all do: a document that is measured in one is trained on in none.
-    pub(crate) fn choose<'s, S, I>(share: f64, sources: &'s [S], hashes: impl Fn(&'s S) -> I) -> Self
+    /// All documents of the sources that are `for_validation`, and a share of those of the others: at least one of two
+    /// or more of each, and never all of one. What one source makes an exception of, all do: a document that is
+    /// measured in one is trained on in none.
+    pub(crate) fn choose<'s, S, I>(
+        share: f64,
+        sources: &'s [S],
+        for_validation: impl Fn(&S) -> bool,
+        hashes: impl Fn(&'s S) -> I,
+    ) -> Self
     where
         I: Iterator<Item = u128>,
     {
         let mut chosen = Self { share, ..Self::default() };
+        let (measured, sources): (Vec<&S>, Vec<&S>) =
+            sources.iter().partition(|source| for_validation(source));
+        chosen.validation.extend(measured.into_iter().flat_map(&hashes));
         if share <= 0.0 {
             return chosen;
         }
         if share < 1.0 {
-            for source in sources {
+            for source in sources.iter().copied() {
                 // All that a source has is no other's to measure on.
                 let first = hashes(source).next();
                 chosen.never.extend(first.filter(|first| hashes(source).all(|hash| hash == *first)));
             }
         }
-        for source in sources {
+        for source in sources.iter().copied() {
             if hashes(source).nth(1).is_some() && !hashes(source).any(|hash| chosen.has(hash)) {
                 // The one that a growing share would take first.
                 let free = hashes(source).filter(|hash| !chosen.never.contains(hash)).min();
@@ -39,7 +50,7 @@ impl HeldOut {
             }
         }
         if share < 1.0 {
-            for source in sources {
+            for source in sources.iter().copied() {
                 if hashes(source).all(|hash| chosen.has(hash)) {
                     chosen.never.extend(hashes(source).max());
                 }
@@ -50,7 +61,8 @@ impl HeldOut {
 
     /// Whether a document with this hash is held out.
     pub(crate) fn has(&self, hash: u128) -> bool {
-        (is_held_out(hash, self.share) || self.also.contains(&hash)) && !self.never.contains(&hash)
+        let chosen = is_held_out(hash, self.share) || self.also.contains(&hash);
+        self.validation.contains(&hash) || chosen && !self.never.contains(&hash)
     }
 }
 
@@ -114,7 +126,7 @@ mod tests {
             let whole: Vec<u128> = (0..40).map(hash).collect();
             let mut sources = vec![whole.clone()];
             sources.extend((0..40).map(|i| whole[i..(i + 1 + i % 4).min(40)].to_vec()));
-            let held = HeldOut::choose(share, &sources, |s| s.clone().into_iter());
+            let held = HeldOut::choose(share, &sources, |_| false, |s| s.clone().into_iter());
             for source in &sources {
                 assert!(source.iter().any(|h| !held.has(*h)), "{share}: nothing is left to train on");
             }
@@ -123,12 +135,12 @@ mod tests {
         // The least document of the whole is all that a part has.
         let least = *[hash(1), hash(2), hash(3)].iter().min().unwrap();
         let part = [vec![hash(1), hash(2), hash(3)], vec![least]];
-        let held = HeldOut::choose(1e-9, &part, |s| s.clone().into_iter());
+        let held = HeldOut::choose(1e-9, &part, |_| false, |s| s.clone().into_iter());
         assert!(!held.has(least) && part[0].iter().filter(|h| held.has(**h)).count() == 1);
         let pair = [vec![hash(1), hash(2)]];
-        let held = HeldOut::choose(1e-9, &pair, |s| s.clone().into_iter());
+        let held = HeldOut::choose(1e-9, &pair, |_| false, |s| s.clone().into_iter());
         assert_eq!(pair[0].iter().filter(|h| held.has(**h)).count(), 1);
-        let none = HeldOut::choose(0.0, &pair, |s| s.clone().into_iter());
+        let none = HeldOut::choose(0.0, &pair, |_| false, |s| s.clone().into_iter());
         assert!(!pair[0].iter().any(|h| none.has(*h)));
     }
 

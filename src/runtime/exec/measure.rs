@@ -104,6 +104,7 @@ impl Run<'_> {
         if eval.heldout.is_some() {
             measures.extend(self.plan.sources.iter().map(|s| Measure::Loss(s.name.clone())));
         }
+        measures.extend(eval.sources.iter().cloned().map(Measure::Loss));
         measures.extend(eval.needle.iter().copied().map(Measure::Needle));
         measures.extend(eval.choice.iter().cloned().map(Measure::Choice));
         measures

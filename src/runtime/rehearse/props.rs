@@ -12,9 +12,13 @@ pub(super) const TOKENIZER: &str = "tokenizer.json";
 
 /// File name of what stands in for long documents.
 const LONG: &str = "long.jsonl";
+/// File name of what stands in for sources for validation.
+const VALIDATION: &str = "validation.jsonl";
+const PROSE: &str = include_str!("../../../examples/data/prose.test.jsonl");
 
-const FILES: [(&str, &str); 6] = [
-    ("prose.jsonl", include_str!("../../../examples/data/prose.test.jsonl")),
+const FILES: [(&str, &str); 7] = [
+    ("prose.jsonl", PROSE),
+    (VALIDATION, PROSE),
     ("code.jsonl", include_str!("../../../examples/data/code.test.jsonl")),
     ("math.jsonl", include_str!("../../../examples/data/math.test.jsonl")),
     ("qa.jsonl", include_str!("../../../examples/data/qa.test.jsonl")),
@@ -22,9 +26,10 @@ const FILES: [(&str, &str); 6] = [
     (TOKENIZER, include_str!("../../../examples/data/tokenizer.json")),
 ];
 
-/// The file that stands in for a source of `kind`.
-pub(super) fn file_for(kind: &str) -> &'static str {
+/// The file that stands in for a source of `kind`, or for one for `validation`: of that nothing may be trained on.
+pub(super) fn file_for(kind: &str, validation: bool) -> &'static str {
     match kind {
+        _ if validation => VALIDATION,
         "code" => "code.jsonl",
         "math" | "reasoning" => "math.jsonl",
         "instruct" => "qa.jsonl",
@@ -40,7 +45,11 @@ pub(super) fn file_for(kind: &str) -> &'static str {
 pub fn write_props(dir: &Path) -> Result<(), RunDirError> {
     std::fs::create_dir_all(dir).map_err(RunDirError::io("create", dir))?;
     for (name, text) in FILES {
-        let text = if name == LONG { in_parts(text) } else { text.to_owned() };
+        let text = match name {
+            LONG => in_parts(text),
+            VALIDATION => halved(text),
+            _ => text.to_owned(),
+        };
         write_whole(&dir.join(name), text.as_bytes())?;
     }
     Ok(())
@@ -49,13 +58,21 @@ pub fn write_props(dir: &Path) -> Result<(), RunDirError> {
 /// Documents the long stand-in is written as.
 const PARTS: usize = 4;
 
+#[derive(serde::Deserialize)]
+struct Document {
+    text: String,
+}
+
+/// The first half of every document: other documents than those.
+fn halved(lines: &str) -> String {
+    let documents = lines.lines().filter_map(|line| serde_json::from_str::<Document>(line).ok());
+    let half = |Document { text }: Document| text.chars().take(text.chars().count() / 2).collect::<String>();
+    documents.map(|document| format!("{}\n", serde_json::json!({ "text": half(document) }))).collect()
+}
+
 /// The one long document of the example corpus as several, each far longer than a toy row: of a single one
 /// nothing can be both held out and trained on.
 fn in_parts(line: &str) -> String {
-    #[derive(serde::Deserialize)]
-    struct Document {
-        text: String,
-    }
     let Ok(Document { text }) = serde_json::from_str(line) else { return line.to_owned() };
     let paragraphs: Vec<&str> = text.split_inclusive("\n\n").collect();
     let parts = paragraphs.chunks(paragraphs.len().div_ceil(PARTS).max(1));
@@ -75,6 +92,9 @@ mod tests {
             let written = std::fs::read_to_string(dir.path().join(name)).unwrap();
             let documents: std::collections::BTreeSet<&str> = written.lines().collect();
             assert!(documents.len() >= 2, "{name}");
+            if *name == VALIDATION {
+                assert!(documents.iter().all(|d| !PROSE.contains(*d)));
+            }
             if *name == LONG {
                 // Bytes; a token of the stand-in tokenizer has about four.
                 let row = 8 * *CONTEXT.end() as usize;

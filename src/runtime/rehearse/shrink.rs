@@ -271,7 +271,7 @@ fn toy_source(source: &SourcePlan, left_out: &mut Vec<String>) -> SourcePlan {
         }
     }
     SourcePlan {
-        path: vec![props::file_for(&source.kind).into()],
+        path: vec![props::file_for(&source.kind, source.validation).into()],
         tokens: None,
         epochs: None,
         max_epochs: None,

@@ -139,7 +139,10 @@ impl<'p> Checker<'p> {
         let one = |source| Some(Rc::new(vec![(source, Amount::Exact(Rational::ONE))]));
         match &value.kind {
             Kind::Entity(Entity::Source(id)) => match self.resolved[id.index()] {
-                Resolved::Source(index) => one(index),
+                Resolved::Source(index) => {
+                    self.is_trained_on(index, value.span)?;
+                    one(index)
+                }
                 _ => None,
             },
             Kind::Entity(Entity::Mix(id)) => match self.resolved[id.index()].clone() {
@@ -168,6 +171,27 @@ impl<'p> Checker<'p> {
                 None
             }
         }
+    }
+
+    /// Refuse a source in a mix that is for validation.
+    pub(super) fn is_trained_on(&mut self, source: usize, span: Span) -> Option<()> {
+        let source = &self.out.sources[source];
+        if !source.validation {
+            return Some(());
+        }
+        let (name, at) =
+            (source.name.clone(), source.fields.get("validation").copied().unwrap_or(source.span));
+        self.push(
+            Diagnostic::error(
+                codes::WRONG_KIND,
+                span,
+                format!("`{name}` is for validation, and in a mix"),
+                "would be trained on",
+            )
+            .label(at, "for evals and gates alone")
+            .help("take it out of the mix, or `validation` out of the source"),
+        );
+        None
     }
 
     pub(super) fn flatten_model(&mut self, id: DefId, span: Span) -> Option<Flat> {

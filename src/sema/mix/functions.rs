@@ -84,6 +84,7 @@ impl<'p> Checker<'p> {
                 return None;
             };
             let Resolved::Source(index) = self.resolved[id.index()] else { return None };
+            self.is_trained_on(index, item.span)?;
             let Some(tokens) = self.out.sources[index].tokens else {
                 let source = &self.out.sources[index];
                 let (name, at, part) = (source.name.clone(), source.span, source.parent.is_some());
