@@ -198,7 +198,8 @@ fn a_hangup_saves_what_was_trained() {
     let signal = |child: &std::process::Child, name: &str| {
         assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
     };
-    let mut child = begin(env!("CARGO_BIN_EXE_midc"), &[]);
+    // These tests may be run under `nohup` themselves, which their children would inherit.
+    let mut child = begin("env", &["--default-signal=HUP", env!("CARGO_BIN_EXE_midc")]);
     signal(&child, "-HUP");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(std::fs::read_dir(place.at("runs/c/checkpoints/one")).unwrap().count(), 1);

@@ -132,6 +132,7 @@ fn a_plan_that_is_gone_or_damaged_is_written_anew_for_its_own_checkpoints_alone(
         let (run, edited) = run_dir(&begun, "gone");
         let plan_json = run.join("plan.json");
         fs::remove_file(&plan_json).unwrap();
+        fs::write(run.join("report.html"), "of the run").unwrap();
         if let Some(text) = damaged {
             fs::write(&plan_json, text).unwrap();
         }

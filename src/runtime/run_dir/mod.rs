@@ -81,7 +81,9 @@ impl RunDir {
     pub fn open_for(engine: &str, root: &Path, plan: &Plan, resume: Resume) -> Result<Self, RunDirError> {
         fs::create_dir_all(root).map_err(RunDirError::io("create the run directory", root))?;
         let plan_path = root.join("plan.json");
-        if !plan_path.exists() && !is_empty_or_ours(root)? {
+        // Reports and whatever else came into a run's directory since do not make it another's.
+        let was_a_run = root.join("lock").exists() && has_checkpoints(root)?;
+        if !plan_path.exists() && !was_a_run && !is_empty_or_ours(root)? {
             return Err(RunDirError::Foreign { dir: root.to_path_buf() });
         }
         let lock = lock(root)?;
