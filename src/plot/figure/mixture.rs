@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{BODY, Figure, LANES_SHOWN, LEFT, RIGHT, SMALL, WIDTH};
-use crate::plan::{Plan, most_epochs};
+use crate::plan::Plan;
 use crate::plot::lanes::Leg;
 use crate::plot::palette::{COLOURS, LIMIT, OTHER, ink_on};
 use crate::plot::svg::{Anchor, escape, fit, n, path, text_width};
@@ -216,7 +216,7 @@ impl Figure<'_> {
         }
     }
 
-    /// Each source with its share of the run, tokens, and epochs on the line that reads it most.
+    /// Each source with its share of the run, tokens and epochs.
     pub(super) fn legend(&mut self) {
         let looks = looks(self.plan);
         let mut drawn: BTreeMap<&str, u64> = BTreeMap::new();
@@ -224,18 +224,17 @@ impl Figure<'_> {
             let sum = drawn.entry(&mix.source).or_default();
             *sum = sum.saturating_add(mix.tokens);
         }
-        let most = self.plan.sources.iter().zip(most_epochs(self.plan));
-        let epochs: BTreeMap<&str, f64> = most.filter_map(|(s, e)| Some((s.name.as_str(), e?))).collect();
         let total: f64 = drawn.values().map(|t| *t as f64).sum::<f64>().max(1.0);
         let entries: Vec<(&Look, String)> = looks
             .iter()
             .map(|look| {
                 let tokens: f64 =
                     look.sources.iter().filter_map(|s| drawn.get(s.as_str())).map(|t| *t as f64).sum();
-                let epochs = match look.sources.as_slice() {
-                    [one] => epochs.get(one.as_str()).map(|e| format!(" · {} ep", number::tokens(*e))),
+                let source = match look.sources.as_slice() {
+                    [one] => self.plan.sources.iter().find(|s| s.name == *one),
                     _ => None,
                 };
+                let epochs = source.and_then(|s| s.epochs).map(|e| format!(" · {} ep", number::tokens(e)));
                 let facts = format!(
                     "{} · {}{}",
                     number::percent(tokens / total),
