@@ -118,10 +118,7 @@ impl<'p> Checker<'p> {
             );
             return Val::poison(expr.span);
         }
-        match after_then {
-            true => self.eval(expr, &scope.taking(Family::Segment)),
-            false => self.eval(expr, scope),
-        }
+        if after_then { self.eval(expr, &scope.taking(Family::Segment)) } else { self.eval(expr, scope) }
     }
 
     /// A name or dotted path.

@@ -418,14 +418,7 @@ impl<'p> Checker<'p> {
             }
         }
         if sum == Rational::ZERO {
-            let span = entries[0].value_span;
-            self.push(Diagnostic::error(
-                codes::MIX_WEIGHT,
-                span,
-                "all weights are zero",
-                "nothing can be drawn",
-            ));
-            return None;
+            return self.all_zero(entries[0].value_span);
         }
         for e in entries {
             if let Weight::Share(n) = &mut e.weight {
@@ -433,6 +426,11 @@ impl<'p> Checker<'p> {
             }
         }
         Some(())
+    }
+
+    fn all_zero<T>(&mut self, span: Span) -> Option<T> {
+        self.push(Diagnostic::error(codes::MIX_WEIGHT, span, "all weights are zero", "nothing can be drawn"));
+        None
     }
 
     fn mix_overflow<T>(&mut self, span: Span) -> Option<T> {

@@ -175,13 +175,7 @@ impl<'p> Checker<'p> {
             total = total.checked_add(*weight).or_else(|| self.mix_overflow(span))?;
         }
         if total == Rational::ZERO {
-            self.push(Diagnostic::error(
-                codes::MIX_WEIGHT,
-                span,
-                "all weights are zero",
-                "nothing can be drawn",
-            ));
-            return None;
+            return self.all_zero(span);
         }
         let mut sum = Sum::default();
         for (entry, weight) in spec.entries.iter().zip(weights) {
