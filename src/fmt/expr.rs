@@ -1,7 +1,7 @@
 //! Expressions to text, broken over lines where they must be.
 
 use crate::source::Span;
-use crate::syntax::ast::{Arg, Attr, BinaryOp, Comment, Expr, ExprKind, Path, PathSegment};
+use crate::syntax::ast::{Arg, Attr, BinaryOp, Comment, Expr, ExprKind, Path, PathSegment, Picked};
 
 use super::WIDTH;
 
@@ -157,12 +157,15 @@ impl Writer<'_> {
                     }
                     out.push_str(&name.text);
                 }
-                PathSegment::Index(index) => {
+                PathSegment::Pick(pick) => {
+                    let values = pick.values.iter().map(|picked| match picked {
+                        Picked::One(value) => self.flat(value),
+                        Picked::Every(_) => "*".to_owned(),
+                    });
                     out.push('[');
-                    out.push_str(&self.flat(index));
+                    out.push_str(&values.collect::<Vec<_>>().join(", "));
                     out.push(']');
                 }
-                PathSegment::Star(_) => out.push_str("[*]"),
             }
         }
         out

@@ -321,8 +321,9 @@ impl<'a> Lines<'a> {
             head.push(' ');
             head.push_str(&name.text);
         }
-        if let Some(Each { var, values, .. }) = &block.each {
-            head.push_str(&format!("[{} in {}]", var.text, self.writer.flat(values)));
+        if !block.each.is_empty() {
+            let each = |Each { var, values }: &Each| format!("{} in {}", var.text, self.writer.flat(values));
+            head.push_str(&format!("[{}]", block.each.iter().map(each).collect::<Vec<_>>().join(", ")));
         }
         head
     }

@@ -82,10 +82,10 @@ pub fn complete(names: &Names, files: &dyn Files, file: FileId, offset: usize) -
         return Vec::new();
     };
     let replace = Span::new(file, context.word, offset.min(text.len()));
-    let variable = context.blocks.first().and_then(|block| block.variable);
+    let variables = context.blocks.first().map(|block| block.variables.clone()).unwrap_or_default();
     let (own, hidden) = (names::own(names, module, &context), OnceCell::new());
     let mut list =
-        List { names, module, file, text, replace, variable, own, hidden, out: Vec::new(), rank: 0 };
+        List { names, module, file, text, replace, variables, own, hidden, out: Vec::new(), rank: 0 };
     list.at(&context, files);
     list.leave(text.get(offset..).unwrap_or_default().trim_start_matches([' ', '\t']));
     list.out
@@ -97,8 +97,8 @@ struct List<'a> {
     file: FileId,
     text: &'a str,
     replace: Span,
-    /// The variable of the fan-out around the cursor.
-    variable: Option<&'a str>,
+    /// The variables of the fan-out around the cursor.
+    variables: Vec<&'a str>,
     /// The definition that the cursor is in.
     own: Option<DefId>,
     /// It and all that is made of it, once asked for: nothing that can be named there.
@@ -426,23 +426,26 @@ impl<'a> List<'a> {
         }
     }
 
-    /// The members of a fan-out, inside its brackets: `anneal[`; whether the cursor is there.
+    /// The values of a fan-out's variable, inside its brackets: `anneal[`, `anneal[42, `; whether the cursor is there.
     fn index(&mut self, context: &Context<'_>) -> bool {
         let entry = context.entry.as_slice();
-        let Some(bracket) = context.brackets.last().filter(|b| !b.paren && b.token + 1 == entry.len()) else {
+        let Some(bracket) = context.brackets.last().filter(|b| !b.paren) else { return false };
+        if !entry.last().is_some_and(|t| matches!(t.text, "[" | ",")) {
             return false;
-        };
+        }
+        let at = entry[bracket.token..].iter().filter(|t| t.text == ",").count();
         let program = &self.names.program;
         let names = path_before(&entry[..bracket.token]);
         let Some((id, [])) = self.follow(&names) else { return false };
-        let ItemKind::Block(Tree { each: Some(each), .. }) = &program.item(id).kind else { return false };
+        let ItemKind::Block(Tree { each, .. }) = &program.item(id).kind else { return false };
+        let Some(each) = each.get(at) else { return false };
         let ExprKind::List(members) = &each.values.kind else { return false };
         let text = self.names.text(program.modules[program.def(id).module].file);
         for member in members {
             let label = text.get(member.span.range()).unwrap_or_default();
-            self.push(label, CompletionKind::Value, "a member", "");
+            self.push(label, CompletionKind::Value, &format!("a value of `{}`", each.var.text), "");
         }
-        self.push("*", CompletionKind::Value, "all members", "");
+        self.push("*", CompletionKind::Value, "all of them", "");
         true
     }
 
@@ -543,7 +546,7 @@ impl<'a> List<'a> {
             Ty::Word(words) => self.words(words),
             Ty::From => {
                 self.definitions(&[DefKind::Model, DefKind::Stage, DefKind::Soup], "");
-                self.variable();
+                self.variables();
             }
             Ty::Init => {
                 self.functions(&[Family::Init]);

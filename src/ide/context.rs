@@ -21,8 +21,8 @@ pub(super) struct Context<'t> {
 pub(super) struct OpenBlock<'t> {
     pub(super) keyword: &'t str,
     pub(super) name: Option<&'t str>,
-    /// The variable of its fan-out.
-    pub(super) variable: Option<&'t str>,
+    /// The variables of its fan-out.
+    pub(super) variables: Vec<&'t str>,
     /// Just after its brace.
     pub(super) start: usize,
 }
@@ -207,11 +207,9 @@ impl<'t> Scan<'t> {
         let words: Vec<&Token<'t>> = self.entry.iter().filter(|t| t.kind == TokenKind::Word).collect();
         let keyword = words.first().map_or("", |t| t.text);
         let name = words.get(1).map(|t| t.text);
-        let variable = match words.as_slice() {
-            [_, _, variable, word, ..] if word.text == "in" => Some(variable.text),
-            _ => None,
-        };
-        self.blocks.push(OpenBlock { keyword, name, variable, start: self.at });
+        let variable = |pair: &[&Token<'t>]| (pair[1].text == "in").then_some(pair[0].text);
+        let variables = words.get(2..).unwrap_or_default().windows(2).filter_map(variable).collect();
+        self.blocks.push(OpenBlock { keyword, name, variables, start: self.at });
         self.entry.clear();
         self.brackets.clear();
         self.ended = false;

@@ -7,7 +7,7 @@ use crate::sema::is_property;
 use crate::sema::program::{DefId, DefKind, Lookup, Program};
 use crate::source::Span;
 use crate::syntax::ast::{
-    self, Arg, Assert, EntryKind, Expr, ExprKind, Ident, ItemKind, PathSegment, Preface, Quantity,
+    self, Arg, Assert, Each, EntryKind, Expr, ExprKind, Ident, ItemKind, PathSegment, Preface, Quantity,
 };
 
 /// A stretch of text and what it stands for.
@@ -91,10 +91,10 @@ pub(crate) const MORE_WORDS: &[(&str, &str)] = &[
 
 /// The marks of module `module`.
 pub(super) fn marks(program: &Program, module: usize) -> Vec<Mark<'_>> {
-    let mut walk = Walk { program, module, item: 0, variable: None, out: Vec::new() };
+    let mut walk = Walk { program, module, item: 0, variables: &[], out: Vec::new() };
     for (i, item) in program.modules[module].ast.items.iter().enumerate() {
         walk.item = i;
-        walk.variable = None;
+        walk.variables = &[];
         walk.item(item);
     }
     walk.out.sort_by_key(|m| (m.span.start, m.span.end));
@@ -105,7 +105,8 @@ struct Walk<'a> {
     program: &'a Program,
     module: usize,
     item: usize,
-    variable: Option<&'a Ident>,
+    /// The variables of the fan-out around the place.
+    variables: &'a [Each],
     out: Vec<Mark<'a>>,
 }
 
@@ -238,11 +239,13 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        if let Some(each) = &block.each {
+        for each in &block.each {
             let target = Target { span: each.var.span, kind: TargetKind::Variable };
             self.mark(each.var.span, What::Define(target));
             self.expr(&each.values, PLAIN);
-            self.variable = Some(&each.var);
+        }
+        if top {
+            self.variables = &block.each;
         }
         for entry in &block.entries {
             self.preface(&entry.preface);
@@ -415,8 +418,8 @@ impl<'a> Walk<'a> {
             }
             _ => {}
         }
-        if let Some(variable) = self.variable.filter(|v| v.text == name.text) {
-            let target = Target { span: variable.span, kind: TargetKind::Variable };
+        if let Some(each) = self.variables.iter().find(|each| each.var.text == name.text) {
+            let target = Target { span: each.var.span, kind: TargetKind::Variable };
             self.mark(name.span, What::Refer(target));
             return true;
         }
@@ -483,8 +486,7 @@ impl<'a> Walk<'a> {
                         return;
                     }
                 }
-                PathSegment::Index(index) => self.expr(index, PLAIN),
-                PathSegment::Star(_) => {}
+                PathSegment::Pick(pick) => pick.exprs().for_each(|value| self.expr(value, PLAIN)),
             }
         }
     }

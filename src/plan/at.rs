@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::member::is_asked_for;
 use super::{Plan, StagePlan};
 
 /// What a step uses, or what holds when the last is done.
@@ -55,10 +56,12 @@ pub enum AtError {
 pub fn at(plan: &Plan, text: &str) -> Result<Moment, AtError> {
     let (name, position) = text.rsplit_once(':').ok_or_else(|| AtError::Form(text.to_owned()))?;
     let name = name.trim();
-    let stage = plan.stages.iter().find(|s| s.name == name).ok_or_else(|| AtError::Stage {
-        stage: name.to_owned(),
-        known: plan.stages.iter().map(|s| format!("`{}`", s.name)).collect::<Vec<_>>().join(", "),
-    })?;
+    let found: Vec<&StagePlan> = plan.stages.iter().filter(|s| is_asked_for(&s.name, name)).collect();
+    let [stage] = found[..] else {
+        let known: Vec<&StagePlan> = if found.is_empty() { plan.stages.iter().collect() } else { found };
+        let known = known.iter().map(|s| format!("`{}`", s.name)).collect::<Vec<_>>().join(", ");
+        return Err(AtError::Stage { stage: name.to_owned(), known });
+    };
     let position = position.trim();
     let bad = || AtError::Position(position.to_owned());
     let beyond = || AtError::Beyond(position.to_owned());

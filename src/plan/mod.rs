@@ -12,6 +12,7 @@ mod exhaustion;
 mod gate;
 mod hash;
 mod lineage;
+pub(crate) mod member;
 mod read;
 mod shown;
 
@@ -453,7 +454,7 @@ impl Plan {
         let models = self.models.iter().map(|m| (m.name.as_str(), m.doc.as_str()));
         let sources = self.sources.iter().map(|s| (s.name.as_str(), s.doc.as_str()));
         let stages =
-            self.stages.iter().map(|s| (s.name.split('[').next().unwrap_or_default(), s.doc.as_str()));
+            self.stages.iter().map(|s| (member::base(&s.name), s.doc.as_str()));
         let soups = self.soups.iter().map(|s| (s.name.as_str(), s.doc.as_str()));
         let all = models.chain(sources).chain(stages).chain(soups);
         let mut out: Vec<(&str, &str)> = all.filter(|(_, doc)| !doc.trim().is_empty()).collect();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::plan::member::base;
 use crate::plan::{FromKind, Plan, StagePlan};
 
 /// One or more stages that differ only in their seeds, and where they lie.
@@ -111,11 +112,6 @@ impl<'a> Lanes<'a> {
         legs.sort_by_key(|l| l.start);
         legs
     }
-}
-
-/// Name of a fan-out without its member.
-pub(crate) fn base(name: &str) -> &str {
-    name.split('[').next().unwrap_or(name)
 }
 
 /// The stage or soup a stage starts from, a checkpoint's name cut off.

@@ -1,11 +1,12 @@
 //! `assert` items: conditions over the resolved graph that must hold.
 
+use std::rc::Rc;
+
 use crate::diag::Diagnostic;
 use crate::syntax::ast;
 
 use super::checker::{Checker, Resolved};
 use super::eval::Scope;
-use super::value::Kind;
 use crate::diag::codes;
 
 impl<'p> Checker<'p> {
@@ -27,14 +28,8 @@ impl<'p> Checker<'p> {
             for entry in &block.entries {
                 let ast::EntryKind::Assert(a) = &entry.kind else { continue };
                 for m in &members {
-                    let mut scope = Scope { member: Some(*m), ..Scope::top(program.def(id).module) };
-                    if let (Some(each), Some(_)) = (&block.each, &self.out.stages[*m].key) {
-                        let values = self.eval(&each.values, &Scope::top(program.def(id).module));
-                        let at = members.iter().position(|x| x == m).unwrap_or(0);
-                        if let Kind::List(values) = &values.kind {
-                            scope.local = values.get(at).map(|v| (each.var.text.as_str(), v.clone()));
-                        }
-                    }
+                    let locals = Rc::clone(&self.member_locals[*m]);
+                    let scope = Scope { member: Some(*m), locals, ..Scope::top(program.def(id).module) };
                     self.check_assert(a, &scope, Some(*m));
                 }
             }

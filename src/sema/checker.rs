@@ -2,6 +2,7 @@
 //! an order in which each comes after what it mentions, so no resolution recurses into another.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use crate::diag::Diagnostic;
 use crate::source::{Files, Span};
@@ -9,7 +10,7 @@ use crate::syntax::ast::{self, ItemKind};
 
 use super::clock::LastGrid;
 use super::curriculum::{Curriculum, Param};
-use super::eval::Scope;
+use super::eval::{Local, Scope};
 use super::measured::Count;
 use super::mix::MixSpec;
 use super::program::{DefId, DefKind, Program};
@@ -54,6 +55,8 @@ pub(crate) struct Checker<'p> {
     pub(crate) total: Option<u64>,
     /// By stage member: its definition.
     pub(crate) member_defs: Vec<DefId>,
+    /// By stage member: the variables of its fan-out and their values.
+    pub(crate) member_locals: Vec<Rc<[Local<'p>]>>,
     /// Values given to parameters from outside.
     pub(crate) settings: HashMap<DefId, Val<'p>>,
     /// By [`DefId`]: whether it, or a named value or mix it mentions, is marked `@assumed`.
@@ -80,6 +83,7 @@ impl<'p> Checker<'p> {
             legacies: Vec::new(),
             total: None,
             member_defs: Vec::new(),
+            member_locals: Vec::new(),
             settings: HashMap::new(),
             assumed: vec![false; n],
             last_grid: LastGrid::default(),
@@ -334,19 +338,8 @@ impl<'p> Checker<'p> {
         field: &'p ast::Expr,
         scope: &Scope<'p>,
     ) -> Option<u64> {
-        let scopes = match &block.each {
-            None => vec![scope.clone()],
-            Some(each) => {
-                let Kind::List(values) = self.eval(&each.values, scope).kind else { return None };
-                let member = |value: &Val<'p>| Scope {
-                    local: Some((each.var.text.as_str(), value.clone())),
-                    ..scope.clone()
-                };
-                values.iter().map(member).collect()
-            }
-        };
         let mut longest = 0;
-        for scope in scopes {
+        for scope in self.member_scopes(block, scope)? {
             let kept = self.diags.len();
             let value = self.eval(field, &scope);
             let clean = self.diags.len() == kept;

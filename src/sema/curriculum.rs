@@ -226,8 +226,8 @@ pub struct Stage {
     pub doc: String,
     /// `anneal`.
     pub base: String,
-    /// `42`.
-    pub key: Option<String>,
+    /// What the member of a fan-out is called by each variable: `42`; none without a fan-out.
+    pub keys: Vec<String>,
     /// Where the name stands.
     pub span: Span,
     /// The whole item.

@@ -20,18 +20,26 @@ use crate::diag::codes;
 pub(crate) struct Scope<'p> {
     /// The file.
     pub(crate) module: usize,
-    /// The variable of a fan-out and its value.
-    pub(crate) local: Option<(&'p str, Val<'p>)>,
+    /// The variables of a fan-out and their values.
+    pub(crate) locals: Rc<[Local<'p>]>,
     /// The stage whose properties need no prefix (asserts inside a stage).
     pub(crate) member: Option<usize>,
     /// The functions that the place takes, for messages.
     pub(crate) family: Option<Family>,
 }
 
+/// A variable of a fan-out, and its value for one member.
+pub(crate) type Local<'p> = (&'p str, Val<'p>);
+
 impl<'p> Scope<'p> {
     /// The top of a file.
     pub(crate) fn top(module: usize) -> Self {
-        Self { module, local: None, member: None, family: None }
+        Self { module, locals: Rc::default(), member: None, family: None }
+    }
+
+    /// The value of a variable of the fan-out around the place.
+    fn local(&self, name: &str) -> Option<&Val<'p>> {
+        self.locals.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value)
     }
 
     /// The same place, where functions of `family` are taken.
@@ -125,8 +133,7 @@ impl<'p> Checker<'p> {
     pub(crate) fn eval_path(&mut self, path: &'p ast::Path, scope: &Scope<'p>) -> Val<'p> {
         let span = path.span;
         let Some(PathSegment::Name(first)) = path.segments.first() else { return Val::poison(span) };
-        if let Some((name, value)) = &scope.local
-            && *name == first.text
+        if let Some(value) = scope.local(&first.text)
             && path.segments.len() == 1
         {
             return Val { kind: value.kind.clone(), span };
@@ -358,12 +365,11 @@ impl<'p> Checker<'p> {
     /// that name.
     fn named_value(&mut self, name: &str, expr: &'p Expr, scope: &Scope<'p>) -> Option<Val<'p>> {
         let ExprKind::Path(path) = &expr.kind else { return None };
-        let local = scope.local.as_ref().is_some_and(|(variable, _)| *variable == name);
         let named = || match self.program.lookup(scope.module, path) {
             Lookup::Def(id, _) => matches!(self.program.def(id).kind, DefKind::Param | DefKind::Let),
             _ => false,
         };
-        (local || named()).then(|| self.eval_path(path, scope))
+        (scope.local(name).is_some() || named()).then(|| self.eval_path(path, scope))
     }
 
     /// The value of a `let`: a word of the fields may stand there alone, so that they can share it.

@@ -459,14 +459,14 @@ fn definition<'i>(item: &'i ast::Item, diags: &mut Vec<Diagnostic>) -> Option<(D
             Some((kind, name))
         }
         ItemKind::Block(block) => {
-            if let Some(each) = &block.each
+            if let [first, .., last] | [first @ last] = block.each.as_slice()
                 && block.kind.text != "stage"
                 && schema::block(&block.kind.text).is_some()
             {
                 diags.push(
                     Diagnostic::error(
                         codes::STAGE_EACH,
-                        each.var.span.to(each.values.span),
+                        first.var.span.to(last.values.span),
                         format!("a fan-out of a `{}`", block.kind.text),
                         "only stages fan out",
                     )
@@ -600,17 +600,17 @@ fn check_pin(text: &str, pin: &ast::Str, diags: &mut Vec<Diagnostic>) {
 /// word is expected before a name.
 fn visit_block(block: &ast::Block, visit: &mut dyn FnMut(&ast::Path, bool)) {
     let schema = schema::block(&block.kind.text);
-    if let Some(each) = &block.each {
+    for each in &block.each {
         visit_expr(&each.values, &mut |path| visit(path, false));
     }
-    // Inside of a fan-out its variable alone is the variable, whatever else has the name.
-    let variable = block.each.as_ref().map(|each| each.var.text.as_str());
+    // Inside of a fan-out a variable alone is the variable, whatever else has the name.
+    let is_variable = |name: &str| block.each.iter().any(|each| each.var.text == name);
     let visit = &mut |path: &ast::Path, words: bool| {
-        let alone = match path.segments.as_slice() {
-            [PathSegment::Name(name)] => Some(name.text.as_str()),
-            _ => None,
+        let variable = match path.segments.as_slice() {
+            [PathSegment::Name(name)] => is_variable(&name.text),
+            _ => false,
         };
-        if alone.is_none() || alone != variable {
+        if !variable {
             visit(path, words);
         }
     };
@@ -666,8 +666,8 @@ pub(crate) fn visit_expr(expr: &Expr, visit: &mut impl FnMut(&ast::Path)) {
         ExprKind::Path(path) => {
             visit(path);
             for segment in &path.segments {
-                if let PathSegment::Index(index) = segment {
-                    visit_expr(index, visit);
+                if let PathSegment::Pick(pick) = segment {
+                    pick.exprs().for_each(|value| visit_expr(value, visit));
                 }
             }
         }

@@ -11,6 +11,7 @@ use super::checker::{Checker, Resolved};
 use super::eval::Scope;
 use super::program::suggest;
 use super::query::number;
+use super::stage::Members;
 use super::value::{Entity, Kind, Val};
 use crate::diag::codes;
 
@@ -63,12 +64,24 @@ impl<'p> Checker<'p> {
             return Val::poison(span);
         };
         match (entity, first) {
-            (Entity::Stage(id), PathSegment::Index(index)) => match self.pick(id, index, scope) {
-                Some(m) => self.properties(Val { kind: Kind::Entity(Entity::Member(m)), span }, rest, scope),
+            (Entity::Stage(id), PathSegment::Pick(pick)) => match self.pick(id, pick, scope) {
+                Some(Members::All) => self.properties(base, rest, scope),
+                Some(Members::One(m)) => {
+                    self.properties(Val { kind: Kind::Entity(Entity::Member(m)), span }, rest, scope)
+                }
+                Some(Members::Some(members)) if rest.is_empty() => {
+                    let member = |m: &usize| Val { kind: Kind::Entity(Entity::Member(*m)), span };
+                    Val { kind: Kind::List(members.iter().map(member).collect()), span }
+                }
+                Some(Members::Some(members)) => self.of_all(&members, span, rest, scope),
                 None => Val::poison(span),
             },
-            (Entity::Stage(_), PathSegment::Star(_)) => self.properties(base, rest, scope),
-            (Entity::Stage(id), PathSegment::Name(_)) => self.of_all(id, span, segments, scope),
+            (Entity::Stage(id), PathSegment::Name(_)) => {
+                let Resolved::Stage(members) = self.resolved[id.index()].clone() else {
+                    return Val::poison(span);
+                };
+                self.of_all(&members, span, segments, scope)
+            }
             (Entity::Member(m), PathSegment::Name(name)) => self.of_member(m, name, rest, span, scope),
             (Entity::Model(id), PathSegment::Name(name)) => {
                 let Resolved::Model(i) = self.resolved[id.index()] else { return Val::poison(span) };
@@ -140,17 +153,16 @@ impl<'p> Checker<'p> {
         }
     }
 
-    /// A property of every member of a stage: they must agree.
+    /// A property of several members of a stage: they must agree.
     fn of_all(
         &mut self,
-        id: super::program::DefId,
+        members: &[usize],
         span: Span,
         segments: &'p [PathSegment],
         scope: &Scope<'p>,
     ) -> Val<'p> {
-        let Resolved::Stage(members) = self.resolved[id.index()].clone() else { return Val::poison(span) };
         let mut values = Vec::new();
-        for m in &members {
+        for m in members {
             let v = self.properties(Val { kind: Kind::Entity(Entity::Member(*m)), span }, segments, scope);
             if v.is_poison() {
                 return v;
@@ -428,8 +440,7 @@ impl<'p> Checker<'p> {
     fn unknown_property(&mut self, segment: &PathSegment, whole: Span, of: &str, names: &[&str]) {
         let (text, span) = match segment {
             PathSegment::Name(n) => (n.text.clone(), n.span),
-            PathSegment::Index(e) => ("[…]".to_owned(), e.span),
-            PathSegment::Star(span) => ("[*]".to_owned(), *span),
+            PathSegment::Pick(pick) => ("[…]".to_owned(), pick.span),
         };
         let d = Diagnostic::error(
             codes::UNKNOWN_PROPERTY,

@@ -37,13 +37,12 @@ impl<'p> Checker<'p> {
                 return None;
             }
         };
-        let mut flat: Vec<Val<'p>> = Vec::new();
-        for v in &call.positional {
-            match &v.kind {
-                Kind::List(items) => flat.extend(items.iter().cloned()),
-                _ => flat.push(v.clone()),
-            }
-        }
+        // A list may hold `anneal[*, 30%]`, which is one itself.
+        let of_list = |v: &Val<'p>| match &v.kind {
+            Kind::List(items) => items.to_vec(),
+            _ => vec![v.clone()],
+        };
+        let flat: Vec<Val<'p>> = call.positional.iter().flat_map(of_list).flat_map(|v| of_list(&v)).collect();
         let mut ingredients: Vec<From> = Vec::new();
         for v in &flat {
             let Kind::Entity(entity) = v.kind else {

@@ -145,8 +145,9 @@ pub struct Block {
     pub kind: Ident,
     /// Its name, if it has one.
     pub name: Option<Ident>,
-    /// `[seed in [42, 43]]`.
-    pub each: Option<Each>,
+    /// `[seed in [42, 43], peak in [1e-4, 3e-4]]`: the variables of a fan-out, of which the last moves fastest;
+    /// none for a block that stands for itself.
+    pub each: Vec<Each>,
     /// What is inside, in order.
     pub entries: Vec<Entry>,
     /// Whether something inside could not even be saved as an entry with an error for a value, so
@@ -158,15 +159,13 @@ pub struct Block {
     pub span: Span,
 }
 
-/// `[seed in [42, 43]]`.
+/// `seed in [42, 43]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Each {
     /// The variable.
     pub var: Ident,
     /// The list.
     pub values: Expr,
-    /// With the brackets.
-    pub span: Span,
 }
 
 /// One entry of a block.
@@ -223,10 +222,36 @@ pub struct Path {
 pub enum PathSegment {
     /// A name.
     Name(Ident),
-    /// `[42]`.
-    Index(Box<Expr>),
-    /// `[*]`.
-    Star(Span),
+    /// `[42]`, `[*, 30%]`: members of a fan-out.
+    Pick(Pick),
+}
+
+/// `[42]`, `[*, 30%]`: the members of a fan-out that have these values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pick {
+    /// At least one, in the order of the variables.
+    pub values: Vec<Picked>,
+    /// With the brackets.
+    pub span: Span,
+}
+
+impl Pick {
+    /// The values that are written out.
+    pub fn exprs(&self) -> impl Iterator<Item = &Expr> {
+        self.values.iter().filter_map(|picked| match picked {
+            Picked::One(expr) => Some(expr),
+            Picked::Every(_) => None,
+        })
+    }
+}
+
+/// What is picked of one variable of a fan-out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Picked {
+    /// `42`.
+    One(Expr),
+    /// `*`.
+    Every(Span),
 }
 
 /// An expression.

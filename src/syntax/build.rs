@@ -5,7 +5,8 @@
 use pest::iterators::Pair;
 
 use super::ast::{
-    Arg, Assert, Attr, BinaryOp, Each, EntryKind, Expr, ExprKind, Ident, ItemKind, Path, PathSegment, Str,
+    Arg, Assert, Attr, BinaryOp, Each, EntryKind, Expr, ExprKind, Ident, ItemKind, Path, PathSegment, Pick,
+    Picked, Str,
 };
 use super::grammar::Rule;
 use super::literal::{Written, unescape};
@@ -37,7 +38,7 @@ struct Deep {
 pub(super) struct Head {
     pub(super) kind: Ident,
     pub(super) name: Option<Ident>,
-    pub(super) each: Option<Each>,
+    pub(super) each: Vec<Each>,
 }
 
 impl Builder {
@@ -176,15 +177,14 @@ impl Builder {
         let mut inner = pair.into_inner().peekable();
         let kind = self.ident(&inner.next()?);
         let name = inner.next_if(|p| p.as_rule() == Rule::word).map(|p| self.ident(&p));
-        let each = inner.next_if(|p| p.as_rule() == Rule::each).and_then(|p| self.each(p));
-        Some(Head { kind, name, each })
+        let each = inner.next_if(|p| p.as_rule() == Rule::each).map(Pair::into_inner).into_iter().flatten();
+        Some(Head { kind, name, each: each.filter_map(|p| self.each(p)).collect() })
     }
 
     fn each(&mut self, pair: Node<'_>) -> Option<Each> {
-        let span = self.span(&pair);
         let mut inner = pair.into_inner().filter(|p| !is_keyword(p.as_rule()));
         let var = self.ident(&inner.next()?);
-        Some(Each { var, values: self.expr(inner.next()?), span })
+        Some(Each { var, values: self.expr(inner.next()?) })
     }
 
     /// `attribute`.
@@ -389,26 +389,27 @@ impl Builder {
     /// `path` or `key`.
     pub(super) fn path(&mut self, pair: Node<'_>) -> Path {
         let span = self.span(&pair);
-        let mut segments = Vec::new();
-        let text = pair.as_str();
-        let start = pair.as_span().start();
-        for part in pair.into_inner() {
-            let part_span = self.span(&part);
-            // An index is what stands behind a bracket.
-            let before = text[..part.as_span().start() - start].trim_end_matches([' ', '\t']);
-            let indexed = before.ends_with('[');
-            segments.push(match part.as_rule() {
-                Rule::star => PathSegment::Star(part_span),
-                Rule::word if indexed => {
-                    let name = self.ident(&part);
-                    let path = Path { segments: vec![PathSegment::Name(name)], span: part_span };
-                    PathSegment::Index(Box::new(Expr { kind: ExprKind::Path(path), span: part_span }))
+        let segments = pair.into_inner().map(|part| match part.as_rule() {
+            Rule::pick => PathSegment::Pick(self.pick(part)),
+            _ => PathSegment::Name(self.ident(&part)),
+        });
+        Path { segments: segments.collect(), span }
+    }
+
+    fn pick(&mut self, pair: Node<'_>) -> Pick {
+        let span = self.span(&pair);
+        let values = pair.into_inner().map(|part| {
+            let span = self.span(&part);
+            match part.as_rule() {
+                Rule::star => Picked::Every(span),
+                Rule::word => {
+                    let path = Path { segments: vec![PathSegment::Name(self.ident(&part))], span };
+                    Picked::One(Expr { kind: ExprKind::Path(path), span })
                 }
-                Rule::word => PathSegment::Name(self.ident(&part)),
-                _ => PathSegment::Index(Box::new(self.expr(part))),
-            });
-        }
-        Path { segments, span }
+                _ => Picked::One(self.expr(part)),
+            }
+        });
+        Pick { values: values.collect(), span }
     }
 
     fn quantity(&mut self, pair: Node<'_>) -> Deep {

@@ -668,14 +668,14 @@ impl Place<'_> {
             return diagnostic;
         }
         match (self.context, self.bracket()) {
-            (Context::Head, _) if previous.text == "]" && matches!(next.text, "," | "[") => {
+            (Context::Head, _) if previous.text == "]" && next.text == "[" => {
                 Diagnostic::error(
                     codes::UNEXPECTED,
                     span,
-                    "a fan-out over a second variable",
-                    "a stage fans out over one list",
+                    "a second pair of brackets",
+                    "the variables of a fan-out stand in one",
                 )
-                .help("fan out over one of them, and write a stage for each value of the other; or let a stage that starts `from` this one fan out over it")
+                .help("write `[seed in [1, 2], share in [10%, 30%]]`: one member for each combination")
             }
             (Context::Entry | Context::Item, None) if SEGMENTS.contains(&next.text) => {
                 let before = self.span(next.start, next.start);

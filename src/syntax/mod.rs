@@ -34,7 +34,7 @@ pub fn parse(file: FileId, text: &str) -> (ast::File, Vec<Diagnostic>) {
 
 #[cfg(test)]
 mod tests {
-    use super::ast::{EntryKind, Expr, ExprKind, ItemKind, Path, PathSegment};
+    use super::ast::{EntryKind, Expr, ExprKind, ItemKind, Path, PathSegment, Picked};
     use super::*;
 
     /// The tree in short: enough to see how things nest.
@@ -64,7 +64,9 @@ mod tests {
 
     fn sketch_block(block: &ast::Block) -> String {
         let name = block.name.as_ref().map(|n| format!(" {}", n.text)).unwrap_or_default();
-        let each = block.each.as_ref().map(|e| format!("[{} in {}]", e.var.text, expr(&e.values)));
+        let each: Vec<String> =
+            block.each.iter().map(|e| format!("{} in {}", e.var.text, expr(&e.values))).collect();
+        let each = if each.is_empty() { String::new() } else { format!("[{}]", each.join(", ")) };
         let entries: Vec<String> = block
             .entries
             .iter()
@@ -75,7 +77,7 @@ mod tests {
                 EntryKind::Assert(a) => format!("assert {}", expr(&a.condition)),
             })
             .collect();
-        format!("{}{name}{} {{{}}}", block.kind.text, each.unwrap_or_default(), entries.join(", "))
+        format!("{}{name}{} {{{}}}", block.kind.text, each, entries.join(", "))
     }
 
     fn path(path: &Path) -> String {
@@ -84,8 +86,13 @@ mod tests {
             .iter()
             .map(|segment| match segment {
                 PathSegment::Name(name) => format!(".{}", name.text),
-                PathSegment::Index(index) => format!("[{}]", expr(index)),
-                PathSegment::Star(_) => "[*]".to_owned(),
+                PathSegment::Pick(pick) => {
+                    let values = pick.values.iter().map(|picked| match picked {
+                        Picked::One(value) => expr(value),
+                        Picked::Every(_) => "*".to_owned(),
+                    });
+                    format!("[{}]", values.collect::<Vec<_>>().join(", "))
+                }
             })
             .collect();
         parts.concat().trim_start_matches('.').to_owned()

@@ -25,7 +25,7 @@ struct Open {
     preface: Preface,
     kind: Ident,
     name: Option<Ident>,
-    each: Option<Each>,
+    each: Vec<Each>,
     entries: Vec<Entry>,
     start: usize,
     brace: usize,
@@ -449,14 +449,14 @@ impl<'t> Tree<'t> {
         let head = head.or_else(|| {
             let (builder, words) = self.salvage(&chunk, Rule::salvage_head)?;
             let mut words = words.into_iter().map(|word| builder.ident(&word));
-            Some(Head { kind: words.next()?, name: words.next(), each: None })
+            Some(Head { kind: words.next()?, name: words.next(), each: Vec::new() })
         });
         // A head that failed before its name would only be reported again for having none.
         let headless = head.as_ref().is_none_or(|head| failed && head.name.is_none());
         let head = head.unwrap_or_else(|| Head {
             kind: Ident { text: String::new(), span: self.span(brace..brace) },
             name: None,
-            each: None,
+            each: Vec::new(),
         });
         self.stack.push(Open {
             preface: std::mem::take(&mut self.preface),

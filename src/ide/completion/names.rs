@@ -23,7 +23,7 @@ impl List<'_> {
     /// Definitions of some kinds that this file sees, its namespaces' included.
     pub(super) fn definitions(&mut self, kinds: &[DefKind], behind: &str) {
         if kinds.contains(&DefKind::Let) {
-            self.variable();
+            self.variables();
         }
         let program = &self.names.program;
         for id in program.ids() {
@@ -45,10 +45,10 @@ impl List<'_> {
         }
     }
 
-    /// The variable of the fan-out around the cursor.
-    pub(super) fn variable(&mut self) {
-        if let Some(variable) = self.variable {
-            self.push(variable, CompletionKind::Value, "the variable of the fan-out", "");
+    /// The variables of the fan-out around the cursor.
+    pub(super) fn variables(&mut self) {
+        for variable in self.variables.clone() {
+            self.push(variable, CompletionKind::Value, "a variable of the fan-out", "");
         }
     }
 
@@ -57,7 +57,7 @@ impl List<'_> {
         let program = &self.names.program;
         for id in program.ids() {
             let def = program.def(id);
-            let each = matches!(&program.item(id).kind, ItemKind::Block(block) if block.each.is_some());
+            let each = matches!(&program.item(id).kind, ItemKind::Block(block) if !block.each.is_empty());
             if def.module == self.module && def.kind == DefKind::Stage && !each {
                 self.definition(id, &format!("{}.mix", def.name), behind);
             }

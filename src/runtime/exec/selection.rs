@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::plan::Plan;
+use crate::plan::member::is_asked_for;
 use crate::runtime::exec::ExecError;
 use crate::runtime::exec::survey::{self, Origin, stage_point};
 
@@ -19,16 +20,16 @@ pub enum Selection {
 }
 
 impl Selection {
-    /// The names of the chosen stages and soups. The name of a fan-out stands for all its members.
+    /// The names of the chosen stages and soups. The name of a fan-out stands for all its members, `anneal[*, 30%]` for those
+    /// that have this value.
     ///
     /// # Errors
     /// [`ExecError::UnknownStage`]; a plan that does not hold what it speaks of.
     pub fn names(&self, plan: &Plan) -> Result<BTreeSet<String>, ExecError> {
         let everything = || plan.stages.iter().map(|s| &s.name).chain(plan.soups.iter().map(|s| &s.name));
         let named = |wanted: &str| {
-            let member = |name: &str| name.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('['));
             let found: Vec<String> =
-                everything().filter(|name| *name == wanted || member(name)).cloned().collect();
+                everything().filter(|name| is_asked_for(name, wanted)).cloned().collect();
             if found.is_empty() {
                 let known = everything().cloned().collect::<Vec<_>>().join("`, `");
                 return Err(ExecError::UnknownStage { name: wanted.to_string(), known });

@@ -3,7 +3,6 @@
 use crate::diag::Diagnostic;
 use crate::schema;
 use crate::source::Span;
-use crate::syntax::ast::{self};
 
 use crate::diag::codes;
 use crate::sema::chain::Chain;
@@ -14,7 +13,6 @@ use crate::sema::eval::Scope;
 use crate::sema::fields::Fields;
 use crate::sema::mix::{Amount, Flat};
 use crate::sema::numeric::Inherited;
-use crate::sema::program::DefId;
 use crate::sema::value::{Entity, Kind, Val};
 
 /// What a finished stage leaves to those that start from it.
@@ -78,13 +76,23 @@ impl<'p> Checker<'p> {
 
     /// What a stage or soup starts from; exactly one thing.
     pub(super) fn from(&mut self, value: &Val<'p>) -> Option<From> {
-        let Kind::Entity(entity) = value.kind else {
-            if !value.is_poison() {
-                self.wrong(value, schema::Ty::From, "from");
+        let places = match &value.kind {
+            Kind::Poison => return None,
+            Kind::Entity(entity) => self.places(*entity, value.span)?,
+            Kind::List(list) if is_members(list) => {
+                let mut places = Vec::new();
+                for member in list.iter() {
+                    let Kind::Entity(entity) = member.kind else { continue };
+                    places.extend(self.places(entity, value.span)?);
+                }
+                places
             }
-            return None;
+            _ => {
+                self.wrong(value, schema::Ty::From, "from");
+                return None;
+            }
         };
-        match self.places(entity, value.span)?.as_slice() {
+        match places.as_slice() {
             [one] => Some(one.clone()),
             many => {
                 let names: Vec<String> = many.iter().take(3).map(|f| self.place_name(f)).collect();
@@ -240,38 +248,6 @@ impl<'p> Checker<'p> {
             assumed: s.assumed.clone(),
         }
     }
-
-    /// Members of a stage picked by `[42]`.
-    pub(crate) fn pick(&mut self, id: DefId, index: &'p ast::Expr, scope: &Scope<'p>) -> Option<usize> {
-        let value = self.eval(index, scope);
-        if value.is_poison() {
-            return None;
-        }
-        let key = self.member_key(&value);
-        let Resolved::Stage(members) = &self.resolved[id.index()] else { return None };
-        let members = members.clone();
-        let found =
-            members.iter().copied().find(|m| self.out.stages[*m].key.as_deref() == Some(key.as_str()));
-        if found.is_none() {
-            let base = self.out.stages[members[0]].base.clone();
-            let keys: Vec<String> = members.iter().filter_map(|m| self.out.stages[*m].key.clone()).collect();
-            let d = Diagnostic::error(
-                codes::UNKNOWN_NAME,
-                index.span,
-                format!("`{base}` has no member `{key}`"),
-                "no member with this value",
-            );
-            self.push(if keys.is_empty() {
-                d.help(format!("`{base}` is a single stage: write `{base}`"))
-            } else {
-                d.help(format!(
-                    "its members are {}",
-                    keys.iter().map(|k| format!("`{base}[{k}]`")).collect::<Vec<_>>().join(", ")
-                ))
-            });
-        }
-        found
-    }
 }
 
 /// As the plan spells it.
@@ -282,4 +258,9 @@ pub(crate) fn place_name(out: &Curriculum, from: &From) -> String {
         From::Checkpoint(i, c) => format!("{}.{}", out.stages[*i].name, out.stages[*i].checkpoints[*c].name),
         From::Soup(i) => out.soups[*i].name.clone(),
     }
+}
+
+/// Whether a list holds members of a fan-out.
+fn is_members(list: &[Val<'_>]) -> bool {
+    list.iter().all(|value| matches!(value.kind, Kind::Entity(Entity::Member(_))))
 }

@@ -1,5 +1,7 @@
 //! One member of a stage: its grid of steps, the curves over it, and the fields that need neither.
 
+use std::rc::Rc;
+
 use crate::curve::Shape;
 use crate::diag::{Diagnostic, codes};
 use crate::schema;
@@ -16,6 +18,7 @@ use crate::sema::value::{Kind, Val};
 use crate::source::Span;
 use crate::syntax::ast::{self, Unit};
 
+use super::fan_out::member_name;
 use super::ground::{Ground, Legacy};
 use super::portions::portions;
 
@@ -30,8 +33,8 @@ pub(super) struct Draft<'a, 'p> {
     pub(super) name_span: Span,
     /// The name without the member's.
     pub(super) base: String,
-    /// What the member of a fan-out is called.
-    pub(super) key: Option<String>,
+    /// What the values of a member of a fan-out are called.
+    pub(super) keys: Vec<String>,
 }
 
 impl Draft<'_, '_> {
@@ -131,12 +134,12 @@ impl<'p> Checker<'p> {
             return None;
         }
         let mix_shares = portions(&mix, &clock, clock.tokens + clock.overshoot);
-        let Draft { base, key, .. } = draft;
+        let Draft { base, keys, .. } = draft;
         self.out.stages.push(Stage {
-            name: key.as_ref().map_or_else(|| base.clone(), |key| format!("{base}[{key}]")),
+            name: member_name(base, keys),
             doc: draft.item.preface.doc(),
             base: base.clone(),
-            key: key.clone(),
+            keys: keys.clone(),
             span: draft.name_span,
             item: draft.item.span,
             from,
@@ -171,6 +174,7 @@ impl<'p> Checker<'p> {
         });
         self.legacies.push(Legacy { batch, mix });
         self.member_defs.push(draft.id);
+        self.member_locals.push(Rc::clone(&scope.locals));
         Some(self.out.stages.len() - 1)
     }
 
