@@ -1,13 +1,14 @@
 //! One file, everything it uses, and what the checker made of it.
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Level};
 use crate::plan::{self, Plan};
 use crate::sema::program::{DefId, Program};
 use crate::sema::{self, Curriculum, Fact};
-use crate::source::{FileId, Files};
+use crate::source::{FileId, Files, Span};
 use crate::syntax::ast;
 
 use super::marks::{Mark, marks};
@@ -67,6 +68,7 @@ pub struct Analysis {
     pub(super) names: Names,
     pub(super) curriculum: Curriculum,
     pub(super) facts: Vec<Fact>,
+    pub(super) rests: HashMap<Span, String>,
     complete: bool,
     diagnostics: Vec<Diagnostic>,
     plan: OnceCell<Plan>,
@@ -80,6 +82,7 @@ impl Analysis {
             names: Names::new(outcome.program, files),
             curriculum: outcome.curriculum,
             facts: outcome.facts,
+            rests: outcome.rests,
             complete: outcome.complete,
             diagnostics: outcome.diagnostics,
             plan: OnceCell::new(),

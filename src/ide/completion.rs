@@ -320,7 +320,13 @@ impl<'a> List<'a> {
                 self.lints(" = ${0:allow}");
                 self.leave_out(block, "");
             }
-            "stage" => self.item_word("assert"),
+            "stage" => {
+                self.item_word("assert");
+                if !written.contains(&"mix") {
+                    let doc = "What it reads, written here: the same as a `mix` with a name.";
+                    self.snippet("mix { … }", CompletionKind::Keyword, "", doc, "mix { $0 }".to_owned());
+                }
+            }
             "gate" => self.functions(&[Family::Measure]),
             "budget" => {
                 for word in ["tokens", "steps", "flops", "gpu_hours"] {

@@ -108,12 +108,7 @@ impl<'a> Pages<'a> {
     }
 
     fn word(&self, mark: &Mark<'_>, word: &str, doc: &str) -> String {
-        let rest = || {
-            self.analysis.facts.iter().find_map(|fact| match fact {
-                Fact::Mix { rest: Some((span, share)), .. } if *span == mark.span => Some(share.clone()),
-                _ => None,
-            })
-        };
+        let rest = || self.analysis.rests.get(&mark.span);
         let stages = self.stages(mark);
         let value = match word {
             "inherit" => here(&stages, |s| Some(show::number(s.lr.value(0)))),

@@ -1,8 +1,10 @@
 //! Derived numbers beside what was written: steps of a length, where a segment runs, what `rest`
 //! comes to, how often a source is read, what is inherited.
 
+use std::collections::HashMap;
+
 use crate::schema;
-use crate::sema::{Fact, Stage, show};
+use crate::sema::{Stage, show};
 use crate::source::{FileId, Span};
 use crate::syntax::ast::{Block, EntryKind, Expr, ExprKind, ItemKind, PathSegment};
 
@@ -82,11 +84,12 @@ pub fn hints(
         if (block.span.end as usize) < range.start || range.end < block.span.start as usize {
             continue;
         }
-        match block.kind.text.as_str() {
-            "stage" => hinting.stage(block),
-            "mix" => hinting.rest(),
-            _ => {}
+        if block.kind.text == "stage" {
+            hinting.stage(block);
         }
+    }
+    if options.rest {
+        hinting.rest();
     }
     if options.epochs {
         hinting.epochs();
@@ -178,40 +181,34 @@ impl Hinting<'_> {
     }
 
     fn rest(&mut self) {
-        for fact in &self.analysis.facts {
-            if let Fact::Mix { rest: Some((span, share)), .. } = fact {
-                self.push(*span, format!("= {share}"), HintKind::Rest);
-            }
+        for (span, share) in &self.analysis.rests {
+            self.push(*span, format!("= {share}"), HintKind::Rest);
         }
     }
 
     /// Beside the key of an entry of a mix: passes over the source, in the stages that read it.
     fn epochs(&mut self) {
         let curriculum = &self.analysis.curriculum;
+        let mut reads: HashMap<Span, (f64, f64)> = HashMap::new();
+        for portion in curriculum.stages.iter().flat_map(|s| &s.mix) {
+            let Some(epochs) = numbers::epochs(curriculum, portion) else { continue };
+            let span = curriculum.sources[portion.source].span;
+            let (low, high) = reads.entry(span).or_insert((f64::INFINITY, 0.0));
+            (*low, *high) = (low.min(epochs), high.max(epochs));
+        }
         let marks = self.analysis.names.marks(self.file);
         let Some(tree) = self.analysis.names.tree(self.file) else { return };
         for mark in &marks {
             let What::Refer(Target { span, kind: TargetKind::Def(..) }) = mark.what else { continue };
-            let Some(at) = curriculum.sources.iter().position(|s| s.span == span) else { continue };
+            let Some((low, high)) = reads.get(&span).copied() else { continue };
             let Some(ItemKind::Block(block)) = tree.items.get(mark.item).map(|i| &i.kind) else { continue };
-            if block.kind.text != "mix" {
-                continue;
-            }
-            let entry = block.entries.iter().find_map(|e| match &e.kind {
-                EntryKind::Field { key, value } if key.span.end == mark.span.end => Some(value),
-                _ => None,
+            let entry = mix_around(block, mark.span).and_then(|mix| {
+                mix.entries.iter().find_map(|e| match &e.kind {
+                    EntryKind::Field { key, value } if key.span.end == mark.span.end => Some(value),
+                    _ => None,
+                })
             });
             let Some(value) = entry else { continue };
-            let reads: Vec<f64> = curriculum
-                .stages
-                .iter()
-                .flat_map(|s| s.mix.iter().filter(|p| p.source == at))
-                .filter_map(|p| numbers::epochs(curriculum, p))
-                .collect();
-            let (low, high) = reads.iter().fold((f64::INFINITY, 0.0f64), |(l, h), e| (l.min(*e), h.max(*e)));
-            if reads.is_empty() {
-                continue;
-            }
             let (low, high) = (numbers::times(low), numbers::times(high));
             let text = if low == high {
                 format!("read {high}")
@@ -221,6 +218,17 @@ impl Hinting<'_> {
             self.push(value.span, text, HintKind::Epochs);
         }
     }
+}
+
+/// The mix that `at` is in: `block` itself, or one that is written in it.
+fn mix_around(block: &Block, at: Span) -> Option<&Block> {
+    if block.kind.text == "mix" {
+        return Some(block);
+    }
+    block.entries.iter().find_map(|entry| match &entry.kind {
+        EntryKind::Block(inner) if inner.kind.text == "mix" && inner.span.range().contains(&(at.start as usize)) => Some(inner),
+        _ => None,
+    })
 }
 
 fn schema_inherits(field: &str) -> bool {

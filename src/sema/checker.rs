@@ -61,6 +61,8 @@ pub(crate) struct Checker<'p> {
     pub(crate) settings: HashMap<DefId, Val<'p>>,
     /// By [`DefId`]: whether it, or a named value or mix it mentions, is marked `@assumed`.
     pub(crate) assumed: Vec<bool>,
+    /// Where `rest` stands in a mix and what it comes to; for the members of a fan-out one behind the other.
+    pub(crate) rests: HashMap<Span, String>,
     /// The grid of steps that was laid last.
     pub(crate) last_grid: LastGrid,
     /// What was counted of sources, once some source asks.
@@ -86,6 +88,7 @@ impl<'p> Checker<'p> {
             member_locals: Vec::new(),
             settings: HashMap::new(),
             assumed: vec![false; n],
+            rests: HashMap::new(),
             last_grid: LastGrid::default(),
             measured: None,
             early_lints: Vec::new(),

@@ -192,7 +192,7 @@ pub struct HeldOut {
 }
 
 /// What a stage or soup reads weights from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum From {
     /// A model, by index.
     Model(usize),

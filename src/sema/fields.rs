@@ -1,6 +1,7 @@
 //! The fields of a block against its row in the schema table: unknown names, doubles, gaps.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use crate::diag::Diagnostic;
 use crate::diag::suggest::nearest;
@@ -12,14 +13,21 @@ use super::checker::Checker;
 use super::eval::Scope;
 use super::habits::{self, Meant};
 use super::program::suggest;
-use super::value::Val;
+use super::value::{Kind, Val};
 use crate::diag::codes;
+
+/// Whether a block stands for the field `mix` of the block around it: `mix { web = 60%, code = rest }`.
+pub(crate) fn is_mix_in_place(around: &Block, inner: &ast::Block) -> bool {
+    inner.kind.text == "mix" && inner.name.is_none() && around.field("mix").is_some()
+}
 
 /// The fields of one block, by name.
 #[derive(Debug)]
 pub(crate) struct Fields<'p> {
     pub(crate) block: &'static Block,
     entries: BTreeMap<&'static str, (&'p ast::Entry, &'p ast::Expr)>,
+    /// `mix { … }`, in place of the field `mix`.
+    mix: Option<(&'p ast::Entry, &'p ast::Block)>,
     /// Set when a name was wrong, so that a missing field may be just that one.
     pub(crate) doubtful: bool,
 }
@@ -30,19 +38,32 @@ impl<'p> Fields<'p> {
         self.entries.get(name).map(|(_, e)| *e)
     }
 
+    /// Whether a field is written, be it as a block.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entry(name).is_some()
+    }
+
     /// Where each value is written.
     pub(crate) fn spans(&self) -> BTreeMap<&'static str, Span> {
-        self.entries.iter().map(|(name, (_, e))| (*name, e.span)).collect()
+        let mix = self.mix.map(|(_, block)| ("mix", block.kind.span));
+        self.entries.iter().map(|(name, (_, e))| (*name, e.span)).chain(mix).collect()
     }
 
     /// Where each whole entry stands.
     pub(crate) fn entry(&self, name: &str) -> Option<&'p ast::Entry> {
-        self.entries.get(name).map(|(e, _)| *e)
+        let mix = self.mix.filter(|_| name == "mix").map(|(entry, _)| entry);
+        self.entries.get(name).map(|(entry, _)| *entry).or(mix)
     }
 
-    /// Every field with its entry and value.
+    /// Every field with its entry and value; the weights of `mix { … }` are values of `mix`.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &'p ast::Entry, &'p ast::Expr)> {
-        self.entries.iter().map(|(name, (entry, value))| (*name, *entry, *value))
+        let weights = self.mix.into_iter().flat_map(|(entry, block)| {
+            block.entries.iter().filter_map(move |inner| match &inner.kind {
+                EntryKind::Field { value, .. } => Some(("mix", entry, value)),
+                _ => None,
+            })
+        });
+        self.entries.iter().map(|(name, (entry, value))| (*name, *entry, *value)).chain(weights)
     }
 }
 
@@ -50,7 +71,7 @@ impl<'p> Checker<'p> {
     /// Sort the entries of `block` by the schema; report what does not belong.
     pub(crate) fn fields(&mut self, block: &'p ast::Block) -> Option<Fields<'p>> {
         let schema = schema::block(&block.kind.text)?;
-        let mut fields = Fields { block: schema, entries: BTreeMap::new(), doubtful: false };
+        let mut fields = Fields { block: schema, entries: BTreeMap::new(), mix: None, doubtful: false };
         for entry in &block.entries {
             match &entry.kind {
                 EntryKind::Field { key, value } => {
@@ -79,21 +100,15 @@ impl<'p> Checker<'p> {
                         }
                         continue;
                     };
-                    if let Some((first, _)) = fields.entries.get(field.name) {
-                        let first = first.span;
-                        self.push(
-                            Diagnostic::error(
-                                codes::DUPLICATE_FIELD,
-                                name.span,
-                                format!("`{}` is written twice", name.text),
-                                "written again here",
-                            )
-                            .label(first, "first written here")
-                            .help("keep one of the two"),
-                        );
+                    if self.written_before(&fields, name) {
                         continue;
                     }
                     fields.entries.insert(field.name, (entry, value));
+                }
+                EntryKind::Block(inner) if is_mix_in_place(schema, inner) => {
+                    if !self.written_before(&fields, &inner.kind) {
+                        fields.mix = Some((entry, inner));
+                    }
                 }
                 EntryKind::Block(inner) => {
                     let inside = schema::block(&inner.kind.text).and_then(|b| b.inside);
@@ -130,6 +145,22 @@ impl<'p> Checker<'p> {
         Some(fields)
     }
 
+    /// Report a field that is written a second time as `name`.
+    fn written_before(&mut self, fields: &Fields<'p>, name: &ast::Ident) -> bool {
+        let Some(first) = fields.entry(&name.text).map(|entry| entry.span) else { return false };
+        self.push(
+            Diagnostic::error(
+                codes::DUPLICATE_FIELD,
+                name.span,
+                format!("`{}` is written twice", name.text),
+                "written again here",
+            )
+            .label(first, "first written here")
+            .help("keep one of the two"),
+        );
+        true
+    }
+
     /// Report required fields that are absent, unless a misspelt one may be it.
     pub(crate) fn require(&mut self, fields: &Fields<'p>, block: &'p ast::Block) -> bool {
         let missing: Vec<&schema::Field> = fields
@@ -161,6 +192,11 @@ impl<'p> Checker<'p> {
 
     /// The value of a field, evaluated as its row says.
     pub(crate) fn field(&mut self, fields: &Fields<'p>, name: &str, scope: &Scope<'p>) -> Option<Val<'p>> {
+        if let Some((_, block)) = fields.mix.filter(|_| name == "mix") {
+            let span = block.kind.span;
+            let spec = self.resolve_mix(block, scope);
+            return Some(spec.map_or(Val::poison(span), |spec| Val { kind: Kind::Mix(Rc::new(spec)), span }));
+        }
         let expr = fields.get(name)?;
         let ty = fields.block.field(name)?.ty;
         Some(self.eval_typed(expr, ty, name, scope))

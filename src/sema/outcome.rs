@@ -1,14 +1,15 @@
 //! All that a check makes of a file, for those who show more than a verdict: names and where they
 //! lead, what each definition is worth, and what could be resolved in spite of mistakes elsewhere.
 
+use std::collections::HashMap;
+
 use super::checker::{Checker, Resolved};
 use super::curriculum::Curriculum;
-use super::mix::{Amount, Flat, MixSpec, Weight};
+use super::mix::{Amount, Flat};
 use super::program::{DefId, DefKind, Program};
 use super::{Options, params, settings, show};
 use crate::diag::Diagnostic;
 use crate::source::{FileId, Files, Span};
-use crate::syntax::ast::Rational;
 
 /// What came of a check.
 pub(crate) struct Outcome {
@@ -22,6 +23,8 @@ pub(crate) struct Outcome {
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// By definition.
     pub(crate) facts: Vec<Fact>,
+    /// Where `rest` stands in a mix, and what it comes to.
+    pub(crate) rests: HashMap<Span, String>,
 }
 
 /// What a definition is worth, beyond what the curriculum says of it.
@@ -35,8 +38,6 @@ pub(crate) enum Fact {
     Mix {
         /// Shares of sources by index, when nothing moves.
         shares: Option<Vec<(usize, f64)>>,
-        /// Where `rest` stands and what it comes to.
-        rest: Option<(Span, String)>,
     },
 }
 
@@ -55,8 +56,9 @@ pub(crate) fn analyze(files: &mut dyn Files, file: FileId, options: &Options) ->
     let stem = files.name(file).rsplit('/').next().unwrap_or_default();
     // One line, which can stand in the comments of what is emitted.
     let stem = stem.strip_suffix(".curriculum").unwrap_or(stem).replace(char::is_control, "-");
+    let rests = std::mem::take(&mut checker.rests);
     let (curriculum, complete, diagnostics) = checker.finish(stem);
-    Outcome { program, curriculum, complete, diagnostics, facts }
+    Outcome { program, curriculum, complete, diagnostics, facts, rests }
 }
 
 impl Checker<'_> {
@@ -70,14 +72,12 @@ impl Checker<'_> {
                     let flat = self.flatten(&value, None);
                     self.diags.truncate(before);
                     if let Some(flat) = flat {
-                        return Fact::Mix { shares: shares(&flat), rest: None };
+                        return Fact::Mix { shares: shares(&flat) };
                     }
                 }
                 Fact::Value(text)
             }
-            Resolved::Mix(spec) => {
-                Fact::Mix { shares: spec.still.as_ref().and_then(shares), rest: rest(spec) }
-            }
+            Resolved::Mix(spec) => Fact::Mix { shares: spec.still.as_ref().and_then(shares) },
             _ => Fact::None,
         }
     }
@@ -90,17 +90,4 @@ fn shares(flat: &Flat) -> Option<Vec<(usize, f64)>> {
             Amount::Moving(_) => None,
         })
         .collect()
-}
-
-fn rest(spec: &MixSpec<'_>) -> Option<(Span, String)> {
-    let mut left = Rational::ONE;
-    let mut at = None;
-    for entry in &spec.entries {
-        match &entry.weight {
-            Weight::Share(share) => left = left.checked_sub(*share)?,
-            Weight::Rest => at = Some(entry.value_span),
-            Weight::Curve(_) => return None,
-        }
-    }
-    Some((at?, show::exact_percent(left)))
 }

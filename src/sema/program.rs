@@ -637,7 +637,9 @@ fn visit_block(block: &ast::Block, visit: &mut dyn FnMut(&ast::Path, bool)) {
                 }
                 visit_expr(value, &mut |path| visit(path, words));
             }
-            EntryKind::Block(inner) if inner.kind.text == "checkpoint" => visit_block(inner, &mut *visit),
+            EntryKind::Block(inner) if matches!(inner.kind.text.as_str(), "checkpoint" | "mix") => {
+                visit_block(inner, &mut *visit);
+            }
             EntryKind::Block(_) | EntryKind::Constraint(_) | EntryKind::Assert(_) => {}
         }
     }

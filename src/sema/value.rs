@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::source::{FileId, Span};
 use crate::syntax::ast::{self, Rational, Unit};
 
+use super::mix::MixSpec;
 use super::program::DefId;
 
 /// A value and where it was written.
@@ -38,6 +39,8 @@ pub(crate) enum Kind<'p> {
     Word(&'p str),
     /// Something defined.
     Entity(Entity),
+    /// A mix that is written where it is read.
+    Mix(Rc<MixSpec<'p>>),
     /// `linear(to: 0)`: a call, its arguments evaluated.
     Call(Rc<Call<'p>>),
     /// `a then b then c`.
@@ -129,7 +132,9 @@ impl<'p> Val<'p> {
             Kind::Word(word) => format!("the word `{word}`"),
             Kind::Entity(Entity::Model(_)) => "a model".to_owned(),
             Kind::Entity(Entity::Source(_)) => "a source".to_owned(),
-            Kind::Entity(Entity::Mix(_) | Entity::StageMix(_) | Entity::ModelMix(_)) => "a mix".to_owned(),
+            Kind::Mix(_) | Kind::Entity(Entity::Mix(_) | Entity::StageMix(_) | Entity::ModelMix(_)) => {
+                "a mix".to_owned()
+            }
             Kind::Entity(Entity::Stage(_) | Entity::Member(_)) => "a stage".to_owned(),
             Kind::Entity(Entity::Checkpoint(..)) => "a named checkpoint".to_owned(),
             Kind::Entity(Entity::Soup(_)) => "a soup".to_owned(),

@@ -532,8 +532,12 @@ impl<'t> Tree<'t> {
         let mut words = self.slice(&chunk.range).split([' ', '\t']).filter(|w| !w.is_empty());
         let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let named = second.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '"'));
-        let top_level =
-            if opens { TOP_LEVEL_BLOCKS.contains(&first) } else { TOP_LEVEL_WORDS.contains(&first) && named };
+        let top_level = match opens {
+            // Without a name it is what the stage around it reads.
+            true if first == "mix" => named,
+            true => TOP_LEVEL_BLOCKS.contains(&first),
+            false => TOP_LEVEL_WORDS.contains(&first) && named,
+        };
         if !top_level {
             return;
         }

@@ -45,6 +45,8 @@ pub(super) struct Work {
     limit: Option<u64>,
     /// The checkpoint under way.
     pub(super) writing: Option<Writing>,
+    /// Whether a checkpoint was written since older ones were last removed.
+    pub(super) surplus: bool,
 }
 
 impl Run<'_> {
@@ -96,6 +98,7 @@ impl Run<'_> {
                 }
             } else {
                 work.trainer.not_finite.reset();
+                self.thin(stage, &mut work.writing, &mut work.surplus)?;
             }
             if let Some(spike) = spikes.see(&record) {
                 self.note(&spike);
@@ -113,6 +116,10 @@ impl Run<'_> {
             if last || periodic || named {
                 self.save(stage, work)?;
             }
+        }
+        if !work.trainer.not_finite.lasts() {
+            self.settle(&mut work.writing)?;
+            self.thin(stage, &mut work.writing, &mut work.surplus)?;
         }
         Ok(None)
     }
@@ -223,6 +230,7 @@ impl Run<'_> {
             board,
             limit: options.memory,
             writing: None,
+            surplus: false,
         })
     }
 
@@ -380,7 +388,7 @@ impl Run<'_> {
         };
         let trainer_json = serde_json::to_value(&trainer)
             .map_err(|source| ExecError::TrainerState { path: self.dir.checkpoints(&stage.name), source })?;
-        let keep = stage.keep.filter(|_| !trainer.not_finite.lasts());
+        work.surplus = true;
         // Training goes on beside a copy where there is room for one.
         let room = room_for_a_copy(self.options.device, work.limit, &work.engine.memory());
         if checkpoint::copy_bytes(&work.engine) > room {
@@ -391,7 +399,7 @@ impl Run<'_> {
                 tokenizer: &work.tokenizer,
                 trainer: Some(&trainer_json),
             };
-            return self.write_now(stage, trainer.step, keep, &contents, &mut work.writing);
+            return self.write_now(stage, trainer.step, &contents, &mut work.writing);
         }
         let moments = work.engine.moments().map(|m| OptimizerState { first: m.first, second: m.second });
         let snapshot = Snapshot {
@@ -402,7 +410,7 @@ impl Run<'_> {
             optimizer: moments,
             trainer: trainer_json,
         };
-        self.write(stage, trainer.step, keep, snapshot, &mut work.writing)
+        self.write(stage, trainer.step, snapshot, &mut work.writing)
     }
 }
 

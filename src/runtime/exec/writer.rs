@@ -50,26 +50,21 @@ pub(super) struct Writing {
 
 impl Run<'_> {
     /// Begin to write `snapshot` as the checkpoint of `stage` after `step` steps, once the one before
-    /// is complete. Of the periodic ones `keep` are left then; all where it is absent.
+    /// is complete.
     pub(super) fn write(
         &self,
         stage: &StagePlan,
         step: u64,
-        keep: Option<u64>,
         snapshot: Snapshot,
         under_way: &mut Option<Writing>,
     ) -> Result<(), ExecError> {
         self.settle(under_way)?;
         let series = self.dir.checkpoints(&stage.name);
         let path = checkpoint::step_dir(&series, step);
-        let (target, of) = (path.clone(), stage.clone());
-        let work = move || {
-            snapshot.write(&target)?;
-            prune(&of, keep, &series)
-        };
+        let target = path.clone();
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
-            .spawn(work)
+            .spawn(move || snapshot.write(&target))
             .map_err(|source| CheckpointError::Io { action: "start writing", path: path.clone(), source })?;
         *under_way = Some(Writing { stage: stage.name.clone(), step, path, thread });
         Ok(())
@@ -80,7 +75,6 @@ impl Run<'_> {
         &self,
         stage: &StagePlan,
         step: u64,
-        keep: Option<u64>,
         contents: &CheckpointContents<'_>,
         under_way: &mut Option<Writing>,
     ) -> Result<(), ExecError> {
@@ -88,7 +82,6 @@ impl Run<'_> {
         let series = self.dir.checkpoints(&stage.name);
         let path = checkpoint::step_dir(&series, step);
         checkpoint::write(contents, &path)?;
-        prune(stage, keep, &series)?;
         self.written(&stage.name, step, path);
         Ok(())
     }
@@ -102,19 +95,30 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Remove the periodic checkpoints that are more than the stage keeps, if one was written since that was last done
+    /// and is complete. To be called after a step that was finite: it started from the weights of the latest
+    /// checkpoint, which are worth the older ones then.
+    pub(super) fn thin(
+        &self,
+        stage: &StagePlan,
+        under_way: &mut Option<Writing>,
+        surplus: &mut bool,
+    ) -> Result<(), ExecError> {
+        let Some(keep) = stage.keep.filter(|_| *surplus) else { return Ok(()) };
+        if under_way.as_ref().is_some_and(|writing| !writing.thread.is_finished()) {
+            return Ok(());
+        }
+        self.settle(under_way)?;
+        checkpoint::prune(&self.dir.checkpoints(&stage.name), keep, |step| purpose(stage, step))?;
+        *surplus = false;
+        Ok(())
+    }
+
     fn written(&self, stage: &str, step: u64, path: PathBuf) {
         if let Some(progress) = lock(&self.progress).get_mut(stage) {
             progress.checkpoint = Some((step, path.clone()));
         }
         self.observer.on(Event::Checkpoint(&path));
-    }
-}
-
-/// Remove what `keep` does not leave.
-fn prune(stage: &StagePlan, keep: Option<u64>, series: &Path) -> Result<(), CheckpointError> {
-    match keep {
-        Some(keep) => checkpoint::prune(series, keep, |step| purpose(stage, step)).map(drop),
-        None => Ok(()),
     }
 }
 

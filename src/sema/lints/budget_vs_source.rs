@@ -7,20 +7,18 @@ use crate::sema::show;
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
     for (index, stage) in scene.stages() {
         let before = scene.drawn(&stage.from);
-        let after = scene.drawn_through(index, None);
-        for (source, need) in &after {
-            let s = scene.source(*source);
+        for (source, own) in scene.own(stage, None) {
+            let s = scene.source(source);
             let Some(tokens) = s.tokens else { continue };
             let held_out = scene.curriculum.held_out_of(s);
-            let had = before.get(source).copied().unwrap_or(0);
+            let had = before.get(&source).copied().unwrap_or(0);
+            let need = had + own;
             let size = tokens as f64 * (1.0 - held_out);
             let most = size * s.max_epochs;
             // Told where it first runs out.
-            if *need as f64 <= most || had as f64 > most {
+            if need as f64 <= most || had as f64 > most {
                 continue;
             }
-            let own: u64 =
-                stage.mix.iter().filter(|p| scene.whole(p.source) == *source).map(|p| taken(p, None)).sum();
             let mut d = Diagnostic::lint(
                 codes::BUDGET_VS_SOURCE,
                 "budget_vs_source",
@@ -29,7 +27,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                 format!(
                     "`{}` needs {} tokens of `{}`, which gives {}",
                     stage.name,
-                    show::count(*need),
+                    show::count(need),
                     s.name,
                     show::count(most as u64)
                 ),
@@ -45,7 +43,7 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
             if had > 0 {
                 d = d.note(format!("{} of them were drawn by the stages before", show::count(had)));
             }
-            if let Some(at) = exhausted(scene, index, *source, most - had as f64) {
+            if let Some(at) = exhausted(scene, index, source, most - had as f64) {
                 d = d.note(format!(
                     "it runs out after {} tokens of the stage, {} of its length",
                     show::count(at),
@@ -54,15 +52,15 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
             }
             d = d.note(format!(
                 "{} epochs in all",
-                show::number((*need as f64 / size * 100.0).round() / 100.0)
+                show::number((need as f64 / size * 100.0).round() / 100.0)
             ));
             let last: u64 = stage
                 .mix
                 .iter()
-                .filter(|p| scene.whole(p.source) == *source)
+                .filter(|p| scene.whole(p.source) == source)
                 .map(|p| taken(p, None).saturating_sub(taken(p, Some(stage.tokens))))
                 .sum();
-            if *need as f64 - most <= last as f64 && stage.steps > 1 {
+            if need as f64 - most <= last as f64 && stage.steps > 1 {
                 d = d.help(format!(
                     "only the last step is too much, which goes {} past the end: `steps = {}` stays within",
                     show::tokens(stage.overshoot),

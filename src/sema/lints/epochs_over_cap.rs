@@ -13,14 +13,15 @@ const TOLERANCE: f64 = 1.01;
 const SYNTHETIC: f64 = 16.0;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
-    for (index, stage) in scene.stages() {
+    for (_, stage) in scene.stages() {
         let before = scene.drawn(&stage.from);
-        for (source, need) in scene.drawn_through(index, None) {
+        for (source, own) in scene.own(stage, None) {
             let s = scene.source(source);
             let Some(tokens) = s.tokens else { continue };
             let held_out = scene.curriculum.held_out_of(s);
             let epochs = |drawn: u64| drawn as f64 / (tokens as f64 * (1.0 - held_out));
             let had = before.get(&source).copied().unwrap_or(0);
+            let need = had + own;
             let cap = cap(s);
             // More than `max_epochs` is an error of its own; told where it is first passed.
             if epochs(need) <= cap * TOLERANCE || epochs(had) > cap * TOLERANCE || epochs(need) > s.max_epochs

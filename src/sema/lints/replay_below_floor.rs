@@ -1,6 +1,7 @@
 //! `replay_below_floor`: a stage that hardly reads anything the model has seen before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::scene::Scene;
 use crate::diag::{Diagnostic, Level, codes};
@@ -13,8 +14,9 @@ const FLOOR: f64 = 0.25;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
     let ids = identities(scene);
+    let mut known = HashMap::new();
     for (_, stage) in scene.stages() {
-        let seen = seen(scene, &stage.from, &ids);
+        let seen = seen(scene, &stage.from, &ids, &mut known);
         if seen.is_empty() {
             continue;
         }
@@ -71,14 +73,34 @@ fn identities(scene: &Scene<'_>) -> BTreeMap<usize, usize> {
 }
 
 /// What any stage before, or the model's declared mixture, has read.
-fn seen(scene: &Scene<'_>, from: &From, ids: &BTreeMap<usize, usize>) -> BTreeSet<usize> {
-    let mut seen: BTreeSet<usize> = BTreeSet::new();
-    for leg in scene.lineage(from) {
-        let stage = &scene.curriculum.stages[leg.stage];
-        seen.extend(stage.mix.iter().filter(|p| p.mean > 0.0).map(|p| ids[&p.source]));
+fn seen(
+    scene: &Scene<'_>,
+    from: &From,
+    ids: &BTreeMap<usize, usize>,
+    known: &mut HashMap<From, Rc<BTreeSet<usize>>>,
+) -> Rc<BTreeSet<usize>> {
+    if let Some(seen) = known.get(from) {
+        return Rc::clone(seen);
     }
-    if let Some(mix) = scene.root_model(from).and_then(|m| scene.curriculum.models[m].mix.as_ref()) {
-        seen.extend(mix.iter().filter(|(_, share)| *share > 0.0).map(|(source, _)| ids[source]));
-    }
+    let seen = Rc::new(match from {
+        From::Model(model) => {
+            let mix = scene.curriculum.models[*model].mix.iter().flatten();
+            mix.filter(|(_, share)| *share > 0.0).map(|(source, _)| ids[source]).collect()
+        }
+        From::Stage(stage) | From::Checkpoint(stage, _) => {
+            let stage = &scene.curriculum.stages[*stage];
+            let mut seen = BTreeSet::clone(&seen(scene, &stage.from, ids, known));
+            seen.extend(stage.mix.iter().filter(|p| p.mean > 0.0).map(|p| ids[&p.source]));
+            seen
+        }
+        From::Soup(soup) => {
+            let mut all = BTreeSet::new();
+            for ingredient in &scene.curriculum.soups[*soup].ingredients {
+                all.extend(seen(scene, ingredient, ids, known).iter());
+            }
+            all
+        }
+    });
+    known.insert(from.clone(), Rc::clone(&seen));
     seen
 }

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use crate::sema::curriculum::{Curriculum, From, Portion, Rope, Source, Stage};
 use crate::sema::stage::Legacy;
@@ -16,9 +17,12 @@ pub(super) struct Scene<'a> {
     pub(super) files: &'a dyn Files,
     /// The file that was checked; paths are relative to it.
     pub(super) root: FileId,
-    /// What [`Scene::drawn_through`] found for whole stages: several lints ask along every lineage.
-    pub(super) known: RefCell<BTreeMap<usize, BTreeMap<usize, u64>>>,
+    /// What [`Scene::drawn`] found: several lints ask along every lineage.
+    pub(super) known: RefCell<HashMap<From, Drawn>>,
 }
+
+/// Tokens of whole sources, by index.
+pub(super) type Drawn = Rc<BTreeMap<usize, u64>>;
 
 /// One earlier stage of a lineage and how much of it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,43 +96,47 @@ impl<'a> Scene<'a> {
 
     /// Tokens of each whole source drawn on the way to `from`. Where ways meet in a soup the
     /// hungriest counts: no weight has seen more than it.
-    pub(super) fn drawn(&self, from: &From) -> BTreeMap<usize, u64> {
-        match from {
+    pub(super) fn drawn(&self, from: &From) -> Drawn {
+        if let Some(drawn) = self.known.borrow().get(from) {
+            return Rc::clone(drawn);
+        }
+        let through = |stage: usize, upto: Option<u64>| {
+            let s = &self.curriculum.stages[stage];
+            let mut drawn = BTreeMap::clone(&self.drawn(&s.from));
+            for (source, tokens) in self.own(s, upto) {
+                *drawn.entry(source).or_insert(0) += tokens;
+            }
+            drawn
+        };
+        let drawn = Rc::new(match from {
             From::Model(_) => BTreeMap::new(),
             From::Soup(soup) => {
                 let mut most = BTreeMap::new();
                 for ingredient in &self.curriculum.soups[*soup].ingredients {
-                    for (source, tokens) in self.drawn(ingredient) {
-                        let known = most.entry(source).or_insert(0);
-                        *known = tokens.max(*known);
+                    for (source, tokens) in self.drawn(ingredient).iter() {
+                        let known = most.entry(*source).or_insert(0);
+                        *known = (*tokens).max(*known);
                     }
                 }
                 most
             }
-            From::Stage(stage) => self.drawn_through(*stage, None),
+            From::Stage(stage) => through(*stage, None),
             From::Checkpoint(stage, point) => {
                 let s = &self.curriculum.stages[*stage];
-                self.drawn_through(*stage, Some(s.tokens_at(s.checkpoints[*point].step)))
+                through(*stage, Some(s.tokens_at(s.checkpoints[*point].step)))
             }
-        }
+        });
+        self.known.borrow_mut().insert(from.clone(), Rc::clone(&drawn));
+        drawn
     }
 
-    /// Tokens of each whole source drawn by a stage (its first `upto` tokens) and all before it.
-    pub(super) fn drawn_through(&self, stage: usize, upto: Option<u64>) -> BTreeMap<usize, u64> {
-        if upto.is_none()
-            && let Some(drawn) = self.known.borrow().get(&stage)
-        {
-            return drawn.clone();
+    /// Tokens of each whole source drawn by a stage itself, by all of it or by its first `upto` tokens.
+    pub(super) fn own(&self, stage: &Stage, upto: Option<u64>) -> BTreeMap<usize, u64> {
+        let mut own = BTreeMap::new();
+        for portion in &stage.mix {
+            *own.entry(self.whole(portion.source)).or_insert(0) += taken(portion, upto);
         }
-        let s = &self.curriculum.stages[stage];
-        let mut drawn = self.drawn(&s.from);
-        for portion in &s.mix {
-            *drawn.entry(self.whole(portion.source)).or_insert(0) += taken(portion, upto);
-        }
-        if upto.is_none() {
-            self.known.borrow_mut().insert(stage, drawn.clone());
-        }
-        drawn
+        own
     }
 
     /// The learning rate that `from` ends with and where that is written, if it is known.

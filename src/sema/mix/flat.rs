@@ -9,7 +9,7 @@ use crate::schema::{Family, Ty};
 use crate::source::Span;
 use crate::syntax::ast::Rational;
 
-use super::{MixEntry, Weight};
+use super::{MixEntry, MixSpec, Weight};
 use crate::diag::codes;
 use crate::sema::chain::{Chain, Frame};
 use crate::sema::checker::{Checker, Resolved};
@@ -128,6 +128,7 @@ impl<'p> Checker<'p> {
                 Resolved::Value(v) => self.moves(v),
                 _ => false,
             },
+            Kind::Mix(spec) => spec.still.is_none(),
             Kind::Chain(_) => true,
             Kind::Call(call) => call.function.family == Family::Curve,
             _ => false,
@@ -146,13 +147,11 @@ impl<'p> Checker<'p> {
                 _ => None,
             },
             Kind::Entity(Entity::Mix(id)) => match self.resolved[id.index()].clone() {
-                Resolved::Mix(spec) => match &spec.still {
-                    Some(flat) => Some(flat.clone()),
-                    None => self.flatten_entries(&spec.entries, frame, spec.span),
-                },
+                Resolved::Mix(spec) => self.flatten_spec(&spec, frame),
                 Resolved::Value(v) => self.flatten(&Val { span: value.span, ..v }, frame),
                 _ => None,
             },
+            Kind::Mix(spec) => self.flatten_spec(spec, frame),
             Kind::Entity(Entity::StageMix(member)) => {
                 let stage = self.out.stages.get(*member)?;
                 Some(Rc::new(stage.mix.iter().map(|p| (p.source, mean_amount(p))).collect()))
@@ -170,6 +169,13 @@ impl<'p> Checker<'p> {
                 self.wrong(value, Ty::Mix, "mix");
                 None
             }
+        }
+    }
+
+    fn flatten_spec(&mut self, spec: &MixSpec<'p>, frame: Option<Frame<'_>>) -> Option<Flat> {
+        match &spec.still {
+            Some(flat) => Some(flat.clone()),
+            None => self.flatten_entries(&spec.entries, frame, spec.span),
         }
     }
 

@@ -71,9 +71,9 @@ impl MixSpec<'_> {
 }
 
 impl<'p> Checker<'p> {
-    /// A `mix` block.
+    /// A `mix` block, with a name or written where it is read.
     pub(crate) fn resolve_mix(&mut self, block: &'p ast::Block, scope: &Scope<'p>) -> Option<MixSpec<'p>> {
-        let name = block.name.as_ref()?;
+        let name = block.name.as_ref().unwrap_or(&block.kind);
         let setting = |key: &ast::Path| {
             matches!(key.segments.as_slice(), [PathSegment::Name(word)] if word.text == "weights")
                 && !self.program.modules[scope.module].names.contains_key("weights")
@@ -193,6 +193,7 @@ impl<'p> Checker<'p> {
             return None;
         }
         let mut spec = MixSpec { entries, still: None, depth, span: name.span };
+        self.note_rest(&spec);
         let moving =
             spec.entries.iter().any(|e| matches!(e.weight, Weight::Curve(_)) || self.moves(&e.target));
         if !moving {
@@ -200,6 +201,22 @@ impl<'p> Checker<'p> {
             spec.still.as_ref()?;
         }
         Some(spec)
+    }
+
+    /// Keep what `rest` comes to, for those who show it.
+    fn note_rest(&mut self, spec: &MixSpec<'p>) {
+        let rest = spec.entries.iter().find(|entry| matches!(entry.weight, Weight::Rest));
+        let Some((at, share)) = rest.and_then(|entry| Some((entry.value_span, spec.share(entry)?))) else { return };
+        let share = show::exact_percent(share);
+        match self.rests.get_mut(&at) {
+            // One block, resolved for each member of a fan-out.
+            Some(shown) if shown.split(" | ").all(|other| other != share) => {
+                shown.push_str(" | ");
+                shown.push_str(&share);
+            }
+            Some(_) => {}
+            None => drop(self.rests.insert(at, share)),
+        }
     }
 
     /// Several plain numbers where shares are meant: one message for all of them.

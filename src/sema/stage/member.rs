@@ -190,7 +190,7 @@ impl<'p> Checker<'p> {
     ) {
         let mut gaps = Vec::new();
         for (name, lacks) in lacking {
-            if draft.fields.get(name).is_none() {
+            if !draft.fields.has(name) {
                 if lacks { gaps.push(format!("`{name}`")) } else { inherited.push(name) }
             }
         }
@@ -391,6 +391,7 @@ impl<'p> Checker<'p> {
         let mut assumed: Vec<String> = written.map(|(name, ..)| name.to_owned()).collect();
         assumed.extend(inherited.iter().map(|n| (*n).to_owned()).filter(|n| ground.assumed.contains(n)));
         assumed.sort();
+        assumed.dedup();
         assumed
     }
 }
