@@ -136,6 +136,24 @@ void rmsnorm(Check& c, const Norm& n) {
   c.device.run(weight, partial3.ptr(), grad_w3.ptr(), (int)grid, n.width);
   c.close("grad", widen(grad3.get()), dx, 3e-3);
   c.close("grad w", widen(grad_w3.get()), plus(dw, dw0.value), 1e-5);
+
+  if (n.width > 256 || n.width % 8 != 0 || n.stride % 8 != 0 || n.offset % 8 != 0) return;
+  c.begin("rmsnorm heads %dx%dx%d", n.rows, n.segments, n.width);
+  // A block has as many segments at once as norm.rs says; with three blocks some make more turns than others.
+  unsigned lanes = 1;
+  while (lanes * 8 < (unsigned)n.width) lanes *= 2;
+  const unsigned all = blocks(n.items(), 8 * 4 * (32 / lanes)), shares = std::min(all, 3u);
+  Buffer<uint16_t> dy4(c.device, xb.bits), grad4(c.device, gb.bits);
+  Buffer<float> drstd4(c.device, n.items()), partial4(c.device, (size_t)shares * n.width), grad_w4(c.device, dw0.bits);
+  c.device.run({"rmsnorm_heads_forward", {all, 1, 1}, {256, 1, 1}, 0}, dxb.ptr(), dwt.ptr(), dy4.ptr(), drstd4.ptr(), rows, n.stride, n.offset,
+               n.segments, n.width, eps32, n.plus);
+  c.close("y", widen(dy4.get()), y, 3e-3);
+  c.close("rstd", widen(drstd4.get()), rstd, 1e-6);
+  c.device.run({"rmsnorm_heads_backward", {shares, 1, 1}, {256, 1, 1}, 0}, dxb.ptr(), dwt.ptr(), drstd4.ptr(), grad4.ptr(), partial4.ptr(), rows,
+               n.stride, n.offset, n.segments, n.width, n.plus);
+  c.device.run(weight, partial4.ptr(), grad_w4.ptr(), (int)shares, n.width);
+  c.close("grad", widen(grad4.get()), dx, 3e-3);
+  c.close("grad w", widen(grad_w4.get()), plus(dw, dw0.value), 1e-5);
 }
 
 void glu(Check& c, bool gelu, int rows, int width) {
@@ -239,6 +257,11 @@ FAMILY(rmsnorm) {
   rmsnorm(c, {33, 192, 0, 1, 128});
   rmsnorm(c, {19, 576, 0, 1, 576, 1});
   rmsnorm(c, {9, 320, 64, 3, 64, 1});
+  // Heads: more than their blocks have at once, lanes with nothing, and one lane to a segment.
+  rmsnorm(c, {67, 640, 128, 3, 128});
+  rmsnorm(c, {131, 512, 256, 1, 256, 1});
+  rmsnorm(c, {37, 400, 0, 5, 80});
+  rmsnorm(c, {301, 64, 8, 6, 8});
   // More than the registers of a warp hold.
   rmsnorm(c, {5, 2304, 0, 1, 2304});
   rmsnorm(c, {3, 4352, 0, 1, 4352});
