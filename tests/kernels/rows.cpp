@@ -277,6 +277,8 @@ FAMILY(glu) {
 FAMILY(rope) {
   rope(c, 3, 2, 1, 64);
   if (!c.small) rope(c, 7, 5, 2, 96), rope(c, 2, 9, 3, 128), rope(c, 2, 2, 1, 256);
+  // More than a block, and halves that are no whole eights.
+  if (!c.small) rope(c, 70, 3, 1, 64), rope(c, 60, 2, 1, 20), rope(c, 5, 3, 0, 8);
 }
 
 FAMILY(embedding) {
