@@ -43,6 +43,7 @@ EXPECTED = {
     "cross_entropy_backward": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
     "rmsnorm_heads": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
     "rope": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
+    "copy_columns": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
     "swiglu": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
     "geglu": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
 }

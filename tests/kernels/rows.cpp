@@ -292,7 +292,7 @@ FAMILY(elementwise) {
   F32 x = random_f32(r, n, 1), y = random_f32(r, n, 1);
   Bf16 b = random_bf16(r, n, 1);
   Buffer<float> dx(c.device, x.bits), dy(c.device, y.bits), average(c.device, n);
-  Buffer<uint16_t> db(c.device, b.bits), copy(c.device, n), moved(c.device, n);
+  Buffer<uint16_t> db(c.device, b.bits), copy(c.device, n);
   LaunchSpec spec = {"narrow_copy", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0};
   c.begin("narrow_copy");
   c.device.run(spec, dx.ptr(), copy.ptr(), (long long)n);
@@ -333,15 +333,24 @@ FAMILY(elementwise) {
     c.close("gradient", widen(total.get()), want_total, 1e-5);
   }
 
-  c.begin("copy_columns");
-  int stride = 30, offset = 7, width = 11;
-  long long rows = (long long)n / stride;
-  c.device.run({"copy_columns", {blocks((size_t)rows * width, 256), 1, 1}, {256, 1, 1}, 0}, db.ptr(), moved.ptr(), rows, stride,
-               offset, width);
-  std::vector<uint16_t> want(n, 0xffff);
-  for (long long t = 0; t < rows; t++)
-    for (int i = 0; i < width; i++) want[t * stride + offset + i] = b.bits[t * stride + offset + i];
-  c.same_bits("columns", moved.get(), want);
+  // Whole eights, more than a block has; and a width, a stride or an offset that is none.
+  const struct {
+    int stride, offset, width;
+  } columns[] = {{24, 8, 16}, {30, 7, 11}, {32, 4, 8}, {40, 16, 24}, {12, 0, 8}};
+  for (const auto& s : columns) {
+    if (c.small && s.stride > 30) continue;
+    const long long rows = s.stride == 40 ? 777 : (long long)n / s.stride;
+    c.begin("copy_columns %lldx%d of %d from %d", rows, s.width, s.stride, s.offset);
+    const size_t size = (size_t)rows * s.stride;
+    Bf16 v = random_bf16(r, size, 1);
+    Buffer<uint16_t> source(c.device, v.bits), moved(c.device, size);
+    c.device.run({"copy_columns", {blocks((size_t)rows * s.width, 16 * 256), 1, 1}, {256, 1, 1}, 0}, source.ptr(), moved.ptr(), rows, s.stride,
+                 s.offset, s.width);
+    std::vector<uint16_t> want(size, 0xffff);
+    for (long long t = 0; t < rows; t++)
+      for (int i = 0; i < s.width; i++) want[t * s.stride + s.offset + i] = v.bits[t * s.stride + s.offset + i];
+    c.same_bits("columns", moved.get(), want);
+  }
 
   c.begin("soup");
   spec.kernel = "soup_add";
