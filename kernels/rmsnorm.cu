@@ -442,19 +442,26 @@ KERNEL(rmsnorm_rows_residual_backward, 512, 1)
   rows_backward<true, 1>(x, weight, rstd, grad_y, grad_x, nullptr, partial, rows, width, plus);
 }
 
-// grad_w += the partials. Eight warps each sum every eighth in order, then their sums are added in order.
-// Launch: grid ⌈width/32⌉, 256 threads.
-KERNEL(rmsnorm_weight_grad, 256, 4)(const float* __restrict__ partial, float* __restrict__ grad_w, int partials, int width) {
-  STATIC_SHARED(float, sums, WARPS * 32);
+// grad_w += the partials. 32 warps each sum every 32nd in order, then their sums are added in order: there are few columns, and
+// the more warps, the more partials are under way. Launch: grid ⌈width/32⌉, 1024 threads.
+KERNEL(rmsnorm_weight_grad, 1024, 1)(const float* __restrict__ partial, float* __restrict__ grad_w, int partials, int width) {
+  constexpr int SUMMING = 32, AT_ONCE = 16;
+  STATIC_SHARED(float, sums, SUMMING * 32);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, i = blockIdx.x * 32 + lane;
   float s = 0.0f;
-  if (i < width) {
-#pragma unroll 8
-    for (int p = warp; p < partials; p += WARPS) s += partial[(long long)p * width + i];
+  for (int first = warp; first < partials; first += SUMMING * AT_ONCE) {
+    float v[AT_ONCE];
+#pragma unroll
+    for (int n = 0; n < AT_ONCE; n++) {
+      const int p = first + n * SUMMING;
+      v[n] = p < partials && i < width ? partial[(long long)p * width + i] : 0.0f;
+    }
+#pragma unroll
+    for (int n = 0; n < AT_ONCE; n++) s += v[n];
   }
   sums[warp * 32 + lane] = s;
   __syncthreads();
   if (warp != 0 || i >= width) return;
-  for (int w = 1; w < WARPS; w++) s += sums[w * 32 + lane];
+  for (int w = 1; w < SUMMING; w++) s += sums[w * 32 + lane];
   grad_w[i] += s;
 }

@@ -41,7 +41,7 @@ void rmsnorm(Check& c, const Norm& n) {
   int warps = n.width > 256 ? 4 : 8;
   unsigned grid = std::min(blocks(n.items(), warps), 5u);
   LaunchSpec backward = {"", {grid, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * n.width * 4};
-  LaunchSpec weight = {"rmsnorm_weight_grad", {blocks(n.width, 32), 1, 1}, {256, 1, 1}, 0};
+  LaunchSpec weight = {"rmsnorm_weight_grad", {blocks(n.width, 32), 1, 1}, {1024, 1, 1}, 0};
   long long rows = n.rows;
   float eps32 = (float)eps;
   F32 w = random_f32(r, n.width, 0.3, 1), xf = random_f32(r, n.size(), 1.5), gf = random_f32(r, n.size(), 1),
@@ -328,7 +328,7 @@ FAMILY(elementwise) {
     Buffer<float> partial(c.device, (size_t)shares * wide);
     c.device.run({"bias_grad", {(unsigned)shares, blocks((size_t)(wide + 7) / 8, 128), 1}, {128, 1, 1}, 0}, db.ptr(),
                  partial.ptr(), many, wide);
-    c.device.run({"rmsnorm_weight_grad", {blocks((size_t)wide, 32), 1, 1}, {256, 1, 1}, 0}, partial.ptr(), total.ptr(), shares,
+    c.device.run({"rmsnorm_weight_grad", {blocks((size_t)wide, 32), 1, 1}, {1024, 1, 1}, 0}, partial.ptr(), total.ptr(), shares,
                  wide);
     c.close("gradient", widen(total.get()), want_total, 1e-5);
   }

@@ -303,7 +303,7 @@ void bandwidth(Timer& t, long tokens, long width) {
   // As norm.rs launches it.
   const int w = (int)width, warps = std::max(1, std::min(8, 8192 / w));
   const unsigned shares = std::min(blocks(tokens, warps), std::min(2112u / warps, 1056u));
-  const unsigned by_row = std::min((unsigned)tokens, 528u);
+  const unsigned by_row = std::min((unsigned)tokens, 512u);
   Buffer<float> partial(t.device, (size_t)std::max(shares, by_row) * width);
   auto row = [&](const char* op, double bytes, double seconds) { t.row(op, shape, seconds, "bytes", bytes * n); };
   row("rmsnorm_forward", 8, t.run(shape, {"rmsnorm_forward", {blocks(tokens, 8), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), weight.ptr(),

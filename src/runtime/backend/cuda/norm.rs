@@ -11,9 +11,10 @@ use Argument::{Float, Int, Long, Pointer};
 const NORM_WARPS: usize = 2112;
 pub(super) const NORM_SHARES: usize = 1056;
 
-/// Widths of the rows that have a block each, and the most blocks they make up.
+/// Widths of the rows that have a block each, and the most blocks they make up: of a power of two of rows all have
+/// equally many.
 const BY_ROW: std::ops::RangeInclusive<usize> = 1025..=8192;
-const ROW_SHARES: usize = 528;
+const ROW_SHARES: usize = 512;
 
 /// The widest segments that share a warp, and the most blocks that go through them backwards: two fit on a
 /// multiprocessor.
@@ -103,7 +104,7 @@ impl Cuda {
         grad: &mut Wide,
     ) -> Result<(), DeviceFailure> {
         let mut arguments = [Pointer(partial), Pointer(grad.change()), Int(shares as i32), Int(width as i32)];
-        self.launch("rmsnorm_weight_grad", [width.div_ceil(32), 1, 1], 256, 0, &mut arguments)
+        self.launch("rmsnorm_weight_grad", [width.div_ceil(32), 1, 1], 1024, 0, &mut arguments)
     }
 
     /// `front` are the arguments up to the partial sums, which go to scratch memory and from there to
