@@ -196,8 +196,8 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
       // Every thread that read the statistics.
       mbarrier_init(&o_empty[s], 256);
     }
-    // A lane of each warp that multiplies.
-    for (int s = 0; s < WRITERS; s++) mbarrier_init(&staged_full[s], 8);
+    // Every thread that wrote its part.
+    for (int s = 0; s < WRITERS; s++) mbarrier_init(&staged_full[s], 256);
     for (int s = 0; s < STAGED; s++) mbarrier_init(&staged_empty[s], 1);
     fence_mbarrier_init();
   }
@@ -374,8 +374,7 @@ __device__ __forceinline__ void backward(const TensorMap* map, const TensorMap* 
     for (int j = 0; j < D / 16; j++)
       to[j * 128] = Quad{{__float_as_uint(dq[j * 4]), __float_as_uint(dq[j * 4 + 1]), __float_as_uint(dq[j * 4 + 2]), __float_as_uint(dq[j * 4 + 3])}};
     fence_async_proxy();
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(&staged_full[of % WRITERS]);
+    mbarrier_arrive(&staged_full[of % WRITERS]);
   };
   // After dV is complete: everybody has written dS, and is done with the gradients of the outputs and the statistics.
   auto meet = [&]() {

@@ -3,12 +3,12 @@
 // A tensor has `rows` rows of `stride` values; of each the `segments` segments of `width` values that begin at
 // `offset` are normalised on their own, with one weight of `width` values: y = x · rstd · (plus + w) with
 // `plus` 1 where a weight is stored as its distance from 1, else 0, and rstd = (mean(x²) + eps)^(−1/2). One warp per
-// segment, most of which it keeps in
-// registers between its two passes. Width, stride and offset are multiples of 4.
+// segment, most of which it keeps in registers between its two passes; several to a warp where they are as short as heads.
+// Width, stride and offset are multiples of 4.
 //
 // The gradient of the weight is a sum over all segments. Every block sums a fixed share of them in order and writes
 // its partial; `rmsnorm_weight_grad` adds the partials in order. The same bits in every run, on every device.
-#include "dev/base.cuh"
+#include "dev/eights.cuh"
 
 namespace {
 
@@ -247,6 +247,39 @@ __device__ __forceinline__ void rows_backward(const u16* x, const float* __restr
     if (first + k * threads * 4 < width) store<true>(partial, (long long)blockIdx.x * width + first + k * threads * 4, sums[k]);
 }
 
+// Segments of at most 256 values, in whole eights, as heads have them: a lane has eight columns of AT_ONCE segments, all under
+// way at once, and a segment as many lanes as its width takes, rounded up to a power of two; the last of those may have no
+// columns. A warp takes its segments in turns: of each, neighbours lie in neighbouring lanes.
+struct HeadLanes {
+  int lanes, per_warp;    // of a segment; segments side by side in a warp
+  int mine, column;       // this lane's segment of those, and its first column
+  bool inside;
+  static __device__ __forceinline__ HeadLanes of(int width) {
+    const int shift = (width > 8) + (width > 16) + (width > 32) + (width > 64) + (width > 128), lane = threadIdx.x & 31;
+    const int column = (lane & ((1 << shift) - 1)) * EIGHT;
+    return HeadLanes{1 << shift, 32 >> shift, lane >> shift, column, column < width};
+  }
+  // Of the whole segment, the same bits in all of its lanes.
+  template <int N>
+  __device__ __forceinline__ void sum(float (&v)[N]) const {
+#pragma unroll
+    for (int o = 16; o > 0; o >>= 1)
+      if (o < lanes)
+#pragma unroll
+        for (int n = 0; n < N; n++) v[n] += __shfl_xor_sync(WARP_ALL, v[n], o);
+  }
+};
+// Eight values that are taken apart once more afterwards: kept apart, they would take twice the registers.
+__device__ __forceinline__ void pack_again(Quad& q) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) anew(q.v[i]);
+}
+// Where a segment begins in a tensor whose segments begin at `offset`, all counted in eights: half the registers of an address.
+__device__ __forceinline__ u32 head_at(u32 item, u32 segments, int stride, u32 offset, int width) {
+  const u32 row = item / segments;
+  return row * ((u32)stride / EIGHT) + (item - row * segments) * ((u32)width / EIGHT) + offset;
+}
+
 }  // namespace
 
 // Launch of the forward kernels: grid ⌈rows · segments / 8⌉, 256 threads.
@@ -287,6 +320,115 @@ KERNEL(rmsnorm_segments_backward, 256, 2)
   backward<false, 1>(x, weight, rstd, grad, grad, nullptr, partial, rows, stride, offset, segments, width, plus);
 }
 
+// `rmsnorm_segments_forward` and `rmsnorm_segments_backward` over heads: width at most 256, it, stride and offset multiples of
+// 8, every address one of 16 bytes, fewer than 2³¹ segments and 2³⁴ values in all. A warp has 4 · 32/lanes of them at a time,
+// lanes = width/8 rounded up to a power of two. Launch: 256 threads; forward as many blocks as have all segments between them.
+KERNEL(rmsnorm_heads_forward, 256, 4)
+(const u16* __restrict__ x, const float* __restrict__ weight, u16* __restrict__ y, float* __restrict__ rstd, long long rows,
+ int stride, int offset, int segments, int width, float eps, float plus) {
+  constexpr int AT_ONCE = 4;
+  const HeadLanes at = HeadLanes::of(width);
+  const u32 items = (u32)(rows * segments), first = (blockIdx.x * WARPS + (threadIdx.x >> 5)) * (u32)(at.per_warp * AT_ONCE) + at.mine;
+  const float share = reciprocal_fast((float)width);
+  const u32 start = (u32)(offset + at.column) / EIGHT;
+  u32 place[AT_ONCE];
+  bool inside[AT_ONCE];
+  Quad v[AT_ONCE];
+#pragma unroll
+  for (int n = 0; n < AT_ONCE; n++) {
+    const u32 item = first + n * at.per_warp;
+    inside[n] = at.inside && item < items;
+    place[n] = head_at(item, segments, stride, start, width);
+    v[n] = inside[n] ? ((const Quad*)x)[place[n]] : Quad{};
+  }
+  const Eight w = at.inside ? Eight::load(weight + at.column) : Eight{};
+  float r[AT_ONCE] = {};
+#pragma unroll
+  for (int n = 0; n < AT_ONCE; n++)
+#pragma unroll
+    for (int i = 0; i < EIGHT; i++) r[n] = fma_rn(half_of(v[n], i), half_of(v[n], i), r[n]);
+  at.sum(r);
+#pragma unroll
+  for (int n = 0; n < AT_ONCE; n++) {
+    const float mean = r[n] * share + eps;
+    float root = rsqrt_fast(mean);
+    root = root * (1.5f - 0.5f * mean * root * root);
+    if (!inside[n]) continue;
+    if (at.column == 0) rstd[first + n * at.per_warp] = root;
+    pack_again(v[n]);
+    float out[EIGHT];
+#pragma unroll
+    for (int i = 0; i < EIGHT; i++) out[i] = half_of(v[n], i) * root * (plus + w.at(i));
+    store((u16*)((Quad*)y + place[n]), out);
+  }
+}
+// Any grid; partial [grid, width].
+KERNEL(rmsnorm_heads_backward, 256, 2)
+(const u16* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ rstd, u16* grad, float* __restrict__ partial,
+ long long rows, int stride, int offset, int segments, int width, float plus) {
+  constexpr int AT_ONCE = 4;
+  // A row of sums for every segment that a block has side by side: 256 values a warp at most.
+  STATIC_SHARED(float, all, WARPS * 256);
+  const HeadLanes at = HeadLanes::of(width);
+  const u32 items = (u32)(rows * segments), in_warp = (u32)(at.per_warp * AT_ONCE), warp = threadIdx.x >> 5;
+  const u32 mine = warp * in_warp + at.mine, start = (u32)(offset + at.column) / EIGHT;
+  const float share = reciprocal_fast((float)width);
+  Eight w = at.inside ? Eight::load(weight + at.column) : Eight{};
+#pragma unroll
+  for (int i = 0; i < EIGHT; i++) w.q[i >> 2].v[i & 3] = __float_as_uint(plus + w.at(i));
+  float sums[EIGHT] = {};
+  // All warps of a block make as many turns.
+  for (u32 begin = blockIdx.x * WARPS * in_warp; begin < items; begin += gridDim.x * WARPS * in_warp) {
+    u32 place[AT_ONCE];
+    bool inside[AT_ONCE];
+    Quad v[AT_ONCE], g[AT_ONCE];
+    float r[AT_ONCE], dot[AT_ONCE] = {};
+#pragma unroll
+    for (int n = 0; n < AT_ONCE; n++) {
+      const u32 item = begin + mine + n * at.per_warp;
+      inside[n] = at.inside && item < items;
+      place[n] = head_at(item, segments, stride, start, width);
+      v[n] = inside[n] ? ((const Quad*)x)[place[n]] : Quad{};
+      g[n] = inside[n] ? ((const Quad*)grad)[place[n]] : Quad{};
+      r[n] = inside[n] ? rstd[item] : 0.0f;
+    }
+#pragma unroll
+    for (int n = 0; n < AT_ONCE; n++)
+#pragma unroll
+      for (int i = 0; i < EIGHT; i++) {
+        const float h = half_of(v[n], i) * r[n];
+        sums[i] = fma_rn(half_of(g[n], i), h, sums[i]);
+        dot[n] = fma_rn(half_of(g[n], i) * w.at(i), h, dot[n]);
+      }
+    at.sum(dot);
+#pragma unroll
+    for (int n = 0; n < AT_ONCE; n++) pack_again(v[n]), pack_again(g[n]);
+#pragma unroll
+    for (int n = 0; n < AT_ONCE; n++) {
+      if (!inside[n]) continue;
+      const float mean = dot[n] * share;
+      float out[EIGHT];
+#pragma unroll
+      for (int i = 0; i < EIGHT; i++) out[i] = r[n] * (half_of(g[n], i) * w.at(i) - half_of(v[n], i) * r[n] * mean);
+      store((u16*)((Quad*)grad + place[n]), out);
+    }
+  }
+  // In the order of the warps, and within one of its segments side by side.
+  const int row = (int)warp * at.per_warp + at.mine;
+  if (at.inside)
+#pragma unroll
+    for (int i = 0; i < EIGHT; i += 4)
+      *(Quad*)(all + row * width + at.column + i) =
+          Quad{{__float_as_uint(sums[i]), __float_as_uint(sums[i + 1]), __float_as_uint(sums[i + 2]), __float_as_uint(sums[i + 3])}};
+  __syncthreads();
+  const int i = threadIdx.x;
+  if (i >= width) return;
+  float s = 0.0f;
+#pragma unroll 8
+  for (int of = 0; of < WARPS * at.per_warp; of++) s += all[of * width + i];
+  partial[(long long)blockIdx.x * width + i] = s;
+}
+
 // Rows of more than 1024 values, each in one piece; `rmsnorm_backward` and `rmsnorm_residual_backward` besides. Launch: any grid,
 // blocks of 128 · ⌈width/2048⌉ threads, at most 512; partial [grid, width].
 KERNEL(rmsnorm_rows_backward, 512, 1)
@@ -300,19 +442,26 @@ KERNEL(rmsnorm_rows_residual_backward, 512, 1)
   rows_backward<true, 1>(x, weight, rstd, grad_y, grad_x, nullptr, partial, rows, width, plus);
 }
 
-// grad_w += the partials. Eight warps each sum every eighth in order, then their sums are added in order.
-// Launch: grid ⌈width/32⌉, 256 threads.
-KERNEL(rmsnorm_weight_grad, 256, 4)(const float* __restrict__ partial, float* __restrict__ grad_w, int partials, int width) {
-  STATIC_SHARED(float, sums, WARPS * 32);
+// grad_w += the partials. 32 warps each sum every 32nd in order, then their sums are added in order: there are few columns, and
+// the more warps, the more partials are under way. Launch: grid ⌈width/32⌉, 1024 threads.
+KERNEL(rmsnorm_weight_grad, 1024, 1)(const float* __restrict__ partial, float* __restrict__ grad_w, int partials, int width) {
+  constexpr int SUMMING = 32, AT_ONCE = 16;
+  STATIC_SHARED(float, sums, SUMMING * 32);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, i = blockIdx.x * 32 + lane;
   float s = 0.0f;
-  if (i < width) {
-#pragma unroll 8
-    for (int p = warp; p < partials; p += WARPS) s += partial[(long long)p * width + i];
+  for (int first = warp; first < partials; first += SUMMING * AT_ONCE) {
+    float v[AT_ONCE];
+#pragma unroll
+    for (int n = 0; n < AT_ONCE; n++) {
+      const int p = first + n * SUMMING;
+      v[n] = p < partials && i < width ? partial[(long long)p * width + i] : 0.0f;
+    }
+#pragma unroll
+    for (int n = 0; n < AT_ONCE; n++) s += v[n];
   }
   sums[warp * 32 + lane] = s;
   __syncthreads();
   if (warp != 0 || i >= width) return;
-  for (int w = 1; w < WARPS; w++) s += sums[w * 32 + lane];
+  for (int w = 1; w < SUMMING; w++) s += sums[w * 32 + lane];
   grad_w[i] += s;
 }

@@ -41,6 +41,9 @@ EXPECTED = {
     "attention_forward_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bMUFU\.EX2"],
     "attention_backward_": [HMMA, r"\bLDSM\.", r"\bLDGSTS\..*128", r"\bMUFU\.EX2"],
     "cross_entropy_backward": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
+    "rmsnorm_heads": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
+    "rope": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
+    "copy_columns": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
     "swiglu": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
     "geglu": [r"\bLDG\.E\.(ENL2\.)?128", r"\bSTG\.E\.(ENL2\.)?128"],
 }

@@ -42,6 +42,7 @@ inline float __uint_as_float(u32 i) { return host::as_float(i); }
 inline u32 __float_as_uint(float f) { return host::as_bits(f); }
 inline u32 __umulhi(u32 a, u32 b) { return (u32)((u64)a * b >> 32); }
 inline void anew(int&) {}
+inline void anew(u32&) {}
 inline void anew(u64&) {}
 inline float fma_rn(float a, float b, float c) { return fmaf(a, b, c); }
 
@@ -69,6 +70,7 @@ typedef unsigned long long u64;
 
 /// Keeps the compiler from computing ahead, and keeping in registers, what follows from `x`.
 __device__ __forceinline__ void anew(int& x) { asm volatile("" : "+r"(x)); }
+__device__ __forceinline__ void anew(u32& x) { asm volatile("" : "+r"(x)); }
 __device__ __forceinline__ void anew(u64& x) { asm volatile("" : "+l"(x)); }
 
 __device__ __forceinline__ float fma_rn(float a, float b, float c) { return __fmaf_rn(a, b, c); }

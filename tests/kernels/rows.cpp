@@ -41,7 +41,7 @@ void rmsnorm(Check& c, const Norm& n) {
   int warps = n.width > 256 ? 4 : 8;
   unsigned grid = std::min(blocks(n.items(), warps), 5u);
   LaunchSpec backward = {"", {grid, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * n.width * 4};
-  LaunchSpec weight = {"rmsnorm_weight_grad", {blocks(n.width, 32), 1, 1}, {256, 1, 1}, 0};
+  LaunchSpec weight = {"rmsnorm_weight_grad", {blocks(n.width, 32), 1, 1}, {1024, 1, 1}, 0};
   long long rows = n.rows;
   float eps32 = (float)eps;
   F32 w = random_f32(r, n.width, 0.3, 1), xf = random_f32(r, n.size(), 1.5), gf = random_f32(r, n.size(), 1),
@@ -136,6 +136,24 @@ void rmsnorm(Check& c, const Norm& n) {
   c.device.run(weight, partial3.ptr(), grad_w3.ptr(), (int)grid, n.width);
   c.close("grad", widen(grad3.get()), dx, 3e-3);
   c.close("grad w", widen(grad_w3.get()), plus(dw, dw0.value), 1e-5);
+
+  if (n.width > 256 || n.width % 8 != 0 || n.stride % 8 != 0 || n.offset % 8 != 0) return;
+  c.begin("rmsnorm heads %dx%dx%d", n.rows, n.segments, n.width);
+  // A block has as many segments at once as norm.rs says; with three blocks some make more turns than others.
+  unsigned lanes = 1;
+  while (lanes * 8 < (unsigned)n.width) lanes *= 2;
+  const unsigned all = blocks(n.items(), 8 * 4 * (32 / lanes)), shares = std::min(all, 3u);
+  Buffer<uint16_t> dy4(c.device, xb.bits), grad4(c.device, gb.bits);
+  Buffer<float> drstd4(c.device, n.items()), partial4(c.device, (size_t)shares * n.width), grad_w4(c.device, dw0.bits);
+  c.device.run({"rmsnorm_heads_forward", {all, 1, 1}, {256, 1, 1}, 0}, dxb.ptr(), dwt.ptr(), dy4.ptr(), drstd4.ptr(), rows, n.stride, n.offset,
+               n.segments, n.width, eps32, n.plus);
+  c.close("y", widen(dy4.get()), y, 3e-3);
+  c.close("rstd", widen(drstd4.get()), rstd, 1e-6);
+  c.device.run({"rmsnorm_heads_backward", {shares, 1, 1}, {256, 1, 1}, 0}, dxb.ptr(), dwt.ptr(), drstd4.ptr(), grad4.ptr(), partial4.ptr(), rows,
+               n.stride, n.offset, n.segments, n.width, n.plus);
+  c.device.run(weight, partial4.ptr(), grad_w4.ptr(), (int)shares, n.width);
+  c.close("grad", widen(grad4.get()), dx, 3e-3);
+  c.close("grad w", widen(grad_w4.get()), plus(dw, dw0.value), 1e-5);
 }
 
 void glu(Check& c, bool gelu, int rows, int width) {
@@ -239,6 +257,11 @@ FAMILY(rmsnorm) {
   rmsnorm(c, {33, 192, 0, 1, 128});
   rmsnorm(c, {19, 576, 0, 1, 576, 1});
   rmsnorm(c, {9, 320, 64, 3, 64, 1});
+  // Heads: more than their blocks have at once, lanes with nothing, and one lane to a segment.
+  rmsnorm(c, {67, 640, 128, 3, 128});
+  rmsnorm(c, {131, 512, 256, 1, 256, 1});
+  rmsnorm(c, {37, 400, 0, 5, 80});
+  rmsnorm(c, {301, 64, 8, 6, 8});
   // More than the registers of a warp hold.
   rmsnorm(c, {5, 2304, 0, 1, 2304});
   rmsnorm(c, {3, 4352, 0, 1, 4352});
@@ -254,6 +277,8 @@ FAMILY(glu) {
 FAMILY(rope) {
   rope(c, 3, 2, 1, 64);
   if (!c.small) rope(c, 7, 5, 2, 96), rope(c, 2, 9, 3, 128), rope(c, 2, 2, 1, 256);
+  // More than a block, and halves that are no whole eights.
+  if (!c.small) rope(c, 70, 3, 1, 64), rope(c, 60, 2, 1, 20), rope(c, 5, 3, 0, 8);
 }
 
 FAMILY(embedding) {
@@ -267,7 +292,7 @@ FAMILY(elementwise) {
   F32 x = random_f32(r, n, 1), y = random_f32(r, n, 1);
   Bf16 b = random_bf16(r, n, 1);
   Buffer<float> dx(c.device, x.bits), dy(c.device, y.bits), average(c.device, n);
-  Buffer<uint16_t> db(c.device, b.bits), copy(c.device, n), moved(c.device, n);
+  Buffer<uint16_t> db(c.device, b.bits), copy(c.device, n);
   LaunchSpec spec = {"narrow_copy", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0};
   c.begin("narrow_copy");
   c.device.run(spec, dx.ptr(), copy.ptr(), (long long)n);
@@ -303,20 +328,29 @@ FAMILY(elementwise) {
     Buffer<float> partial(c.device, (size_t)shares * wide);
     c.device.run({"bias_grad", {(unsigned)shares, blocks((size_t)(wide + 7) / 8, 128), 1}, {128, 1, 1}, 0}, db.ptr(),
                  partial.ptr(), many, wide);
-    c.device.run({"rmsnorm_weight_grad", {blocks((size_t)wide, 32), 1, 1}, {256, 1, 1}, 0}, partial.ptr(), total.ptr(), shares,
+    c.device.run({"rmsnorm_weight_grad", {blocks((size_t)wide, 32), 1, 1}, {1024, 1, 1}, 0}, partial.ptr(), total.ptr(), shares,
                  wide);
     c.close("gradient", widen(total.get()), want_total, 1e-5);
   }
 
-  c.begin("copy_columns");
-  int stride = 30, offset = 7, width = 11;
-  long long rows = (long long)n / stride;
-  c.device.run({"copy_columns", {blocks((size_t)rows * width, 256), 1, 1}, {256, 1, 1}, 0}, db.ptr(), moved.ptr(), rows, stride,
-               offset, width);
-  std::vector<uint16_t> want(n, 0xffff);
-  for (long long t = 0; t < rows; t++)
-    for (int i = 0; i < width; i++) want[t * stride + offset + i] = b.bits[t * stride + offset + i];
-  c.same_bits("columns", moved.get(), want);
+  // Whole eights, more than a block has; and a width, a stride or an offset that is none.
+  const struct {
+    int stride, offset, width;
+  } columns[] = {{24, 8, 16}, {30, 7, 11}, {32, 4, 8}, {40, 16, 24}, {12, 0, 8}};
+  for (const auto& s : columns) {
+    if (c.small && s.stride > 30) continue;
+    const long long rows = s.stride == 40 ? 777 : (long long)n / s.stride;
+    c.begin("copy_columns %lldx%d of %d from %d", rows, s.width, s.stride, s.offset);
+    const size_t size = (size_t)rows * s.stride;
+    Bf16 v = random_bf16(r, size, 1);
+    Buffer<uint16_t> source(c.device, v.bits), moved(c.device, size);
+    c.device.run({"copy_columns", {blocks((size_t)rows * s.width, 16 * 256), 1, 1}, {256, 1, 1}, 0}, source.ptr(), moved.ptr(), rows, s.stride,
+                 s.offset, s.width);
+    std::vector<uint16_t> want(size, 0xffff);
+    for (long long t = 0; t < rows; t++)
+      for (int i = 0; i < s.width; i++) want[t * s.stride + s.offset + i] = v.bits[t * s.stride + s.offset + i];
+    c.same_bits("columns", moved.get(), want);
+  }
 
   c.begin("soup");
   spec.kernel = "soup_add";

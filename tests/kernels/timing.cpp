@@ -17,7 +17,8 @@ const char* const PROFILED[][2] = {
     {"attention_backward_fused_sm90_128", "4x4096"}, {"attention_backward_fused_sm90_64", "4x4096 h32/8"},
     {"attention_backward_sm90_kv_64", "4x4096 h32/8"}, {"attention_backward_sm90_q_64", "4x4096 h32/8"},
     {"adamw_f32", ""},
-    {"rmsnorm_forward", ""},                       {"rmsnorm_backward", ""},
+    {"rmsnorm_forward", ""},                       {"rmsnorm_rows_backward", ""},
+    {"rmsnorm_heads_forward", ""},                 {"rmsnorm_heads_backward", ""},
     {"cross_entropy_backward", ""},
 };
 
@@ -303,9 +304,16 @@ void bandwidth(Timer& t, long tokens, long width) {
   // As norm.rs launches it.
   const int w = (int)width, warps = std::max(1, std::min(8, 8192 / w));
   const unsigned shares = std::min(blocks(tokens, warps), std::min(2112u / warps, 1056u));
-  const unsigned by_row = std::min((unsigned)tokens, 528u);
+  const unsigned by_row = std::min((unsigned)tokens, 512u);
   Buffer<float> partial(t.device, (size_t)std::max(shares, by_row) * width);
   auto row = [&](const char* op, double bytes, double seconds) { t.row(op, shape, seconds, "bytes", bytes * n); };
+  const LaunchSpec by_warp = {"", {blocks(tokens, 8), 1, 1}, {256, 1, 1}, 0}, eights = {"", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0},
+                   by_share = {"", {shares, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * width * 4},
+                   row_by_row = {"", {by_row, 1, 1}, {128u * ((w + 2047) / 2048), 1, 1}, 0};
+  auto named = [](LaunchSpec spec, const char* kernel) {
+    spec.kernel = kernel;
+    return spec;
+  };
   row("rmsnorm_forward", 8, t.run(shape, {"rmsnorm_forward", {blocks(tokens, 8), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), weight.ptr(),
                                   kept.ptr(), y.ptr(), rstd.ptr(), rows, w, 0, 1, w, 1e-5f, 0.0f));
   row("adamw_f32", 30, t.run(shape, {"adamw_f32", {blocks(n, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), wide.ptr(), moment.ptr(), second.ptr(),
@@ -315,6 +323,19 @@ void bandwidth(Timer& t, long tokens, long width) {
   row("rmsnorm_backward", 14, t.run(shape, {"rmsnorm_backward", {shares, 1, 1}, {(unsigned)warps * 32, 1, 1}, (size_t)warps * width * 4},
                                     kept.ptr(), weight.ptr(), rstd.ptr(), gradient.on.ptr(), moment.ptr(), y.ptr(), partial.ptr(), rows, w, 0, 1, w,
                                     0.0f));
+  row("rmsnorm_residual_forward", 10, t.run(shape, named(by_warp, "rmsnorm_residual_forward"), kept.ptr(), weight.ptr(), wide.ptr(), rstd.ptr(),
+                                            rows, w, 0, 1, w, 1e-5f, 0.0f));
+  row("rmsnorm_rows_residual_backward", 8, t.run(shape, named(row_by_row, "rmsnorm_rows_residual_backward"), kept.ptr(), weight.ptr(), rstd.ptr(),
+                                                 moment.ptr(), y.ptr(), partial.ptr(), rows, w, 0.0f));
+  row("rmsnorm_residual_backward", 8, t.run(shape, named(by_share, "rmsnorm_residual_backward"), kept.ptr(), weight.ptr(), rstd.ptr(), moment.ptr(),
+                                            y.ptr(), partial.ptr(), rows, w, 0, 1, w, 0.0f));
+  row("rmsnorm_segments_forward", 4, t.run(shape, named(by_warp, "rmsnorm_segments_forward"), kept.ptr(), weight.ptr(), y.ptr(), rstd.ptr(), rows,
+                                           w, 0, 1, w, 1e-5f, 0.0f));
+  row("rmsnorm_segments_backward", 6, t.run(shape, named(by_share, "rmsnorm_segments_backward"), kept.ptr(), weight.ptr(), rstd.ptr(),
+                                            gradient.on.ptr(), partial.ptr(), rows, w, 0, 1, w, 0.0f));
+  t.row("rmsnorm_weight_grad", shape, t.run(shape, {"rmsnorm_weight_grad", {blocks(width, 32), 1, 1}, {1024, 1, 1}, 0}, partial.ptr(), second.ptr(),
+                                            (int)by_row, w),
+        "bytes", 4.0 * width * (by_row + 2));
   row("swiglu_forward", 6, t.run(shape, {"swiglu_forward", {blocks(n / 8, 256), 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), y.ptr(), rows, w));
   row("swiglu_backward", 12, t.run(shape, {"swiglu_backward", {blocks(n / 8, 256), 1, 1}, {256, 1, 1}, 0}, gradient.on.ptr(), x.on.ptr(), y.ptr(),
                                    rows, w));
@@ -331,11 +352,40 @@ void bandwidth(Timer& t, long tokens, long width) {
   row("bias_grad", 2, t.run(shape, {"bias_grad", {bias_shares, blocks(width, 1024), 1}, {128, 1, 1}, 0}, kept.ptr(), partial.ptr(), rows, w));
   row("narrow_copy", 6, t.run(shape, {"narrow_copy", {blocks((n + 7) / 8, 256), 1, 1}, {256, 1, 1}, 0}, wide.ptr(), y.ptr(), items));
   row("squared_norm", 4, t.run(shape, {"squared_norm_partial", {512, 1, 1}, {256, 1, 1}, 0}, wide.ptr(), sums.ptr(), items));
+  row("geglu_forward", 6, t.run(shape, named(eights, "geglu_forward"), x.on.ptr(), y.ptr(), rows, w));
+  row("geglu_backward", 12, t.run(shape, named(eights, "geglu_backward"), gradient.on.ptr(), x.on.ptr(), y.ptr(), rows, w));
+  row("add_narrow", 12, t.run(shape, named(eights, "add_narrow"), gradient.on.ptr(), wide.ptr(), y.ptr(), items));
+  // The second half of every row.
+  row("copy_columns", 2, t.run(shape, {"copy_columns", {blocks((n / 2 + 15) / 16, 256), 1, 1}, {256, 1, 1}, 0}, kept.ptr(), y.ptr(), rows, w, w / 2,
+                               w / 2));
+  // As many ids as tokens, some of them more than once.
+  Random r(5);
+  std::vector<uint32_t> drawn((size_t)tokens);
+  for (uint32_t& id : drawn) id = (uint32_t)r.below((int)tokens);
+  Buffer<uint32_t> ids(t.device, drawn);
+  std::sort(drawn.begin(), drawn.end());
+  const double distinct = (double)(std::unique(drawn.begin(), drawn.end()) - drawn.begin()) / (double)tokens;
+  row("embedding_forward", 4 + 4 * distinct, t.run(shape, {"embedding_forward", {(unsigned)tokens, 1, 1}, {128, 1, 1}, 0}, wide.ptr(), ids.ptr(),
+                                                   moment.ptr(), w, 1.0f));
+  row("embedding_backward", 4 + 8 * distinct, t.run(shape, {"embedding_backward", {(unsigned)tokens, blocks(width, 512), 1}, {128, 1, 1}, 0},
+                                                    moment.ptr(), ids.ptr(), second.ptr(), (int)tokens, w, 1.0f));
   if (width % 64 == 0) {
     Buffer<uint32_t> positions(t.device, std::vector<uint32_t>((size_t)tokens, 0));
     Buffer<float> table(t.device, std::vector<float>(32, 0.7f));
     row("rope", 4, t.run(shape, {"rope", {blocks(n / 16, 512), 1, 1}, {256, 1, 1}, 0}, x.on.ptr(), positions.ptr(), table.ptr(), table.ptr(), rows,
                          w, w / 64, 64, 1.0f));
+    // Every head of such rows on its own.
+    const int d = w % 128 == 0 ? 128 : 64, heads = w / d;
+    const size_t all = (size_t)tokens * heads;
+    const unsigned turns = blocks(all, 8 * 4 * 32 / (d / 8)), head_shares = std::min(turns, 256u);
+    Buffer<float> of_heads(t.device, all), head_partial(t.device, (size_t)head_shares * d);
+    const std::string head_shape = text("%ldx%ldx%ld", tokens, heads, d);
+    double seconds = t.run(head_shape, {"rmsnorm_heads_forward", {turns, 1, 1}, {256, 1, 1}, 0}, kept.ptr(), weight.ptr(), y.ptr(), of_heads.ptr(),
+                           rows, w, 0, heads, d, 1e-5f, 0.0f);
+    t.row("rmsnorm_heads_forward", head_shape, seconds, "bytes", 4.0 * n + 4.0 * all);
+    seconds = t.run(head_shape, {"rmsnorm_heads_backward", {head_shares, 1, 1}, {256, 1, 1}, 0}, kept.ptr(), weight.ptr(), of_heads.ptr(),
+                    gradient.on.ptr(), head_partial.ptr(), rows, w, 0, heads, d, 0.0f);
+    t.row("rmsnorm_heads_backward", head_shape, seconds, "bytes", 6.0 * n + 4.0 * all);
   }
 }
 

@@ -543,7 +543,7 @@ impl Backend for Cuda {
             Int(offset as i32),
             Int(width as i32),
         ];
-        self.attempt(|| self.each("copy_columns", rows * width, &mut arguments));
+        self.attempt(|| self.each("copy_columns", (rows * width).div_ceil(16), &mut arguments));
     }
 
     fn rope(
