@@ -6,7 +6,7 @@ pub(crate) fn base(name: &str) -> &str {
 }
 
 /// Whether `name` is what `wanted` asks for: that name, a fan-out by its bare name, or members by their values with
-/// `*` for any, however it is spaced.
+/// `*` for any, however spaces stand and numbers are written.
 pub(crate) fn is_asked_for(name: &str, wanted: &str) -> bool {
     if name == wanted {
         return true;
@@ -15,11 +15,20 @@ pub(crate) fn is_asked_for(name: &str, wanted: &str) -> bool {
     match asked {
         None => base == wanted,
         Some((other, asked)) => {
-            let fits = |(value, asked): (&&str, &&str)| asked == value || *asked == "*";
+            let fits = |(value, asked): (&&str, &&str)| *asked == "*" || is_same(value, asked);
             base == other
                 && (asked == ["*"] || asked.len() == values.len() && values.iter().zip(&asked).all(fits))
         }
     }
+}
+
+/// Whether two values are one: `3e-4` and `0.0003`.
+fn is_same(a: &str, b: &str) -> bool {
+    let number = |text: &str| {
+        let (text, unit) = text.strip_suffix('%').map_or((text, ""), |share| (share, "%"));
+        Some((text.trim().replace('_', "").parse::<f64>().ok()?, unit))
+    };
+    a == b || number(a).is_some_and(|value| number(b) == Some(value))
 }
 
 /// What stands before the brackets and, one by one, in them.
@@ -35,13 +44,14 @@ mod tests {
 
     #[test]
     fn members_answer_to_their_name_that_of_their_fan_out_and_their_values() {
-        for wanted in
-            ["anneal[3e-4, 30%]", "anneal", "anneal[3e-4,30%]", "anneal[*, 30%]", "anneal[3e-4,*]", "anneal[*]"]
-        {
-            assert!(is_asked_for("anneal[3e-4, 30%]", wanted), "{wanted}");
+        let name = "anneal[0.0003, 30%]";
+        for wanted in [name, "anneal", "anneal[3e-4,30%]", "anneal[*, 30%]", "anneal[3e-4,*]", "anneal[*]"] {
+            assert!(is_asked_for(name, wanted), "{wanted}");
         }
-        for wanted in ["anneal[30%, 3e-4]", "anneal[3e-4]", "ann", "anneal[*, 10%]", "anneal[*, *, *]", "anneal["] {
-            assert!(!is_asked_for("anneal[3e-4, 30%]", wanted), "{wanted}");
+        for wanted in
+            ["anneal[30%, 3e-4]", "anneal[3e-4]", "ann", "anneal[*, 10%]", "anneal[3e-4, 30]", "anneal[*, *, *]", "anneal["]
+        {
+            assert!(!is_asked_for(name, wanted), "{wanted}");
         }
         assert!(is_asked_for("main", "main"));
         assert!(!is_asked_for("main", "main[*]"));

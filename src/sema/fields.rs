@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::diag::Diagnostic;
+use crate::diag::{Applicability, Diagnostic};
 use crate::diag::suggest::nearest;
 use crate::schema::{self, Block};
 use crate::source::Span;
@@ -114,6 +114,8 @@ impl<'p> Checker<'p> {
                     let inside = schema::block(&inner.kind.text).and_then(|b| b.inside);
                     if inside != Some(schema.keyword) {
                         self.misplaced(schema, inner);
+                        // `mix inner { … }` was meant for the field.
+                        fields.doubtful |= schema.field(&inner.kind.text).is_some();
                     }
                 }
                 // Bounds have their own reader.
@@ -214,7 +216,7 @@ impl<'p> Checker<'p> {
                 .help("write `data_seed` for the order of the data, `init_seed` for fresh weights")
                 .fix(
                     "make it the seed of the data order",
-                    crate::diag::Applicability::MaybeIncorrect,
+                    Applicability::MaybeIncorrect,
                     span,
                     "data_seed",
                 ),
@@ -276,7 +278,13 @@ impl<'p> Checker<'p> {
         );
         let here = schema::BLOCKS.iter().filter(|b| b.inside == Some(schema.keyword)).map(|b| b.keyword);
         let near = if known.is_some() { None } else { nearest(keyword, here) };
-        self.push(suggest(d, inner.kind.span, near, ""));
+        let d = suggest(d, inner.kind.span, near, "");
+        self.push(match &inner.name {
+            Some(name) if keyword == "mix" && schema.field("mix").is_some() => d
+                .help(format!("without a name it is what the {} reads: `mix {{ … }}`", schema.keyword))
+                .fix("take its name away", Applicability::MaybeIncorrect, name.span, ""),
+            _ => d,
+        });
     }
 
     /// Text of a span.

@@ -75,6 +75,61 @@ fn a_fan_out_follows_a_fan_out_member_by_member() {
     assert_eq!(codes(&format!("{a}{}", b("a"))), ["E0503"]);
 }
 
+/// A grid has a member for each combination, the last variable moving fastest, which others start from by its values.
+#[test]
+fn a_grid_is_followed_by_some_of_its_values() {
+    let a = "stage a[top in [1e-4, 2e-4], seed in [1, 2]] {\n  from = base\n  tokens = 10B\n  batch = 1024 seqs\n  mix = web\n\
+             \x20 data_seed = seed\n  lr = 0 then linear(to: top, over: 1B) then hold\n}\n";
+    let b = |from: &str| {
+        format!(
+            "stage b[seed in [1, 2]] {{\n  from = {from}\n  tokens = 1B\n  lr = inherit then linear(to: 0)\n  data_seed = 10 + seed\n}}\n"
+        )
+    };
+    let found: Vec<(String, String, f64)> = stages(&format!("{a}{}", b("a[2e-4, seed]")))
+        .into_iter()
+        .map(|s| (s.name, s.from, s.lr.curve.value(0)))
+        .collect();
+    let names: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
+    let members = ["a[0.0001, 1]", "a[0.0001, 2]", "a[0.0002, 1]", "a[0.0002, 2]"];
+    assert_eq!(names, [&members[..], &["b[1]", "b[2]"]].concat());
+    assert_eq!(found[4..].iter().map(|(_, from, _)| from.as_str()).collect::<Vec<_>>(), members[2..]);
+    assert!(found[4..].iter().all(|(.., lr)| *lr == 2e-4));
+    for from in ["a", "a[*, 1]", "a[*, *]"] {
+        assert_eq!(codes(&format!("{a}{}", b(from))), ["E0503"], "{from}");
+    }
+    let soup = "soup s = average(a[*, 1])\nassert a[*, 1].lr.start == 0\n";
+    assert_eq!(codes(&format!("{a}{soup}")), Vec::<String>::new());
+    assert_eq!(codes(&format!("{a}soup s = average(a[1e-4])\n")), ["E0201"]);
+}
+
+/// A mix that stands in a stage is the same as one with a name, and may take the variable of a fan-out.
+#[test]
+fn a_mix_in_a_stage_is_that_mix() {
+    let stage = |mix: &str| {
+        format!(
+            "stage a[share in [10%, 25%]] {{\n  from = base\n  tokens = 10B\n  batch = 1024 seqs\n  data_seed = 1\n\
+             \x20 lr = 0 then linear(to: 1e-4, over: 1B) then hold\n  {mix}\n}}\n"
+        )
+    };
+    let named = stages(&format!(
+        "mix m {{ web = 90%, code = rest }}\n{}",
+        stage("mix = reweight(m, code: share)")
+    ));
+    let written = stages(&stage("mix {\n    code = share\n    web = rest\n  }"));
+    for (named, written) in named.iter().zip(&written) {
+        let shares = |s: &midc::plan::StagePlan| {
+            let mut shares: Vec<(String, u64)> = s.mix.iter().map(|m| (m.source.clone(), m.tokens)).collect();
+            shares.sort();
+            shares
+        };
+        assert_eq!(shares(named), shares(written));
+    }
+    assert_eq!(named.len(), 2);
+    assert_eq!(codes(&stage("mix = web\n  mix { web = share, code = rest }")), ["E0209"]);
+    assert_eq!(codes(&stage("mix m { web = share, code = rest }")), ["E0202"]);
+    assert_eq!(codes(&stage("mix { web = share }")), ["E0301", "E0301"]);
+}
+
 /// `let` and `param` reach every field, but a word of the field stays one.
 #[test]
 fn names_stand_for_values_in_every_field() {

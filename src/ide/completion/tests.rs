@@ -90,6 +90,7 @@ fn kinds_that_fit() {
     offers("assert anneal.mix.s.$0", &["web", "math"], &["weight"]);
     offers("assert anneal.mix.s.web.$0", &["weight"], &["math"]);
     offers("stage x[k in [1, 2]] {\n}\nassert x[$0", &["1", "2", "*"], &["anneal", "x"]);
+    offers("stage x[k in [1, 2], s in [10%, 30%]] {\n}\nassert x[1, $0", &["10%", "30%", "*"], &["1", "2"]);
 }
 
 #[test]
@@ -98,6 +99,11 @@ fn what_the_place_makes_possible() {
     offers(&format!("{many}data_seed = $0\n}}"), &["seed"], &["x"]);
     offers(&format!("{many}lr = inherit then linear(to: $0\n}}"), &["seed"], &[]);
     offers("stage y {\n  data_seed = $0\n}", &[], &["seed"]);
+    let grid = "stage x[top in [1e-3, 2e-3], seed in [1, 2]] {\n  from = anneal\n  ";
+    offers(&format!("{grid}data_seed = $0\n}}"), &["seed", "top"], &["x"]);
+    offers(&format!("{grid}mix {{ $0 }}\n}}"), &["s.web", "quality"], &["lr"]);
+    offers(&format!("{grid}mix {{ s.web = $0 }}\n}}"), &["seed", "rest"], &[]);
+    offers("stage x {\n  $0\n}", &["mix { … }"], &[]);
     offers("stage x {\n  $0\n}", &["assert"], &["let", "param"]);
     offers("stage x {\n  mix = $0\n}", &["anneal.mix", "after.mix"], &["x.mix"]);
     offers("mix x { $0", &["anneal.mix", "s.web"], &[]);
