@@ -114,8 +114,10 @@ impl<'p> Checker<'p> {
                     let inside = schema::block(&inner.kind.text).and_then(|b| b.inside);
                     if inside != Some(schema.keyword) {
                         self.misplaced(schema, inner);
-                        // `mix inner { … }` was meant for the field.
-                        fields.doubtful |= schema.field(&inner.kind.text).is_some();
+                        // `mix inner { … }` was meant to stand there.
+                        if inner.kind.text == "mix" && schema.field("mix").is_some() && !fields.has("mix") {
+                            fields.mix = Some((entry, inner));
+                        }
                     }
                 }
                 // Bounds have their own reader.

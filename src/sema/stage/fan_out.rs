@@ -241,7 +241,11 @@ impl<'p> Checker<'p> {
         let found: Vec<usize> = members.iter().copied().filter(|m| fits(*m)).collect();
         match found.as_slice() {
             [] => {
-                self.no_member(id, &members, pick.span, &wanted);
+                let span = match pick.values.as_slice() {
+                    [Picked::One(value)] => value.span,
+                    _ => pick.span,
+                };
+                self.no_member(id, &members, span, &wanted);
                 None
             }
             [one] => Some(Members::One(*one)),
