@@ -304,9 +304,9 @@ impl Device for Gpu {
             result::stream::begin_capture(self.stream.0, mode).map_err(failure("capturing a graph"))?;
             let started = recorder::start(self, operations);
             let graph = result::stream::end_capture(self.stream.0).map_err(failure("capturing a graph"));
-            started?;
             let graph = graph?;
-            let made = result::graph::instantiate(graph, flags).map_err(failure("making a graph"));
+            let made = started
+                .and_then(|()| result::graph::instantiate(graph, flags).map_err(failure("making a graph")));
             result::graph::destroy(graph).map_err(failure("destroying a graph"))?;
             made?
         };
