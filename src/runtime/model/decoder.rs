@@ -427,13 +427,13 @@ impl<B: Backend> Engine for Decoder<B> {
         let rows = row_losses(batch, &nll);
         let loss = rows.iter().map(|r| r.nll).sum::<f64>() / batch.predicted() as f64;
         let gradients = match self.weight_gradients() {
-            Some(grads) => parameters::read(&self.backend, &self.slots, grads),
+            Some(grads) => parameters::read(&self.backend, &self.slots, grads)?,
             None => StateDict::new(),
         };
         Ok(Gradients { loss, gradients })
     }
 
-    fn weights(&self) -> StateDict {
+    fn weights(&self) -> Result<StateDict, EngineError> {
         parameters::read(&self.backend, &self.slots, &self.weights)
     }
 
@@ -443,8 +443,8 @@ impl<B: Backend> Engine for Decoder<B> {
         self.backend.finish()
     }
 
-    fn moments(&self) -> Option<Moments> {
-        Some(self.optimizer.as_ref()?.read(&self.backend, &self.slots))
+    fn moments(&self) -> Result<Option<Moments>, EngineError> {
+        self.optimizer.as_ref().map(|o| o.read(&self.backend, &self.slots)).transpose()
     }
 
     fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)> {
@@ -455,10 +455,11 @@ impl<B: Backend> Engine for Decoder<B> {
         }
     }
 
-    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>> {
-        match part {
-            Part::Weight => parameters::look(&self.backend, &self.slots, &self.weights, name),
-            _ => self.optimizer.as_ref()?.look(&self.backend, &self.slots, part, name),
+    fn tensor(&self, part: Part, name: &str) -> Result<Option<Cow<'_, [f32]>>, EngineError> {
+        match (part, &self.optimizer) {
+            (Part::Weight, _) => parameters::look(&self.backend, &self.slots, &self.weights, name),
+            (_, Some(optimizer)) => optimizer.look(&self.backend, &self.slots, part, name),
+            (_, None) => Ok(None),
         }
     }
 

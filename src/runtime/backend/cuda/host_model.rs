@@ -5,6 +5,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use libloading::Library;
@@ -30,6 +31,8 @@ pub(super) struct HostModel {
     hopper: bool,
     live: Mutex<HashMap<u64, usize>>,
     graphs: Mutex<Vec<Vec<Operation>>>,
+    /// Whether copies to the host fail.
+    pub(super) mute: AtomicBool,
 }
 
 static RUNNING: Mutex<()> = Mutex::new(());
@@ -48,7 +51,13 @@ impl HostModel {
         let library = unsafe { Library::new(path) }.expect("the device model loads");
         // SAFETY: the symbol has this type in kernels/host/shared_library.cpp.
         unsafe { library.get::<SeedFn>(b"midc_model_seed").expect("symbol")(seed) };
-        HostModel { library, hopper, live: Mutex::default(), graphs: Mutex::default() }
+        HostModel {
+            library,
+            hopper,
+            live: Mutex::default(),
+            graphs: Mutex::default(),
+            mute: AtomicBool::new(false),
+        }
     }
 }
 
@@ -101,6 +110,9 @@ impl Device for HostModel {
     }
 
     fn download(&self, from: u64, to: &mut [u8]) -> Result<(), DeviceFailure> {
+        if self.mute.load(Ordering::Relaxed) {
+            return Err(DeviceFailure { what: "copying from the model".into(), reason: "it is mute".into() });
+        }
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
         Ok(())

@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::arena::Arena;
 use super::backend::Cuda;
@@ -14,7 +15,7 @@ use crate::plan::Architecture;
 use crate::runtime::backend::conformance;
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::engine::{
-    Engine, EngineError, EngineKind, EngineOptions, Hyper, Muon, RopeTable, Rule, StepReport, engine,
+    Engine, EngineError, EngineKind, EngineOptions, Hyper, Muon, Part, RopeTable, Rule, StepReport, engine,
     init_weights, training_memory,
 };
 use crate::runtime::model::decoder::Decoder;
@@ -213,7 +214,7 @@ fn runs_are_equal_to_the_bit_whatever_the_schedule() {
     let reports = train(&mut *first, 1..=3);
     let Some(mut second) = on_model(&a, &weights, true, None) else { return };
     assert_eq!(train(&mut *second, 1..=3), reports);
-    assert_eq!(first.weights(), second.weights());
+    assert_eq!(first.weights().unwrap(), second.weights().unwrap());
 }
 
 #[test]
@@ -225,13 +226,13 @@ fn a_resumed_run_is_equal_to_the_bit() {
         let reports = train_by(muon, &mut *whole, 1..=4);
         let Some(mut before) = on_model(&a, &weights, hopper, None) else { return };
         train_by(muon, &mut *before, 1..=2);
-        let (weights, moments) = (before.weights(), before.moments().unwrap());
+        let (weights, moments) = (before.weights().unwrap(), before.moments().unwrap().unwrap());
         drop(before);
         let Some(mut after) = on_model(&a, &weights, hopper, None) else { return };
         after.load_moments(moments).unwrap();
         assert_eq!(train_by(muon, &mut *after, 3..=4), reports[2..]);
-        assert_eq!(after.weights(), whole.weights());
-        assert_eq!(after.moments(), whole.moments());
+        assert_eq!(after.weights().unwrap(), whole.weights().unwrap());
+        assert_eq!(after.moments().unwrap(), whole.moments().unwrap());
     }
 }
 
@@ -279,7 +280,7 @@ fn steps_become_graphs() {
         assert_eq!(train(&mut recorded, steps.clone()), train(&mut plain, steps));
     }
     assert!(recorder.replays() >= 4, "{}", recorder.replays());
-    assert_eq!(recorded.weights(), plain.weights());
+    assert_eq!(recorded.weights().unwrap(), plain.weights().unwrap());
 }
 
 /// The prediction covers what a run takes, and is not far above: in an arena of just that size it runs.
@@ -307,6 +308,31 @@ fn memory_is_predicted() {
         drop(device);
         assert_eq!(arena.free_bytes().unwrap(), predicted / 256 * 256);
     }
+}
+
+/// What could not be copied from the device is no zeros, which would make a sound checkpoint of a lost model.
+#[test]
+fn what_cannot_be_read_is_an_error() {
+    let a = architecture("llama", true);
+    let weights = init_weights(&a, 9).unwrap();
+    let Some(path) = HostModel::path() else { return };
+    let model = Arc::new(HostModel::open(&path, false, 0));
+    let backend = Cuda::new(Arc::clone(&model) as Arc<dyn Device>);
+    let mut device = Decoder::new(backend, &a, &weights, None).unwrap();
+    train(&mut device, 1..=1);
+    model.mute.store(true, Ordering::Relaxed);
+    let name = "model.norm.weight";
+    for error in [
+        device.weights().unwrap_err(),
+        device.moments().unwrap_err(),
+        device.tensor(Part::Weight, name).unwrap_err(),
+        device.tensor(Part::Second, name).unwrap_err(),
+        device.gradients(&batch(0), &rope(&a)).unwrap_err(),
+    ] {
+        assert!(error.to_string().ends_with("copying from the model: it is mute"), "{error}");
+    }
+    model.mute.store(false, Ordering::Relaxed);
+    assert_ne!(device.weights().unwrap(), weights);
 }
 
 /// One row of 128Ki tokens on a GPU of 80 GiB, less a reserve, for models to about 1.5B parameters.
