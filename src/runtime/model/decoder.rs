@@ -181,7 +181,7 @@ impl<B: Backend> Decoder<B> {
         self.part = None;
         for (i, losses) in nll.chunks_mut(group).enumerate() {
             let tokens = i * group..i * group + losses.len();
-            self.upload(batch, rope, tokens, i == 0);
+            self.upload(batch, rope, tokens);
             self.backend.begin();
             self.pass(losses.len() / context, context, purpose, predicted, i > 0);
             self.backend.end();
@@ -200,7 +200,7 @@ impl<B: Backend> Decoder<B> {
         Ok(nll)
     }
 
-    fn upload(&mut self, batch: &Batch, rope: &RopeTable, tokens: std::ops::Range<usize>, first: bool) {
+    fn upload(&mut self, batch: &Batch, rope: &RopeTable, tokens: std::ops::Range<usize>) {
         let Some(w) = &mut self.workspace else { return };
         self.backend.write_index(&batch.tokens[tokens.clone()], &mut w.ids);
         self.backend.write_index(&batch.targets[tokens.clone()], &mut w.targets);
@@ -216,12 +216,14 @@ impl<B: Backend> Decoder<B> {
             self.backend.write_index(&from, windowed);
         }
         self.backend.write_index(&batch.positions[tokens], &mut w.position);
-        if first {
+        // They are as large as a batch many times over, and seldom others than in the step before.
+        if !w.table.as_ref().is_some_and(|held| held.is(rope)) {
             let plain = w.plain.as_mut().map(|to| (rope.plain(), to));
             for (from, to) in [([rope.cos(), rope.sin()], &mut w.rotation)].into_iter().chain(plain) {
                 self.backend.write(from[0], &mut to[0], 0);
                 self.backend.write(from[1], &mut to[1], 0);
             }
+            w.table = Some(rope.clone());
         }
     }
 

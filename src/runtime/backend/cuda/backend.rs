@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::device::{Argument, Device, DeviceFailure, Launch};
-use super::memory::{Index, Memory, Narrow, Scratch, Wide};
+use super::memory::{Index, Memory, Narrow, Scratch, Wide, bytes, bytes_mut};
 use super::norm::NORM_SHARES;
 use super::product::{self, Order, Output, Product, Rotation};
 use super::{attention, loss};
@@ -151,21 +151,15 @@ impl Backend for Cuda {
     }
 
     fn write(&self, values: &[f32], to: &mut Wide, at: usize) {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-        self.attempt(|| self.device.upload(to.change() + (at * 4) as u64, &bytes));
+        self.attempt(|| self.device.upload(to.change() + (at * 4) as u64, bytes(values)));
     }
 
     fn read(&self, from: &Wide, at: usize, values: &mut [f32]) {
-        let mut bytes = vec![0u8; values.len() * 4];
-        self.attempt(|| self.device.download(from.at() + (at * 4) as u64, &mut bytes));
-        for (value, chunk) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *value = f32::from_ne_bytes(*chunk);
-        }
+        self.attempt(|| self.device.download(from.at() + (at * 4) as u64, bytes_mut(values)));
     }
 
     fn write_index(&self, values: &[u32], to: &mut Index) {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-        self.attempt(|| self.device.upload(to.0.at(), &bytes));
+        self.attempt(|| self.device.upload(to.0.at(), bytes(values)));
     }
 
     fn zero(&self, len: usize, buffer: &mut Wide) {

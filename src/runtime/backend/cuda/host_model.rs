@@ -5,7 +5,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use libloading::Library;
@@ -33,6 +33,8 @@ pub(super) struct HostModel {
     graphs: Mutex<Vec<Vec<Operation>>>,
     /// Whether copies to the host fail.
     pub(super) mute: AtomicBool,
+    /// Bytes copied from the host so far.
+    pub(super) uploaded: AtomicUsize,
 }
 
 static RUNNING: Mutex<()> = Mutex::new(());
@@ -57,6 +59,7 @@ impl HostModel {
             live: Mutex::default(),
             graphs: Mutex::default(),
             mute: AtomicBool::new(false),
+            uploaded: AtomicUsize::new(0),
         }
     }
 }
@@ -106,6 +109,7 @@ impl Device for HostModel {
     fn upload(&self, to: u64, from: &[u8]) -> Result<(), DeviceFailure> {
         // SAFETY: the caller's range is within its allocation.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+        self.uploaded.fetch_add(from.len(), Ordering::Relaxed);
         Ok(())
     }
 

@@ -310,6 +310,33 @@ fn memory_is_predicted() {
     }
 }
 
+/// Tables of RoPE go to the device once, and again when others follow.
+#[test]
+fn rope_tables_are_copied_when_they_change() {
+    let a = architecture("gemma3_text", true);
+    let weights = init_weights(&a, 10).unwrap();
+    let Some(path) = HostModel::path() else { return };
+    let model = Arc::new(HostModel::open(&path, false, 0));
+    let fresh = || {
+        let backend = Cuda::new(Arc::clone(&model) as Arc<dyn Device>);
+        Decoder::new(backend, &a, &weights, None).unwrap()
+    };
+    let (short, halved) = (rope(&a), RopeTable::new(&vec![0.25; a.head_dim / 2], 1.0, 70));
+    // Cosines and sines of two kinds of layers.
+    let table = 4 * 70 * (a.head_dim / 2) * 4;
+    let mut device = fresh();
+    for (table_now, copied) in [(&short, true), (&short, false), (&halved, true), (&short, true)] {
+        let before = model.uploaded.load(Ordering::Relaxed);
+        let losses = device.losses(&batch(0), table_now).unwrap();
+        let uploaded = model.uploaded.load(Ordering::Relaxed) - before;
+        assert_eq!(uploaded >= table, copied, "{uploaded} bytes beside {table}");
+        assert_eq!(fresh().losses(&batch(0), table_now).unwrap(), losses);
+    }
+    // Training has another workspace.
+    let trained = device.gradients(&batch(0), &short).unwrap();
+    assert_eq!(fresh().gradients(&batch(0), &short).unwrap().gradients, trained.gradients);
+}
+
 /// What could not be copied from the device is no zeros, which would make a sound checkpoint of a lost model.
 #[test]
 fn what_cannot_be_read_is_an_error() {
