@@ -38,6 +38,14 @@ pub(super) struct ScratchSpace {
     pub(super) shares: Scratch,
 }
 
+/// Bytes of both, for training on a load.
+fn scratch_of(load: Load) -> [usize; 2] {
+    let Load { tokens, positions, heads, head_dim, widest_norm, .. } = load;
+    let norms = (NORM_SHARES.min(tokens) * widest_norm).max(NORM_SHARES * head_dim);
+    let delta = attention::scratch(tokens.div_ceil(positions.max(1)), positions, heads, head_dim);
+    [delta, (norms * 4).max(NORM_SUMS_BYTES)]
+}
+
 impl Cuda {
     /// On a device.
     pub fn new(device: Arc<dyn Device>) -> Self {
@@ -179,15 +187,34 @@ impl Backend for Cuda {
         scratch.delta.bytes() + scratch.shares.bytes()
     }
 
+    fn keep_operand(&self, weight: &Wide) -> Result<(), EngineError> {
+        weight.reserve_copy(&self.device).map_err(|f| self.error(f))
+    }
+
+    fn keep_scratch(&self, load: Option<Load>) -> Result<(), EngineError> {
+        let mut scratch = self.scratch.borrow_mut();
+        let Some(load) = load else {
+            *scratch = ScratchSpace::default();
+            return Ok(());
+        };
+        let [delta, shares] = scratch_of(load);
+        scratch.delta.at_least(&self.device, delta).map_err(|f| self.error(f))?;
+        scratch.shares.at_least(&self.device, shares).map_err(|f| self.error(f))?;
+        Ok(())
+    }
+
+    fn has_scratch(&self, load: Load) -> bool {
+        let ([delta, shares], scratch) = (scratch_of(load), self.scratch.borrow());
+        scratch.delta.bytes() >= delta as u64 && scratch.shares.bytes() >= shares as u64
+    }
+
     fn overhead_bytes(load: Load) -> u64 {
-        let Load { operands, tokens, positions, tables, indices, heads, head_dim, widest_norm, .. } = load;
-        let norms = (NORM_SHARES.min(tokens) * widest_norm).max(NORM_SHARES * head_dim);
-        let shares = (norms * 4).max(NORM_SUMS_BYTES);
+        let Load { operands, tokens, positions, tables, indices, head_dim, .. } = load;
+        let [delta, shares] = scratch_of(load);
         let inputs = 4 * indices * tokens + tables * 2 * 4 * positions * head_dim / 2;
         // Every piece of the arena ends at a multiple of 256 bytes.
         let rounding = 1 << 20;
-        let backward = attention::scratch(tokens.div_ceil(positions.max(1)), positions, heads, head_dim);
-        (2 * operands + backward + shares + inputs + rounding) as u64
+        (2 * operands + delta + shares + inputs + rounding) as u64
     }
 
     fn loss_scratch(tokens: usize, vocab: usize) -> usize {

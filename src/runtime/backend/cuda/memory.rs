@@ -134,15 +134,28 @@ impl Wide {
         refresh: impl FnOnce(u64, u64, usize) -> Result<(), DeviceFailure>,
     ) -> Result<u64, DeviceFailure> {
         let mut slot = self.copy.borrow_mut();
-        let copy = match slot.take() {
-            Some(copy) => slot.insert(copy),
-            None => slot.insert(Copy { memory: Memory::new(device, self.len() * 2)?, fresh: false }),
-        };
+        let copy = self.copy_in(&mut slot, device)?;
         if !copy.fresh {
             refresh(self.memory.at(), copy.memory.at(), self.len())?;
             copy.fresh = true;
         }
         Ok(copy.memory.at())
+    }
+
+    /// Memory for the copy, where there is none.
+    pub(super) fn reserve_copy(&self, device: &Arc<dyn Device>) -> Result<(), DeviceFailure> {
+        self.copy_in(&mut self.copy.borrow_mut(), device).map(drop)
+    }
+
+    fn copy_in<'a>(
+        &self,
+        slot: &'a mut Option<Copy>,
+        device: &Arc<dyn Device>,
+    ) -> Result<&'a mut Copy, DeviceFailure> {
+        Ok(match slot.take() {
+            Some(copy) => slot.insert(copy),
+            None => slot.insert(Copy { memory: Memory::new(device, self.len() * 2)?, fresh: false }),
+        })
     }
 }
 

@@ -362,6 +362,58 @@ fn what_cannot_be_read_is_an_error() {
     assert_ne!(device.weights().unwrap(), weights);
 }
 
+/// Rows of one document.
+fn rows_of(rows: usize, context: usize, step: u32) -> Batch {
+    let token = |i: usize| philox(5, [i as u32, step, 1, 0])[0] % 72;
+    Batch {
+        context,
+        tokens: (0..rows * context).map(token).collect(),
+        targets: (1..=rows * context).map(token).collect(),
+        attend_from: vec![0; rows * context],
+        positions: (0..rows * context).map(|i| (i % context) as u32).collect(),
+        source: vec![0; rows],
+    }
+}
+
+/// Rows that become longer find, in the engine that trained the shorter ones, the memory that was predicted for them
+/// alone, whatever was measured in between.
+#[test]
+fn a_longer_context_finds_the_memory_that_was_predicted() {
+    for (head_dim, hopper, muon) in [(64, false, None), (128, true, Some(Muon::default()))] {
+        let a = Architecture { head_dim, ..architecture("llama", true) };
+        let weights = init_weights(&a, 11).unwrap();
+        let Some(path) = HostModel::path() else { return };
+        let rule = if muon.is_some() { Rule::Muon } else { Rule::AdamW };
+        let predicted = |rows, context| {
+            training_memory(EngineKind::Cuda(0), &a, rows, context, rule, None).unwrap().total()
+        };
+        let most = predicted(2, 140);
+        assert!(most > predicted(2, 35));
+        // So small a model needs little of the part for rounding.
+        let bytes = most - (1 << 20) + (64 << 10);
+        let arena = Arc::new(Arena::new(Arc::new(HostModel::open(&path, hopper, 0)), bytes).unwrap());
+        let backend = Cuda::new(Arc::clone(&arena) as Arc<dyn Device>);
+        let mut device = Decoder::new(backend, &a, &weights, Some(most)).unwrap();
+        let table = |positions| RopeTable::new(&vec![0.1; head_dim / 2], 1.0, positions);
+        // Losses alone take neither moments nor scratch of the backward pass.
+        device.losses(&rows_of(1, 35, 0), &table(35)).unwrap();
+        assert!(device.moments().unwrap().is_none());
+        let values: usize = weights.values().map(|tensor| tensor.data.len()).sum();
+        assert_eq!(device.memory().parameters_bytes, 4 * values as u64);
+        let mut free = Vec::new();
+        for (step, (rows, context)) in [(2, 35), (2, 140), (2, 35), (2, 140)].into_iter().enumerate() {
+            let hyper = Hyper { lr: 1e-3, muon, optimizer_step: step as u64 + 1, ..Hyper::default() };
+            let batch = rows_of(rows, context, step as u32);
+            let report = device.train_step(&batch, &table(context), &hyper).unwrap();
+            assert!(report.finite, "{report:?}");
+            free.push(arena.free_bytes().unwrap());
+            // Longer texts than it is trained on, and a table for longer ones.
+            device.losses(&rows_of(1, 100, 0), &table(1000)).unwrap();
+        }
+        assert_eq!(free[1], free[3], "a part of the memory is not found again");
+    }
+}
+
 /// One row of 128Ki tokens on a GPU of 80 GiB, less a reserve, for models to about 1.5B parameters.
 #[test]
 fn long_contexts_fit_one_gpu() {
