@@ -173,20 +173,29 @@ pub trait Engine: Send {
     fn gradients(&mut self, batch: &Batch, rope: &RopeTable) -> Result<Gradients, EngineError>;
 
     /// A copy of the weights under their Hugging Face names.
-    fn weights(&self) -> StateDict;
+    ///
+    /// # Errors
+    /// A device that failed: what was copied from it would be anything.
+    fn weights(&self) -> Result<StateDict, EngineError>;
 
     /// Replace the weights and forget the moments.
     fn load_weights(&mut self, weights: &StateDict) -> Result<(), EngineError>;
 
     /// A copy of the moments; `None` before the first step.
-    fn moments(&self) -> Option<Moments>;
+    ///
+    /// # Errors
+    /// As [`weights`](Engine::weights).
+    fn moments(&self) -> Result<Option<Moments>, EngineError>;
 
     /// The names and shapes of a part of the state, in the order of checkpoints; none of a moment before the first
     /// step.
     fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)>;
 
     /// The numbers of one tensor: a copy only where they are not in the host's memory.
-    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>>;
+    ///
+    /// # Errors
+    /// As [`weights`](Engine::weights).
+    fn tensor(&self, part: Part, name: &str) -> Result<Option<Cow<'_, [f32]>>, EngineError>;
 
     /// Replace the moments.
     fn load_moments(&mut self, moments: Moments) -> Result<(), EngineError>;

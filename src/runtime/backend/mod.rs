@@ -247,6 +247,19 @@ pub trait Backend: Send {
     fn finish(&self) -> Result<(), EngineError>;
     /// Scratch memory of the backend's own in bytes.
     fn scratch_bytes(&self) -> u64;
+    /// Make now what the first product with `weight` would make and keep as long as the weight.
+    fn keep_operand(&self, _weight: &Self::Wide) -> Result<(), EngineError> {
+        Ok(())
+    }
+    /// Make now all the scratch memory of its own that training on a load takes; without a load, give back what there
+    /// is.
+    fn keep_scratch(&self, _load: Option<Load>) -> Result<(), EngineError> {
+        Ok(())
+    }
+    /// Whether there is as much as training on a load takes.
+    fn has_scratch(&self, _load: Load) -> bool {
+        true
+    }
     /// Narrow values of scratch that [`attention`](Backend::attention) is to be given and, if asked, its
     /// backward pass.
     fn attention_scratch(_shape: AttentionShape, _backward: bool) -> usize {

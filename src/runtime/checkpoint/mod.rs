@@ -37,7 +37,7 @@ pub use sound::Sound;
 pub use write::write;
 pub(in crate::runtime) use write::{clean_beside, copy_bytes, write_each};
 
-use super::engine::{Engine, Part};
+use super::engine::{Engine, EngineError, Part};
 use super::model::tensor::StateDict;
 use super::model::{Dtype, LoadError, ModelConfig, TokenizerSource};
 
@@ -47,7 +47,10 @@ pub trait State {
     fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)>;
 
     /// The numbers of one tensor, f32.
-    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>>;
+    ///
+    /// # Errors
+    /// They cannot be had from where they are.
+    fn tensor(&self, part: Part, name: &str) -> Result<Option<Cow<'_, [f32]>>, EngineError>;
 }
 
 /// Weights alone.
@@ -59,8 +62,9 @@ impl State for StateDict {
         self.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect()
     }
 
-    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>> {
-        self.get(name).filter(|_| part == Part::Weight).map(|tensor| Cow::Borrowed(tensor.data.as_slice()))
+    fn tensor(&self, part: Part, name: &str) -> Result<Option<Cow<'_, [f32]>>, EngineError> {
+        let tensor = self.get(name).filter(|_| part == Part::Weight);
+        Ok(tensor.map(|tensor| Cow::Borrowed(tensor.data.as_slice())))
     }
 }
 
@@ -88,8 +92,8 @@ impl State for WithMoments<'_> {
         self.part(part).map_or_else(Vec::new, |state| state.shapes(Part::Weight))
     }
 
-    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>> {
-        self.part(part)?.tensor(Part::Weight, name)
+    fn tensor(&self, part: Part, name: &str) -> Result<Option<Cow<'_, [f32]>>, EngineError> {
+        self.part(part).map_or(Ok(None), |state| state.tensor(Part::Weight, name))
     }
 }
 
@@ -99,7 +103,7 @@ impl State for Box<dyn Engine> {
         Engine::shapes(&**self, part)
     }
 
-    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>> {
+    fn tensor(&self, part: Part, name: &str) -> Result<Option<Cow<'_, [f32]>>, EngineError> {
         Engine::tensor(&**self, part, name)
     }
 }

@@ -124,6 +124,41 @@ fn comes_back_bit_for_bit() {
     }
 }
 
+/// Weights that can no longer be read, as from a device that failed.
+struct Lost<'a>(WithMoments<'a>);
+
+impl State for Lost<'_> {
+    fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)> {
+        self.0.shapes(part)
+    }
+
+    fn tensor(&self, part: Part, name: &str) -> Result<Option<Cow<'_, [f32]>>, EngineError> {
+        if part == Part::Second {
+            return Err(EngineError::Device {
+                device: "cuda:0".into(),
+                reason: "it fell off the bus".into(),
+            });
+        }
+        self.0.tensor(part, name)
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_not_written() {
+    let run = Run::new();
+    let root = tempfile::tempdir().unwrap();
+    run.write(root.path(), 3);
+    for step in [3, 7] {
+        let lost = Lost(run.state());
+        let contents = run.contents(&lost, Dtype::F32);
+        let error = write(&contents, &step_dir(root.path(), step)).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap();
+        assert_eq!(cause.to_string(), "cuda:0 failed: it fell off the bus");
+    }
+    assert_eq!(names_in(root.path()), ["step-3"]);
+    assert_eq!(read(&step_dir(root.path(), 3)).unwrap().weights, run.weights);
+}
+
 #[test]
 fn weights_alone() {
     let run = Run::new();

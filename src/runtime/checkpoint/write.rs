@@ -243,9 +243,14 @@ impl<'a> Files<'a> {
         };
         let shapes: Vec<_> = parts.iter().flat_map(named).collect();
         let make = |name: &str| {
-            let found =
-                parts.iter().find_map(|(prefix, part)| state.tensor(*part, name.strip_prefix(prefix)?));
-            found.ok_or_else(|| io::Error::other(format!("there is no tensor `{name}`")))
+            for (prefix, part) in parts {
+                if let Some(name) = name.strip_prefix(prefix)
+                    && let Some(found) = state.tensor(*part, name).map_err(io::Error::other)?
+                {
+                    return Ok(found);
+                }
+            }
+            Err(io::Error::other(format!("there is no tensor `{name}`")))
         };
         self.write(name, |mut out| safetensors::write_each(&mut out, &shapes, dtype, make))
     }

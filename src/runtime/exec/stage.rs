@@ -401,10 +401,10 @@ impl Run<'_> {
             };
             return self.write_now(stage, trainer.step, &contents, &mut work.writing);
         }
-        let moments = work.engine.moments().map(|m| OptimizerState { first: m.first, second: m.second });
+        let moments = work.engine.moments()?.map(|m| OptimizerState { first: m.first, second: m.second });
         let snapshot = Snapshot {
             config: work.config.clone(),
-            weights: work.engine.weights(),
+            weights: work.engine.weights()?,
             dtype: work.dtype,
             tokenizer: work.tokenizer.clone(),
             optimizer: moments,

@@ -16,7 +16,7 @@ use crate::runtime::engine::{
 use crate::runtime::model::backward::{Flow, Read};
 use crate::runtime::model::forward::Pass;
 use crate::runtime::model::memory;
-use crate::runtime::model::parameters::{self, Parameters, Slot};
+use crate::runtime::model::parameters::{self, Parameters, Role, Slot};
 use crate::runtime::model::rope_table::RopeTable;
 use crate::runtime::model::tensor::StateDict;
 use crate::runtime::model::workspace::{Again, Rows, Schedule, Scratch, Widths, Workspace, schedule};
@@ -33,7 +33,7 @@ pub(crate) struct Decoder<B: Backend> {
     pub(super) weights: Parameters<B::Wide>,
     /// Of the next update.
     rule: Rule,
-    /// Since the first update.
+    /// Since the first step.
     optimizer: Option<Optimizer<B>>,
     pub(super) workspace: Option<Workspace<B>>,
     schedule: Schedule,
@@ -54,6 +54,8 @@ enum Purpose {
         z_loss: f64,
         /// Stop half-way for the norm of the gradient so far.
         sample_noise: bool,
+        /// Have moments for the update that follows.
+        update: bool,
     },
 }
 
@@ -121,34 +123,51 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Make buffers for this shape, or keep those there are. `at_most` rows may go through the model at once.
+    ///
+    /// What outlives the workspace lies in front of it: of a device whose memory is handed out in pieces, what the
+    /// next one, which may be longer, can have is then all that is left.
     fn prepare(
         &mut self,
         batch: &Batch,
         rope: &RopeTable,
-        training: bool,
+        purpose: Purpose,
         at_most: usize,
     ) -> Result<Schedule, EngineError> {
+        let training = purpose != Purpose::Loss;
         let mut rows = Rows { count: batch.rows(), context: batch.context, at_most };
         if !training {
             // A measurement may bring thousands of rows, and nothing is gained by more at once.
             rows.at_most = at_most.min((LOSS_TOKENS / rows.context).max(1));
         }
-        let schedule = self.schedule_for(rows, training)?;
+        let load = memory::load(&self.architecture, 0, rows.context)?;
+        let schedule = self.schedule_for(rows, training, load)?;
         let tokens = schedule.rows * rows.context;
+        let load = Load { tokens, ..load };
         let scratch = Scratch::of::<B>(&self.widths, rows, schedule, training);
-        let enough = self.workspace.as_ref().is_some_and(|w| {
+        let first = matches!(purpose, Purpose::Gradients { update: true, .. }) && self.optimizer.is_none();
+        let kept = self.workspace.as_ref().is_some_and(|w| {
             w.tokens >= tokens
                 && w.positions >= rope.positions()
                 && w.scratch.holds(scratch)
                 && (!training
                     || (w.gradients.is_some()
+                        && self.backend.has_scratch(load)
                         && w.again == schedule.again
                         && w.overlaid == schedule.overlaid))
         });
-        if !enough {
-            let positions = self.workspace.as_ref().map_or(0, |w| w.positions).max(rope.positions());
-            // Free the old one first: both together may not fit.
-            self.workspace = None;
+        if first || !kept {
+            // Room for tables that were there before saves making another when they come again; within a budget
+            // it may be the room that this batch was promised.
+            let before = self.workspace.as_ref().filter(|_| self.budget.is_none()).map_or(0, |w| w.positions);
+            let positions = before.max(rope.positions());
+            self.make_way()?;
+            if first {
+                self.optimizer = Some(Optimizer::new(&self.backend, &self.slots, self.rule)?);
+            }
+            for weight in self.operands() {
+                self.backend.keep_operand(weight)?;
+            }
+            self.backend.keep_scratch(training.then_some(load))?;
             let (slots, widths) = (&self.slots, &self.widths);
             self.workspace =
                 Some(Workspace::new(&self.backend, widths, slots, rows, positions, schedule, training)?);
@@ -157,31 +176,45 @@ impl<B: Backend> Decoder<B> {
         Ok(schedule)
     }
 
-    fn schedule_for(&self, rows: Rows, training: bool) -> Result<Schedule, EngineError> {
+    /// Free what the next batch brings with it again, so that what is made now lies in front of that.
+    fn make_way(&mut self) -> Result<(), EngineError> {
+        self.workspace = None;
+        self.backend.keep_scratch(None)
+    }
+
+    /// The weights that products read: not the table of embeddings, unless it is the output matrix too.
+    fn operands(&self) -> impl Iterator<Item = &B::Wide> {
+        let read = |slot: &Slot| match slot.role {
+            Role::Matrix | Role::Output => true,
+            Role::Embedding => self.slots.head.is_none(),
+            Role::Norm | Role::Bias => false,
+        };
+        self.slots.iter().zip(self.weights.iter()).filter(move |(slot, _)| read(slot)).map(|(_, w)| w)
+    }
+
+    fn schedule_for(&self, rows: Rows, training: bool, load: Load) -> Result<Schedule, EngineError> {
         let parameters = if training {
             parameters::weight_bytes::<B>(&self.slots, 2) + self.rule.bytes::<B>(&self.slots)
         } else {
             let moments = self.optimizer.as_ref().map_or(0, |held| held.rule.bytes::<B>(&self.slots));
             parameters::weight_bytes::<B>(&self.slots, 1) + moments
         };
-        let load = memory::load(&self.architecture, 0, rows.context)?;
         let held = |tokens| parameters + B::overhead_bytes(Load { tokens, ..load });
         schedule::<B>(&self.widths, &self.slots, rows, training, held, self.budget)
     }
 
     /// Run the batch; per-token losses, and gradients left in the workspace.
     fn run(&mut self, batch: &Batch, rope: &RopeTable, purpose: Purpose) -> Result<Vec<f32>, EngineError> {
-        let training = purpose != Purpose::Loss;
         let context = batch.context;
         let mut nll = vec![0.0; batch.tokens.len()];
         let predicted = batch.predicted() as f64;
         let part = matches!(purpose, Purpose::Gradients { sample_noise: true, .. }) && batch.rows() > 1;
         let at_most = if part { batch.rows().div_ceil(2) } else { batch.rows() };
-        let group = self.prepare(batch, rope, training, at_most)?.rows * context;
+        let group = self.prepare(batch, rope, purpose, at_most)?.rows * context;
         self.part = None;
         for (i, losses) in nll.chunks_mut(group).enumerate() {
             let tokens = i * group..i * group + losses.len();
-            self.upload(batch, rope, tokens, i == 0);
+            self.upload(batch, rope, tokens);
             self.backend.begin();
             self.pass(losses.len() / context, context, purpose, predicted, i > 0);
             self.backend.end();
@@ -200,7 +233,7 @@ impl<B: Backend> Decoder<B> {
         Ok(nll)
     }
 
-    fn upload(&mut self, batch: &Batch, rope: &RopeTable, tokens: std::ops::Range<usize>, first: bool) {
+    fn upload(&mut self, batch: &Batch, rope: &RopeTable, tokens: std::ops::Range<usize>) {
         let Some(w) = &mut self.workspace else { return };
         self.backend.write_index(&batch.tokens[tokens.clone()], &mut w.ids);
         self.backend.write_index(&batch.targets[tokens.clone()], &mut w.targets);
@@ -216,12 +249,14 @@ impl<B: Backend> Decoder<B> {
             self.backend.write_index(&from, windowed);
         }
         self.backend.write_index(&batch.positions[tokens], &mut w.position);
-        if first {
+        // They are as large as a batch many times over, and seldom others than in the step before.
+        if !w.table.as_ref().is_some_and(|held| held.is(rope)) {
             let plain = w.plain.as_mut().map(|to| (rope.plain(), to));
             for (from, to) in [([rope.cos(), rope.sin()], &mut w.rotation)].into_iter().chain(plain) {
                 self.backend.write(from[0], &mut to[0], 0);
                 self.backend.write(from[1], &mut to[1], 0);
             }
+            w.table = Some(rope.clone());
         }
     }
 
@@ -347,10 +382,7 @@ impl<B: Backend> Decoder<B> {
     fn update(&mut self, hyper: &Hyper, scale: f64) -> Result<(), EngineError> {
         let grads = self.workspace.as_ref().and_then(|w| w.weight_gradients.as_ref());
         let Some(grads) = grads else { return Ok(()) };
-        let optimizer = match &mut self.optimizer {
-            Some(optimizer) => optimizer,
-            None => self.optimizer.insert(Optimizer::new(&self.backend, &self.slots, self.rule)?),
-        };
+        let Some(optimizer) = &mut self.optimizer else { return Ok(()) };
         optimizer.update(&self.backend, &self.slots, hyper, scale, grads, &mut self.weights);
         self.backend.finish()
     }
@@ -390,7 +422,8 @@ impl<B: Backend> Engine for Decoder<B> {
             return Err(EngineError::Moments { held: held.name(), asked: self.rule.name() });
         }
         let z_loss = hyper.z_loss.unwrap_or(0.0);
-        let nll = self.run(batch, rope, Purpose::Gradients { z_loss, sample_noise: hyper.sample_noise })?;
+        let purpose = Purpose::Gradients { z_loss, sample_noise: hyper.sample_noise, update: true };
+        let nll = self.run(batch, rope, purpose)?;
         let rows = row_losses(batch, &nll);
         let loss = rows.iter().map(|r| r.nll).sum::<f64>() / predicted as f64;
         let norm = self.gradient_norm();
@@ -423,17 +456,18 @@ impl<B: Backend> Engine for Decoder<B> {
         if batch.predicted() == 0 {
             return Err(EngineError::Batch { reason: "no position has a target".into() });
         }
-        let nll = self.run(batch, rope, Purpose::Gradients { z_loss: 0.0, sample_noise: false })?;
+        let purpose = Purpose::Gradients { z_loss: 0.0, sample_noise: false, update: false };
+        let nll = self.run(batch, rope, purpose)?;
         let rows = row_losses(batch, &nll);
         let loss = rows.iter().map(|r| r.nll).sum::<f64>() / batch.predicted() as f64;
         let gradients = match self.weight_gradients() {
-            Some(grads) => parameters::read(&self.backend, &self.slots, grads),
+            Some(grads) => parameters::read(&self.backend, &self.slots, grads)?,
             None => StateDict::new(),
         };
         Ok(Gradients { loss, gradients })
     }
 
-    fn weights(&self) -> StateDict {
+    fn weights(&self) -> Result<StateDict, EngineError> {
         parameters::read(&self.backend, &self.slots, &self.weights)
     }
 
@@ -443,8 +477,8 @@ impl<B: Backend> Engine for Decoder<B> {
         self.backend.finish()
     }
 
-    fn moments(&self) -> Option<Moments> {
-        Some(self.optimizer.as_ref()?.read(&self.backend, &self.slots))
+    fn moments(&self) -> Result<Option<Moments>, EngineError> {
+        self.optimizer.as_ref().map(|o| o.read(&self.backend, &self.slots)).transpose()
     }
 
     fn shapes(&self, part: Part) -> Vec<(String, Vec<usize>)> {
@@ -455,10 +489,11 @@ impl<B: Backend> Engine for Decoder<B> {
         }
     }
 
-    fn tensor(&self, part: Part, name: &str) -> Option<Cow<'_, [f32]>> {
-        match part {
-            Part::Weight => parameters::look(&self.backend, &self.slots, &self.weights, name),
-            _ => self.optimizer.as_ref()?.look(&self.backend, &self.slots, part, name),
+    fn tensor(&self, part: Part, name: &str) -> Result<Option<Cow<'_, [f32]>>, EngineError> {
+        match (part, &self.optimizer) {
+            (Part::Weight, _) => parameters::look(&self.backend, &self.slots, &self.weights, name),
+            (_, Some(optimizer)) => optimizer.look(&self.backend, &self.slots, part, name),
+            (_, None) => Ok(None),
         }
     }
 
@@ -468,6 +503,7 @@ impl<B: Backend> Engine for Decoder<B> {
         parameters::check(&rule.second_slots(&self.slots), &moments.second)?;
         // Free the old ones first: both together may not fit.
         self.optimizer = None;
+        self.make_way()?;
         self.optimizer = Some(Optimizer::of(&self.backend, &self.slots, moments)?);
         self.backend.finish()
     }

@@ -447,13 +447,18 @@ fn fill<'t, B: Backend>(
 }
 
 /// Copy buffers out under the names of their tensors.
+///
+/// # Errors
+/// A device that failed: what was copied from it would be anything.
 pub(crate) fn read<B: Backend>(
     backend: &B,
     slots: &Parameters<Slot>,
     from: &Parameters<B::Wide>,
-) -> StateDict {
+) -> Result<StateDict, EngineError> {
     let copy = |(piece, buffer): (&Piece, &B::Wide)| (piece.name.clone(), copied(backend, piece, buffer));
-    pieces(slots, from).map(copy).collect()
+    let state = pieces(slots, from).map(copy).collect();
+    backend.finish()?;
+    Ok(state)
 }
 
 /// Names and shapes of the tensors, in the order of a [`StateDict`].
@@ -465,15 +470,24 @@ pub(crate) fn shapes(slots: &Parameters<Slot>) -> Vec<(String, Vec<usize>)> {
 }
 
 /// The numbers of the tensor of one name: where they lie, or a copy of what the host does not see.
+///
+/// # Errors
+/// As [`read`].
 pub(crate) fn look<'a, B: Backend>(
     backend: &B,
     slots: &Parameters<Slot>,
     at: &'a Parameters<B::Wide>,
     name: &str,
-) -> Option<Cow<'a, [f32]>> {
-    let (piece, buffer) = pieces(slots, at).find(|(piece, _)| piece.name == name)?;
-    let seen = backend.view(buffer, piece.at, piece.len()).map(Cow::Borrowed);
-    Some(seen.unwrap_or_else(|| Cow::Owned(copied(backend, piece, buffer).data)))
+) -> Result<Option<Cow<'a, [f32]>>, EngineError> {
+    let Some((piece, buffer)) = pieces(slots, at).find(|(piece, _)| piece.name == name) else {
+        return Ok(None);
+    };
+    if let Some(seen) = backend.view(buffer, piece.at, piece.len()) {
+        return Ok(Some(Cow::Borrowed(seen)));
+    }
+    let copy = copied(backend, piece, buffer).data;
+    backend.finish()?;
+    Ok(Some(Cow::Owned(copy)))
 }
 
 /// Every tensor's place with the buffer that holds it.

@@ -1,5 +1,7 @@
 //! Cosines and sines of RoPE for every position of a batch; knows no scaling method.
 
+use std::sync::Arc;
+
 use crate::plan::Architecture;
 use crate::rope::{self, Rope, RopeScaling};
 
@@ -7,8 +9,8 @@ use crate::rope::{self, Rope, RopeScaling};
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeTable {
     half: usize,
-    scaled: Angles,
-    plain: Option<Angles>,
+    scaled: Arc<Angles>,
+    plain: Option<Arc<Angles>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -69,14 +71,14 @@ impl RopeTable {
     /// Angles `position · inv_freq[i]` for positions below `positions`. `attention_factor` multiplies
     /// the rotated queries and keys. Angles are taken in f64, so that position 65,536 is as exact as 1.
     pub fn new(inv_freq: &[f64], attention_factor: f64, positions: usize) -> Self {
-        let scaled = Angles::new(inv_freq, attention_factor, positions);
+        let scaled = Arc::new(Angles::new(inv_freq, attention_factor, positions));
         RopeTable { half: inv_freq.len(), scaled, plain: None }
     }
 
     /// The same with angles of their own, without a factor, for layers that take no part in the scaling. There are as
     /// many frequencies as of the others.
     pub fn with_plain(self, inv_freq: &[f64]) -> Self {
-        let plain = Angles::new(inv_freq, 1.0, self.positions());
+        let plain = Arc::new(Angles::new(inv_freq, 1.0, self.positions()));
         RopeTable { plain: Some(plain), ..self }
     }
 
@@ -119,12 +121,31 @@ impl RopeTable {
         let angles = self.plain.as_ref().unwrap_or(&self.scaled);
         [&angles.cos, &angles.sin]
     }
+
+    /// Whether the other is this one or a clone of it; of two that were made apart it says nothing.
+    pub(crate) fn is(&self, other: &RopeTable) -> bool {
+        let plain = match (&self.plain, &other.plain) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        plain && Arc::ptr_eq(&self.scaled, &other.scaled)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::model::finite_differences::architecture;
+
+    #[test]
+    fn a_table_is_its_clones() {
+        let table = RopeTable::new(&[1.0, 0.1], 1.0, 8);
+        let with_plain = table.clone().with_plain(&[1.0, 0.1]);
+        assert!(table.is(&table.clone()) && with_plain.is(&with_plain.clone()));
+        assert!(!table.is(&with_plain) && !table.is(&RopeTable::new(&[1.0, 0.1], 1.0, 8)));
+        assert!(!with_plain.is(&table.with_plain(&[1.0, 0.1])));
+    }
 
     /// What transformers does: the length of the text at hand decides, not that of the longest.
     #[test]

@@ -7,6 +7,7 @@ use crate::plan::Architecture;
 use crate::runtime::backend::{AttentionShape, Backend};
 use crate::runtime::engine::EngineError;
 use crate::runtime::model::parameters::{Family, LayerParameters, Parameters, QkNorm, Slot};
+use crate::runtime::model::rope_table::RopeTable;
 
 /// Tokens at once that fill any device.
 const TOKENS_ENOUGH: usize = 8192;
@@ -568,6 +569,8 @@ pub(crate) struct Workspace<B: Backend> {
     pub(crate) rotation: [B::Wide; 2],
     /// The same for layers that take no part in the scaling.
     pub(crate) plain: Option<[B::Wide; 2]>,
+    /// What the two above hold the front of; nothing yet where it is absent.
+    pub(crate) table: Option<RopeTable>,
     /// Bytes of all of the above but the tables and what is part of the gradients.
     pub(crate) bytes: u64,
 }
@@ -674,6 +677,7 @@ impl<B: Backend> Workspace<B> {
             position: index()?,
             rotation: rotation()?,
             plain: if w.plain_rope { Some(rotation()?) } else { None },
+            table: None,
             bytes,
         })
     }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::device::{Argument, Device, DeviceFailure, Launch};
-use super::memory::{Index, Memory, Narrow, Scratch, Wide};
+use super::memory::{Index, Memory, Narrow, Scratch, Wide, bytes, bytes_mut};
 use super::norm::NORM_SHARES;
 use super::product::{self, Order, Output, Product, Rotation};
 use super::{attention, loss};
@@ -36,6 +36,14 @@ pub(super) struct ScratchSpace {
     pub(super) delta: Scratch,
     /// Shares of sums.
     pub(super) shares: Scratch,
+}
+
+/// Bytes of both, for training on a load.
+fn scratch_of(load: Load) -> [usize; 2] {
+    let Load { tokens, positions, heads, head_dim, widest_norm, .. } = load;
+    let norms = (NORM_SHARES.min(tokens) * widest_norm).max(NORM_SHARES * head_dim);
+    let delta = attention::scratch(tokens.div_ceil(positions.max(1)), positions, heads, head_dim);
+    [delta, (norms * 4).max(NORM_SUMS_BYTES)]
 }
 
 impl Cuda {
@@ -151,21 +159,15 @@ impl Backend for Cuda {
     }
 
     fn write(&self, values: &[f32], to: &mut Wide, at: usize) {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-        self.attempt(|| self.device.upload(to.change() + (at * 4) as u64, &bytes));
+        self.attempt(|| self.device.upload(to.change() + (at * 4) as u64, bytes(values)));
     }
 
     fn read(&self, from: &Wide, at: usize, values: &mut [f32]) {
-        let mut bytes = vec![0u8; values.len() * 4];
-        self.attempt(|| self.device.download(from.at() + (at * 4) as u64, &mut bytes));
-        for (value, chunk) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *value = f32::from_ne_bytes(*chunk);
-        }
+        self.attempt(|| self.device.download(from.at() + (at * 4) as u64, bytes_mut(values)));
     }
 
     fn write_index(&self, values: &[u32], to: &mut Index) {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-        self.attempt(|| self.device.upload(to.0.at(), &bytes));
+        self.attempt(|| self.device.upload(to.0.at(), bytes(values)));
     }
 
     fn zero(&self, len: usize, buffer: &mut Wide) {
@@ -185,15 +187,34 @@ impl Backend for Cuda {
         scratch.delta.bytes() + scratch.shares.bytes()
     }
 
+    fn keep_operand(&self, weight: &Wide) -> Result<(), EngineError> {
+        weight.reserve_copy(&self.device).map_err(|f| self.error(f))
+    }
+
+    fn keep_scratch(&self, load: Option<Load>) -> Result<(), EngineError> {
+        let mut scratch = self.scratch.borrow_mut();
+        let Some(load) = load else {
+            *scratch = ScratchSpace::default();
+            return Ok(());
+        };
+        let [delta, shares] = scratch_of(load);
+        scratch.delta.at_least(&self.device, delta).map_err(|f| self.error(f))?;
+        scratch.shares.at_least(&self.device, shares).map_err(|f| self.error(f))?;
+        Ok(())
+    }
+
+    fn has_scratch(&self, load: Load) -> bool {
+        let ([delta, shares], scratch) = (scratch_of(load), self.scratch.borrow());
+        scratch.delta.bytes() >= delta as u64 && scratch.shares.bytes() >= shares as u64
+    }
+
     fn overhead_bytes(load: Load) -> u64 {
-        let Load { operands, tokens, positions, tables, indices, heads, head_dim, widest_norm, .. } = load;
-        let norms = (NORM_SHARES.min(tokens) * widest_norm).max(NORM_SHARES * head_dim);
-        let shares = (norms * 4).max(NORM_SUMS_BYTES);
+        let Load { operands, tokens, positions, tables, indices, head_dim, .. } = load;
+        let [delta, shares] = scratch_of(load);
         let inputs = 4 * indices * tokens + tables * 2 * 4 * positions * head_dim / 2;
         // Every piece of the arena ends at a multiple of 256 bytes.
         let rounding = 1 << 20;
-        let backward = attention::scratch(tokens.div_ceil(positions.max(1)), positions, heads, head_dim);
-        (2 * operands + backward + shares + inputs + rounding) as u64
+        (2 * operands + delta + shares + inputs + rounding) as u64
     }
 
     fn loss_scratch(tokens: usize, vocab: usize) -> usize {

@@ -15,7 +15,7 @@ use super::recorder;
 use super::sources::source_of;
 use super::staging::Staging;
 
-/// A GPU in use.
+/// A GPU in use, with a stream of its own: two that are one GPU do not wait for each other.
 #[derive(Debug)]
 pub struct Gpu {
     name: String,
@@ -146,7 +146,7 @@ impl Gpu {
             }
         };
         let name = CString::new(kernel).unwrap_or_default();
-        // SAFETY: the module is loaded and is never unloaded.
+        // SAFETY: the module is loaded, and unloaded when nothing is launched any more.
         let function = unsafe { result::module::get_function(module.0, name) }
             .map_err(failure(format!("finding `{kernel}`")))?;
         // SAFETY: the function is of a loaded module.
@@ -160,6 +160,30 @@ impl Gpu {
         .map_err(failure(format!("giving `{kernel}` {} bytes of shared memory", launch.shared)))?;
         loaded.functions.insert(kernel, Handle(function));
         Ok(function)
+    }
+}
+
+/// All but the context, which is the process's: another engine may be in it, or be the next.
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        if self.enter().is_err() {
+            return;
+        }
+        let graphs = self.graphs.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let loaded = self.loaded.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: each was made in this context by this `Gpu`, which alone has it, and nothing of it runs any more
+        // once the stream was waited for. A failure means that the context is lost, and they with it.
+        unsafe {
+            let _ = result::stream::synchronize(self.stream.0);
+            for graph in graphs.drain(..).flatten() {
+                let _ = result::graph::exec_destroy(graph.0);
+            }
+            loaded.functions.clear();
+            for (_, module) in loaded.modules.drain() {
+                let _ = result::module::unload(module.0);
+            }
+            let _ = result::stream::destroy(self.stream.0);
+        }
     }
 }
 
@@ -284,7 +308,7 @@ impl Device for Gpu {
 
     fn wait(&self) -> Result<(), DeviceFailure> {
         self.enter()?;
-        // SAFETY: the stream lives as long as the process.
+        // SAFETY: the stream lives as long as `self`.
         unsafe { result::stream::synchronize(self.stream.0) }.map_err(failure("waiting for the GPU"))
     }
 
@@ -304,9 +328,9 @@ impl Device for Gpu {
             result::stream::begin_capture(self.stream.0, mode).map_err(failure("capturing a graph"))?;
             let started = recorder::start(self, operations);
             let graph = result::stream::end_capture(self.stream.0).map_err(failure("capturing a graph"));
-            started?;
             let graph = graph?;
-            let made = result::graph::instantiate(graph, flags).map_err(failure("making a graph"));
+            let made = started
+                .and_then(|()| result::graph::instantiate(graph, flags).map_err(failure("making a graph")));
             result::graph::destroy(graph).map_err(failure("destroying a graph"))?;
             made?
         };

@@ -5,6 +5,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use libloading::Library;
@@ -30,6 +31,10 @@ pub(super) struct HostModel {
     hopper: bool,
     live: Mutex<HashMap<u64, usize>>,
     graphs: Mutex<Vec<Vec<Operation>>>,
+    /// Whether copies to the host fail.
+    pub(super) mute: AtomicBool,
+    /// Bytes copied from the host so far.
+    pub(super) uploaded: AtomicUsize,
 }
 
 static RUNNING: Mutex<()> = Mutex::new(());
@@ -48,7 +53,14 @@ impl HostModel {
         let library = unsafe { Library::new(path) }.expect("the device model loads");
         // SAFETY: the symbol has this type in kernels/host/shared_library.cpp.
         unsafe { library.get::<SeedFn>(b"midc_model_seed").expect("symbol")(seed) };
-        HostModel { library, hopper, live: Mutex::default(), graphs: Mutex::default() }
+        HostModel {
+            library,
+            hopper,
+            live: Mutex::default(),
+            graphs: Mutex::default(),
+            mute: AtomicBool::new(false),
+            uploaded: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -97,10 +109,14 @@ impl Device for HostModel {
     fn upload(&self, to: u64, from: &[u8]) -> Result<(), DeviceFailure> {
         // SAFETY: the caller's range is within its allocation.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+        self.uploaded.fetch_add(from.len(), Ordering::Relaxed);
         Ok(())
     }
 
     fn download(&self, from: u64, to: &mut [u8]) -> Result<(), DeviceFailure> {
+        if self.mute.load(Ordering::Relaxed) {
+            return Err(DeviceFailure { what: "copying from the model".into(), reason: "it is mute".into() });
+        }
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
         Ok(())

@@ -5,6 +5,29 @@ use std::sync::Arc;
 
 use super::device::{Device, DeviceFailure};
 
+/// Numbers that are what bytes they are made of.
+///
+/// # Safety
+/// Every pattern of bits is one, and there is no padding in it.
+pub(super) unsafe trait Plain {}
+
+// SAFETY: as there.
+unsafe impl Plain for f32 {}
+// SAFETY: as there.
+unsafe impl Plain for u32 {}
+
+/// As they lie in memory.
+pub(super) fn bytes<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: the same memory for as long; a byte needs no alignment, and none of them is padding.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// As they lie in memory, to be written over.
+pub(super) fn bytes_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: as above, borrowed mutably; whatever is written is a value.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
 /// Bytes of device memory.
 #[derive(Debug)]
 pub struct Memory {
@@ -111,15 +134,28 @@ impl Wide {
         refresh: impl FnOnce(u64, u64, usize) -> Result<(), DeviceFailure>,
     ) -> Result<u64, DeviceFailure> {
         let mut slot = self.copy.borrow_mut();
-        let copy = match slot.take() {
-            Some(copy) => slot.insert(copy),
-            None => slot.insert(Copy { memory: Memory::new(device, self.len() * 2)?, fresh: false }),
-        };
+        let copy = self.copy_in(&mut slot, device)?;
         if !copy.fresh {
             refresh(self.memory.at(), copy.memory.at(), self.len())?;
             copy.fresh = true;
         }
         Ok(copy.memory.at())
+    }
+
+    /// Memory for the copy, where there is none.
+    pub(super) fn reserve_copy(&self, device: &Arc<dyn Device>) -> Result<(), DeviceFailure> {
+        self.copy_in(&mut self.copy.borrow_mut(), device).map(drop)
+    }
+
+    fn copy_in<'a>(
+        &self,
+        slot: &'a mut Option<Copy>,
+        device: &Arc<dyn Device>,
+    ) -> Result<&'a mut Copy, DeviceFailure> {
+        Ok(match slot.take() {
+            Some(copy) => slot.insert(copy),
+            None => slot.insert(Copy { memory: Memory::new(device, self.len() * 2)?, fresh: false }),
+        })
     }
 }
 

@@ -28,8 +28,21 @@ struct State {
     sequences: Vec<Sequence>,
     runs: u64,
     replays: u64,
-    /// The device said that it has no graphs.
+    /// The device has no graphs, or could not make one.
     refused: bool,
+    /// Of what was started where nobody could be told; whoever asks next is.
+    failure: Option<DeviceFailure>,
+}
+
+impl State {
+    /// Tell of a failure that nobody was told of. What was written down since is not started.
+    fn fail(&mut self) -> Result<(), DeviceFailure> {
+        let Some(failure) = self.failure.take() else { return Ok(()) };
+        if let Some(open) = &mut self.open {
+            open.clear();
+        }
+        Err(failure)
+    }
 }
 
 /// A device that replays what comes again.
@@ -58,6 +71,7 @@ impl Recorder {
     /// Starts what was written down.
     fn flush(&self) -> Result<(), DeviceFailure> {
         let mut state = self.state();
+        state.fail()?;
         let Some(open) = state.open.as_mut() else { return Ok(()) };
         let operations = std::mem::take(open);
         self.run(&mut state, operations)
@@ -73,7 +87,9 @@ impl Recorder {
         if let Some(known) = state.sequences.iter_mut().find(|s| s.operations == operations) {
             known.last = now;
             if known.graph.is_none() {
-                known.graph = self.device.capture(&mut operations)?;
+                // Capturing starts nothing: where it fails, as for want of memory, what was to be a graph is
+                // started as it came. What is wrong with an operation itself is met there again.
+                known.graph = self.device.capture(&mut operations).unwrap_or_default();
                 state.refused = known.graph.is_none();
             }
             return match known.graph {
@@ -99,6 +115,7 @@ impl Recorder {
 
     fn note(&self, operation: Operation) -> Result<(), DeviceFailure> {
         let mut state = self.state();
+        state.fail()?;
         if let Some(open) = &mut state.open {
             open.push(operation);
             return Ok(());
@@ -151,9 +168,10 @@ impl Device for Recorder {
     }
 
     fn release(&self, at: u64) {
-        // Launches that use the memory may still be written down only. A failure to start them stays: the
-        // next operation meets it again.
-        let _ = self.flush();
+        // Launches that use the memory may still be written down only.
+        if let Err(failure) = self.flush() {
+            self.state().failure = Some(failure);
+        }
         self.device.release(at);
     }
 
@@ -203,12 +221,28 @@ mod tests {
 
     /// Writes down what it is asked for.
     #[derive(Debug, Default)]
-    struct Log(Mutex<Vec<String>>);
+    struct Log {
+        said: Mutex<Vec<String>>,
+        /// What begins so fails.
+        broken: Option<&'static str>,
+    }
 
     impl Log {
+        fn broken(what: &'static str) -> Arc<Self> {
+            Arc::new(Log { broken: Some(what), ..Log::default() })
+        }
+
         fn say(&self, text: impl Into<String>) -> Result<(), DeviceFailure> {
-            self.0.lock().unwrap().push(text.into());
+            let text = text.into();
+            if self.broken.is_some_and(|what| text.starts_with(what)) {
+                return Err(DeviceFailure { what: text, reason: "broken".into() });
+            }
+            self.said.lock().unwrap().push(text);
             Ok(())
+        }
+
+        fn drain(&self) -> Vec<String> {
+            self.said.lock().unwrap().drain(..).collect()
         }
     }
 
@@ -280,7 +314,7 @@ mod tests {
     fn what_comes_again_is_replayed() {
         let log = Arc::new(Log::default());
         let recorder = Recorder::new(Arc::clone(&log) as Arc<dyn Device>);
-        let said = || log.0.lock().unwrap().drain(..).collect::<Vec<_>>();
+        let said = || log.drain();
         step(&recorder, 1.0);
         assert_eq!(said(), ["clear 1", "a [Int(1)]", "upload 2", "b [Float(1.0)]", "c []", "d []"]);
         step(&recorder, 1.0);
@@ -302,7 +336,42 @@ mod tests {
         recorder.clear(3, 4).unwrap();
         recorder.release(3);
         recorder.end().unwrap();
-        assert_eq!(*log.0.lock().unwrap(), ["clear 3", "release 3"]);
+        assert_eq!(log.drain(), ["clear 3", "release 3"]);
+    }
+
+    /// Memory goes back without an answer, so the next to get one hears of what could not be started.
+    #[test]
+    fn a_failure_while_memory_is_given_back_is_told_later() {
+        for outside in [false, true] {
+            let log = Log::broken("clear");
+            let recorder = Recorder::new(Arc::clone(&log) as Arc<dyn Device>);
+            recorder.begin().unwrap();
+            recorder.clear(3, 4).unwrap();
+            recorder.release(3);
+            if outside {
+                recorder.end().unwrap_err();
+                recorder.wait().unwrap();
+            } else {
+                let launch = Launch { kernel: "a", grid: [1, 1, 1], threads: 32, shared: 0 };
+                let failure = recorder.launch(launch, &mut []).unwrap_err();
+                assert_eq!(failure.what, "clear 3");
+                // Once.
+                recorder.launch(launch, &mut []).unwrap();
+                recorder.end().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_captured_is_started_as_it_came() {
+        let log = Log::broken("capture");
+        let recorder = Recorder::new(Arc::clone(&log) as Arc<dyn Device>);
+        let as_it_came = ["clear 1", "a [Int(1)]", "upload 2", "b [Float(1.0)]", "c []", "d []"];
+        for _ in 0..3 {
+            step(&recorder, 1.0);
+            assert_eq!(log.drain(), as_it_came);
+        }
+        assert_eq!(recorder.replays(), 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! while the other is still being copied.
 
 use std::ffi::c_void;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{result, sys};
@@ -13,12 +13,25 @@ const SLOT: usize = 4 << 20;
 #[derive(Debug)]
 struct Slot {
     at: NonNull<c_void>,
-    /// Recorded behind the copy from it.
+    /// Recorded behind the copy from it; null until it is made.
     copied: sys::CUevent,
     busy: bool,
 }
 
-/// The two slots, for as long as the process lives.
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // SAFETY: both are ours alone, and the stream that copied from here was waited for. A failure means that the
+        // context is lost, and they with it.
+        unsafe {
+            if !self.copied.is_null() {
+                let _ = result::event::destroy(self.copied);
+            }
+            let _ = result::free_host(self.at.as_ptr());
+        }
+    }
+}
+
+/// The two slots.
 #[derive(Debug)]
 pub(super) struct Staging {
     slots: [Slot; 2],
@@ -29,14 +42,16 @@ pub(super) struct Staging {
 unsafe impl Send for Staging {}
 
 impl Staging {
-    /// The context must be current, here and in [`upload`](Self::upload).
+    /// The context must be current, here, in [`upload`](Self::upload), and when it is dropped, by which time the
+    /// stream must have been waited for.
     pub(super) fn new() -> Result<Self, DriverError> {
         let slot = || {
             // SAFETY: the context is current.
             let at = unsafe { result::malloc_host(SLOT, 0)? };
-            let copied = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
             let at = NonNull::new(at).ok_or(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY))?;
-            Ok(Slot { at, copied, busy: false })
+            let mut slot = Slot { at, copied: ptr::null_mut(), busy: false };
+            slot.copied = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+            Ok(slot)
         };
         Ok(Staging { slots: [slot()?, slot()?], next: 0 })
     }

@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::arena::Arena;
 use super::backend::Cuda;
@@ -14,7 +15,7 @@ use crate::plan::Architecture;
 use crate::runtime::backend::conformance;
 use crate::runtime::batch::{Batch, IGNORE};
 use crate::runtime::engine::{
-    Engine, EngineError, EngineKind, EngineOptions, Hyper, Muon, RopeTable, Rule, StepReport, engine,
+    Engine, EngineError, EngineKind, EngineOptions, Hyper, Muon, Part, RopeTable, Rule, StepReport, engine,
     init_weights, training_memory,
 };
 use crate::runtime::model::decoder::Decoder;
@@ -213,7 +214,7 @@ fn runs_are_equal_to_the_bit_whatever_the_schedule() {
     let reports = train(&mut *first, 1..=3);
     let Some(mut second) = on_model(&a, &weights, true, None) else { return };
     assert_eq!(train(&mut *second, 1..=3), reports);
-    assert_eq!(first.weights(), second.weights());
+    assert_eq!(first.weights().unwrap(), second.weights().unwrap());
 }
 
 #[test]
@@ -225,13 +226,13 @@ fn a_resumed_run_is_equal_to_the_bit() {
         let reports = train_by(muon, &mut *whole, 1..=4);
         let Some(mut before) = on_model(&a, &weights, hopper, None) else { return };
         train_by(muon, &mut *before, 1..=2);
-        let (weights, moments) = (before.weights(), before.moments().unwrap());
+        let (weights, moments) = (before.weights().unwrap(), before.moments().unwrap().unwrap());
         drop(before);
         let Some(mut after) = on_model(&a, &weights, hopper, None) else { return };
         after.load_moments(moments).unwrap();
         assert_eq!(train_by(muon, &mut *after, 3..=4), reports[2..]);
-        assert_eq!(after.weights(), whole.weights());
-        assert_eq!(after.moments(), whole.moments());
+        assert_eq!(after.weights().unwrap(), whole.weights().unwrap());
+        assert_eq!(after.moments().unwrap(), whole.moments().unwrap());
     }
 }
 
@@ -279,7 +280,7 @@ fn steps_become_graphs() {
         assert_eq!(train(&mut recorded, steps.clone()), train(&mut plain, steps));
     }
     assert!(recorder.replays() >= 4, "{}", recorder.replays());
-    assert_eq!(recorded.weights(), plain.weights());
+    assert_eq!(recorded.weights().unwrap(), plain.weights().unwrap());
 }
 
 /// The prediction covers what a run takes, and is not far above: in an arena of just that size it runs.
@@ -306,6 +307,110 @@ fn memory_is_predicted() {
         assert!(free < (1 << 20) + predicted / 10, "{model_type}: {free} of {predicted} bytes are free");
         drop(device);
         assert_eq!(arena.free_bytes().unwrap(), predicted / 256 * 256);
+    }
+}
+
+/// Tables of RoPE go to the device once, and again when others follow.
+#[test]
+fn rope_tables_are_copied_when_they_change() {
+    let a = architecture("gemma3_text", true);
+    let weights = init_weights(&a, 10).unwrap();
+    let Some(path) = HostModel::path() else { return };
+    let model = Arc::new(HostModel::open(&path, false, 0));
+    let fresh = || {
+        let backend = Cuda::new(Arc::clone(&model) as Arc<dyn Device>);
+        Decoder::new(backend, &a, &weights, None).unwrap()
+    };
+    let (short, halved) = (rope(&a), RopeTable::new(&vec![0.25; a.head_dim / 2], 1.0, 70));
+    // Cosines and sines of two kinds of layers.
+    let table = 4 * 70 * (a.head_dim / 2) * 4;
+    let mut device = fresh();
+    for (table_now, copied) in [(&short, true), (&short, false), (&halved, true), (&short, true)] {
+        let before = model.uploaded.load(Ordering::Relaxed);
+        let losses = device.losses(&batch(0), table_now).unwrap();
+        let uploaded = model.uploaded.load(Ordering::Relaxed) - before;
+        assert_eq!(uploaded >= table, copied, "{uploaded} bytes beside {table}");
+        assert_eq!(fresh().losses(&batch(0), table_now).unwrap(), losses);
+    }
+    // Training has another workspace.
+    let trained = device.gradients(&batch(0), &short).unwrap();
+    assert_eq!(fresh().gradients(&batch(0), &short).unwrap().gradients, trained.gradients);
+}
+
+/// What could not be copied from the device is no zeros, which would make a sound checkpoint of a lost model.
+#[test]
+fn what_cannot_be_read_is_an_error() {
+    let a = architecture("llama", true);
+    let weights = init_weights(&a, 9).unwrap();
+    let Some(path) = HostModel::path() else { return };
+    let model = Arc::new(HostModel::open(&path, false, 0));
+    let backend = Cuda::new(Arc::clone(&model) as Arc<dyn Device>);
+    let mut device = Decoder::new(backend, &a, &weights, None).unwrap();
+    train(&mut device, 1..=1);
+    model.mute.store(true, Ordering::Relaxed);
+    let name = "model.norm.weight";
+    for error in [
+        device.weights().unwrap_err(),
+        device.moments().unwrap_err(),
+        device.tensor(Part::Weight, name).unwrap_err(),
+        device.tensor(Part::Second, name).unwrap_err(),
+        device.gradients(&batch(0), &rope(&a)).unwrap_err(),
+    ] {
+        assert!(error.to_string().ends_with("copying from the model: it is mute"), "{error}");
+    }
+    model.mute.store(false, Ordering::Relaxed);
+    assert_ne!(device.weights().unwrap(), weights);
+}
+
+/// Rows of one document.
+fn rows_of(rows: usize, context: usize, step: u32) -> Batch {
+    let token = |i: usize| philox(5, [i as u32, step, 1, 0])[0] % 72;
+    Batch {
+        context,
+        tokens: (0..rows * context).map(token).collect(),
+        targets: (1..=rows * context).map(token).collect(),
+        attend_from: vec![0; rows * context],
+        positions: (0..rows * context).map(|i| (i % context) as u32).collect(),
+        source: vec![0; rows],
+    }
+}
+
+/// Rows that become longer find, in the engine that trained the shorter ones, the memory that was predicted for them
+/// alone, whatever was measured in between.
+#[test]
+fn a_longer_context_finds_the_memory_that_was_predicted() {
+    for (head_dim, hopper, muon) in [(64, false, None), (128, true, Some(Muon::default()))] {
+        let a = Architecture { head_dim, ..architecture("llama", true) };
+        let weights = init_weights(&a, 11).unwrap();
+        let Some(path) = HostModel::path() else { return };
+        let rule = if muon.is_some() { Rule::Muon } else { Rule::AdamW };
+        let predicted = |rows, context| {
+            training_memory(EngineKind::Cuda(0), &a, rows, context, rule, None).unwrap().total()
+        };
+        let most = predicted(2, 140);
+        assert!(most > predicted(2, 35));
+        // So small a model needs little of the part for rounding.
+        let bytes = most - (1 << 20) + (64 << 10);
+        let arena = Arc::new(Arena::new(Arc::new(HostModel::open(&path, hopper, 0)), bytes).unwrap());
+        let backend = Cuda::new(Arc::clone(&arena) as Arc<dyn Device>);
+        let mut device = Decoder::new(backend, &a, &weights, Some(most)).unwrap();
+        let table = |positions| RopeTable::new(&vec![0.1; head_dim / 2], 1.0, positions);
+        // Losses alone take neither moments nor scratch of the backward pass.
+        device.losses(&rows_of(1, 35, 0), &table(35)).unwrap();
+        assert!(device.moments().unwrap().is_none());
+        let values: usize = weights.values().map(|tensor| tensor.data.len()).sum();
+        assert_eq!(device.memory().parameters_bytes, 4 * values as u64);
+        let mut free = Vec::new();
+        for (step, (rows, context)) in [(2, 35), (2, 140), (2, 35), (2, 140)].into_iter().enumerate() {
+            let hyper = Hyper { lr: 1e-3, muon, optimizer_step: step as u64 + 1, ..Hyper::default() };
+            let batch = rows_of(rows, context, step as u32);
+            let report = device.train_step(&batch, &table(context), &hyper).unwrap();
+            assert!(report.finite, "{report:?}");
+            free.push(arena.free_bytes().unwrap());
+            // Longer texts than it is trained on, and a table for longer ones.
+            device.losses(&rows_of(1, 100, 0), &table(1000)).unwrap();
+        }
+        assert_eq!(free[1], free[3], "a part of the memory is not found again");
     }
 }
 
