@@ -1,5 +1,6 @@
 //! `midc emit`: launch files for an existing distributed engine.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -141,8 +142,15 @@ fn report(launch: &Launch, checked: Option<&mut Checked>, levels: &LintLevels) -
         return denied;
     };
     let place = |finding: &Finding| span(&finding.place, checked.curriculum.as_ref()?);
-    let mut diagnostics: Vec<Diagnostic> =
-        launch.findings.iter().filter_map(|f| Some(diagnostic(f, place(f)?))).collect();
+    // The members of a fan-out are written once, and so is what an engine lacks for them.
+    let mut told = HashSet::new();
+    let mut diagnostics: Vec<Diagnostic> = Vec::new();
+    for finding in &launch.findings {
+        let Some(span) = place(finding) else { continue };
+        if told.insert((span, finding.message.as_str(), finding.label.as_str())) {
+            diagnostics.push(diagnostic(finding, span));
+        }
+    }
     sema::give_levels(&mut checked.files, checked.file, &mut diagnostics);
     levels.apply(&mut diagnostics);
     curriculum::print(&diagnostics, &checked.files);
