@@ -166,3 +166,19 @@ fn what_texts_round_is_told_in_full() {
     assert!(told[0].contains(&format!("weight_decay {was} -> ")), "{told:?}");
     assert!(told[0].ends_with(&format!("weight_decay {is}")), "{told:?}");
 }
+
+#[test]
+fn what_is_said_of_a_soup_changes_nothing() {
+    let plan = plan();
+    let mut edited = plan.clone();
+    edited.soups[0].doc = "Of the last two.".into();
+    edited.hash = hash(&edited);
+    let same = diff(&plan, &edited, None);
+    assert!(same.same_outcome && same.soups.is_empty(), "{same:?}");
+    assert!(same.stages.iter().all(|s| s.standing == Standing::Kept), "{same:?}");
+    edited.soups[0].weights = vec![0.5 + 1e-12, 0.5 - 1e-12];
+    edited.hash = hash(&edited);
+    let other = diff(&plan, &edited, None);
+    assert_eq!(other.soups, ["s"]);
+    assert_eq!(other.stages[2].standing, Standing::Changed);
+}
