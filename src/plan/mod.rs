@@ -20,7 +20,7 @@ pub use build::{build, sources, with_declared_shapes};
 pub use cost::{Cost, StageCost, cost};
 pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standing, StepsDone, diff};
 pub use exhaustion::{Exhaustion, Place, exhaustion, most_epochs};
-pub use gate::{GatePlan, GateSource};
+pub use gate::{Comparison, GateMeasure, GatePlan, GateSource};
 pub use hash::hash;
 pub use lineage::Origin;
 pub use read::{ReadError, first_version};
