@@ -1,10 +1,8 @@
 //! Whose run a directory holds: whether one of a plan goes on there.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
-use super::{OWN_ENGINE, Resume, RunDirError, write_plan};
+use super::{OWN_ENGINE, Resume, RunDirError, entries, read_if_there, write_plan};
 use crate::plan::{self, Plan, StepsDone};
 use crate::runtime::checkpoint::{self, CheckpointError};
 
@@ -34,17 +32,16 @@ pub(super) fn goes_on(
     resume: Resume,
 ) -> Result<Option<String>, RunDirError> {
     let path = root.join("plan.json");
-    let there = match fs::read(&path) {
-        Ok(text) => Plan::read(&text)
+    let there = match read_if_there(&path)? {
+        Some(text) => Plan::read(&text)
             .map_err(|source| RunDirError::DamagedPlan { path: path.clone(), source: Box::new(source) }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(RunDirError::PlanGone { dir: root.to_path_buf() })
-        }
-        Err(error) => return Err(RunDirError::io("read", &path)(error)),
+        None => Err(RunDirError::PlanGone { dir: root.to_path_buf() }),
     };
     let there = match there {
         Ok(there) => there,
-        Err(lost) if resume == Resume::No || engine != OWN_ENGINE || !is_of(root, plan)? => return Err(lost),
+        Err(lost) if resume == Resume::No || engine != OWN_ENGINE || !is_of(root, plan)? => {
+            return Err(lost);
+        }
         Err(lost) => {
             write_plan(&path, plan)?;
             return Ok(Some(format!("{lost}: it is written anew, the checkpoints are of this plan")));
@@ -54,9 +51,10 @@ pub(super) fn goes_on(
         let curriculum = there.curriculum;
         return Err(RunDirError::Occupied { dir: root.to_path_buf(), curriculum });
     }
-    let found = fs::read_to_string(root.join("engine")).unwrap_or_else(|_| OWN_ENGINE.to_owned());
-    if found.trim() != engine {
-        let (found, wanted) = (found.trim().to_owned(), engine.to_owned());
+    let found = read_if_there(&root.join("engine"))?;
+    let found = found.map_or(OWN_ENGINE.into(), |name| String::from_utf8_lossy(&name).trim().to_owned());
+    if found != engine {
+        let wanted = engine.to_owned();
         return Err(RunDirError::OtherEngine { dir: root.to_path_buf(), found, wanted });
     }
     let mut note = None;
@@ -107,12 +105,11 @@ fn keep(root: &Path, plan: &Plan) -> Result<String, RunDirError> {
 /// Whether the last checkpoint of every stage was made by `plan`, and there is one.
 fn is_of(root: &Path, plan: &Plan) -> Result<bool, RunDirError> {
     let mut any = false;
-    let checkpoints = root.join("checkpoints");
-    for stage in fs::read_dir(&checkpoints).map_err(RunDirError::io("list", &checkpoints))?.flatten() {
-        let Some(last) = checkpoint::list(&stage.path()).map_err(Box::new)?.pop() else { continue };
-        let Ok(Some(trainer)) = checkpoint::trainer(&last.path) else {
-            // A soup has no trainer.
-            if plan.soups.iter().any(|s| stage.file_name() == *s.name) {
+    for stage in entries(&root.join("checkpoints"))? {
+        let Some(last) = checkpoint::list(&stage).map_err(Box::new)?.pop() else { continue };
+        let Some(trainer) = checkpoint::trainer(&last.path).map_err(Box::new)? else {
+            // A soup is told by what is in it.
+            if plan.soups.iter().any(|s| stage.file_name().is_some_and(|name| name == *s.name)) {
                 continue;
             }
             return Ok(false);
@@ -124,4 +121,62 @@ fn is_of(root: &Path, plan: &Plan) -> Result<bool, RunDirError> {
         any = true;
     }
     Ok(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::super::RunDir;
+    use super::*;
+
+    /// Two stages, of which the second ends at this learning rate.
+    fn plan(end: &str) -> Plan {
+        let text = format!(
+            "model m {{ init = llama(layers: 1, hidden: 16, heads: 2, ffn: 32, vocab: 512), context = 64 }}\n\
+             source web {{ path = \"w\", tokens = 9M }}\n\
+             stage a {{ from = m, steps = 9, batch = 4 seqs, mix = web, lr = 0.1 then hold, data_seed = 1 }}\n\
+             stage b {{ from = a, steps = 9, lr = 0.1 then hold(over: 6 steps) then linear(to: {end}), data_seed = 2 }}\n"
+        );
+        let mut files = crate::source::MemoryFiles::new();
+        let file = files.add("run.curriculum", text);
+        let (curriculum, found) = crate::sema::check(&mut files, file, &crate::sema::Options::default());
+        plan::build(&curriculum.unwrap_or_else(|| panic!("{found:#?}")))
+    }
+
+    /// A checkpoint after `step` steps of `stage`, as far as it is looked at here.
+    fn checkpoint(root: &Path, stage: &str, step: u64, plan: &Plan) -> PathBuf {
+        let trainer = root.join(format!("checkpoints/{stage}/step-{step}/state/trainer.json"));
+        fs::create_dir_all(trainer.parent().unwrap()).unwrap();
+        fs::write(&trainer, serde_json::json!({"plan_hash": plan.hash}).to_string()).unwrap();
+        trainer
+    }
+
+    fn resumed(root: &Path, plan: &Plan, resume: Resume) -> Result<(), String> {
+        RunDir::open(root, plan, resume).map(drop).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_something_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, plan) = (dir.path(), plan("0"));
+        resumed(root, &plan, Resume::No).unwrap();
+        let trainer = checkpoint(root, "a", 9, &plan);
+        // What is a directory cannot be read as a file, by whomever.
+        let engine = root.join("engine");
+        fs::create_dir(&engine).unwrap();
+        let said = resumed(root, &plan, Resume::Same).unwrap_err();
+        assert!(said.contains("cannot read") && said.contains("engine"), "{said}");
+        fs::remove_dir(&engine).unwrap();
+        fs::remove_file(root.join("plan.json")).unwrap();
+        fs::remove_file(&trainer).unwrap();
+        fs::create_dir(&trainer).unwrap();
+        let said = resumed(root, &plan, Resume::Same).unwrap_err();
+        assert!(said.contains("cannot read") && said.contains("trainer.json"), "{said}");
+        fs::remove_dir(&trainer).unwrap();
+        fs::write(&trainer, "{").unwrap();
+        let said = resumed(root, &plan, Resume::Same).unwrap_err();
+        assert!(said.contains("trainer.json"), "{said}");
+    }
 }
