@@ -39,7 +39,7 @@ pub(super) fn goes_on(
     };
     let there = match there {
         Ok(there) => there,
-        Err(lost) if resume == Resume::No || engine != OWN_ENGINE || !is_of(root, plan)? => {
+        Err(lost) if resume == Resume::No || engine != OWN_ENGINE || !is_of(root, plan, resume)? => {
             return Err(lost);
         }
         Err(lost) => {
@@ -102,25 +102,47 @@ fn keep(root: &Path, plan: &Plan) -> Result<String, RunDirError> {
     Ok(name)
 }
 
-/// Whether the last checkpoint of every stage was made by `plan`, and there is one.
-fn is_of(root: &Path, plan: &Plan) -> Result<bool, RunDirError> {
+/// The plans that others took the place of, as [`keep`] kept them. One that cannot be understood vouches for nothing.
+fn kept(root: &Path) -> Result<Vec<Plan>, RunDirError> {
+    let mut plans = Vec::new();
+    for path in entries(root)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("was-plan") && name.ends_with(".json") {
+            plans.extend(read_if_there(&path)?.and_then(|text| Plan::read(&text).ok()));
+        }
+    }
+    Ok(plans)
+}
+
+/// Whether the last checkpoint of every stage was made by `plan`, or by one before it that `plan` leaves as it was, and
+/// there is one. That one is of `plan` itself, unless it is to go on as an edited one.
+fn is_of(root: &Path, plan: &Plan, resume: Resume) -> Result<bool, RunDirError> {
     let mut any = false;
+    let kept = kept(root)?;
+    let mut done_by = vec![StepsDone::new(); kept.len()];
     for stage in entries(&root.join("checkpoints"))? {
         let Some(last) = checkpoint::list(&stage).map_err(Box::new)?.pop() else { continue };
+        let name = stage.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let soup = plan.soups.iter().any(|s| s.name == name);
         let Some(trainer) = checkpoint::trainer(&last.path).map_err(Box::new)? else {
             // A soup is told by what is in it.
-            if plan.soups.iter().any(|s| stage.file_name().is_some_and(|name| name == *s.name)) {
+            if soup {
                 continue;
             }
             return Ok(false);
         };
-        let hash = trainer.get("plan_hash").and_then(serde_json::Value::as_str);
-        if !hash.is_some_and(|hash| plan.answers_to(hash)) {
-            return Ok(false);
+        let hash = trainer.get("plan_hash").and_then(serde_json::Value::as_str).unwrap_or_default();
+        if plan.answers_to(hash) {
+            any = true;
+            continue;
         }
-        any = true;
+        // After an edit, what was done before it is of the plan before.
+        let Some(at) = kept.iter().position(|before| before.answers_to(hash)) else { return Ok(false) };
+        done_by[at].insert(name.to_owned(), if soup { 1 } else { last.step });
+        any |= resume == Resume::Edited;
     }
-    Ok(any)
+    let goes_on = |(before, done)| plan::diff(before, plan, Some(done)).obstacles(done).is_empty();
+    Ok(any && kept.iter().zip(&done_by).all(goes_on))
 }
 
 #[cfg(test)]
@@ -178,5 +200,51 @@ mod tests {
         fs::write(&trainer, "{").unwrap();
         let said = resumed(root, &plan, Resume::Same).unwrap_err();
         assert!(said.contains("trainer.json"), "{said}");
+    }
+
+    #[test]
+    fn a_lost_plan_is_written_anew_after_an_edit_too() {
+        let (first, edited, other) = (plan("0"), plan("1e-3"), plan("2e-3"));
+        // How far the edited plan came, and whether it goes on without `--edited`.
+        for (of_edited, same) in [(Some(8), true), (None, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path();
+            resumed(root, &first, Resume::No).unwrap();
+            checkpoint(root, "a", 9, &first);
+            checkpoint(root, "b", 6, &first);
+            resumed(root, &edited, Resume::Edited).unwrap();
+            assert!(root.join("was-plan-1.json").exists());
+            if let Some(step) = of_edited {
+                checkpoint(root, "b", step, &edited);
+            }
+            let lose = || fs::remove_file(root.join("plan.json")).unwrap();
+            lose();
+            if of_edited.is_some() {
+                for plan in [&first, &other] {
+                    let said = resumed(root, plan, Resume::Edited).unwrap_err();
+                    assert!(said.contains("`plan.json` is gone"), "{said}");
+                }
+            }
+            assert_eq!(resumed(root, &edited, Resume::Same).is_ok(), same);
+            if same {
+                lose();
+            }
+            resumed(root, &edited, Resume::Edited).unwrap();
+            // Without the plan that vouches for what was done before.
+            lose();
+            fs::remove_file(root.join("was-plan-1.json")).unwrap();
+            resumed(root, &edited, Resume::Edited).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_kept_plan_vouches_only_for_what_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, first, edited) = (dir.path(), plan("0"), plan("1e-3"));
+        resumed(root, &first, Resume::No).unwrap();
+        checkpoint(root, "b", 9, &first);
+        fs::rename(root.join("plan.json"), root.join("was-plan-1.json")).unwrap();
+        let said = resumed(root, &edited, Resume::Edited).unwrap_err();
+        assert!(said.contains("`plan.json` is gone"), "{said}");
     }
 }
