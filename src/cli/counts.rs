@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::lines::tell;
-use crate::plan::SourcePlan;
-use crate::runtime::data::{Summary, stamp_of};
+use crate::plan::{ModelPlan, SourcePlan};
+use crate::runtime::data::{DataError, Summary, stamp_of};
+use crate::runtime::model_text::ModelText;
 
 /// Where those of `curriculum` are kept: without `.curriculum`, and with whatever else it is called.
 pub(super) fn path(curriculum: &Path) -> PathBuf {
@@ -13,6 +14,14 @@ pub(super) fn path(curriculum: &Path) -> PathBuf {
     let mut name = stem.into_os_string();
     name.push(".data.json");
     name.into()
+}
+
+/// The text of the first of `models` that has a tokenizer: what sources are counted by.
+///
+/// # Errors
+/// What a model says of its text cannot be read.
+pub(super) fn model_text(models: &[ModelPlan], base_dir: &Path) -> Result<Option<ModelText>, DataError> {
+    models.iter().find_map(|model| ModelText::of(model, base_dir).transpose()).transpose()
 }
 
 /// Tell of `sources` whose size is taken from counts of other files than there are now.
