@@ -103,9 +103,9 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         sources.retain(|s| args.source.contains(&s.name));
     }
     let of_model = counts::model_text(&plan.models, &base_dir)?;
-    let tokenizer = match (&args.tokenizer, &of_model) {
-        (Some(path), _) => TextTokenizer::open(path)?,
-        (None, Some(text)) => text.open()?,
+    let (stamp, tokenizer) = match (&args.tokenizer, &of_model) {
+        (Some(path), _) => (TextTokenizer::stamp(path)?, TextTokenizer::open(path)?),
+        (None, Some(text)) => (text.stamp()?, text.open()?),
         (None, None) => return Err(DataCommandError::Tokenizer.into()),
     };
     let vocab_size = of_model.and_then(|m| m.vocab_size).unwrap_or(tokenizer.largest() as usize + 1);
@@ -118,7 +118,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         on_bad: if args.strict_data { OnBad::Fail } else { OnBad::Skip },
         count_all: true,
     };
-    let (_, summary) = Corpus::open(&sources, tokenizer, &options, &Bar::new(args.quiet))?;
+    let (_, mut summary) = Corpus::open(&sources, tokenizer, &options, &Bar::new(args.quiet))?;
+    summary.tokenizer = stamp;
     if args.save {
         let json = serde_json::to_string_pretty(&summary).into_diagnostic()? + "\n";
         write::replace(&counts::path(&args.compile.file), &json)?;

@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::curve::{Blend, Curve};
 use crate::layers::{LayerPattern, Positions};
+use crate::sema::Counted;
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -516,6 +517,16 @@ pub struct SourcePlan {
     pub dedup: bool,
     /// Globs of files to decontaminate against.
     pub exclude: Vec<String>,
+}
+
+impl SourcePlan {
+    /// The fields that its count hangs on, as `NAME.data.json` keeps them.
+    pub fn counted(&self) -> serde_json::Value {
+        let fim = self.fim.as_ref().map(|fim| (fim.rate, fim.style.as_str()));
+        let (text, filter, today) = (self.text.as_deref(), self.filter.as_deref(), self.today.as_deref());
+        Counted { path: &self.path, text, filter, today, fim, dedup: self.dedup, exclude: &self.exclude }
+            .settings()
+    }
 }
 
 /// Fill in the middle (Bavarian et al., arXiv:2207.14255).

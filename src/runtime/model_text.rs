@@ -56,6 +56,17 @@ impl ModelText {
             None => TextTokenizer::open(&self.tokenizer),
         }
     }
+
+    /// Identifies what [`ModelText::open`] loads, without loading it.
+    ///
+    /// # Errors
+    /// A file of it cannot be read.
+    pub fn stamp(&self) -> Result<String, DataError> {
+        match self.own {
+            Some(eos) => TextTokenizer::stamp_of_checkpoint(&self.tokenizer, eos),
+            None => TextTokenizer::stamp(&self.tokenizer),
+        }
+    }
 }
 
 fn json(path: &Path) -> Result<Value, DataError> {

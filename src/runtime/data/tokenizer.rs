@@ -101,6 +101,25 @@ impl TextTokenizer {
         Self::of_checkpoint(&path, &json, &files, eos)
     }
 
+    /// Identifies the tokenizer that [`TextTokenizer::open`] loads by what its files hold, without loading it.
+    ///
+    /// # Errors
+    /// A file of it cannot be read.
+    pub fn stamp(path: &Path) -> Result<String, DataError> {
+        let (path, json, files) = read(path)?;
+        let config = json_of(&path, &read_beside(&path, &["config.json"])?, "config.json")?;
+        Ok(stamp(&json, &files, eos_id(&config)))
+    }
+
+    /// That of [`TextTokenizer::open_checkpoint`].
+    ///
+    /// # Errors
+    /// A file of it cannot be read.
+    pub fn stamp_of_checkpoint(dir: &Path, eos: Option<u32>) -> Result<String, DataError> {
+        let (_, json, files) = read(dir)?;
+        Ok(stamp(&json, &files, eos))
+    }
+
     /// With the chat template that `files` beside it have, and the end of sequence that is the first in the vocabulary of
     /// those that `order` gives, among them what `tokenizer_config.json` names.
     fn with_files(
@@ -379,6 +398,18 @@ fn read(path: &Path) -> Result<Files, DataError> {
     let json = std::fs::read(&path).map_err(DataError::io("read", &path))?;
     let files = read_beside(&path, &USED_BY)?;
     Ok((path, json, files))
+}
+
+fn stamp(json: &[u8], files: &BTreeMap<String, Vec<u8>>, eos: Option<u32>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, content) in
+        files.iter().map(|(name, content)| (name.as_str(), &content[..])).chain([("", json)])
+    {
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+        hasher.update(&(content.len() as u64).to_le_bytes()).update(content);
+    }
+    hasher.update(format!("{eos:?}").as_bytes());
+    hasher.finalize().to_hex()[..16].to_owned()
 }
 
 /// What decides, beside `tokenizer.json`, which tokens a text gives.
