@@ -77,3 +77,25 @@ fn what_was_measured_of_something_else_is_not_believed() {
     let (sound, told) = plan();
     assert!(!sound && told.contains("E0305") && told.contains("of other settings"), "{told}");
 }
+
+#[test]
+fn what_was_counted_by_another_tokenizer_is_told_of() {
+    let text = CURRICULUM.replace("data/tokenizer.json", "own/tokenizer.json");
+    let dir = workplace(&text);
+    let own = dir.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::copy("examples/data/tokenizer.json", own.join("tokenizer.json")).unwrap();
+    midc(dir.path(), &["data", "run.curriculum", "--save", "--quiet"]);
+    let told = || {
+        let out = midc(dir.path(), &["plan", "run.curriculum", "--format", "json"]);
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8_lossy(&out.stderr).matches("another tokenizer").count()
+    };
+    assert_eq!(told(), 0);
+    std::fs::write(own.join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).unwrap();
+    assert_eq!(told(), 3);
+    midc(dir.path(), &["data", "run.curriculum", "--save", "--quiet"]);
+    assert_eq!(told(), 0);
+    std::fs::remove_dir_all(&own).unwrap();
+    assert_eq!(told(), 0);
+}

@@ -63,7 +63,7 @@ pub(crate) fn plan(path: &str, input: &InputArgs) -> miette::Result<Option<(Plan
                     "`{path}` has no stage: there is nothing to plan"
                 ));
             }
-            counts::tell_of_stale(Path::new(path), &plan.sources);
+            counts::tell_of_stale(Path::new(path), &plan);
             Ok(Some((plan, checked)))
         }
         _ => Ok(None),

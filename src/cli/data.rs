@@ -10,7 +10,7 @@ use super::compile::{self, CompileArgs, Compiled};
 use super::lines::{self, tell};
 use super::progress::Bar;
 use super::{counts, rows, write};
-use crate::runtime::data::{Corpus, OnBad, OpenOptions, SourceSummary, Summary, TextTokenizer, model_files};
+use crate::runtime::data::{Corpus, OnBad, OpenOptions, SourceSummary, Summary, TextTokenizer};
 use crate::sema::show;
 
 /// Read, tokenise and count the sources
@@ -102,9 +102,12 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
     if !args.source.is_empty() {
         sources.retain(|s| args.source.contains(&s.name));
     }
-    let of_model = plan.models.iter().find_map(|m| model_files(m, &base_dir));
-    let path = args.tokenizer.clone().or_else(|| of_model.as_ref().map(|m| m.tokenizer.clone()));
-    let tokenizer = TextTokenizer::open(&path.ok_or(DataCommandError::Tokenizer)?)?;
+    let of_model = counts::model_text(&plan.models, &base_dir)?;
+    let (stamp, tokenizer) = match (&args.tokenizer, &of_model) {
+        (Some(path), _) => (TextTokenizer::stamp(path)?, TextTokenizer::open(path)?),
+        (None, Some(text)) => (text.stamp()?, text.open()?),
+        (None, None) => return Err(DataCommandError::Tokenizer.into()),
+    };
     let vocab_size = of_model.and_then(|m| m.vocab_size).unwrap_or(tokenizer.largest() as usize + 1);
     let heldout = plan.heldout();
     let options = OpenOptions {
@@ -115,7 +118,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         on_bad: if args.strict_data { OnBad::Fail } else { OnBad::Skip },
         count_all: true,
     };
-    let (_, summary) = Corpus::open(&sources, tokenizer, &options, &Bar::new(args.quiet))?;
+    let (_, mut summary) = Corpus::open(&sources, tokenizer, &options, &Bar::new(args.quiet))?;
+    summary.tokenizer = stamp;
     if args.save {
         let json = serde_json::to_string_pretty(&summary).into_diagnostic()? + "\n";
         write::replace(&counts::path(&args.compile.file), &json)?;

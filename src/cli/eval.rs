@@ -78,13 +78,8 @@ pub(crate) fn run(args: Args) -> miette::Result<ExitCode> {
         Some(path) => TextTokenizer::open(path)?,
         None => {
             let json = tokenizer.tokenizer_json()?;
-            let (settings, jinja) = tokenizer.chat_files();
-            TextTokenizer::from_json(
-                &args.checkpoint.join("tokenizer.json"),
-                json,
-                config.eos.first().copied(),
-            )?
-            .with_chat_template(&settings, jinja.as_deref())?
+            let (path, eos) = (args.checkpoint.join("tokenizer.json"), config.eos.first().copied());
+            TextTokenizer::of_checkpoint(&path, json, &tokenizer.files, eos)?
         }
     };
     let kind = EngineKind::on(device, precision(args.precision.as_deref(), device))?;

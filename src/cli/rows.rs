@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use super::progress::Bar;
 use crate::emit::verify::PlannedRow;
 use crate::plan::{ModelPlan, Plan};
-use crate::runtime::data::{
-    Corpus, DataError, OnBad, OpenOptions, RowSet, TextTokenizer, export, model_files,
-};
+use crate::runtime::data::{Corpus, DataError, OnBad, OpenOptions, RowSet, export};
+use crate::runtime::model_text::ModelText;
 
 /// What cannot be exported or read back.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -70,13 +69,13 @@ pub(crate) fn write(plan: &Plan, from: &From<'_>, dir: &Path) -> Result<Vec<RowS
 }
 
 fn corpus(plan: &Plan, model: &ModelPlan, from: &From<'_>, bar: &Bar) -> Result<Corpus, RowsError> {
-    let files = model_files(model, from.base_dir)
+    let text = ModelText::of(model, from.base_dir)?
         .ok_or_else(|| RowsError::Tokenizer { model: model.name.clone() })?;
-    let tokenizer = TextTokenizer::open(&files.tokenizer)?;
+    let tokenizer = text.open()?;
     let options = OpenOptions {
         base_dir: from.base_dir,
         cache_dir: from.cache_dir,
-        vocab_size: files.vocab_size.unwrap_or(tokenizer.largest() as usize + 1),
+        vocab_size: text.vocab_size.unwrap_or(tokenizer.largest() as usize + 1),
         heldout: plan.heldout(),
         on_bad: if from.strict { OnBad::Fail } else { OnBad::Skip },
         count_all: false,

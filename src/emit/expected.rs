@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{CountRows, Engine};
 use crate::plan::{Plan, StagePlan, file_name, first_version};
@@ -50,6 +50,7 @@ pub struct Expected {
     /// The engine's name.
     pub engine: String,
     /// In order of the plan.
+    #[serde(deserialize_with = "stages")]
     pub stages: Vec<ExpectedStage>,
 }
 
@@ -99,6 +100,33 @@ pub struct ExpectedRope {
     pub inv_freq: Vec<f64>,
     /// Multiplies q and k.
     pub attention_factor: f64,
+}
+
+/// Stages whose phases tile their steps, so that whoever compares logs with them finds an end.
+fn stages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ExpectedStage>, D::Error> {
+    let stages = Vec::<ExpectedStage>::deserialize(deserializer)?;
+    for stage in &stages {
+        let (mut reached, mut rows) = (0, 0_u64);
+        for phase in &stage.phases {
+            let steps = phase.to.checked_sub(phase.from).filter(|steps| *steps > 0 && phase.from == reached);
+            let of_phase =
+                steps.and_then(|steps| steps.checked_mul(phase.rows_per_step)).filter(|rows| *rows > 0);
+            let all = of_phase.and_then(|of_phase| rows.checked_add(of_phase));
+            rows = all.filter(|rows| usize::try_from(*rows).is_ok()).ok_or_else(|| {
+                let ExpectedPhase { from, to, rows_per_step, .. } = phase;
+                de::Error::custom(format!(
+                    "stage `{}` has steps {from} to {to} of {rows_per_step} rows, after step {reached}",
+                    stage.stage
+                ))
+            })?;
+            reached = phase.to;
+        }
+        if reached != stage.steps {
+            let why = format!("stage `{}` has {} steps, and its phases {reached}", stage.stage, stage.steps);
+            return Err(de::Error::custom(why));
+        }
+    }
+    Ok(stages)
 }
 
 /// What `plan` must look like in the logs of `engine`.
@@ -176,4 +204,36 @@ fn edges(stage: &StagePlan) -> Vec<u64> {
     edges.sort_unstable();
     edges.dedup();
     edges
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn phases_that_do_not_tile_the_steps_are_refused() {
+        let phase = |from: u64, to: u64, rows: u64| json!({"from": from, "to": to, "rows_per_step": rows, "context": 8, "rows": null});
+        let read = |phases: Value| {
+            let stage = json!({"stage": "s", "name": "s", "steps": 9, "lr": [[0, 0.1]], "phases": phases, "rope": null,
+                               "context": 8, "head_dim": null});
+            let file = json!({"v": 1, "plan": "", "engine": "x", "stages": [stage]});
+            serde_json::from_value::<Expected>(file).map_err(|e| e.to_string())
+        };
+        assert!(read(json!([phase(0, 4, 2), phase(4, 9, 1)])).is_ok());
+        for wrong in [
+            json!([]),
+            json!([phase(0, 4, 2)]),
+            json!([phase(0, 9, 0)]),
+            json!([phase(0, 0, 2), phase(0, 9, 2)]),
+            json!([phase(9, 0, 2)]),
+            json!([phase(0, 4, 2), phase(5, 9, 2)]),
+            json!([phase(0, 9, u64::MAX)]),
+            json!([phase(0, 4, u64::MAX / 8), phase(4, 9, u64::MAX / 8)]),
+        ] {
+            let said = read(wrong.clone()).unwrap_err();
+            assert!(said.contains("stage `s`"), "{wrong}: {said}");
+        }
+    }
 }

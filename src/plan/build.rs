@@ -5,9 +5,9 @@ use crate::rope;
 use crate::sema::{self, Curriculum};
 
 use super::{
-    Architecture, Attention, BatchPlan, CheckpointPlan, ContextPoint, EvalPlan, FimPlan, FromKind, GatePlan,
-    GateSource, LrPlan, MixPlan, ModelPlan, MuonPlan, OptimizerPlan, Packing, Phase, Plan, Precision,
-    RopePlan, SoupPlan, SourcePlan, StagePlan, State, Totals,
+    Architecture, Attention, BatchPlan, CheckpointPlan, Comparison, ContextPoint, EvalPlan, FimPlan,
+    FromKind, GateMeasure, GatePlan, GateSource, LrPlan, MixPlan, ModelPlan, MuonPlan, OptimizerPlan,
+    Packing, Phase, Plan, Precision, RopePlan, SoupPlan, SourcePlan, StagePlan, State, Totals,
 };
 
 /// The plan of a curriculum.
@@ -225,7 +225,7 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
             .iter()
             .map(|g| GatePlan {
                 text: g.text.clone(),
-                measure: g.measure.clone(),
+                measure: gate_measure(&g.measure),
                 argument: match g.sources.as_slice() {
                     [(source, _)] => curriculum.sources[*source].name.clone(),
                     _ => g.argument.clone(),
@@ -240,13 +240,32 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
                         })
                         .collect(),
                 },
-                op: g.op.to_owned(),
+                op: comparison(g.op),
                 bound: g.bound,
                 relative_to_from: g.relative_to_from,
             })
             .collect(),
         assumed: s.assumed.clone(),
         inherited: s.inherited.iter().map(|f| (*f).to_owned()).collect(),
+    }
+}
+
+fn gate_measure(name: &str) -> GateMeasure {
+    match name {
+        "needle" => GateMeasure::Needle,
+        "loss" => GateMeasure::Loss,
+        _ => GateMeasure::Choice,
+    }
+}
+
+fn comparison(sign: &str) -> Comparison {
+    match sign {
+        "<=" => Comparison::AtMost,
+        ">=" => Comparison::AtLeast,
+        "<" => Comparison::Below,
+        ">" => Comparison::Above,
+        "==" => Comparison::Equal,
+        _ => Comparison::Unequal,
     }
 }
 

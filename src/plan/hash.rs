@@ -1,5 +1,7 @@
 //! The identity of a run: what decides its outcome, and nothing else.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{CheckpointPlan, FromKind, ModelPlan, Plan, SourcePlan, StagePlan};
@@ -59,10 +61,48 @@ pub(super) fn outcome(part: &impl serde::Serialize) -> String {
     text
 }
 
+/// Whether two parts of plans decide other outcomes.
+pub(super) fn differ(a: &impl serde::Serialize, b: &impl serde::Serialize) -> bool {
+    outcome(a) != outcome(b)
+}
+
+/// Where two parts of plans decide other outcomes: the path to each value that differs, and both of it as they are
+/// hashed.
+pub(super) fn apart(a: &impl serde::Serialize, b: &impl serde::Serialize) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    let value = |part: Result<Value, _>| part.unwrap_or(Value::Null);
+    part(String::new(), &value(serde_json::to_value(a)), &value(serde_json::to_value(b)), &mut found);
+    found
+}
+
+fn part(path: String, a: &Value, b: &Value, found: &mut Vec<(String, String, String)>) {
+    let below = |key: String| if path.is_empty() { key } else { format!("{path}.{key}") };
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) => {
+            let keys: BTreeSet<&String> = x.keys().chain(y.keys()).collect();
+            for key in keys.into_iter().filter(|key| !IDLE.contains(&key.as_str())) {
+                let at = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
+                part(below(key.clone()), &at(x), &at(y), found);
+            }
+        }
+        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
+            for (i, (x, y)) in x.iter().zip(y).enumerate() {
+                part(below(i.to_string()), x, y, found);
+            }
+        }
+        _ if differ(a, b) => found.push((path, outcome(a), outcome(b))),
+        _ => {}
+    }
+}
+
+/// What of a source decides an outcome: what it is called a kind of, and how large it is said to be, are in the weights
+/// already.
+pub(super) fn read_from(source: &SourcePlan) -> SourcePlan {
+    SourcePlan { kind: String::new(), tokens: None, ..source.clone() }
+}
+
 fn of(plan: &Plan, models: Vec<&ModelPlan>, stages: &[StagePlan]) -> String {
-    // What a source is called a kind of, and how large it is said to be, are in the weights already.
-    let sources: Vec<SourcePlan> =
-        plan.sources.iter().map(|s| SourcePlan { kind: String::new(), tokens: None, ..s.clone() }).collect();
+    let sources: Vec<SourcePlan> = plan.sources.iter().map(read_from).collect();
     let text = outcome(&(&plan.v, models, stages, &plan.soups, &sources, plan.heldout()));
     format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex())
 }

@@ -21,7 +21,7 @@ pub use build::{build, sources, with_declared_shapes};
 pub use cost::{Cost, StageCost, cost};
 pub use diff::{Change, Diff, LrDiff, Pair, Point, SourceDiff, StageDiff, Standing, StepsDone, diff};
 pub use exhaustion::{Exhaustion, Place, exhaustion, most_epochs};
-pub use gate::{GatePlan, GateSource};
+pub use gate::{Comparison, GateMeasure, GatePlan, GateSource};
 pub use hash::hash;
 pub use lineage::Origin;
 pub use read::{ReadError, first_version};
@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::curve::{Blend, Curve};
 use crate::layers::{LayerPattern, Positions};
+use crate::sema::Counted;
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -517,6 +518,16 @@ pub struct SourcePlan {
     pub dedup: bool,
     /// Globs of files to decontaminate against.
     pub exclude: Vec<String>,
+}
+
+impl SourcePlan {
+    /// The fields that its count hangs on, as `NAME.data.json` keeps them.
+    pub fn counted(&self) -> serde_json::Value {
+        let fim = self.fim.as_ref().map(|fim| (fim.rate, fim.style.as_str()));
+        let (text, filter, today) = (self.text.as_deref(), self.filter.as_deref(), self.today.as_deref());
+        Counted { path: &self.path, text, filter, today, fim, dedup: self.dedup, exclude: &self.exclude }
+            .settings()
+    }
 }
 
 /// Fill in the middle (Bavarian et al., arXiv:2207.14255).

@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::{FromKind, MAX_CONTEXT, Plan, StagePlan, file_name, hash};
+use super::{FromKind, GateMeasure, GatePlan, MAX_CONTEXT, Plan, StagePlan, file_name, hash};
 use crate::curve::Curve;
 
 /// Why a file is no plan.
@@ -64,12 +64,19 @@ impl Plan {
                 return Err(broken(field("context"))("there is no value".to_owned()));
             }
             mix(&plan, stage).map_err(broken(field("mix")))?;
+            evals(&plan, stage).map_err(broken(field("evals")))?;
+            gates(&plan, stage).map_err(broken(field("gates")))?;
             if let Some(beyond) = stage.checkpoints.iter().find(|c| c.step > stage.steps) {
                 let why = format!(
                     "`{}` is after step {}, and the stage has {}",
                     beyond.name, beyond.step, stage.steps
                 );
                 return Err(broken(field("checkpoints"))(why));
+            }
+        }
+        for (i, source) in plan.sources.iter().enumerate() {
+            if source.max_epochs.is_some_and(|most| most.is_nan() || most <= 0.0) {
+                return Err(broken(format!("sources[{i}].max_epochs"))("it is not above 0".to_owned()));
             }
         }
         for (i, soup) in plan.soups.iter().enumerate() {
@@ -218,4 +225,47 @@ fn mix(plan: &Plan, stage: &StagePlan) -> Result<(), String> {
             .map_err(|why| format!("segments of the weight of `{source}`: {why}"))?;
     }
     if stage.mix.is_empty() { Err("nothing is read".to_owned()) } else { Ok(()) }
+}
+
+/// What evals measure is there, and can be: nothing of it is looked at before training.
+fn evals(plan: &Plan, stage: &StagePlan) -> Result<(), String> {
+    let mut seen = BTreeSet::from([GatePlan::EVAL]);
+    for eval in &stage.evals {
+        let name = eval.name.as_str();
+        if !seen.insert(name) {
+            return Err(format!("`{name}` is there twice, or the name of what gates measure"));
+        }
+        eval.sources.iter().try_for_each(|source| has_source(plan, source))?;
+        eval.needle.iter().try_for_each(|length| haystack(*length))?;
+        if eval.heldout.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
+            return Err(format!("`{name}` holds out no share of the documents, or all of them"));
+        }
+    }
+    Ok(())
+}
+
+fn gates(plan: &Plan, stage: &StagePlan) -> Result<(), String> {
+    for gate in &stage.gates {
+        match gate.measure {
+            GateMeasure::Loss if gate.sources.is_empty() => has_source(plan, &gate.argument)?,
+            GateMeasure::Loss => gate.sources.iter().try_for_each(|part| has_source(plan, &part.source))?,
+            GateMeasure::Needle => {
+                let length = gate.argument.parse();
+                haystack(length.map_err(|_| format!("{:?} is no length", gate.argument))?)?;
+            }
+            GateMeasure::Choice => {}
+        }
+    }
+    Ok(())
+}
+
+fn has_source(plan: &Plan, name: &str) -> Result<(), String> {
+    let there = plan.sources.iter().any(|source| source.name == name);
+    there.then_some(()).ok_or_else(|| format!("there is no source `{name}`"))
+}
+
+fn haystack(length: u64) -> Result<(), String> {
+    let fits = (1..=MAX_CONTEXT).contains(&length);
+    fits.then_some(())
+        .ok_or_else(|| format!("a needle in {length} tokens; the longest rows have {MAX_CONTEXT}"))
 }

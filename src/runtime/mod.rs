@@ -11,6 +11,7 @@ pub mod eval;
 pub mod exec;
 pub mod journal;
 pub mod model;
+pub mod model_text;
 pub mod optim;
 pub mod random;
 pub mod rehearse;

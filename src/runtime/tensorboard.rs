@@ -37,7 +37,7 @@ impl TensorBoard {
         let latest = latest_stamp(dir)?;
         // Readers take the files of a directory in the order of their names, so a restart within a
         // second, or after the clock was set back, must still sort last.
-        let stamp = latest.map_or(seconds() as u64, |l| (l + 1).max(seconds() as u64));
+        let stamp = latest.map_or(seconds() as u64, |l| l.saturating_add(1).max(seconds() as u64));
         let path = dir.join(format!("{PREFIX}{stamp:010}.midc.{}", std::process::id()));
         let file = OpenOptions::new()
             .append(true)
@@ -281,6 +281,14 @@ mod tests {
         assert_eq!(second.len(), 2);
         // wall_time, step 300, session_log { status: START }
         assert_eq!(second[1][9..], [2 << 3, 0xac, 0x02, 7 << 3 | 2, 2, 1 << 3, 1]);
+    }
+
+    #[test]
+    fn no_stamp_is_too_late() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(format!("{PREFIX}{}.midc.1", u64::MAX)), "").unwrap();
+        TensorBoard::open(dir.path(), 0).unwrap();
+        assert_eq!(files(dir.path()).len(), 2);
     }
 
     #[test]

@@ -37,11 +37,9 @@ pub(super) struct Count {
 impl Count {
     /// Whether `source` still reads what was counted, as far as its fields say.
     pub(super) fn is_of(&self, source: &Source) -> bool {
-        let fim = source.fim.map(|(rate, style)| json!({"rate": rate, "style": style}));
-        let now = json!({
-            "path": source.path, "text": source.text, "where": source.filter, "today": source.today, "fim": fim,
-            "dedup": source.dedup, "exclude": source.exclude,
-        });
+        let Source { path, text, filter, today, fim, dedup, exclude, .. } = source;
+        let (text, filter, today) = (text.as_deref(), filter.as_deref(), today.as_deref());
+        let now = Counted { path, text, filter, today, fim: *fim, dedup: *dedup, exclude }.settings();
         self.settings.as_ref().is_none_or(|then| *then == now)
     }
 
@@ -49,6 +47,36 @@ impl Count {
     pub(super) fn heldout(&self) -> Option<HeldOut> {
         let documents = self.heldout.filter(|_| self.heldout_tokens < self.tokens)?;
         Some(HeldOut { documents, tokens: self.heldout_tokens as f64 / self.tokens as f64 })
+    }
+}
+
+/// The fields of a source that its count hangs on; the files themselves and the tokenizer are told by stamps beside them.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<'a> {
+    /// Paths or globs.
+    pub path: &'a [String],
+    /// Field name or template.
+    pub text: Option<&'a str>,
+    /// Predicate.
+    pub filter: Option<&'a str>,
+    /// The day that chat templates see.
+    pub today: Option<&'a str>,
+    /// Rate and style of fill in the middle.
+    pub fim: Option<(f64, &'a str)>,
+    /// Whether duplicates are dropped.
+    pub dedup: bool,
+    /// Globs of files to decontaminate against.
+    pub exclude: &'a [String],
+}
+
+impl Counted<'_> {
+    /// As `NAME.data.json` has them.
+    pub fn settings(&self) -> Value {
+        let Self { path, text, filter, today, fim, dedup, exclude } = *self;
+        let fim = fim.map(|(rate, style)| json!({"rate": rate, "style": style}));
+        json!({
+            "path": path, "text": text, "where": filter, "today": today, "fim": fim, "dedup": dedup, "exclude": exclude,
+        })
     }
 }
 

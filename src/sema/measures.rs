@@ -9,6 +9,7 @@ use super::chain::Frame;
 use super::checker::{Checker, Resolved};
 use super::curriculum::{Eval, Gate};
 use super::eval::Scope;
+use super::expect::MAX_CONTEXT;
 use super::query::sign;
 use super::show;
 use super::value::{Entity, Kind, Val, Whole};
@@ -196,16 +197,32 @@ impl<'p> Checker<'p> {
         match &value.kind {
             Kind::List(items) => {
                 let items = items.clone();
-                items.iter().map(|v| self.tokens(v, "needle")).collect()
+                items.iter().map(|v| self.needle_length(v)).collect()
             }
-            Kind::Number(_) | Kind::Quantity(_, Unit::Tokens) => {
-                self.tokens(value, "needle").map(|n| vec![n])
-            }
+            Kind::Number(_) | Kind::Quantity(_, Unit::Tokens) => self.needle_length(value).map(|n| vec![n]),
             _ => {
                 self.wrong(value, Ty::Numbers, "needle");
                 None
             }
         }
+    }
+
+    /// The length of a haystack, which is a row of tokens as any other.
+    fn needle_length(&mut self, value: &Val<'p>) -> Option<u64> {
+        let tokens = self.tokens(value, "needle")?;
+        if tokens > MAX_CONTEXT {
+            self.push(
+                Diagnostic::error(
+                    codes::OUT_OF_RANGE,
+                    value.span,
+                    format!("a haystack of {}", show::tokens(tokens)),
+                    format!("the longest have {}", show::length(MAX_CONTEXT)),
+                )
+                .help("ask for lengths that the model is to reach, such as `32Ki`"),
+            );
+            return None;
+        }
+        Some(tokens)
     }
 
     /// The conditions of `gate` blocks.
@@ -304,7 +321,7 @@ impl<'p> Checker<'p> {
         let argument = argument.clone();
         let mut sources = Vec::new();
         let argument = match call.function.name {
-            "needle" => self.tokens(&argument, "needle")?.to_string(),
+            "needle" => self.needle_length(&argument)?.to_string(),
             "loss" => match argument.kind {
                 // Of a source for validation, too, which no mix may have.
                 Kind::Entity(Entity::Source(id)) => {

@@ -56,6 +56,7 @@ pub use curriculum::{
 
 pub use expect::MAX_CONTEXT;
 pub use file_name::file_name;
+pub use measured::Counted;
 
 pub(crate) use outcome::{Fact, analyze};
 pub(crate) use property::{

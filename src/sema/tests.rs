@@ -265,3 +265,23 @@ fn a_second_variable_of_a_fan_out_is_named() {
         assert!(found.iter().any(|d| d.message == "a fan-out over a second variable"), "{found:?}");
     }
 }
+
+#[test]
+fn a_haystack_is_no_longer_than_the_longest_row() {
+    let text = |needle: &str, gate: &str| {
+        format!(
+            "{MODEL}source web {{ path = \"w\", tokens = 9M }}\n\
+             stage s {{ from = m, steps = 9, batch = 4 seqs, mix = web, lr = 0.1\n\
+             \x20 eval e {{ needle = {needle} }}\n gate {{ needle({gate}) >= 1% }}\n}}\n"
+        )
+    };
+    let said = |needle: &str, gate: &str| {
+        let (_, found) = of(&[("run.curriculum", &text(needle, gate))], &[]);
+        found.into_iter().map(|d| format!("{}: {:?}", d.message, d.help)).collect::<Vec<_>>()
+    };
+    assert!(said("[4Ki, 64Mi]", "64Mi").is_empty());
+    for (needle, gate) in [("[4Ki, 65Mi]", "4Ki"), ("1T", "4Ki"), ("4Ki", "65Mi")] {
+        let said = said(needle, gate);
+        assert!(said.len() == 1 && said[0].contains("a haystack of"), "{needle} {gate}: {said:?}");
+    }
+}

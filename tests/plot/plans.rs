@@ -174,10 +174,10 @@ pub(crate) fn gate(
 ) -> GatePlan {
     GatePlan {
         text: text.into(),
-        measure: measure.into(),
+        measure: serde_json::from_value(measure.into()).expect("a measure"),
         argument: argument.into(),
         sources: Vec::new(),
-        op: op.into(),
+        op: serde_json::from_value(op.into()).expect("a comparison"),
         bound,
         relative_to_from: relative,
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::measure::{self, Clock, median};
 use super::{Format, Precision};
+use crate::cli::compile;
 use crate::cli::device::DeviceArg;
 use crate::cli::lines;
 use crate::layers::LayerPattern;
@@ -34,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 7, value_parser = count)]
     steps: usize,
     /// Steps before
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = warmup)]
     warmup: usize,
     /// Tokens per row, in place of the geometry's
     #[arg(long, value_parser = count)]
@@ -55,10 +56,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "adamw")]
     optimizer: Optimizer,
     /// Worker threads; all cores when absent
-    #[arg(long, value_parser = crate::cli::compile::threads)]
+    #[arg(long, value_parser = compile::threads)]
     threads: Option<usize>,
-    /// Largest memory in MiB; layers are recomputed to stay below
-    #[arg(long)]
+    /// Largest memory, such as 4GiB; a number alone counts MiB. Layers are recomputed to stay below
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
     memory: Option<u64>,
     /// What to count seconds by
     #[arg(long, default_value = "wall")]
@@ -77,6 +78,17 @@ fn count(text: &str) -> Result<usize, String> {
         Ok(n) if (1..=1 << 24).contains(&n) => Ok(n),
         _ => Err("a whole number from 1 to 16777216 is needed".to_owned()),
     }
+}
+
+/// A count, or none.
+fn warmup(text: &str) -> Result<usize, String> {
+    if text == "0" { Ok(0) } else { count(text) }
+}
+
+/// A size as everywhere, but that a number alone is of MiB: the benchmarks that compare engines say it so.
+fn memory(text: &str) -> Result<u64, String> {
+    let alone = text.bytes().all(|b| b.is_ascii_digit());
+    compile::bytes(&if alone { format!("{text}MiB") } else { text.to_owned() })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -220,7 +232,7 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
     let threads = engine::threads(args.threads);
     let device = args.device.choose()?;
     let kind = EngineKind::on(device, args.precision.into())?;
-    let options = EngineOptions { threads: args.threads, memory: args.memory.map(|mib| mib << 20) };
+    let options = EngineOptions { threads: args.threads, memory: args.memory };
     let weights = init_weights(&architecture, 0)?;
     let mut engine = engine::engine(kind, &architecture, &weights, options)?;
     drop(weights);
@@ -297,6 +309,17 @@ pub(super) fn run(args: &Args) -> miette::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_a_size_and_steps_are_countable() {
+        let read = |text: &str| memory(text).unwrap();
+        assert_eq!(["4GiB", "2325", "512MiB"].map(read), [4 << 30, 2325 << 20, 512 << 20]);
+        for wrong in ["", "0", "18446744073709551615", "much", "-1"] {
+            assert!(memory(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!((warmup("0"), warmup("2")), (Ok(0), Ok(2)));
+        assert!(warmup("18446744073709551615").is_err());
+    }
 
     #[test]
     fn useful_work_counts_causal_attention_once() {

@@ -7,12 +7,14 @@
 
 mod first;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{FromKind, Plan, StagePlan, exhaustion};
+use super::{FromKind, Plan, StagePlan, exhaustion, hash};
 use stage::Side;
 
 /// Steps done, by stage; a stage that is absent has not begun.
@@ -201,7 +203,8 @@ pub fn diff(old: &Plan, new: &Plan, progress: Option<&StepsDone>) -> Diff {
         }
     }
     let soups = new.soups.iter().map(|s| &s.name).chain(old.soups.iter().map(|s| &s.name));
-    let soups: BTreeSet<&String> = soups.filter(|name| soup_of(old, name) != soup_of(new, name)).collect();
+    let soups: BTreeSet<&String> =
+        soups.filter(|name| hash::differ(&soup_of(old, name), &soup_of(new, name))).collect();
     Diff {
         v: 1,
         old: old.hash.clone(),
@@ -272,7 +275,7 @@ fn upstream(old: &Plan, new: &Plan, stage: &StagePlan, differs: &BTreeMap<&str, 
                     soup.name
                 ));
             }
-            (soup_of(old, &stage.from) != Some(soup))
+            hash::differ(&soup_of(old, &stage.from), &Some(soup))
                 .then(|| format!("it starts from the soup `{}`, which is made differently", soup.name))
         }
     }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use super::{Change, Pair, Point, SourceDiff, StageDiff, Standing, first};
 use crate::plan::exhaustion::{Drawn, taken};
-use crate::plan::hash::outcome;
+use crate::plan::hash::{apart, differ, read_from};
 use crate::plan::{
-    CheckpointPlan, FromKind, MixPlan, ModelPlan, Phase, Plan, RopePlan, SourcePlan, StagePlan,
+    CheckpointPlan, FromKind, MixPlan, ModelPlan, OptimizerPlan, Phase, Plan, RopePlan, SourcePlan, StagePlan,
 };
 use crate::sema::show;
 
@@ -18,32 +18,26 @@ pub(super) fn compare(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan) -> S
     let mut change = |what: &str, from: u64, before: String, after: String| {
         out.changes.push(Change { what: what.to_owned(), from, before, after });
     };
-    if n.from_kind == FromKind::Model
-        && o.from == n.from
-        && outcome(&model(old, o)) != outcome(&model(new, n))
-    {
-        change("model", 0, model_text(model(old, o)), model_text(model(new, n)));
-    }
-    let mut whole = |what: &str, before: String, after: String| {
-        if before != after {
-            change(what, 0, before, after);
-        }
-    };
-    whole("from", o.from.clone(), n.from.clone());
-    whole("rope", rope_text(o.rope.as_ref()), rope_text(n.rope.as_ref()));
-    whole("attention", word(&o.attention), word(&n.attention));
-    whole("packing", word(&o.packing), word(&n.packing));
-    whole("optimizer", optimizer_text(o), optimizer_text(n));
-    whole("state", word(&o.state), word(&n.state));
-    whole("precision", word(&o.precision), word(&n.precision));
-    whole("data_seed", o.data_seed.to_string(), n.data_seed.to_string());
-    whole("init_seed", o.init_seed.to_string(), n.init_seed.to_string());
-    whole("heldout", show::percent(old.heldout()), show::percent(new.heldout()));
-    for m in &n.mix {
-        let (before, after) = (documents(old, &m.source), documents(new, &m.source));
-        if o.mix.iter().any(|p| p.source == m.source) && before != after {
-            change(&format!("source {}", m.source), 0, before, after);
-        }
+    let (model_before, model_after) = models(old, new, o, n);
+    let whole = [
+        differing("model", (&model_before, &model_after), |model| model_text(*model)),
+        differing("from", (&o.from, &n.from), String::clone),
+        differing("rope", (&o.rope, &n.rope), |rope| rope_text(rope.as_ref())),
+        differing("attention", (&o.attention, &n.attention), word),
+        differing("packing", (&o.packing, &n.packing), word),
+        differing("optimizer", (&o.optimizer, &n.optimizer), optimizer_text),
+        differing("state", (&o.state, &n.state), word),
+        differing("precision", (&o.precision, &n.precision), word),
+        differing("data_seed", (&o.data_seed, &n.data_seed), u64::to_string),
+        differing("init_seed", (&o.init_seed, &n.init_seed), u64::to_string),
+        differing("heldout", (&old.heldout(), &new.heldout()), |share| show::percent(*share)),
+    ];
+    let sources = n.mix.iter().filter(|m| portion(o, &m.source).is_some()).map(|m| {
+        let both = (&documents(old, &m.source), &documents(new, &m.source));
+        differing(&format!("source {}", m.source), both, |source| documents_text(source.as_ref()))
+    });
+    for Change { what, from, before, after } in whole.into_iter().chain(sources).flatten() {
+        change(&what, from, before, after);
     }
     if let Some(at) = first::grids(o, n, end) {
         change("batch", at, phase_text(o, at), phase_text(n, at));
@@ -99,6 +93,35 @@ pub(super) fn compare(old: &Plan, new: &Plan, o: &StagePlan, n: &StagePlan) -> S
     });
     out
 }
+
+/// A change of all of the stage, where the two values of a field decide other outcomes. Texts are for people, and
+/// round: where they are the same, what differs stands behind them in full.
+fn differing<T: serde::Serialize>(
+    what: &str,
+    (before, after): (&T, &T),
+    text: impl Fn(&T) -> String,
+) -> Option<Change> {
+    if !differ(before, after) {
+        return None;
+    }
+    let (mut was, mut is) = (text(before), text(after));
+    if was == is {
+        for (place, before, after) in apart(before, after).into_iter().take(MOST_APART) {
+            for (text, value) in [(&mut was, before), (&mut is, after)] {
+                let named = if place.is_empty() {
+                    format!(", exactly {value}")
+                } else {
+                    format!(", {place} {value}")
+                };
+                text.push_str(&named);
+            }
+        }
+    }
+    Some(Change { what: what.to_owned(), from: 0, before: was, after: is })
+}
+
+/// Numbers that a change gives in full: of some fields there is one for every dimension.
+const MOST_APART: usize = 3;
 
 /// What changes of named checkpoints are called by.
 const MARK: &str = "checkpoint ";
@@ -168,7 +191,7 @@ pub(super) fn reading(was: Side<'_>, is: Side<'_>, at: u64) -> Vec<SourceDiff> {
             let drawn = Pair { before: get(&before, source), after: get(&after, source) };
             let end = Pair { before: get(&end_before, source), after: get(&end_after, source) };
             let reordered = drawn.before > 0
-                && (documents(old, source) != documents(new, source)
+                && (differ(&documents(old, source), &documents(new, source))
                     || o.data_seed != n.data_seed
                     || old.heldout() != new.heldout());
             let (reread, skipped) = if reordered {
@@ -192,13 +215,25 @@ fn portion<'p>(stage: &'p StagePlan, source: &str) -> Option<&'p MixPlan> {
     stage.mix.iter().find(|m| m.source == source)
 }
 
-fn model<'p>(plan: &'p Plan, stage: &StagePlan) -> Option<&'p ModelPlan> {
-    plan.models.iter().find(|m| m.name == stage.from)
+/// The models two stages start from, where they start from one of the same name.
+fn models<'p>(
+    old: &'p Plan,
+    new: &'p Plan,
+    o: &StagePlan,
+    n: &StagePlan,
+) -> (Option<&'p ModelPlan>, Option<&'p ModelPlan>) {
+    let find = |plan: &'p Plan| plan.models.iter().find(|m| m.name == n.from);
+    let same = n.from_kind == FromKind::Model && o.from == n.from;
+    (find(old).filter(|_| same), find(new).filter(|_| same))
 }
 
 /// What decides which documents a source gives, and in which order.
-fn documents(plan: &Plan, name: &str) -> String {
-    let Some(s) = plan.sources.iter().find(|s| s.name == name) else { return "none".to_owned() };
+fn documents(plan: &Plan, name: &str) -> Option<SourcePlan> {
+    plan.sources.iter().find(|s| s.name == name).map(read_from)
+}
+
+fn documents_text(source: Option<&SourcePlan>) -> String {
+    let Some(s) = source else { return "none".to_owned() };
     let SourcePlan { path, text, filter, order, loss_on, today, fim, validation, dedup, exclude, .. } = s;
     let mut out = path.join(", ");
     let mut say = |what: &str, value: Option<String>| {
@@ -260,8 +295,7 @@ fn rope_text(rope: Option<&RopePlan>) -> String {
     out
 }
 
-fn optimizer_text(s: &StagePlan) -> String {
-    let o = &s.optimizer;
+fn optimizer_text(o: &OptimizerPlan) -> String {
     let optional = |v: Option<f64>| v.map_or("none".to_owned(), show::number);
     let own = o.muon.as_ref().map_or("adamw(".to_owned(), |m| {
         let nesterov = if m.nesterov { "" } else { "nesterov: no, " };

@@ -28,7 +28,7 @@ pub(super) fn judge(plan: &Plan, history: &History, at: usize, gate: &GatePlan) 
     let concerns = |m: &&Measurement| same_subject(&m.subject, &gate.argument);
     // What was measured for the gate goes before what an eval of the same name found.
     let last = history
-        .of(&stage.name, &gate.measure)
+        .of(&stage.name, gate.measure.name())
         .filter(concerns)
         .max_by_key(|m| (m.step, m.eval == GatePlan::EVAL));
     // A measurement from the middle of the stage does not decide.
@@ -46,11 +46,11 @@ pub(super) fn judge(plan: &Plan, history: &History, at: usize, gate: &GatePlan) 
 /// The measure where the stage began: taken at its step 0, or at the end of the stage before it.
 fn before(plan: &Plan, history: &History, stage: &StagePlan, gate: &GatePlan) -> Option<f64> {
     let concerns = |m: &&Measurement| same_subject(&m.subject, &gate.argument);
-    let at_start = history.of(&stage.name, &gate.measure).filter(concerns).filter(|m| m.step == 0);
+    let at_start = history.of(&stage.name, gate.measure.name()).filter(concerns).filter(|m| m.step == 0);
     let at_start = at_start.max_by_key(|m| m.eval == GatePlan::EVAL);
     let earlier = || {
         let parent = plan.stages.iter().find(|s| s.name == stage.from)?;
-        let last = history.of(&parent.name, &gate.measure).filter(concerns).max_by_key(|m| m.step)?;
+        let last = history.of(&parent.name, gate.measure.name()).filter(concerns).max_by_key(|m| m.step)?;
         (last.step >= parent.steps).then_some(last)
     };
     at_start.or_else(earlier).map(|m| m.value)

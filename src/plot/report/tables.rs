@@ -224,7 +224,7 @@ pub(super) fn gates(plan: &Plan, history: &History) -> String {
                 escape(&stage.name),
                 format!("<code>{}</code>", escape(&gate.text)),
                 option(judged.value.map(number::plain)),
-                option(judged.bound.map(|b| format!("{} {}", escape(&gate.op), number::plain(b)))),
+                option(judged.bound.map(|b| format!("{} {}", escape(gate.op.sign()), number::plain(b)))),
                 format!("<span class=\"{class}\">{word}</span>"),
             ]);
         }

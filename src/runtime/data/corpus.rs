@@ -311,10 +311,7 @@ impl Read {
             kind: plan.kind.clone(),
             files: files.len() as u64,
             declared_tokens: plan.tokens,
-            settings: serde_json::json!({
-                "path": plan.path, "text": plan.text, "where": plan.filter, "today": plan.today, "fim": plan.fim,
-                "dedup": plan.dedup, "exclude": plan.exclude,
-            }),
+            settings: plan.counted(),
             stamp: files::stamp(&files),
             shards: shards.len() as u64,
             shards_made: shards.iter().filter(|s| s.made).count() as u64,

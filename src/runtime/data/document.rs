@@ -1,6 +1,7 @@
 //! From a raw record to the tokens of a document, or the reason why it is none. Runs on every core;
 //! knows neither files nor the cache.
 
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -191,7 +192,7 @@ impl Recipe<'_> {
             tokens.push(eos);
             if !self.loss_on.is_empty() {
                 // To stop is part of what ends the document.
-                let ends = |(name, span): &(String, std::ops::Range<usize>)| {
+                let ends = |(name, span): &(String, Range<usize>)| {
                     self.loss_on.contains(name) && span.end == text.len()
                 };
                 loss.push(rendered.spans.iter().any(ends));
@@ -220,15 +221,13 @@ impl Recipe<'_> {
             let tokens = rearranged.map_or_else(|| self.tokenizer.encode_document(text), Ok)?;
             return Ok((opened(tokens), Vec::new()));
         }
-        let wanted: Vec<_> = rendered
-            .spans
-            .iter()
-            .filter(|(name, _)| self.loss_on.contains(name))
-            .map(|(_, span)| span)
-            .collect();
+        let of_loss = rendered.spans.iter().filter(|(name, _)| self.loss_on.contains(name));
+        let wanted = apart(of_loss.map(|(_, span)| span.clone()).collect());
         let encoded = self.tokenizer.encode_with_offsets(text)?;
-        let has_loss =
-            |at: &std::ops::Range<usize>| wanted.iter().any(|s| at.start < s.end && s.start < at.end);
+        let has_loss = |at: &Range<usize>| {
+            let next = wanted.partition_point(|span| span.end <= at.start);
+            wanted.get(next).is_some_and(|span| span.start < at.end)
+        };
         let (tokens, mut loss): (Vec<_>, Vec<_>) =
             encoded.into_iter().map(|(id, at)| (id, has_loss(&at))).unzip();
         let tokens = opened(tokens);
@@ -252,6 +251,20 @@ impl Recipe<'_> {
         let key = if self.sort_by.as_deref() == Some("length") { length as f64 } else { f64::NAN };
         Outcome::Document { hash: content_hash(&bytes), tokens, loss: Vec::new(), key, bytes: 0 }
     }
+}
+
+/// `spans` in the order of their text, those that overlap as one: of a long dialogue there are thousands, and each token
+/// is looked up in them.
+fn apart(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    spans.sort_unstable_by_key(|span| (span.start, span.end));
+    let mut out: Vec<Range<usize>> = Vec::with_capacity(spans.len());
+    for span in spans {
+        match out.last_mut() {
+            Some(last) if span.start < last.end => last.end = last.end.max(span.end),
+            _ => out.push(span),
+        }
+    }
+    out
 }
 
 /// The names of the fields of `record` for a message: what the text may be called instead.
@@ -393,6 +406,42 @@ Some("level")
             on_bad: OnBad::Fail,
         };
         assert_eq!(recipe.key(), format!("Field(\"body\")\nNone\n[]\nNone\nSome(Hash(\"{hash}\"))\nNone\n2"));
+    }
+
+    #[test]
+    fn tokens_of_many_spans_carry_loss_as_each_span_says() {
+        let tokenizer = TextTokenizer::open(Path::new("examples/data")).unwrap();
+        let recipe = Recipe {
+            tokenizer: &tokenizer,
+            vocab_size: 4096,
+            text: TextOf::Auto,
+            filter: None,
+            unseen: Unseen::default(),
+            loss_on: vec!["a".into()],
+            today: None,
+            fim: None,
+            exclusion: Exclusion::default(),
+            sort_by: None,
+            on_bad: OnBad::Fail,
+        };
+        let text = "one two three four five six seven eight nine ten";
+        let at = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % (text.len() + 1);
+        for case in 0..200 {
+            let spans: Vec<_> = (0..case % 7)
+                .map(|i| {
+                    let (x, y) = (at(case * 20 + i), at(case * 20 + i + 10));
+                    (["a", "b"][i as usize % 2].to_owned(), x.min(y)..x.max(y))
+                })
+                .collect();
+            let rendered = Rendered { text: text.to_owned(), spans: spans.clone(), templated: true };
+            let (tokens, loss) = recipe.encode(&rendered).unwrap();
+            let each = tokenizer.encode_with_offsets(text).unwrap();
+            let of = |at: &Range<usize>| {
+                spans.iter().any(|(name, s)| name == "a" && at.start < s.end && s.start < at.end)
+            };
+            assert_eq!(tokens.len(), each.len());
+            assert_eq!(loss, each.iter().map(|(_, at)| of(at)).collect::<Vec<_>>(), "{spans:?}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{Corpus, DataError, Mixer, Progress, SamplerState, StageSampler, quantise};
 use crate::plan::{FromKind, Plan, StagePlan, file_name, first_version};
 use crate::runtime::batch::{Batch, IGNORE};
+use crate::runtime::whole;
 
 /// `rows.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -224,7 +225,7 @@ impl RowFiles {
         };
         let path = dir.join("rows.json");
         let json = serde_json::to_string_pretty(&set).map_err(|e| DataError::Request(e.to_string()))?;
-        fs::write(&path, json + "\n").map_err(DataError::io("write", &path))?;
+        whole::write(&path, (json + "\n").as_bytes()).map_err(DataError::io("write", &path))?;
         Ok(set)
     }
 }

@@ -112,9 +112,8 @@ pub(crate) fn index(
         let path = shard_path(cache_dir, &group.key);
         shards.push(match Shard::open(&path, &group.key) {
             Ok(shard) => match accept(group, shard, recipe, false)? {
-                Some(shard) => Some(shard),
-                None => {
-                    let why = "it has broken records and does not say which";
+                Ok(shard) => Some(shard),
+                Err(why) => {
                     anew(&path, why, progress)?;
                     None
                 }
@@ -150,9 +149,8 @@ pub(crate) fn index(
                     Unusable::Bad(why) => DataError::Damaged { path: path.clone(), what: why.into() },
                     Unusable::Absent => DataError::Damaged { path: path.clone(), what: "it vanished".into() },
                 })?;
-                let what = "it has broken records and does not say which";
                 accept(group, shard, recipe, true)?
-                    .ok_or_else(|| DataError::Damaged { path: path.clone(), what: what.into() })?
+                    .map_err(|why| DataError::Damaged { path: path.clone(), what: why.into() })?
             }
         });
     }
@@ -180,22 +178,27 @@ fn shard_path(cache_dir: &Path, key: &blake3::Hash) -> PathBuf {
     cache_dir.join(format!("{}.tokens", &key.to_hex()[..32]))
 }
 
-/// A shard made while bad records were skipped is still an error where they are fatal. `None` for one of an earlier
-/// midc, which could keep none of them as an example: making it anew finds the first.
+/// A shard made while bad records were skipped is still an error where they are fatal. The inner error is why it is to
+/// be made anew: what it says of the records cannot be read, or an earlier midc made it, which could keep none of the
+/// bad ones as an example, and making it anew finds the first.
 fn accept(
     group: &Group,
     shard: Shard,
     recipe: &Recipe<'_>,
     made: bool,
-) -> Result<Option<Indexed>, DataError> {
-    let report: ShardReport = serde_json::from_slice(shard.report()).unwrap_or_default();
+) -> Result<Result<Indexed, &'static str>, DataError> {
+    let Ok(report) = serde_json::from_slice::<ShardReport>(shard.report()) else {
+        return Ok(Err("what it says of its records cannot be read"));
+    };
     let files: Vec<PathBuf> = group.stretches.iter().map(|s| s.path.clone()).collect();
     if recipe.on_bad == OnBad::Fail && report.dropped.bad() > 0 {
-        let Some(bad) = report.examples.iter().find(|e| e.bad) else { return Ok(None) };
+        let Some(bad) = report.examples.iter().find(|e| e.bad) else {
+            return Ok(Err("it has broken records and does not say which"));
+        };
         let path = files.get(bad.file).cloned().unwrap_or_default();
         return Err(DataError::BadRecord { path, record: bad.record, what: bad.what.clone() });
     }
-    Ok(Some(Indexed { shard, report, files, made }))
+    Ok(Ok(Indexed { shard, report, files, made }))
 }
 
 /// Make room for a shard that cannot be used.
@@ -437,6 +440,61 @@ fn make(path: &Path, group: &Group, recipe: &Recipe<'_>, progress: &dyn Progress
         tally.judge(stretch)?;
     }
     report.unseen = recipe.unseen.take();
-    let json = serde_json::to_vec(&report).unwrap_or_default();
+    let json = serde_json::to_vec(&report).map_err(|e| DataError::io("write", path)(e.into()))?;
     writer.finish(&group.key, &json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::data::decontaminate::Exclusion;
+    use crate::runtime::data::document::Unseen;
+    use crate::runtime::data::readers::Compression;
+    use crate::runtime::data::record::TextOf;
+    use crate::runtime::data::{Quiet, TextTokenizer};
+
+    #[test]
+    fn a_shard_that_does_not_say_what_it_left_out_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, cache) = (dir.path().join("web.jsonl"), dir.path().join("cache"));
+        std::fs::write(&file, "{\"text\": \"alpha\"}\nbroken\n").unwrap();
+        let files = [(file, Format::Jsonl(Compression::None))];
+        let tokenizer = TextTokenizer::open(Path::new("examples/data")).unwrap();
+        let recipe = |on_bad| Recipe {
+            tokenizer: &tokenizer,
+            vocab_size: 4096,
+            text: TextOf::Auto,
+            filter: None,
+            unseen: Unseen::default(),
+            loss_on: Vec::new(),
+            today: None,
+            fim: None,
+            exclusion: Exclusion::default(),
+            sort_by: None,
+            on_bad,
+        };
+        let read = |on_bad| {
+            index("web", &files, &recipe(on_bad), &cache, &Quiet).map(|(mut shards, _)| {
+                let shard = shards.remove(0);
+                (shard.made, shard.report.dropped.bad())
+            })
+        };
+        assert_eq!(read(OnBad::Skip).unwrap(), (true, 1));
+        let damage = |report: &[u8]| {
+            let group = survey("web", &files, &recipe(OnBad::Skip), &Quiet).unwrap().remove(0);
+            let path = shard_path(&cache, &group.key);
+            std::fs::remove_file(&path).unwrap();
+            let mut writer = Writer::create(&path, 2, false, false).unwrap().unwrap();
+            writer.push(&[1, 0], &[], Document { hash: 1, origin: 0, key: f64::NAN }).unwrap();
+            writer.finish(&group.key, report).unwrap();
+        };
+        for report in [&b""[..], b"{", b"{\"records\": 2}"] {
+            damage(report);
+            assert_eq!(read(OnBad::Skip).unwrap(), (true, 1));
+            assert_eq!(read(OnBad::Skip).unwrap(), (false, 1));
+            damage(report);
+            assert!(matches!(read(OnBad::Fail), Err(DataError::BadRecord { record: 2, .. })));
+            read(OnBad::Skip).unwrap();
+        }
+    }
 }

@@ -47,5 +47,6 @@ pub use permutation::Permutation;
 pub use progress::{Progress, Quiet};
 pub use sampler::{SamplerState, SourceState, StageSampler};
 pub use summary::{Dropped, Example, SourceSummary, Summary};
-pub use tokenizer::{ModelFiles, TextTokenizer, model_files};
+pub use tokenizer::TextTokenizer;
+pub(in crate::runtime) use tokenizer::eos_id;
 pub use windows::{Window, file_windows};

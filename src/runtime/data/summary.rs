@@ -10,6 +10,9 @@ pub struct Summary {
     /// Share of the documents that was to be held out, 0 to 1; `null` in files that do not say it.
     #[serde(default)]
     pub heldout: Option<f64>,
+    /// The stamp of the tokenizer that it was counted by; empty in files that do not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tokenizer: String,
 }
 
 /// Of one source.

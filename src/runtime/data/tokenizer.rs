@@ -1,6 +1,7 @@
 //! Text to token ids through a Hugging Face `tokenizer.json`. The only file that names the
 //! tokenizers crate.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use tokenizers::Tokenizer;
 
 use super::DataError;
 use super::chat::ChatTemplate;
-use crate::plan::ModelPlan;
 
 /// Longer texts are cut at line starts and encoded in parts, in parallel by the caller's threads,
 /// where [`TextTokenizer::cuts_at_lines`] holds.
@@ -54,7 +54,7 @@ impl std::fmt::Debug for TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Load `path`, a `tokenizer.json` or the directory it lies in.
+    /// Load `path`, a `tokenizer.json` or the directory it lies in, that a curriculum or a command names.
     ///
     /// The end-of-sequence token is, in this order: `eos_token` of `tokenizer_config.json` beside
     /// it; `eos_token_id` of `config.json` (the first of a list); `eos_token` of
@@ -62,42 +62,93 @@ impl TextTokenizer {
     /// `<eos>`, `<|eot_id|>`, `<|im_end|>`, `<|end▁of▁sentence|>`, `[EOS]` that is in the vocabulary.
     ///
     /// # Errors
-    /// The file cannot be read or understood, or no such token is found.
+    /// A file of it cannot be read or understood, or no such token is found.
     pub fn open(path: &Path) -> Result<Self, DataError> {
-        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
-        let bytes = std::fs::read(&path).map_err(DataError::io("read", &path))?;
-        let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        let json = |name: &str| -> Value {
-            let bytes = std::fs::read(dir.join(name)).unwrap_or_default();
-            serde_json::from_slice(&bytes).unwrap_or(Value::Null)
-        };
-        let named = |config: &Value| -> Option<String> {
-            let token = &config["eos_token"];
-            Some(token.as_str().or(token["content"].as_str())?.to_owned())
-        };
-        let by_id = |config: &Value| -> Option<u32> {
-            let id = [&config["eos_token_id"], &config["text_config"]["eos_token_id"]];
-            id.into_iter().find_map(|v| v.as_u64().or(v[0].as_u64())).and_then(|id| u32::try_from(id).ok())
-        };
-        let config = json("tokenizer_config.json");
-        let jinja = std::fs::read_to_string(dir.join("chat_template.jinja")).ok();
-        let tokenizer = Self::from_bytes(&path, &bytes, |inner| {
-            let id = |name: String| inner.token_to_id(&name);
-            named(&config)
-                .and_then(id)
-                .or_else(|| by_id(&json("config.json")).filter(|id| inner.id_to_token(*id).is_some()))
-                .or_else(|| named(&json("special_tokens_map.json")).and_then(id))
-        })?;
-        tokenizer.with_chat_template(&config, jinja.as_deref())
+        let (path, json, files) = read(path)?;
+        let config = json_of(&path, &read_beside(&path, &["config.json"])?, "config.json")?;
+        let special = json_of(&path, &files, "special_tokens_map.json")?;
+        Self::with_files(&path, &json, &files, |named| {
+            [named, eos_id(&config).map(Eos::Id), eos_name(&special)]
+        })
     }
 
-    /// From the text of a `tokenizer.json` that `path` names in messages, with the id of its
+    /// The tokenizer of a checkpoint, from the text of its `tokenizer.json`, which `path` names in messages, and the
+    /// `files` beside it by name: what a model is trained with, and what is counted and written for its training.
+    ///
+    /// Documents end with `eos`, the model's own end of sequence, where it is in the vocabulary: it is what the model has
+    /// learned to end a text with, where `tokenizer_config.json` may name what ends the turn of a dialogue. Without it,
+    /// the tokenizer's own word counts, then that of `special_tokens_map.json`, then the names that
+    /// [`TextTokenizer::open`] tries.
+    ///
+    /// # Errors
+    /// A file cannot be understood, or there is no end-of-sequence token.
+    pub fn of_checkpoint(
+        path: &Path,
+        json: &[u8],
+        files: &BTreeMap<String, Vec<u8>>,
+        eos: Option<u32>,
+    ) -> Result<Self, DataError> {
+        let special = json_of(path, files, "special_tokens_map.json")?;
+        Self::with_files(path, json, files, |named| [eos.map(Eos::Id), named, eos_name(&special)])
+    }
+
+    /// [`TextTokenizer::of_checkpoint`] for the checkpoint in the directory `dir`.
+    ///
+    /// # Errors
+    /// As there; a file cannot be read.
+    pub fn open_checkpoint(dir: &Path, eos: Option<u32>) -> Result<Self, DataError> {
+        let (path, json, files) = read(dir)?;
+        Self::of_checkpoint(&path, &json, &files, eos)
+    }
+
+    /// Identifies the tokenizer that [`TextTokenizer::open`] loads by what its files hold, without loading it.
+    ///
+    /// # Errors
+    /// A file of it cannot be read.
+    pub fn stamp(path: &Path) -> Result<String, DataError> {
+        let (path, json, files) = read(path)?;
+        let config = json_of(&path, &read_beside(&path, &["config.json"])?, "config.json")?;
+        Ok(stamp(&json, &files, eos_id(&config)))
+    }
+
+    /// That of [`TextTokenizer::open_checkpoint`].
+    ///
+    /// # Errors
+    /// A file of it cannot be read.
+    pub fn stamp_of_checkpoint(dir: &Path, eos: Option<u32>) -> Result<String, DataError> {
+        let (_, json, files) = read(dir)?;
+        Ok(stamp(&json, &files, eos))
+    }
+
+    /// With the chat template that `files` beside it have, and the end of sequence that is the first in the vocabulary of
+    /// those that `order` gives, among them what `tokenizer_config.json` names.
+    fn with_files(
+        path: &Path,
+        json: &[u8],
+        files: &BTreeMap<String, Vec<u8>>,
+        order: impl FnOnce(Option<Eos>) -> [Option<Eos>; 3],
+    ) -> Result<Self, DataError> {
+        let config = json_of(path, files, "tokenizer_config.json")?;
+        let jinja = match files.get("chat_template.jinja").map(|text| std::str::from_utf8(text)) {
+            None => None,
+            Some(Ok(text)) => Some(text),
+            Some(Err(_)) => {
+                let why = "is not UTF-8 in `chat_template.jinja`".to_owned();
+                return Err(DataError::ChatTemplate { path: path.to_owned(), why });
+            }
+        };
+        let words = order(eos_name(&config));
+        Self::from_bytes(path, json, |inner| words.iter().flatten().find_map(|word| word.id(inner)))?
+            .with_chat_template(&config, jinja)
+    }
+
+    /// From the text of a `tokenizer.json` alone that `path` names in messages, with the id of its
     /// end-of-sequence token where known.
     ///
     /// # Errors
     /// The text cannot be understood, or there is no end-of-sequence token.
     pub fn from_json(path: &Path, json: &[u8], eos: Option<u32>) -> Result<Self, DataError> {
-        Self::from_bytes(path, json, |inner| eos.filter(|id| inner.id_to_token(*id).is_some()))
+        Self::of_checkpoint(path, json, &BTreeMap::new(), eos)
     }
 
     /// The same, writing dialogues by the template in the text of `chat_template.jinja` or the
@@ -310,29 +361,81 @@ impl TextTokenizer {
     }
 }
 
-/// What a model says about its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelFiles {
-    /// `tokenizer.json`.
-    pub tokenizer: PathBuf,
-    /// Rows of the embedding, when the architecture is known.
-    pub vocab_size: Option<usize>,
+/// A word on which token ends a document.
+#[derive(Debug)]
+enum Eos {
+    Named(String),
+    Id(u32),
 }
 
-/// The tokenizer of `model`: the one it names, else that of its checkpoint directory; `None` when
-/// it has neither. Paths are relative to `base_dir`.
-pub fn model_files(model: &ModelPlan, base_dir: &Path) -> Option<ModelFiles> {
-    let checkpoint = model.checkpoint.as_ref().map(|dir| base_dir.join(dir));
-    let named = model.tokenizer.as_ref().map(|path| base_dir.join(path));
-    let tokenizer =
-        named.or_else(|| checkpoint.clone().filter(|dir| dir.join("tokenizer.json").is_file()))?;
-    let config = checkpoint.and_then(|dir| std::fs::read(dir.join("config.json")).ok());
-    let of_config = || {
-        let config: Value = serde_json::from_slice(&config?).ok()?;
-        usize::try_from(config["vocab_size"].as_u64()?).ok()
-    };
-    let vocab_size = model.init.as_ref().map(|init| init.vocab_size).or_else(of_config);
-    Some(ModelFiles { tokenizer, vocab_size })
+impl Eos {
+    /// Its id, if it is in the vocabulary.
+    fn id(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        match self {
+            Self::Named(name) => tokenizer.token_to_id(name),
+            Self::Id(id) => Some(*id).filter(|id| tokenizer.id_to_token(*id).is_some()),
+        }
+    }
+}
+
+/// `eos_token` of a `tokenizer_config.json` or a `special_tokens_map.json`.
+fn eos_name(config: &Value) -> Option<Eos> {
+    let token = &config["eos_token"];
+    Some(Eos::Named(token.as_str().or(token["content"].as_str())?.to_owned()))
+}
+
+/// `eos_token_id` of a `config.json`, the first of a list.
+pub(in crate::runtime) fn eos_id(config: &Value) -> Option<u32> {
+    let id = [&config["eos_token_id"], &config["text_config"]["eos_token_id"]];
+    id.into_iter().find_map(|v| v.as_u64().or(v[0].as_u64())).and_then(|id| u32::try_from(id).ok())
+}
+
+/// The path and the text of the `tokenizer.json` at `path` or in it, and the files beside it that say how it is used.
+type Files = (PathBuf, Vec<u8>, BTreeMap<String, Vec<u8>>);
+
+fn read(path: &Path) -> Result<Files, DataError> {
+    let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+    let json = std::fs::read(&path).map_err(DataError::io("read", &path))?;
+    let files = read_beside(&path, &USED_BY)?;
+    Ok((path, json, files))
+}
+
+fn stamp(json: &[u8], files: &BTreeMap<String, Vec<u8>>, eos: Option<u32>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, content) in
+        files.iter().map(|(name, content)| (name.as_str(), &content[..])).chain([("", json)])
+    {
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+        hasher.update(&(content.len() as u64).to_le_bytes()).update(content);
+    }
+    hasher.update(format!("{eos:?}").as_bytes());
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+/// What decides, beside `tokenizer.json`, which tokens a text gives.
+const USED_BY: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
+
+/// Those of `names` that lie beside `path`.
+fn read_beside(path: &Path, names: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, DataError> {
+    let mut files = BTreeMap::new();
+    for name in names {
+        let file = path.with_file_name(name);
+        match std::fs::read(&file) {
+            Ok(content) => drop(files.insert((*name).to_owned(), content)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(DataError::io("read", &file)(error)),
+        }
+    }
+    Ok(files)
+}
+
+/// The JSON of one of `files` beside `path`; null where it is not there.
+fn json_of(path: &Path, files: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<Value, DataError> {
+    let Some(content) = files.get(name) else { return Ok(Value::Null) };
+    serde_json::from_slice(content).map_err(|error| DataError::Tokenizer {
+        path: path.with_file_name(name),
+        why: format!("it is not JSON: {error}"),
+    })
 }
 
 /// Cut `text` after about every [`PART_BYTES`] where a line that starts with an ASCII letter or
@@ -413,8 +516,34 @@ mod tests {
         assert_eq!(eos(), 1);
         write("tokenizer_config.json", r#"{"eos_token": "<|im_end|>"}"#);
         assert_eq!(eos(), 2);
-        write("tokenizer_config.json", "{ not json");
-        assert_eq!(eos(), 1);
+        // What an own tokenizer of a model is read with puts the model's word first.
+        let of_model = |eos| TextTokenizer::open_checkpoint(dir.path(), eos).unwrap().eos();
+        assert_eq!([None, Some(0), Some(1), Some(99_999)].map(of_model), [2, 0, 1, 2]);
+        write("tokenizer_config.json", "{}");
+        assert_eq!([None, Some(0)].map(of_model), [1, 0]);
+    }
+
+    #[test]
+    fn files_that_cannot_be_understood_are_told() {
+        for name in ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "config.json"]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::copy("examples/data/tokenizer.json", dir.path().join("tokenizer.json")).unwrap();
+            let said = || {
+                let opened = TextTokenizer::open(dir.path());
+                let of_model = TextTokenizer::open_checkpoint(dir.path(), Some(0));
+                let [a, b] = [opened, of_model].map(|t| t.map(drop).map_err(|e| e.to_string()));
+                if name != "config.json" {
+                    assert_eq!(a, b);
+                }
+                a.unwrap_err()
+            };
+            std::fs::write(dir.path().join(name), b"{ \xff").unwrap();
+            assert!(said().contains(name), "{}", said());
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            assert!(said().contains("cannot read") && said().contains(name), "{}", said());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Gates: conditions on measurements at the end of a stage, judged from `evals.jsonl`.
 
-use crate::plan::{GatePlan, StagePlan};
+use crate::plan::{GateMeasure, GatePlan, StagePlan};
 use crate::runtime::exec::measure::Measure;
 use crate::runtime::exec::{ExecError, Outcome, Run, lock};
 use crate::runtime::journal::{self, EvalRecord};
@@ -16,12 +16,11 @@ pub(super) fn measures(stage: &StagePlan) -> Result<Vec<(&GatePlan, Measure<'_>)
         .gates
         .iter()
         .map(|gate| {
-            let measure = match gate.measure.as_str() {
-                "loss" if gate.sources.is_empty() => Measure::Loss(gate.argument.clone()),
-                "loss" => Measure::MixLoss(gate.argument.clone(), &gate.sources),
-                "needle" => Measure::Needle(gate.argument.parse().map_err(|_| unknown(gate))?),
-                "choice" => Measure::Choice(gate.argument.clone()),
-                _ => return Err(unknown(gate)),
+            let measure = match gate.measure {
+                GateMeasure::Loss if gate.sources.is_empty() => Measure::Loss(gate.argument.clone()),
+                GateMeasure::Loss => Measure::MixLoss(gate.argument.clone(), &gate.sources),
+                GateMeasure::Needle => Measure::Needle(gate.argument.parse().map_err(|_| unknown(gate))?),
+                GateMeasure::Choice => Measure::Choice(gate.argument.clone()),
             };
             Ok((gate, measure))
         })
@@ -34,7 +33,7 @@ fn measured(records: &[EvalRecord], stage: &StagePlan, gate: &GatePlan, step: u6
         r.eval == GatePlan::EVAL
             && r.stage == stage.name
             && r.step == step
-            && r.measure == gate.measure
+            && r.measure == gate.measure.name()
             && r.subject == gate.argument
     });
     found.map(|r| r.value)

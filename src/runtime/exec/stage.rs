@@ -285,10 +285,8 @@ impl Run<'_> {
             count_all: false,
         };
         let json = tokenizer.tokenizer_json()?;
-        let (settings, jinja) = tokenizer.chat_files();
-        let tokenizer =
-            TextTokenizer::from_json(Path::new("tokenizer.json"), json, config.eos.first().copied())?
-                .with_chat_template(&settings, jinja.as_deref())?;
+        let (path, eos) = (Path::new("tokenizer.json"), config.eos.first().copied());
+        let tokenizer = TextTokenizer::of_checkpoint(path, json, &tokenizer.files, eos)?;
         let reading = Reading { inner: self.observer.reading(), stopped: &|| self.stopping() };
         let (corpus, summary) = Corpus::open(&self.plan.sources, tokenizer, &open, &reading)?;
         for source in &summary.sources {

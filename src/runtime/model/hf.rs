@@ -65,8 +65,11 @@ pub(super) fn config(dir: &Path) -> Result<ModelConfig, LoadError> {
 /// The checkpoint of the most steps directly in `dir`: a stage may have been named where one of its
 /// checkpoints was meant.
 fn newest(dir: &Path) -> Option<PathBuf> {
-    let names = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.file_name());
-    let steps = names.filter_map(|name| name.to_str()?.strip_prefix("step-")?.parse::<u64>().ok());
+    // Of a directory that is not seen in full, the newest is not known; then the message does without.
+    let names: std::io::Result<Vec<_>> =
+        std::fs::read_dir(dir).ok()?.map(|entry| Ok(entry?.file_name())).collect();
+    let names = names.ok()?;
+    let steps = names.iter().filter_map(|name| name.to_str()?.strip_prefix("step-")?.parse::<u64>().ok());
     let path = dir.join(format!("step-{}", steps.max()?));
     path.join("config.json").is_file().then_some(path)
 }

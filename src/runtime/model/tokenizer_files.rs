@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::{LoadError, TokenizerSource, hf};
 
 impl TokenizerSource {
@@ -22,14 +20,5 @@ impl TokenizerSource {
         source.files.insert("tokenizer.json".to_string(), json);
         source.generation = None;
         Ok(source)
-    }
-
-    /// What may hold a chat template: `tokenizer_config.json` (null where there is none) and
-    /// `chat_template.jinja`.
-    pub fn chat_files(&self) -> (Value, Option<String>) {
-        let file = |name: &str| self.files.get(name).map(Vec::as_slice);
-        let config = file("tokenizer_config.json").and_then(|json| serde_json::from_slice(json).ok());
-        let jinja = file("chat_template.jinja").map(|text| String::from_utf8_lossy(text).into_owned());
-        (config.unwrap_or(Value::Null), jinja)
     }
 }

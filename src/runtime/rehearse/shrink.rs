@@ -8,7 +8,8 @@
 use crate::curve::{Blend, Curve, Segment, Shape};
 use crate::layers::LayerPattern;
 use crate::plan::{
-    Architecture, BatchPlan, ContextPoint, ModelPlan, Phase, Plan, RopePlan, SourcePlan, StagePlan,
+    Architecture, BatchPlan, ContextPoint, GateMeasure, ModelPlan, Phase, Plan, RopePlan, SourcePlan,
+    StagePlan,
 };
 use crate::rope::{self, RopeScaling};
 use crate::runtime::rehearse::props;
@@ -150,14 +151,14 @@ fn toy_stage(stage: &StagePlan, steps: u64, scale: &Scale, left_out: &mut Vec<St
         }
     }
     for gate in &mut toy.gates {
-        if gate.measure == "needle"
+        if gate.measure == GateMeasure::Needle
             && let Ok(length) = gate.argument.parse::<u64>()
         {
             gate.argument = scale.context(length).max(128).to_string();
         }
     }
     toy.gates.retain(|g| {
-        let keep = g.measure != "choice";
+        let keep = g.measure != GateMeasure::Choice;
         if !keep {
             left_out.push(format!("stage `{}`: the gate `{}` needs the real vocabulary", stage.name, g.text));
         }

@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::plan::Plan;
@@ -105,9 +105,8 @@ impl RunDir {
             }
             write_plan(&plan_path, plan)?;
         }
-        for entry in fs::read_dir(root).map_err(RunDirError::io("list", root))?.flatten() {
-            if is_left(&entry.file_name()) {
-                let path = entry.path();
+        for path in entries(root)? {
+            if path.file_name().is_some_and(is_left) {
                 fs::remove_file(&path).map_err(RunDirError::io("remove", &path))?;
             }
         }
@@ -195,7 +194,7 @@ impl RunDir {
 fn is_same(directory: &File, path: &Path) -> bool {
     let (open, named) = match (directory.metadata(), fs::metadata(path)) {
         (Ok(open), Ok(named)) => (open, named),
-        (_, Err(error)) => return error.kind() != std::io::ErrorKind::NotFound,
+        (_, Err(error)) => return error.kind() != io::ErrorKind::NotFound,
         (Err(_), Ok(_)) => return true,
     };
     #[cfg(unix)]
@@ -226,8 +225,23 @@ fn name_of(directory: &File) -> Option<PathBuf> {
 }
 
 fn is_empty_or_ours(root: &Path) -> Result<bool, RunDirError> {
-    let entries = fs::read_dir(root).map_err(RunDirError::io("list", root))?;
-    Ok(entries.flatten().map(|e| e.file_name()).all(|name| OURS.iter().any(|n| name == *n) || is_left(&name)))
+    let ours = |name: &OsStr| OURS.iter().any(|n| name == *n) || is_left(name);
+    Ok(entries(root)?.iter().filter_map(|path| path.file_name()).all(ours))
+}
+
+/// What is in a directory. An entry that cannot be read is an error: what is not seen may be of a run.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, RunDirError> {
+    let found = fs::read_dir(dir).and_then(|found| found.map(|entry| Ok(entry?.path())).collect());
+    found.map_err(RunDirError::io("list", dir))
+}
+
+/// The content of a file that may not be there.
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, RunDirError> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(RunDirError::io("read", path)(error)),
+    }
 }
 
 fn is_left(name: &OsStr) -> bool {
@@ -236,8 +250,15 @@ fn is_left(name: &OsStr) -> bool {
 
 /// Whether a run of midc itself has begun here and done nothing.
 fn is_unused(root: &Path) -> Result<bool, RunDirError> {
-    let empty = |name: &str| fs::metadata(root.join(name)).map_or(true, |m| m.len() == 0);
-    if root.join("engine").exists() || !empty("metrics.jsonl") || !empty("evals.jsonl") {
+    let empty = |name: &str| {
+        let path = root.join(name);
+        match fs::metadata(&path) {
+            Ok(found) => Ok(found.len() == 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(RunDirError::io("read", &path)(error)),
+        }
+    };
+    if root.join("engine").exists() || !empty("metrics.jsonl")? || !empty("evals.jsonl")? {
         return Ok(false);
     }
     Ok(!has_checkpoints(root)?)
@@ -249,8 +270,7 @@ fn has_checkpoints(root: &Path) -> Result<bool, RunDirError> {
     if !stages.exists() {
         return Ok(false);
     }
-    for stage in fs::read_dir(&stages).map_err(RunDirError::io("list", &stages))?.flatten() {
-        let stage = stage.path();
+    for stage in entries(&stages)? {
         if fs::read_dir(&stage).map_err(RunDirError::io("list", &stage))?.next().is_some() {
             return Ok(true);
         }
@@ -276,8 +296,8 @@ fn lock(root: &Path) -> Result<File, RunDirError> {
 
 /// Whether a file system knows no locks, as Lustre where it is mounted without them. Two runs in one
 /// directory are not told apart there, but there is one.
-pub(in crate::runtime) fn has_no_locks(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::Unsupported
+pub(in crate::runtime) fn has_no_locks(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported
 }
 
 fn write_plan(path: &Path, plan: &Plan) -> Result<(), RunDirError> {
@@ -327,7 +347,7 @@ mod tests {
         const EOPNOTSUPP: i32 = 95;
         const EACCES: i32 = 13;
         for (code, without) in [(ENOSYS, true), (EOPNOTSUPP, true), (EACCES, false)] {
-            assert_eq!(has_no_locks(&std::io::Error::from_raw_os_error(code)), without, "{code}");
+            assert_eq!(has_no_locks(&io::Error::from_raw_os_error(code)), without, "{code}");
         }
     }
 }
