@@ -35,12 +35,19 @@ mod tests {
 
     #[test]
     fn members_answer_to_their_name_that_of_their_fan_out_and_their_values() {
-        for wanted in
-            ["anneal[3e-4, 30%]", "anneal", "anneal[3e-4,30%]", "anneal[*, 30%]", "anneal[3e-4,*]", "anneal[*]"]
-        {
+        for wanted in [
+            "anneal[3e-4, 30%]",
+            "anneal",
+            "anneal[3e-4,30%]",
+            "anneal[*, 30%]",
+            "anneal[3e-4,*]",
+            "anneal[*]",
+        ] {
             assert!(is_asked_for("anneal[3e-4, 30%]", wanted), "{wanted}");
         }
-        for wanted in ["anneal[30%, 3e-4]", "anneal[3e-4]", "ann", "anneal[*, 10%]", "anneal[*, *, *]", "anneal["] {
+        for wanted in
+            ["anneal[30%, 3e-4]", "anneal[3e-4]", "ann", "anneal[*, 10%]", "anneal[*, *, *]", "anneal["]
+        {
             assert!(!is_asked_for("anneal[3e-4, 30%]", wanted), "{wanted}");
         }
         assert!(is_asked_for("main", "main"));
