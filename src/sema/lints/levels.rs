@@ -109,6 +109,10 @@ fn collect(file: FileId, ast: &File, given: &mut Vec<Given>, about: &mut Vec<Dia
             for entry in &block.entries {
                 let EntryKind::Field { key, value } = &entry.kind else { continue };
                 let [PathSegment::Name(name)] = key.segments.as_slice() else { continue };
+                if schema::LEVELS.iter().any(|w| w.name == name.text) {
+                    about.push(turned_round(&name.text, entry.span, value));
+                    continue;
+                }
                 let level = level(value);
                 if level.is_none() && !matches!(value.kind, ExprKind::Error) {
                     about.push(no_level(&name.text, value));
@@ -228,6 +232,40 @@ fn no_level(lint: &str, value: &Expr) -> Diagnostic {
         _ => None,
     };
     suggest(d, value.span, near, "levels are `allow`, `warn` and `deny`")
+}
+
+/// `allow = [missing_files]`: a level and lints, the wrong way round.
+fn turned_round(level: &str, entry: Span, value: &Expr) -> Diagnostic {
+    let items = match &value.kind {
+        ExprKind::List(items) => items.as_slice(),
+        _ => std::slice::from_ref(value),
+    };
+    let lint = |item: &Expr| match &item.kind {
+        ExprKind::Path(path) => match path.segments.as_slice() {
+            [PathSegment::Name(name)] => Some(format!("{} = {level}", name.text)),
+            _ => None,
+        },
+        ExprKind::Str(name) if !name.is_empty() => Some(format!("{name} = {level}")),
+        _ => None,
+    };
+    let d = Diagnostic::error(
+        codes::UNKNOWN_WORD,
+        entry,
+        format!("`{level}` is a level and no lint"),
+        "the lint comes first",
+    );
+    match items.iter().map(lint).collect::<Option<Vec<_>>>().filter(|lints| !lints.is_empty()) {
+        Some(lints) => {
+            let meant = lints.join(", ");
+            d.help(format!("write `{meant}`")).fix(
+                format!("write `{meant}`"),
+                Applicability::MachineApplicable,
+                entry,
+                meant,
+            )
+        }
+        None => d.help(format!("write `missing_files = {level}`")),
+    }
 }
 
 fn known(name: &str, span: Span, about: &mut Vec<Diagnostic>) -> Option<&'static str> {
