@@ -149,15 +149,14 @@ impl<'p> Checker<'p> {
         }
         let value = |at: usize| self.text(args[at].value.span);
         let betas = format!("betas: [{}, {}]", value(first), value(next));
-        let d = d.help(format!("both stand in a list: `{betas}`"));
         self.push(match first.abs_diff(next) {
-            1 => d.fix(
+            1 => d.help("both stand in a list").fix(
                 format!("write `{betas}`"),
                 Applicability::MaybeIncorrect,
                 args[first.min(next)].span.to(args[first.max(next)].span),
                 betas,
             ),
-            _ => d,
+            _ => d.help(format!("both stand in a list: `{betas}`")),
         });
     }
 

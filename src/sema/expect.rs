@@ -106,7 +106,7 @@ impl<'p> Checker<'p> {
                     items.iter().skip(1).any(segment).then(|| {
                         items.iter().map(|v| self.text(v.span)).collect::<Vec<_>>().join(" then ")
                     })?;
-                Some((format!("the parts of a curve are joined by `then`: `{curve}`"), Some(curve)))
+                Some(("the parts of a curve are joined by `then`".to_owned(), Some(curve)))
             }
             (Kind::List(_), Ty::Mix) => Some((habits::SHARES_STAND_IN_A_MIX.to_owned(), None)),
             (Kind::Text(name, _), Ty::Optimizer | Ty::Rope) => {
@@ -117,8 +117,10 @@ impl<'p> Checker<'p> {
                 let needed: Vec<String> =
                     function.params.iter().filter(|p| p.required).map(|p| format!("{}: …", p.name)).collect();
                 let call = format!("{}({})", function.name, needed.join(", "));
-                let meant = needed.is_empty().then(|| call.clone());
-                Some((format!("write `{call}`"), meant))
+                Some(match needed.is_empty() {
+                    true => ("it is a function, without quotes".to_owned(), Some(call)),
+                    false => (format!("it is a function, without quotes: `{call}`"), None),
+                })
             }
             _ => None,
         }

@@ -16,6 +16,16 @@ pub(super) fn table_header(text: &str) -> Option<&str> {
     (inner.starts_with(|c: char| c.is_ascii_alphabetic()) && inner.chars().all(words)).then_some(inner)
 }
 
+/// The variable of the head `stage b[seed]`, and where it stands.
+pub(super) fn lone_variable(text: &str) -> Option<(usize, &str)> {
+    let (before, rest) = text.split_once('[')?;
+    let inner = rest.strip_suffix(']')?;
+    let word = inner.trim();
+    let is_word = word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    is_word.then(|| (before.len() + 1 + inner.len() - inner.trim_start().len(), word))
+}
+
 /// The head `stage b for seed in [1, 2]` with the variable where it belongs, every word where it was.
 pub(super) fn loop_head(text: &str) -> Option<String> {
     let at = text.find(" for ")? + 1;
@@ -125,20 +135,23 @@ impl Place<'_> {
             }
             "[" if !self.tokens.iter().any(|t| t.text == "in") => {
                 let values = self.text.get(third.start..end).filter(|v| v.ends_with(']'))?;
-                let numbers = self.tokens.get(3)?.text.starts_with(|c: char| c.is_ascii_digit() || c == '"');
-                let each = if numbers { format!("[x in {values}]") } else { "[x in [1, 2]]".to_owned() };
-                ("values without a variable", each)
+                let first = self.tokens.get(3)?;
+                let each = match first.text.starts_with(|c: char| c.is_ascii_digit() || c == '"') {
+                    true => format!("[x in {values}]"),
+                    false if first.is_word() => format!("[{} in [1, 2]]", first.text),
+                    false => return None,
+                };
+                ("a variable and its values stand here", each)
             }
             _ => return None,
         };
         let span = self.span(third.start, end);
-        let d =
-            Diagnostic::error(codes::UNEXPECTED, span, "a fan-out that names no variable in brackets", label)
-                .help(format!("write `{}`: one member for each value", head(&each)));
-        // Names in the brackets say nothing of the values.
-        let sure = third.text == "for" || each != "[x in [1, 2]]" || self.text[third.start..end] == *"[1, 2]";
+        let d = Diagnostic::error(codes::UNEXPECTED, span, "a fan-out as it is not written here", label)
+            .help(format!("write `{}`: one member for each value", head(&each)));
+        // A name alone in the brackets says nothing of the values.
+        let whole = third.text == "for" || each.starts_with("[x in");
         let from = self.span(name.end(), end);
-        Some(if sure {
+        Some(if whole {
             d.fix(format!("write `{each}`"), Applicability::MaybeIncorrect, from, each)
         } else {
             d
@@ -189,5 +202,7 @@ mod tests {
         assert_eq!(head, "stage b   [ seed in [1, 2]]");
         assert_eq!(head.find("seed"), text.find("seed"));
         assert_eq!(loop_head("stage b for seed"), None);
+        assert_eq!(lone_variable("stage b[ seed ]"), Some((9, "seed")));
+        assert_eq!(lone_variable("stage b[1]"), None);
     }
 }

@@ -704,6 +704,18 @@ impl Place<'_> {
                 )
             }
             (Context::Head, None) => diagnostic.help("a block is `kind name { … }`"),
+            (Context::Entry, None) if next.text == "=" && self.index == 1 && previous.text.starts_with('"') => {
+                let key = previous.text.trim_matches('"').to_owned();
+                let d = diagnostic.help("a key stands without quotes");
+                let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                match key.starts_with(|c: char| c.is_ascii_alphabetic()) && key.chars().all(word) {
+                    true => {
+                        let quoted = self.of(previous);
+                        d.fix("take the quotes away", Applicability::MachineApplicable, quoted, key)
+                    }
+                    false => d,
+                }
+            }
             // `linear(to: 0) over 10B`: what other notations put behind.
             (Context::Entry, None)
                 if !key && matches!(next.text, "over" | "until" | "to" | "for" | "after") =>

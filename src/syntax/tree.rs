@@ -7,7 +7,7 @@ use super::ast::{
     Attr, Block, Comment, Each, Entry, EntryKind, Expr, ExprKind, File, Ident, Item, ItemKind, Preface, Str,
 };
 use super::build::{Builder, Head};
-use super::foreign::{IMPORTS, loop_head, table_header};
+use super::foreign::{IMPORTS, lone_variable, loop_head, table_header};
 use super::grammar::{Mismatch, Rule, matching};
 use super::layout::{Chunk, Fault, Layout, MAX_BRACKETS, Piece};
 use super::literal::SEGMENTS;
@@ -367,7 +367,11 @@ impl<'t> Tree<'t> {
     fn saved_import(&self, chunk: &Chunk) -> Option<ItemKind> {
         let text = self.slice(&chunk.range);
         let word = IMPORTS.into_iter().find(|word| text.starts_with(word))?;
-        let rest = text[word.len()..].trim_start().starts_with('"').then(|| &text[word.len()..])?;
+        let rest = &text[word.len()..];
+        // Without a name for it nothing could be reached.
+        if !rest.trim_start().starts_with('"') || !rest.contains(" as ") {
+            return None;
+        }
         let written = format!("{:1$}{rest}", "use", word.len());
         let pair = matching(Rule::item, &written).ok()?;
         let whole = self.span(chunk.range.clone());
@@ -512,7 +516,8 @@ impl<'t> Tree<'t> {
         let head = head.or_else(|| self.saved_loop(&chunk)).or_else(|| {
             let (builder, words) = self.salvage(&chunk, Rule::salvage_head)?;
             let mut words = words.into_iter().map(|word| builder.ident(&word));
-            Some(Head { kind: words.next()?, name: words.next(), each: Vec::new() })
+            let each = self.saved_variable(&chunk).into_iter().collect();
+            Some(Head { kind: words.next()?, name: words.next(), each })
         });
         // A head that failed before its name would only be reported again for having none.
         let headless = head.as_ref().is_none_or(|head| failed && head.name.is_none());
@@ -546,6 +551,15 @@ impl<'t> Tree<'t> {
         let mut builder =
             Builder { file: self.file, base: chunk.range.start, whole, diagnostics: Vec::new() };
         builder.head(pair)
+    }
+
+    /// The variable of a fan-out that has no values, so that it is known in the block.
+    fn saved_variable(&self, chunk: &Chunk) -> Option<Each> {
+        let (at, name) = lone_variable(self.slice(&chunk.range))?;
+        let start = chunk.range.start + at;
+        let span = self.span(start..start + name.len());
+        let values = Expr { kind: ExprKind::Error, span };
+        Some(Each { var: Ident { text: name.to_owned(), span }, values })
     }
 
     fn close(&mut self, at: usize, indent: Option<usize>) {
