@@ -58,7 +58,10 @@ fn stage(name: &str, mix: &[(&str, f64)], shape: (u64, u64, u64)) -> StagePlan {
         "name": name, "from": "m", "from_kind": "model", "tokens": steps * sequences * context,
         "steps": steps, "overshoot_tokens": 0, "start_tokens": 0,
         "lr": {"start": 1.0, "end": 1.0, "peak": 1.0, "segments": []},
-        "batch_tokens": {"start": sequences * context, "end": sequences * context, "max": sequences * context},
+        "batch_tokens": {
+            "start": sequences * context, "end": sequences * context, "min": sequences * context,
+            "max": sequences * context,
+        },
         "context": [{"at": 0, "value": context}],
         "phases": [{"step": 0, "tokens": 0, "sequences": sequences, "context": context}],
         "rope": null, "mix": mix, "attention": "causal", "packing": "concat",

@@ -202,7 +202,7 @@ fn table(shown: &Shown<'_>, verbose: bool) -> String {
         } else {
             range(s.lr.start, s.lr.end, show::number)
         };
-        let context: Vec<String> = s.context.iter().map(|c| show::length(c.value)).collect();
+        let context: Vec<u64> = s.context.iter().map(|c| c.value).collect();
         stages.add_row(vec![
             Cell::new(&s.name),
             Cell::new(&s.from),
@@ -210,7 +210,7 @@ fn table(shown: &Shown<'_>, verbose: bool) -> String {
             right(format!("{}{}", mark("steps"), show::digits(s.steps))),
             Cell::new(format!("{}{lr}", mark("lr"))),
             Cell::new(format!("{}{}", mark("batch"), batch(s))),
-            Cell::new(format!("{}{}", mark("context"), context.join(" → "))),
+            Cell::new(format!("{}{}", mark("context"), path(&context, show::length))),
             Cell::new(rope(s)),
         ]);
     }
@@ -329,15 +329,39 @@ fn epochs(value: f64) -> String {
     if value >= 0.1 { format!("{value:.2}") } else { format!("{value:.2e}") }
 }
 
+/// Tokens and rows of a step: where they begin and end, and where they turn in between.
 fn batch(s: &StagePlan) -> String {
-    let first = s.phases.first().map_or(0, |p| p.sequences);
-    let last = s.phases.last().map_or(0, |p| p.sequences);
-    format!(
-        "{} × {} seqs",
-        range(s.batch_tokens.start, s.batch_tokens.end, show::digits),
-        range(first, last, show::digits)
-    )
-    .replacen(" × ", " tokens, ", 1)
+    let tokens = turns(s.phases.iter().map(|p| p.sequences * p.context));
+    let rows = turns(s.phases.iter().map(|p| p.sequences));
+    format!("{} tokens, {} seqs", path(&tokens, show::digits), path(&rows, show::digits))
+}
+
+/// The first of `values`, the last, and between them those from which they go the other way.
+fn turns(values: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut turns: Vec<u64> = Vec::new();
+    for value in values {
+        match turns.as_slice() {
+            [.., last] if *last == value => {}
+            [.., before, last] if (before < last) == (*last < value) => {
+                turns.pop();
+                turns.push(value);
+            }
+            _ => turns.push(value),
+        }
+    }
+    turns
+}
+
+/// Values one after the other; of many, the ends and the range.
+fn path(values: &[u64], print: impl Fn(u64) -> String) -> String {
+    const SHOWN: usize = 5;
+    match values {
+        [first, .., last] if values.len() > SHOWN => {
+            let (least, most) = values.iter().fold((u64::MAX, 0), |(a, b), v| (a.min(*v), b.max(*v)));
+            format!("{} → {} ({} to {})", print(*first), print(*last), print(least), print(most))
+        }
+        _ => values.iter().map(|v| print(*v)).collect::<Vec<_>>().join(" → "),
+    }
 }
 
 fn rope(s: &StagePlan) -> String {
@@ -378,4 +402,19 @@ fn csv(plan: &Plan, points: u64) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_dips_and_returns_is_shown() {
+        let shown = |values: &[u64]| path(&turns(values.iter().copied()), show::digits);
+        assert_eq!(shown(&[512]), "512");
+        assert_eq!(shown(&[64, 128, 256, 512]), "64 → 512");
+        assert_eq!(shown(&[512, 64, 512]), "512 → 64 → 512");
+        assert_eq!(shown(&[16, 16, 32, 64, 32, 8]), "16 → 64 → 8");
+        assert_eq!(shown(&[1, 2, 1, 2, 1, 3]), "1 → 3 (1 to 3)");
+    }
 }

@@ -5,9 +5,14 @@
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = fold(word);
     let limit = (folded.len() / 3).max(1);
+    let reach = folded.len().saturating_sub(limit)..=folded.len() + limit;
     candidates
         .into_iter()
         .filter_map(|candidate| {
+            // Most are too short or too long, and that is seen at once.
+            if candidate.is_ascii() && !reach.contains(&letters(candidate).min(LONGEST)) {
+                return None;
+            }
             let distance = distance(&folded, &fold(candidate), limit)?;
             Some((distance, candidate))
         })
@@ -15,8 +20,16 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// Letters beyond this are not compared.
+const LONGEST: usize = 64;
+
 fn fold(word: &str) -> Vec<char> {
-    word.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).take(64).collect()
+    word.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).take(LONGEST).collect()
+}
+
+/// How many letters of an ASCII word are compared.
+fn letters(word: &str) -> usize {
+    word.bytes().filter(|c| !matches!(c, b'_' | b'-')).count()
 }
 
 /// Optimal string alignment distance (Damerau 1964, each pair of neighbours swapped at most once);

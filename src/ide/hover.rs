@@ -206,10 +206,9 @@ impl<'a> Pages<'a> {
                 )
             }
             TargetKind::Space(None) => "A file that could not be read.".to_owned(),
-            TargetKind::Variable => format!(
-                "`{}`: a variable of the fan-out; one member for each value.",
-                self.text(target.span)
-            ),
+            TargetKind::Variable => {
+                format!("`{}`: a variable of the fan-out; one member for each value.", self.text(target.span))
+            }
             TargetKind::Eval => format!("`{}`: a measurement during the stage.", self.text(target.span)),
             TargetKind::Checkpoint => self.checkpoint(target.span),
         }

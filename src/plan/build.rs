@@ -153,6 +153,7 @@ fn stage(curriculum: &Curriculum, s: &sema::Stage) -> StagePlan {
         batch_tokens: BatchPlan {
             start: batch.first().copied().unwrap_or(0),
             end: batch.last().copied().unwrap_or(0),
+            min: batch.iter().copied().min().unwrap_or(0),
             max: batch.iter().copied().max().unwrap_or(0),
         },
         context: s.context.iter().map(|(at, value)| ContextPoint { at: *at, value: *value }).collect(),

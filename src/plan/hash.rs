@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use super::{CheckpointPlan, FromKind, ModelPlan, Plan, SourcePlan, StagePlan};
 
 /// Keys that say how a run is watched, what is said of it or where its numbers came from, not what it computes.
-const IDLE: [&str; 12] = [
+/// The smallest batch is in the phases.
+const IDLE: [&str; 13] = [
     "doc",
     "assumed",
     "inherited",
@@ -20,6 +21,7 @@ const IDLE: [&str; 12] = [
     "flops",
     "drawn_tokens",
     "max_epochs",
+    "min",
 ];
 
 /// `blake3:` and the hash over the canonical JSON of everything that decides the outcome: models,

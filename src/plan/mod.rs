@@ -246,6 +246,9 @@ pub struct BatchPlan {
     pub start: u64,
     /// At the last step.
     pub end: u64,
+    /// The smallest.
+    #[serde(default)]
+    pub min: u64,
     /// The largest.
     pub max: u64,
 }
@@ -454,8 +457,7 @@ impl Plan {
     pub fn docs(&self) -> Vec<(&str, &str)> {
         let models = self.models.iter().map(|m| (m.name.as_str(), m.doc.as_str()));
         let sources = self.sources.iter().map(|s| (s.name.as_str(), s.doc.as_str()));
-        let stages =
-            self.stages.iter().map(|s| (member::base(&s.name), s.doc.as_str()));
+        let stages = self.stages.iter().map(|s| (member::base(&s.name), s.doc.as_str()));
         let soups = self.soups.iter().map(|s| (s.name.as_str(), s.doc.as_str()));
         let all = models.chain(sources).chain(stages).chain(soups);
         let mut out: Vec<(&str, &str)> = all.filter(|(_, doc)| !doc.trim().is_empty()).collect();

@@ -1,6 +1,7 @@
 //! Context and batch curves of a stage, and the grid of steps they make with its length.
 
 use std::cmp::Ordering;
+use std::rc::Rc;
 
 use crate::curve::Shape;
 use crate::diag::{Applicability, Diagnostic};
@@ -87,14 +88,11 @@ impl<'p> Checker<'p> {
 
     /// Positions of a chain's segments. In a stage measured in steps (`frame.tokens` is 0) the last
     /// segment may be open; nothing else can be.
-    fn layout(
-        &mut self,
-        chain: &Chain<'p>,
-        frame: Frame<'_>,
-    ) -> Option<Vec<(u64, u64, std::rc::Rc<super::value::Call<'p>>)>> {
+    fn layout(&mut self, chain: &Chain<'p>, frame: Frame<'_>) -> Option<Vec<(u64, u64, Rc<Call<'p>>)>> {
         if frame.tokens > 0 {
             let placed = self.place(chain, frame)?;
-            return Some(placed.into_iter().map(|p| (p.start, p.end, p.call)).collect());
+            // A ramp that is cut goes as far as it would have gone.
+            return Some(placed.into_iter().map(|p| (p.start, p.horizon.unwrap_or(p.end), p.call)).collect());
         }
         let mut at = 0u64;
         let mut out = Vec::new();
@@ -143,7 +141,7 @@ impl<'p> Checker<'p> {
         let (start, end, last) = self.layout(&laid, bare)?.pop()?;
         let tokens = |n: u64| Rational::from(n);
         // A ramp given in steps ends inside the last of them, and what comes after it is a step off.
-        let ramp = |c: &&std::rc::Rc<Call<'p>>| {
+        let ramp = |c: &&Rc<Call<'p>>| {
             matches!(c.arg("over"), Some(Val { kind: Kind::Quantity(_, Unit::Steps), .. }))
                 && c.function.name != "hold"
         };
@@ -206,21 +204,12 @@ impl<'p> Checker<'p> {
         frame: Frame<'_>,
     ) -> Option<Vec<BatchPiece>> {
         let start = self.batch_value(&chain.start)?;
-        let still = |start, end, b: Batch| BatchPiece {
-            start,
-            end,
-            shape: Shape::Hold,
-            from: b.value,
-            to: b.value,
-            rows: b.rows,
-        };
         if chain.segments.is_empty() {
             return Some(vec![still(0, u64::MAX, start)]);
         }
-        // `hold(over: N steps)` is the one span in steps that can be resolved here: the batch is
-        // still while it lasts. Spans are rewritten to tokens, then placed as any other.
         let chain = self.steps_to_tokens(chain, start, context, frame)?;
         let mut current = start;
+        let mut written = chain.start.span;
         let mut pieces: Vec<BatchPiece> = Vec::new();
         for (from, to, call) in self.layout(&chain, frame)? {
             if call.function.name == "hold" {
@@ -230,7 +219,7 @@ impl<'p> Checker<'p> {
             let target = call.arg("to")?.clone();
             let next = self.batch_value(&target)?;
             if call.function.name == "step" {
-                current = next;
+                (current, written) = (next, target.span);
                 pieces.retain(|p| p.start < from || p.end > p.start);
                 if frame.tokens > 0 && to == frame.tokens {
                     continue;
@@ -255,15 +244,17 @@ impl<'p> Checker<'p> {
                 return None;
             }
             let shape = self.batch_shape(&call, current, next)?;
-            pieces.push(BatchPiece {
+            let ramp = BatchPiece {
                 start: from,
                 end: to,
                 shape,
                 from: current.value,
                 to: next.value,
                 rows: next.rows,
-            });
-            current = next;
+            };
+            self.whole_ends(&ramp, [written, target.span], context, frame)?;
+            pieces.push(ramp);
+            (current, written) = (next, target.span);
         }
         // A jump at the beginning replaces what stood there.
         let mut merged: Vec<BatchPiece> = Vec::new();
@@ -274,6 +265,73 @@ impl<'p> Checker<'p> {
             merged.push(p);
         }
         Some(merged)
+    }
+
+    /// Hold the ends of a ramp, which stand at `written`, to whole sequences: what lies between them is rounded down,
+    /// what somebody wrote is not.
+    fn whole_ends(
+        &mut self,
+        ramp: &BatchPiece,
+        written: [Span; 2],
+        context: &[(u64, u64)],
+        frame: Frame<'_>,
+    ) -> Option<()> {
+        if ramp.rows || ramp.from == ramp.to {
+            return Some(());
+        }
+        let cut = frame.tokens > 0 && ramp.end > frame.tokens;
+        // Where nothing comes after it, its last value counts for the rows before.
+        let last = if ramp.end == frame.tokens { ramp.end.saturating_sub(1) } else { ramp.end };
+        let ends = [(ramp.start, ramp.from, "starts"), (last, ramp.to, "ends")];
+        for ((at, batch, verb), span) in ends.into_iter().zip(written).take(if cut { 1 } else { 2 }) {
+            let rows = context[context.partition_point(|(p, _)| *p <= at).saturating_sub(1)].1;
+            // Less than one sequence is told where the grid is laid.
+            if batch < rows || batch.is_multiple_of(rows) {
+                continue;
+            }
+            self.not_whole(span, &format!(" where its ramp {verb}"), batch, rows, None);
+            return None;
+        }
+        Some(())
+    }
+
+    /// Report a batch of so many tokens, written at `span`, as no whole number of rows.
+    fn not_whole(&mut self, span: Span, place: &str, batch: u64, rows: u64, context: Option<Span>) {
+        let below = batch / rows;
+        let mut d = Diagnostic::error(
+            codes::STAGE_BATCH,
+            span,
+            format!("the batch is not a whole number of sequences{place}"),
+            format!(
+                "{} tokens are {} sequences of {}",
+                show::digits(batch),
+                show::number(batch as f64 / rows as f64),
+                show::length(rows)
+            ),
+        );
+        if let Some(context) = context.filter(|at| *at != span) {
+            d = d.label(context, "the length of a sequence");
+        }
+        // `4M tokens` is what many call 4_194_304.
+        if let Some((text, tokens)) = binary(batch).filter(|(_, tokens)| tokens.is_multiple_of(rows)) {
+            d = d.help(format!(
+                "`{text}` are {} tokens, {} sequences of {}",
+                show::digits(tokens),
+                show::digits(tokens / rows),
+                show::length(rows)
+            ));
+            if self.text(span).starts_with(|c: char| c.is_ascii_digit()) {
+                d = d.fix(format!("write `{text}`"), Applicability::MaybeIncorrect, span, text);
+            }
+        }
+        let near = if below == 0 { rows } else { below * rows };
+        self.push(d.help(format!(
+            "the nearest whole batches are {} tokens ({} seqs) and {} tokens ({} seqs)",
+            show::digits(near),
+            near / rows,
+            show::digits((below + 1) * rows),
+            below + 1
+        )));
     }
 
     /// Report what is wrong with the values of a batch curve whose grid cannot be laid.
@@ -306,8 +364,9 @@ impl<'p> Checker<'p> {
         }
     }
 
-    /// Rewrite `over: N steps` in a batch curve to tokens: such a span is the tokens of as many
-    /// steps of the segment itself, laid from where it begins. Then spans are placed as any other.
+    /// Rewrite spans in steps of a batch curve to tokens: `over: N steps` is the tokens of as many steps of the
+    /// segment itself, laid from where it begins; `until: N steps` is where the first N steps of the stage end. Then
+    /// spans are placed as any other.
     fn steps_to_tokens(
         &mut self,
         chain: &Chain<'p>,
@@ -315,15 +374,14 @@ impl<'p> Checker<'p> {
         context: &[(u64, u64)],
         frame: Frame<'_>,
     ) -> Option<Chain<'p>> {
-        let in_steps = |call: &Call<'_>| {
-            matches!(call.arg("over"), Some(Val { kind: Kind::Quantity(_, Unit::Steps), .. }))
-        };
         if !chain.segments.iter().any(|c| in_steps(c)) {
             return Some(chain.clone());
         }
         let mut chain = chain.clone();
         let mut current = start;
         let mut at = 0u64;
+        // What was laid up to `at`; unknown behind an open segment.
+        let mut laid = Some(Vec::new());
         for slot in &mut chain.segments {
             let mut call = (**slot).clone();
             let next = match call.arg("to").cloned() {
@@ -334,73 +392,148 @@ impl<'p> Checker<'p> {
                 current = next;
                 continue;
             }
-            if let Some(until) = call.arg("until").filter(|v| !matches!(v.kind, Kind::Condition(_))).cloned()
-            {
-                at = whole(self.span(&until, "until", frame, |_, _| 0)?.floor());
-                continue;
-            }
-            let Some(over) = call.arg("over").cloned() else {
+            let Some((name, span)) = span_argument(&call) else {
                 // Open: what follows begins at an unknown place; its spans must be in tokens.
-                current = next;
+                (current, laid) = (next, None);
                 continue;
             };
-            if !in_steps(&call) {
-                let span = self.span(&over, "over", frame, |_, _| 0)?;
-                at = at.saturating_add(whole(span.floor()));
-                current = next;
-                continue;
+            let from = at;
+            match (&span.kind, name, &laid) {
+                (Kind::Condition(_), ..) => laid = None,
+                // A place behind an open segment: said where it is placed.
+                (_, "until", None) => {}
+                (Kind::Quantity(n, Unit::Steps), "until", Some(before)) => {
+                    let steps = self.count(*n, span.span, "until")?;
+                    let held = still(at, u64::MAX, current);
+                    let pieces: Vec<BatchPiece> = before.iter().copied().chain([held]).collect();
+                    match Clock::lay(Length::Steps(steps), context, &pieces) {
+                        Ok(clock) => at = clock.tokens,
+                        Err(misfit) => return self.misfit(misfit, &chain, None),
+                    }
+                    set_span(&mut call, at);
+                }
+                (_, "until", Some(_)) => at = whole(self.span(&span, "until", frame, |_, _| 0)?.floor()),
+                (Kind::Quantity(n, Unit::Steps), ..) => {
+                    let steps = self.count(*n, span.span, "over")?;
+                    let first = context.partition_point(|(p, _)| *p <= at).saturating_sub(1);
+                    let rows: Vec<(u64, u64)> =
+                        context[first..].iter().map(|(p, c)| (p.saturating_sub(at), *c)).collect();
+                    let length = if call.function.name == "hold" {
+                        still_span(steps, &rows, current)
+                    } else {
+                        let shape = self.batch_shape(&call, current, next)?;
+                        ramp_span(steps, &rows, current, next, shape)
+                    };
+                    let tokens = match length {
+                        Ok(tokens) => tokens,
+                        Err(misfit) => return self.misfit(misfit, &chain, None),
+                    };
+                    set_span(&mut call, tokens);
+                    at = at.saturating_add(tokens);
+                }
+                _ => {
+                    let length = self.span(&span, "over", frame, |_, _| 0)?;
+                    at = at.saturating_add(whole(length.floor()));
+                }
             }
-            let Kind::Quantity(n, _) = over.kind else { continue };
-            let steps = self.count(n, over.span, "over")?;
-            let from = context.partition_point(|(p, _)| *p <= at).saturating_sub(1);
-            let rows: Vec<(u64, u64)> =
-                context[from..].iter().map(|(p, c)| (p.saturating_sub(at), *c)).collect();
-            let laid = if call.function.name == "hold" {
-                still_span(steps, &rows, current)
-            } else {
-                let shape = self.batch_shape(&call, current, next)?;
-                ramp_span(steps, &rows, current, next, shape)
-            };
-            let tokens = match laid {
-                Ok(tokens) => tokens,
-                Err(misfit) => return self.misfit(misfit, chain.span, None),
-            };
-            if let Some((_, over)) = call.named.iter_mut().find(|(n, _)| n.text == "over") {
-                over.kind = Kind::Quantity(Rational::from(tokens), Unit::Tokens);
+            if let Some(before) = laid.as_mut() {
+                before.push(match call.function.name {
+                    "hold" => still(from, at, current),
+                    _ => BatchPiece {
+                        shape: self.batch_shape(&call, current, next)?,
+                        from: current.value,
+                        to: next.value,
+                        ..still(from, at, next)
+                    },
+                });
             }
-            at = at.saturating_add(tokens);
             current = next;
-            *slot = std::rc::Rc::new(call);
+            *slot = Rc::new(call);
         }
         Some(chain)
     }
 
-    /// Report why the grid of steps cannot be laid.
+    /// Rewrite spans in steps of a context curve to tokens: how long its steps are says the `batch` before it, for
+    /// as long as no segment of the context is open.
+    pub(crate) fn context_in_tokens(
+        &mut self,
+        chain: &Chain<'p>,
+        batch: &Chain<'p>,
+        frame: Frame<'_>,
+    ) -> Option<Chain<'p>> {
+        let mut out = chain.clone();
+        let mut rows = vec![(0, self.row_length(&chain.start)?)];
+        let mut at = 0u64;
+        for slot in &mut out.segments {
+            let mut call = (**slot).clone();
+            if call.function.name == "step" {
+                let to = call.arg("to")?.clone();
+                rows.push((at, self.row_length(&to)?));
+                continue;
+            }
+            let Some((name, span)) = span_argument(&call).filter(|_| call.function.name == "hold") else {
+                return Some(out);
+            };
+            let Kind::Quantity(n, Unit::Steps) = span.kind else {
+                if let Kind::Condition(_) = span.kind {
+                    return Some(out);
+                }
+                let length = whole(self.span(&span, name, frame, |_, _| 0)?.floor());
+                at = if name == "until" { length } else { at.saturating_add(length) };
+                continue;
+            };
+            let steps = self.count(n, span.span, name)?;
+            let Some(pieces) = self.batch_so_far(batch, &rows, frame)? else { return Some(out) };
+            let lay = |length| Clock::lay(length, &rows, &pieces);
+            let end = match name {
+                "until" => lay(Length::Steps(steps)),
+                _ => lay(Length::Tokens(at)).and_then(|c| lay(Length::Steps(c.steps.saturating_add(steps)))),
+            };
+            let end = match end {
+                Ok(clock) => clock.tokens,
+                Err(misfit) => return self.misfit(misfit, batch, Some(chain.span)),
+            };
+            set_span(&mut call, if name == "until" { end } else { end - at.min(end) });
+            at = end;
+            *slot = Rc::new(call);
+        }
+        Some(out)
+    }
+
+    /// The pieces of `batch` over rows that are known up to some place: `None` inside where its own steps reach
+    /// beyond that.
+    fn batch_so_far(
+        &mut self,
+        batch: &Chain<'p>,
+        rows: &[(u64, u64)],
+        frame: Frame<'_>,
+    ) -> Option<Option<Vec<BatchPiece>>> {
+        let kept = self.diags.len();
+        let pieces = self.batch(batch, rows, Frame { field: "batch", ..frame });
+        if pieces.is_none() && batch.segments.iter().any(|c| in_steps(c)) {
+            self.forget(kept);
+            return Some(None);
+        }
+        pieces.map(Some)
+    }
+
+    /// Report why the grid of steps cannot be laid by the curve `batch`.
     pub(crate) fn misfit<T>(
         &mut self,
         misfit: Misfit,
-        batch_span: Span,
+        batch: &Chain<'p>,
         context_span: Option<Span>,
     ) -> Option<T> {
+        let batch_span = batch.span;
         let at = |at: u64| if at == 0 { String::new() } else { format!(" at token {}", show::count(at)) };
-        let mut d = match misfit {
-            Misfit::NotWhole { at: token, batch, context } => {
-                let below = batch / context;
-                let mut d = Diagnostic::error(
-                    codes::STAGE_BATCH,
-                    batch_span,
-                    format!("the batch is not a whole number of sequences{}", at(token)),
-                    format!("{} tokens are {} sequences of {}", show::digits(batch), show::number(batch as f64 / context as f64), show::length(context)),
-                );
-                let near = if below == 0 { context } else { below * context };
-                d = d.help(format!(
-                    "the nearest whole batches are {} tokens ({} seqs) and {} tokens ({} seqs)",
-                    show::digits(near),
-                    near / context,
-                    show::digits((below + 1) * context),
-                    below + 1
-                ));
-                d
+        let d = match misfit {
+            Misfit::NotWhole { at: token, batch: tokens, context } => {
+                let values = std::iter::once(&batch.start);
+                let mut values = values.chain(batch.segments.iter().filter_map(|call| call.arg("to")));
+                let written = values.find(|v| matches!(v.kind, Kind::Quantity(n, _) if n == Rational::from(tokens)));
+                let span = written.map_or(batch_span, |value| value.span);
+                self.not_whole(span, &at(token), tokens, context, context_span);
+                return None;
             }
             Misfit::Empty { at: token, from, to } => Diagnostic::error(
                 codes::STAGE_BATCH,
@@ -431,14 +564,47 @@ impl<'p> Checker<'p> {
             )
             .help("ramp in a few `step`s"),
         };
-        if let (Misfit::NotWhole { .. }, Some(context)) = (misfit, context_span)
-            && context != batch_span
-        {
-            d = d.label(context, "the length of a sequence");
-        }
         self.push(d);
         None
     }
+}
+
+/// Whether a segment says in steps where it ends.
+pub(crate) fn in_steps(call: &Call<'_>) -> bool {
+    span_argument(call).is_some_and(|(_, value)| matches!(value.kind, Kind::Quantity(_, Unit::Steps)))
+}
+
+/// The argument that says where a segment ends, with its name. Both at once are told of where it is placed.
+fn span_argument<'p>(call: &Call<'p>) -> Option<(&'static str, Val<'p>)> {
+    ["until", "over"].into_iter().find_map(|name| Some((name, call.arg(name)?.clone())))
+}
+
+/// Write the span of a segment in tokens.
+fn set_span(call: &mut Call<'_>, tokens: u64) {
+    if let Some((_, value)) = call.named.iter_mut().find(|(n, _)| matches!(n.text.as_str(), "over" | "until"))
+    {
+        value.kind = Kind::Quantity(Rational::from(tokens), Unit::Tokens);
+    }
+}
+
+/// A batch that stays as it is.
+fn still(start: u64, end: u64, batch: Batch) -> BatchPiece {
+    BatchPiece { start, end, shape: Shape::Hold, from: batch.value, to: batch.value, rows: batch.rows }
+}
+
+/// A number of tokens that reads as one with a decimal magnitude, with the binary one in its place.
+fn binary(tokens: u64) -> Option<(String, u64)> {
+    const MAGNITUDES: [(u64, u64, &str); 3] =
+        [(1_000_000_000, 1 << 30, "Gi"), (1_000_000, 1 << 20, "Mi"), (1000, 1 << 10, "Ki")];
+    let (decimal, binary, name) = MAGNITUDES.into_iter().find(|(decimal, ..)| tokens >= *decimal)?;
+    // Four digits at most: more is no round number.
+    if !tokens.is_multiple_of(decimal / 1000) {
+        return None;
+    }
+    let exact = u128::from(tokens) * u128::from(binary);
+    let whole = exact.is_multiple_of(u128::from(decimal)).then(|| exact / u128::from(decimal))?;
+    let written = show::decimal(Rational::new(i128::from(tokens), i128::from(decimal))?)?;
+    Some((format!("{written}{name} tokens"), u64::try_from(whole).ok()?))
 }
 
 /// Phases that the span of a ramp in steps may have; it is laid some fifty times.
@@ -446,15 +612,7 @@ const MAX_RAMP_PHASES: usize = 20_000;
 
 /// Tokens of `steps` steps of a batch that stays.
 fn still_span(steps: u64, context: &[(u64, u64)], batch: Batch) -> Result<u64, Misfit> {
-    let piece = BatchPiece {
-        start: 0,
-        end: u64::MAX,
-        shape: Shape::Hold,
-        from: batch.value,
-        to: batch.value,
-        rows: batch.rows,
-    };
-    Ok(Clock::lay(Length::Steps(steps), context, &[piece])?.tokens)
+    Ok(Clock::lay(Length::Steps(steps), context, &[still(0, u64::MAX, batch)])?.tokens)
 }
 
 /// The fewest tokens over which a ramp takes `steps` steps. A curve moves with the tokens, so the

@@ -68,24 +68,7 @@ impl<'p> Checker<'p> {
                 (Some(param), _) => param.ty,
                 (None, Some(_)) => Ty::Number,
                 (None, None) => {
-                    let d = Diagnostic::error(
-                        codes::UNKNOWN_ARGUMENT,
-                        arg_name.span,
-                        format!("`{name}` has no argument `{}`", arg_name.text),
-                        "unknown argument",
-                    );
-                    // What some papers call s.
-                    let common =
-                        (arg_name.text == "scale" && function.param("factor").is_some()).then_some("factor");
-                    let near =
-                        common.or_else(|| nearest(&arg_name.text, function.params.iter().map(|p| p.name)));
-                    let all = function.params.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>();
-                    let other = if all.is_empty() {
-                        format!("`{name}` takes no named arguments")
-                    } else {
-                        format!("it takes {}", all.join(", "))
-                    };
-                    self.push(suggest(d, arg_name.span, near, &other));
+                    self.unknown_argument(function, args, arg_name);
                     sound = false;
                     continue;
                 }
@@ -120,6 +103,61 @@ impl<'p> Checker<'p> {
             sound = false;
         }
         if sound { Val { kind: Kind::Call(Rc::new(call)), span } } else { Val::poison(span) }
+    }
+
+    /// "`yarn` has no argument `base`": what is meant by it, or what there is.
+    fn unknown_argument(
+        &mut self,
+        function: &'static schema::Function,
+        args: &'p [ast::Arg],
+        arg_name: &'p ast::Ident,
+    ) {
+        let name = function.name;
+        let d = Diagnostic::error(
+            codes::UNKNOWN_ARGUMENT,
+            arg_name.span,
+            format!("`{name}` has no argument `{}`", arg_name.text),
+            "unknown argument",
+        );
+        if function.param("betas").is_some()
+            && let Some(second) = habits::beta(&arg_name.text)
+        {
+            self.one_beta(d, args, second);
+            return;
+        }
+        let near = habits::argument(function, &arg_name.text)
+            .or_else(|| nearest(&arg_name.text, function.params.iter().map(|p| p.name)));
+        let all = function.params.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>();
+        let other = if all.is_empty() {
+            format!("`{name}` takes no named arguments")
+        } else {
+            format!("it takes {}", all.join(", "))
+        };
+        self.push(suggest(d, arg_name.span, near, &other));
+    }
+
+    /// `beta1: 0.9, beta2: 0.95`, which is one argument here: said once.
+    fn one_beta(&mut self, d: Diagnostic, args: &'p [ast::Arg], second: bool) {
+        let beta = |arg: &ast::Arg| habits::beta(&arg.name.as_ref()?.text);
+        let place = |which| args.iter().position(|arg| beta(arg) == Some(which));
+        let (Some(first), Some(next)) = (place(false), place(true)) else {
+            self.push(d.help("both stand in a list: `betas: [0.9, 0.95]`"));
+            return;
+        };
+        if second {
+            return;
+        }
+        let value = |at: usize| self.text(args[at].value.span);
+        let betas = format!("betas: [{}, {}]", value(first), value(next));
+        self.push(match first.abs_diff(next) {
+            1 => d.help("both stand in a list").fix(
+                format!("write `{betas}`"),
+                Applicability::MaybeIncorrect,
+                args[first.min(next)].span.to(args[first.max(next)].span),
+                betas,
+            ),
+            _ => d.help(format!("both stand in a list: `{betas}`")),
+        });
     }
 
     /// "`wsd` is no function": what is meant by it, or what the place takes.

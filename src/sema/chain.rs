@@ -510,7 +510,7 @@ impl<'p> Checker<'p> {
                                 format!("`{}` measured in steps", frame.field),
                                 "how many tokens a step takes is known once this curve is laid",
                             )
-                            .help("write it in tokens"),
+                            .help("write it in tokens; in steps only what lies before every open segment can be measured"),
                         );
                         None
                     }
@@ -526,7 +526,7 @@ impl<'p> Checker<'p> {
                             "how many tokens the stage has is known once this curve is laid",
                         )
                         .label(frame.length_span, "the length in steps")
-                        .help("write it, or the stage's length, in tokens"),
+                        .help("write it in steps, as in `over: 500 steps`, or the stage's length in tokens"),
                     );
                     return None;
                 }

@@ -44,6 +44,8 @@ pub(crate) struct Checker<'p> {
     pub(crate) files: &'p dyn Files,
     pub(crate) diags: Vec<Diagnostic>,
     seen: HashSet<(u16, Span, String)>,
+    /// How many unknown names were met.
+    pub(crate) unknown_names: u32,
     /// By [`DefId`].
     pub(crate) resolved: Vec<Resolved<'p>>,
     /// By [`DefId`]: whether something mentions it.
@@ -79,6 +81,7 @@ impl<'p> Checker<'p> {
             files,
             diags,
             seen: HashSet::new(),
+            unknown_names: 0,
             resolved: vec![Resolved::Pending; n],
             used: vec![false; n],
             out: Curriculum::default(),

@@ -51,6 +51,9 @@ impl<'p> Scope<'p> {
 /// Words with a meaning of their own inside values.
 const WORDS: [&str; 7] = ["inherit", "peak", "rest", "stage", "total", "from", "forever"];
 
+/// What `rest` is called elsewhere.
+const OTHERS: [&str; 7] = ["remaining", "remainder", "remain", "leftover", "others", "other", "balance"];
+
 impl<'p> Checker<'p> {
     /// Evaluate `expr`.
     pub(crate) fn eval(&mut self, expr: &'p Expr, scope: &Scope<'p>) -> Val<'p> {
@@ -182,7 +185,7 @@ impl<'p> Checker<'p> {
                             && !self.program.modules[scope.module].spaces.contains_key(&n.text)
                     })
                     .unwrap_or(first);
-                let near = self.program.nearest(module, &name.text, |_| true);
+                let near = self.nearest_name(module, &name.text);
                 let file = self.files.name(self.program.modules[module].file).to_owned();
                 let d = Diagnostic::error(
                     codes::UNKNOWN_NAME,
@@ -194,6 +197,14 @@ impl<'p> Checker<'p> {
                 Val::poison(span)
             }
         }
+    }
+
+    /// The definition most like `name`. All of them are looked through for each unknown name, and whoever has this
+    /// many of them did not mistype them.
+    fn nearest_name(&mut self, module: usize, name: &str) -> Option<String> {
+        const MISTYPED: u32 = 100;
+        self.unknown_names += 1;
+        (self.unknown_names <= MISTYPED).then(|| self.program.nearest(module, name, |_| true))?
     }
 
     fn unknown_first(&mut self, path: &'p ast::Path, first: &'p ast::Ident, scope: &Scope<'p>) -> Val<'p> {
@@ -227,7 +238,7 @@ impl<'p> Checker<'p> {
                 _ => {}
             }
         }
-        let near = self.program.nearest(scope.module, &first.text, |_| true);
+        let near = self.nearest_name(scope.module, &first.text);
         let mut d = Diagnostic::error(
             codes::UNKNOWN_NAME,
             first.span,
@@ -236,6 +247,8 @@ impl<'p> Checker<'p> {
         );
         if near.is_none() && ["constant", "flat", "plateau"].contains(&first.text.as_str()) {
             d = suggest(d, first.span, Some("hold"), "");
+        } else if near.is_none() && path.segments.len() == 1 && OTHERS.contains(&first.text.as_str()) {
+            d = suggest(d, first.span, Some("rest"), "");
         } else if first.text == "heldout" && path.segments.len() == 1 {
             d = d.help("say which share is held out: `heldout 1%`");
         } else if near.is_none() && schema::function(&first.text).is_some() {

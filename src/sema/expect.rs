@@ -2,11 +2,12 @@
 //! Each reader reports what is wrong once and returns `None`; poison passes in silence.
 
 use crate::diag::{Applicability, Diagnostic};
-use crate::schema::Ty;
+use crate::schema::{self, Family, Ty};
 use crate::source::Span;
 use crate::syntax::ast::{Rational, Unit};
 
 use super::checker::Checker;
+use super::habits;
 use super::show;
 use super::value::{Kind, Val};
 use crate::diag::codes;
@@ -43,6 +44,12 @@ impl<'p> Checker<'p> {
         {
             d = d.help("a definition goes by its name, without quotes; a path on disk is what `model` and `source` take");
             d = d.fix("take the quotes away", Applicability::MaybeIncorrect, value.span, text.to_string());
+        }
+        if let Some((help, meant)) = self.meant_by(value, ty) {
+            d = d.help(help);
+            if let Some(meant) = meant {
+                d = d.fix(format!("write `{meant}`"), Applicability::MaybeIncorrect, value.span, meant);
+            }
         }
         if let Kind::Quantity(_, unit @ (Unit::Steps | Unit::Epochs | Unit::Seqs)) = value.kind
             && field == "tokens"
@@ -87,6 +94,36 @@ impl<'p> Checker<'p> {
             }
         }
         self.push(d);
+    }
+
+    /// What is meant by a list or a string in the place of a curve, a mix or a function, and how it is written.
+    fn meant_by(&self, value: &Val<'p>, ty: Ty) -> Option<(String, Option<String>)> {
+        match (&value.kind, ty) {
+            (Kind::List(items), Ty::Lr | Ty::Batch | Ty::Context) => {
+                let segment =
+                    |v: &Val<'_>| matches!(&v.kind, Kind::Call(c) if c.function.family == Family::Segment);
+                let curve =
+                    items.iter().skip(1).any(segment).then(|| {
+                        items.iter().map(|v| self.text(v.span)).collect::<Vec<_>>().join(" then ")
+                    })?;
+                Some(("the parts of a curve are joined by `then`".to_owned(), Some(curve)))
+            }
+            (Kind::List(_), Ty::Mix) => Some((habits::SHARES_STAND_IN_A_MIX.to_owned(), None)),
+            (Kind::Text(name, _), Ty::Optimizer | Ty::Rope) => {
+                let family = if ty == Ty::Rope { Family::Rope } else { Family::Optimizer };
+                let name = name.to_lowercase();
+                let mut known = schema::FUNCTIONS.iter().filter(|f| f.family == family);
+                let function = known.find(|f| name.starts_with(f.name))?;
+                let needed: Vec<String> =
+                    function.params.iter().filter(|p| p.required).map(|p| format!("{}: …", p.name)).collect();
+                let call = format!("{}({})", function.name, needed.join(", "));
+                Some(match needed.is_empty() {
+                    true => ("it is a function, without quotes".to_owned(), Some(call)),
+                    false => (format!("it is a function, without quotes: `{call}`"), None),
+                })
+            }
+            _ => None,
+        }
     }
 
     /// A whole, non-negative number that fits.
@@ -275,7 +312,7 @@ impl<'p> Checker<'p> {
             Kind::Word("yes") => Some(true),
             Kind::Word("no") => Some(false),
             _ => {
-                self.wrong(value, Ty::Word(crate::schema::YES_NO), field);
+                self.wrong(value, Ty::Word(schema::YES_NO), field);
                 None
             }
         }
@@ -285,7 +322,7 @@ impl<'p> Checker<'p> {
     pub(crate) fn word(
         &mut self,
         value: &Val<'p>,
-        words: &'static [crate::schema::Word],
+        words: &'static [schema::Word],
         field: &str,
     ) -> Option<&'static str> {
         let name: &str = match &value.kind {

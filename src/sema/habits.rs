@@ -27,8 +27,13 @@ const MEASURE: Meant =
 const LENGTH: Meant = Said(
     "the length of a stage is its `tokens` or `steps`; how often a source may be read is its `max_epochs`",
 );
+const SHARES: Meant = Said(SHARES_STAND_IN_A_MIX);
 const CUT: Meant =
     Said("`batch` is what one step of the optimizer sees; how it is cut is found when it is run");
+
+/// Said where several sources stand without their shares.
+pub(super) const SHARES_STAND_IN_A_MIX: &str =
+    "how much is read of each is said in a mix: `mix { web = 60%, code = rest }`";
 
 /// Fields of blocks.
 const FIELDS: &[Row] = &[
@@ -51,8 +56,26 @@ const FIELDS: &[Row] = &[
         ],
     ),
     ("stage", Name("batch"), &["batch_size", "global_batch_size", "train_batch_size", "tokens_per_step"]),
-    ("stage", Name("mix"), &["data", "mixture", "dataset", "datasets", "data_mix", "train_data", "sources"]),
-    ("stage", Name("rope"), &["rope_scaling", "rope_theta"]),
+    ("stage", Name("mix"), &["data", "mixture", "dataset", "data_mix", "train_data"]),
+    ("stage", SHARES, &["datasets", "sources", "data_sources"]),
+    ("stage", Name("rope"), &["rope_scaling"]),
+    (
+        "stage",
+        Said("a new base is a value of `rope`: `rope = abf(theta: 1_000_000)`"),
+        &["rope_theta", "rope_base"],
+    ),
+    (
+        "stage",
+        Said("write `attention = documents`: no token sees those of another document"),
+        &[
+            "intra_document_masking",
+            "intra_doc_masking",
+            "document_masking",
+            "document_mask",
+            "doc_mask",
+            "reset_attention_mask",
+        ],
+    ),
     ("stage", Name("from"), &["base", "parent", "init_from", "resume_from", "load_from", "model"]),
     ("stage", Name("steps"), &["max_steps", "num_steps", "train_steps", "total_steps", "train_iters"]),
     ("stage", Name("tokens"), &["token_budget", "budget", "max_tokens", "num_tokens", "train_tokens"]),
@@ -82,6 +105,12 @@ const FIELDS: &[Row] = &[
             "scheduler",
             "schedule",
             "min_lr",
+            "min_lr_ratio",
+            "min_lr_rate",
+            "lr_min",
+            "final_lr",
+            "end_lr",
+            "lr_end",
             "decay",
             "decay_steps",
         ],
@@ -126,7 +155,12 @@ const FIELDS: &[Row] = &[
     ("model", Name("checkpoint"), &["path", "pretrained", "model_name_or_path", "weights"]),
     ("model", Name("init"), &["config", "architecture", "arch"]),
     ("model", Name("context"), &["seq_len", "max_seq_len", "max_position_embeddings", "context_length"]),
-    ("model", Name("rope"), &["rope_scaling", "rope_theta"]),
+    ("model", Name("rope"), &["rope_scaling"]),
+    (
+        "model",
+        Said("the base is that of its RoPE: `rope = rope(theta: 500_000)`"),
+        &["rope_theta", "rope_base"],
+    ),
     ("model", Name("lr"), &["learning_rate"]),
     ("model", Name("seen"), &["tokens", "tokens_seen", "trained_on"]),
 ];
@@ -169,6 +203,37 @@ const FUNCTIONS: &[(Family, Meant, &[&str])] = &[
         &["ppl", "perplexity"],
     ),
 ];
+
+/// Arguments of functions, and the names others have for them. Each is that of any function which has it.
+const ARGUMENTS: &[(&str, &[&str])] = &[
+    // What some papers call s.
+    ("factor", &["scale", "scaling_factor"]),
+    ("original", &["original_max_position_embeddings", "original_context", "original_length"]),
+    ("theta", &["rope_theta", "base"]),
+    ("low", &["low_freq_factor"]),
+    ("high", &["high_freq_factor"]),
+    ("short", &["short_factor"]),
+    ("long", &["long_factor"]),
+    ("attention_factor", &["attn_factor"]),
+    ("betas", &["adam_betas"]),
+    ("eps", &["epsilon", "adam_epsilon"]),
+    ("weight_decay", &["wd"]),
+];
+
+/// One of the two numbers that `betas` has here: whether it is the second of them.
+pub(super) fn beta(name: &str) -> Option<bool> {
+    match name {
+        "beta1" | "beta_1" | "adam_beta1" | "b1" => Some(false),
+        "beta2" | "beta_2" | "adam_beta2" | "b2" => Some(true),
+        _ => None,
+    }
+}
+
+/// What an argument of `function` called `name` stands for.
+pub(super) fn argument(function: &schema::Function, name: &str) -> Option<&'static str> {
+    let mut rows = ARGUMENTS.iter().filter(|(right, _)| function.param(right).is_some());
+    rows.find(|(_, names)| names.contains(&name)).map(|(right, _)| *right)
+}
 
 /// What a field called `name` in `block` stands for.
 pub(super) fn field(block: &Block, name: &str) -> Option<Meant> {
@@ -248,6 +313,17 @@ mod tests {
                     assert_eq!(schema::function(right).map(|f| f.family), Some(*family), "{right}");
                 }
                 told(&format!("let x = 1 then {name}(1)\n"), name, *meant);
+            }
+        }
+    }
+
+    #[test]
+    fn every_argument_of_others_leads_to_the_one_here() {
+        for (right, names) in ARGUMENTS {
+            let function = schema::FUNCTIONS.iter().find(|f| f.param(right).is_some()).expect("a function");
+            for name in *names {
+                assert_eq!(argument(function, name), Some(*right), "{}", function.name);
+                told(&format!("let x = {}({name}: 1)\n", function.name), name, Name(right));
             }
         }
     }

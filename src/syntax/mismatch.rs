@@ -21,17 +21,17 @@ pub(super) enum Context {
 
 /// A token of the text around the mismatch.
 #[derive(Clone, Copy, Debug)]
-struct Token<'t> {
-    text: &'t str,
-    start: usize,
+pub(super) struct Token<'t> {
+    pub(super) text: &'t str,
+    pub(super) start: usize,
 }
 
 impl Token<'_> {
-    fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         self.start + self.text.len()
     }
 
-    fn is_word(&self) -> bool {
+    pub(super) fn is_word(&self) -> bool {
         self.text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
     }
 
@@ -65,7 +65,7 @@ pub(super) fn explain(text: &str, at: usize, file: FileId, base: usize, context:
     let next = tokens.get(index).copied();
     let previous = index.checked_sub(1).and_then(|i| tokens.get(i)).copied();
     let place = Place { text, file, base, context, tokens: &tokens, index };
-    if let Some(diagnostic) = place.foreign_sign(next, previous) {
+    if let Some(diagnostic) = place.foreign_item().or_else(|| place.foreign_sign(next, previous)) {
         return diagnostic;
     }
     if let Some(diagnostic) = place.wrong_place().or_else(|| place.unfinished_item()) {
@@ -107,21 +107,22 @@ pub(super) fn unopened(text: &str, entry: Span, close: usize) -> Diagnostic {
     }
 }
 
-struct Place<'t> {
-    text: &'t str,
+/// The place where the match stopped.
+pub(super) struct Place<'t> {
+    pub(super) text: &'t str,
     file: FileId,
     base: usize,
-    context: Context,
-    tokens: &'t [Token<'t>],
-    index: usize,
+    pub(super) context: Context,
+    pub(super) tokens: &'t [Token<'t>],
+    pub(super) index: usize,
 }
 
 impl Place<'_> {
-    fn span(&self, start: usize, end: usize) -> Span {
+    pub(super) fn span(&self, start: usize, end: usize) -> Span {
         Span::new(self.file, self.base + start, self.base + end)
     }
 
-    fn of(&self, token: Token<'_>) -> Span {
+    pub(super) fn of(&self, token: Token<'_>) -> Span {
         self.span(token.start, token.end())
     }
 
@@ -164,6 +165,9 @@ impl Place<'_> {
             )
         };
         let Some(next) = next else { return self.hidden(None, previous) };
+        if let Some(diagnostic) = self.pipe(next) {
+            return Some(diagnostic);
+        }
         let bracket = self.bracket();
         match next.text {
             ";" => {
@@ -664,19 +668,17 @@ impl Place<'_> {
                 name,
             );
         }
-        if let Some(diagnostic) = self.list_in_parentheses(next) {
+        if let Some(diagnostic) = self.list_in_parentheses(next).or_else(|| self.foreign_head()) {
             return diagnostic;
         }
         match (self.context, self.bracket()) {
-            (Context::Head, _) if previous.text == "]" && next.text == "[" => {
-                Diagnostic::error(
-                    codes::UNEXPECTED,
-                    span,
-                    "a second pair of brackets",
-                    "the variables of a fan-out stand in one",
-                )
-                .help("write `[seed in [1, 2], share in [10%, 30%]]`: one member for each combination")
-            }
+            (Context::Head, _) if previous.text == "]" && next.text == "[" => Diagnostic::error(
+                codes::UNEXPECTED,
+                span,
+                "a second pair of brackets",
+                "the variables of a fan-out stand in one",
+            )
+            .help("write `[seed in [1, 2], share in [10%, 30%]]`: one member for each combination"),
             (Context::Entry | Context::Item, None) if SEGMENTS.contains(&next.text) => {
                 let before = self.span(next.start, next.start);
                 diagnostic.help("a curve goes on with `then`").fix(
@@ -702,6 +704,18 @@ impl Place<'_> {
                 )
             }
             (Context::Head, None) => diagnostic.help("a block is `kind name { … }`"),
+            (Context::Entry, None) if next.text == "=" && self.index == 1 && previous.text.starts_with('"') => {
+                let key = previous.text.trim_matches('"').to_owned();
+                let d = diagnostic.help("a key stands without quotes");
+                let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                match key.starts_with(|c: char| c.is_ascii_alphabetic()) && key.chars().all(word) {
+                    true => {
+                        let quoted = self.of(previous);
+                        d.fix("take the quotes away", Applicability::MachineApplicable, quoted, key)
+                    }
+                    false => d,
+                }
+            }
             // `linear(to: 0) over 10B`: what other notations put behind.
             (Context::Entry, None)
                 if !key && matches!(next.text, "over" | "until" | "to" | "for" | "after") =>

@@ -7,6 +7,7 @@
 
 pub mod ast;
 mod build;
+mod foreign;
 mod grammar;
 mod layout;
 mod literal;

@@ -7,8 +7,10 @@ use super::ast::{
     Attr, Block, Comment, Each, Entry, EntryKind, Expr, ExprKind, File, Ident, Item, ItemKind, Preface, Str,
 };
 use super::build::{Builder, Head};
+use super::foreign::{IMPORTS, lone_variable, loop_head, table_header};
 use super::grammar::{Mismatch, Rule, matching};
 use super::layout::{Chunk, Fault, Layout, MAX_BRACKETS, Piece};
+use super::literal::SEGMENTS;
 use super::mismatch::{Context, explain, unopened};
 use crate::diag::{Applicability, Diagnostic, Edit, Level, codes};
 use crate::source::{FileId, Span};
@@ -35,6 +37,8 @@ struct Open {
     left_out: bool,
     /// The head could not be read: the block is checked for syntax and then left out.
     headless: bool,
+    /// What stands in it is written in another notation and was said to be: how many messages there were before it.
+    foreign: Option<usize>,
 }
 
 struct Tree<'t> {
@@ -50,6 +54,8 @@ struct Tree<'t> {
     /// More braces are opened than closed.
     brace_missing: bool,
     preface: Preface,
+    /// Behind a header of another notation, whose fields stand below it in no block.
+    table: bool,
 }
 
 /// Parse a file; see [`super::parse`].
@@ -65,6 +71,7 @@ pub(super) fn parse(file: FileId, text: &str) -> (File, Vec<Diagnostic>) {
         skipped: 0,
         brace_missing: false,
         preface: Preface::default(),
+        table: false,
     };
     let bytes = text.as_bytes();
     let mut lone = (0..bytes.len()).filter(|at| bytes[*at] == b'\r' && bytes.get(at + 1) != Some(&b'\n'));
@@ -126,6 +133,16 @@ fn is_head(text: &str) -> bool {
     let (first, second) = (words.next().unwrap_or_default(), words.next());
     let named = second.is_some() && !["use", "param", "let", "assert", "not"].contains(&first);
     (named || TOP_LEVEL_BLOCKS.contains(&first)) && matching(Rule::head, text).is_ok()
+}
+
+/// What to write for a value in braces, by the key at the beginning of `entry`.
+fn in_braces(entry: &str) -> &'static str {
+    match entry.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default() {
+        "mix" | "data" | "mixture" => "a mix is a block and no value: `mix { web = 60%, code = rest }`",
+        "rope" | "rope_scaling" => "a value has no braces: `rope = yarn(factor: 4, original: 8Ki)`",
+        "optimizer" => "a value has no braces: `optimizer = adamw(betas: [0.9, 0.95], weight_decay: 0.1)`",
+        _ => "what stands in `{ … }` gets a name of its own, outside of this block",
+    }
 }
 
 impl<'t> Tree<'t> {
@@ -312,6 +329,12 @@ impl<'t> Tree<'t> {
         if self.diagnostics.len() > errors && made.is_none() || chunk.semicolon.is_some() {
             self.broken.push(span);
         }
+        // The fields of a table have no block because of its header, which has its message.
+        if self.table && self.diagnostics[errors..].iter().any(|d| d.code == codes::WRONG_PLACE) {
+            self.diagnostics.truncate(errors);
+        } else {
+            self.table = made.is_none() && table_header(self.slice(&chunk.range)).is_some();
+        }
         let preface = std::mem::take(&mut self.preface);
         if let Some(kind) = made.or_else(|| self.saved_item(&chunk)) {
             self.items.push(Item { preface, kind, span });
@@ -319,6 +342,9 @@ impl<'t> Tree<'t> {
     }
 
     fn saved_item(&self, chunk: &Chunk) -> Option<ItemKind> {
+        if let Some(import) = self.saved_import(chunk) {
+            return Some(import);
+        }
         let (builder, words) = self.salvage(chunk, Rule::salvage_item)?;
         let bare = words.iter().any(|word| word.as_rule() == Rule::EOI);
         let words = words.into_iter().filter(|word| word.as_rule() == Rule::word);
@@ -337,10 +363,30 @@ impl<'t> Tree<'t> {
         })
     }
 
+    /// An import by a word of another language: what it reads is not missing.
+    fn saved_import(&self, chunk: &Chunk) -> Option<ItemKind> {
+        let text = self.slice(&chunk.range);
+        let word = IMPORTS.into_iter().find(|word| text.starts_with(word))?;
+        let rest = &text[word.len()..];
+        // Without a name for it nothing could be reached.
+        if !rest.trim_start().starts_with('"') || !rest.contains(" as ") {
+            return None;
+        }
+        let written = format!("{:1$}{rest}", "use", word.len());
+        let pair = matching(Rule::item, &written).ok()?;
+        let whole = self.span(chunk.range.clone());
+        let mut builder =
+            Builder { file: self.file, base: chunk.range.start, whole, diagnostics: Vec::new() };
+        builder.item(pair)
+    }
+
     fn entry(&mut self, chunk: Chunk) {
         let span = self.with_semicolon(&chunk);
         let errors = self.diagnostics.len();
         let made = self.build(&chunk, Rule::entry, Context::Entry, Builder::entry);
+        if made.is_none() {
+            self.segment_alone(&chunk, errors);
+        }
         let whole = made.is_some() && self.diagnostics.len() == errors && chunk.semicolon.is_none();
         if !whole {
             self.broken.push(span);
@@ -356,6 +402,26 @@ impl<'t> Tree<'t> {
         match made {
             Some(kind) => block.entries.push(Entry { preface, kind, span }),
             None => block.incomplete = true,
+        }
+    }
+
+    /// `lr = inherit, linear(to: 0)`: a segment of a curve behind a comma.
+    fn segment_alone(&mut self, chunk: &Chunk, errors: usize) {
+        let text = self.slice(&chunk.range);
+        let callee = text.split('(').next().unwrap_or_default().trim_end();
+        let Some(before) = self.stack.last().and_then(|open| open.entries.last()) else { return };
+        let gap = before.span.end as usize..chunk.range.start;
+        if !SEGMENTS.contains(&callee) || !text.contains('(') || self.slice(&gap).trim() != "," {
+            return;
+        }
+        let gap = self.span(gap);
+        if let Some(d) = self.diagnostics.get_mut(errors) {
+            *d = d.clone().help("a curve is one value, whose parts are joined by `then`").fix(
+                "write `then`",
+                Applicability::MaybeIncorrect,
+                gap,
+                " then ",
+            );
         }
     }
 
@@ -375,6 +441,7 @@ impl<'t> Tree<'t> {
             self.preface = Preface::default();
             return;
         }
+        let mut foreign = None;
         let head = if chunk.range.is_empty() {
             let at = self.span(brace..brace + 1);
             self.diagnostics.push(
@@ -392,11 +459,11 @@ impl<'t> Tree<'t> {
             let head = self.build(&chunk, Rule::head, Context::Head, Builder::head);
             // `key = { … }` in a block: without its `=` it is a block in the wrong place.
             if head.is_none() && !self.stack.is_empty() {
+                let help = in_braces(self.slice(&chunk.range));
                 for d in self.diagnostics[errors..].iter_mut().filter(|d| d.code == codes::WRONG_SIGN) {
-                    d.help.push(
-                        "what stands in `{ … }` gets a name of its own, outside of this block".to_owned(),
-                    );
+                    d.help.push(help.to_owned());
                     d.fixes.clear();
+                    foreign = Some(errors + 1);
                 }
             }
             head
@@ -446,10 +513,11 @@ impl<'t> Tree<'t> {
         if failed {
             self.broken.push(self.span(chunk.range.start..brace + 1));
         }
-        let head = head.or_else(|| {
+        let head = head.or_else(|| self.saved_loop(&chunk)).or_else(|| {
             let (builder, words) = self.salvage(&chunk, Rule::salvage_head)?;
             let mut words = words.into_iter().map(|word| builder.ident(&word));
-            Some(Head { kind: words.next()?, name: words.next(), each: Vec::new() })
+            let each = self.saved_variable(&chunk).into_iter().collect();
+            Some(Head { kind: words.next()?, name: words.next(), each })
         });
         // A head that failed before its name would only be reported again for having none.
         let headless = head.as_ref().is_none_or(|head| failed && head.name.is_none());
@@ -467,10 +535,31 @@ impl<'t> Tree<'t> {
             start: chunk.range.start,
             brace,
             indent: chunk.indent,
-            incomplete: failed,
+            // Without its braces the rest of it may be anywhere.
+            incomplete: failed || self.text.as_bytes().get(brace) != Some(&b'{'),
             left_out: false,
             headless,
+            foreign,
         });
+    }
+
+    /// The head of a fan-out that is written as a loop, so that its variable is known in the block.
+    fn saved_loop(&self, chunk: &Chunk) -> Option<Head> {
+        let written = loop_head(self.slice(&chunk.range))?;
+        let pair = matching(Rule::head, &written).ok()?;
+        let whole = self.span(chunk.range.clone());
+        let mut builder =
+            Builder { file: self.file, base: chunk.range.start, whole, diagnostics: Vec::new() };
+        builder.head(pair)
+    }
+
+    /// The variable of a fan-out that has no values, so that it is known in the block.
+    fn saved_variable(&self, chunk: &Chunk) -> Option<Each> {
+        let (at, name) = lone_variable(self.slice(&chunk.range))?;
+        let start = chunk.range.start + at;
+        let span = self.span(start..start + name.len());
+        let values = Expr { kind: ExprKind::Error, span };
+        Some(Each { var: Ident { text: name.to_owned(), span }, values })
     }
 
     fn close(&mut self, at: usize, indent: Option<usize>) {
@@ -594,6 +683,9 @@ impl<'t> Tree<'t> {
         let span = self.span(open.start..end.max(open.brace + 1));
         if open.left_out || open.headless {
             self.broken.push(span);
+        }
+        if let Some(before) = open.foreign {
+            self.diagnostics.truncate(before);
         }
         if open.headless {
             if let Some(parent) = self.stack.last_mut() {

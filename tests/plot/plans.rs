@@ -50,6 +50,7 @@ pub(crate) fn stage(name: &str, from: &str, tokens: u64, lr: Curve, mix: &[(&str
         batch_tokens: BatchPlan {
             start: sequences * context,
             end: sequences * context,
+            min: sequences * context,
             max: sequences * context,
         },
         context: vec![ContextPoint { at: 0, value: context }],
@@ -121,6 +122,7 @@ fn ramp(stage: &mut StagePlan, rows: &[(u64, u64)], context: u64) {
     stage.batch_tokens = BatchPlan {
         start: stage.phases.first().map_or(0, size),
         end: stage.phases.last().map_or(0, size),
+        min: stage.phases.iter().map(size).min().unwrap_or(0),
         max: stage.phases.iter().map(size).max().unwrap_or(0),
     };
 }

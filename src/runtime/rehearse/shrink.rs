@@ -112,6 +112,7 @@ fn toy_stage(stage: &StagePlan, steps: u64, scale: &Scale, left_out: &mut Vec<St
         batch_tokens: BatchPlan {
             start: batch(phases.first()),
             end: batch(phases.last()),
+            min: phases.iter().map(|p| p.sequences * p.context).min().unwrap_or(0),
             max: phases.iter().map(|p| p.sequences * p.context).max().unwrap_or(0),
         },
         context: context_points(&phases),

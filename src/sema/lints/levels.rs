@@ -109,6 +109,11 @@ fn collect(file: FileId, ast: &File, given: &mut Vec<Given>, about: &mut Vec<Dia
             for entry in &block.entries {
                 let EntryKind::Field { key, value } = &entry.kind else { continue };
                 let [PathSegment::Name(name)] = key.segments.as_slice() else { continue };
+                if schema::LEVELS.iter().any(|w| w.name == name.text) {
+                    about.push(turned_round(&name.text, entry.span, value));
+                    meant(file, &name.text, value, given);
+                    continue;
+                }
                 let level = level(value);
                 if level.is_none() && !matches!(value.kind, ExprKind::Error) {
                     about.push(no_level(&name.text, value));
@@ -228,6 +233,59 @@ fn no_level(lint: &str, value: &Expr) -> Diagnostic {
         _ => None,
     };
     suggest(d, value.span, near, "levels are `allow`, `warn` and `deny`")
+}
+
+/// `allow = [missing_files]`: a level and lints, the wrong way round.
+fn turned_round(level: &str, entry: Span, value: &Expr) -> Diagnostic {
+    let d = Diagnostic::error(
+        codes::UNKNOWN_WORD,
+        entry,
+        format!("`{level}` is a level and no lint"),
+        "the lint comes first",
+    );
+    let lints: Option<Vec<String>> =
+        items(value).iter().map(|item| Some(format!("{} = {level}", lint_of(item)?))).collect();
+    match lints.filter(|lints| !lints.is_empty()) {
+        Some(lints) => {
+            let meant = lints.join(", ");
+            d.fix(format!("write `{meant}`"), Applicability::MachineApplicable, entry, meant)
+        }
+        None => d.help(format!("write `missing_files = {level}`")),
+    }
+}
+
+/// Give the lints of `allow = [missing_files]` what they are meant to have.
+fn meant(file: FileId, level: &str, value: &Expr, given: &mut Vec<Given>) {
+    let level = match level {
+        "allow" => Level::Allow,
+        "warn" => Level::Warn,
+        _ => Level::Deny,
+    };
+    for item in items(value) {
+        if let Some(lint) = lint_of(item).and_then(|name| codes::lints().find(|l| *l == name)) {
+            given.push(Given { lint, level, region: None, file, name: item.span, cut: None, used: false });
+        }
+    }
+}
+
+/// The items of a list, or the one thing that stands in its place.
+fn items(value: &Expr) -> &[Expr] {
+    match &value.kind {
+        ExprKind::List(items) => items,
+        _ => std::slice::from_ref(value),
+    }
+}
+
+/// A name, with quotes or without.
+fn lint_of(item: &Expr) -> Option<&str> {
+    match &item.kind {
+        ExprKind::Path(path) => match path.segments.as_slice() {
+            [PathSegment::Name(name)] => Some(&name.text),
+            _ => None,
+        },
+        ExprKind::Str(name) if !name.is_empty() => Some(name),
+        _ => None,
+    }
 }
 
 fn known(name: &str, span: Span, about: &mut Vec<Diagnostic>) -> Option<&'static str> {

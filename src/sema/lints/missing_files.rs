@@ -28,13 +28,16 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                 Level::Warn,
                 span,
                 match missing.len() {
+                    1 if is_remote(first) => {
+                        format!("`{first}` of source `{}` is on another machine", source.name)
+                    }
                     1 => format!("`{first}` of source `{}` matches no file", source.name),
                     n => format!("{n} paths of source `{}` match no file, `{first}` first", source.name),
                 },
                 "nothing here",
             )
             .note("its size and its documents are not checked; `midc exec` will refuse to start")
-            .help("paths are relative to the curriculum; silence this with `missing_files = allow` in the `lints { }` of this file where the data is elsewhere"),
+            .help(elsewhere(first).unwrap_or("paths are relative to the curriculum; silence this with `missing_files = allow` in the `lints { }` of this file where the data is elsewhere")),
         );
     }
     for (_, stage) in scene.stages() {
@@ -78,11 +81,29 @@ pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
                 "nothing here",
             )
             .note("its shape, vocabulary, context and RoPE are not compared with what the curriculum says")
-            .help(
+            .help(elsewhere(path).unwrap_or(
                 "silence this with `missing_files = allow` in the `lints { }` of this file where the checkpoint is elsewhere",
-            ),
+            )),
         );
     }
+}
+
+/// Whether a path has the form of an address: `s3://…`.
+fn is_remote(path: &str) -> bool {
+    let scheme = path.split_once("://").map_or("", |(scheme, _)| scheme);
+    !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+}
+
+/// What to say of a path that leads to no file system, or that something was to be put into.
+fn elsewhere(path: &str) -> Option<&'static str> {
+    if path.contains("${") || path.starts_with('$') {
+        return Some(
+            "nothing is put into a string: write `param data: text = \"…\"` and `path = data`, which `--set` changes",
+        );
+    }
+    is_remote(path).then_some(
+        "no address is read: download it, and write the path it has here, relative to the curriculum",
+    )
 }
 
 /// What `midc exec` will refuse to start without.

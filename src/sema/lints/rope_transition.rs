@@ -46,7 +46,7 @@ pub(super) fn untrained(scene: &Scene<'_>, stage: &Stage) -> Option<Diagnostic> 
     if trained.contains(&original) {
         return None;
     }
-    let mut d = Diagnostic::lint(
+    let d = Diagnostic::lint(
         codes::ROPE_TRANSITION,
         "rope_transition",
         Level::Deny,
@@ -54,10 +54,14 @@ pub(super) fn untrained(scene: &Scene<'_>, stage: &Stage) -> Option<Diagnostic> 
         format!("`{}` stretches from {}, where nothing was trained", stage.name, show::length(original)),
         format!("`original` is {} here", show::length(original)),
     );
-    if let (Some(at), false) = (model.fields.get("context"), model.fresh) {
-        d = d.label(*at, format!("`{}` was trained at this length", model.name));
-    }
-    Some(d.help(format!("`original` is the length before any stretching: {}", show::length(last))))
+    let d = match scene.context_place(&stage.from) {
+        Some((name, at)) => d.label(at, format!("`{name}` was trained at {} last", show::length(last))),
+        None => d,
+    };
+    Some(d.help(format!(
+        "`original` is the length that the weights were last trained at before any stretching: {}",
+        show::length(last)
+    )))
 }
 
 /// Headline, label and help of the first thing that is lost.

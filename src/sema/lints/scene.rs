@@ -209,6 +209,24 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Where the context that `from` was last trained at is written, and what has it.
+    pub(super) fn context_place(&self, from: &From) -> Option<(&'a str, Span)> {
+        match from {
+            From::Model(model) => {
+                let m = &self.curriculum.models[*model];
+                Some((&m.name, *m.fields.get("context")?))
+            }
+            From::Stage(stage) | From::Checkpoint(stage, _) => {
+                let s = &self.curriculum.stages[*stage];
+                match s.fields.get("context") {
+                    Some(at) => Some((&s.name, *at)),
+                    None => self.context_place(&s.from),
+                }
+            }
+            From::Soup(soup) => self.context_place(self.curriculum.soups[*soup].ingredients.first()?),
+        }
+    }
+
     /// `from` as it is written in messages: `anneal[42]`.
     pub(super) fn name(&self, from: &From) -> String {
         crate::sema::place_name(self.curriculum, from)

@@ -4,50 +4,77 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::scene::Scene;
 use crate::diag::{Diagnostic, Level, codes};
-use crate::sema::curriculum::Source;
+use crate::sema::curriculum::{Source, Stage};
+
+/// So many of the sources of one file are pointed at; the others are counted.
+const SHOWN: usize = 4;
 
 pub(super) fn check(scene: &Scene<'_>, out: &mut Vec<Diagnostic>) {
     // The disk is asked once for each source, however many stages read it.
     let mut reads: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for (_, stage) in scene.stages() {
         let mut readers: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        let mut seen = BTreeSet::new();
         for portion in stage.mix.iter().filter(|p| p.weight.mean(stage.tokens) > 0.0) {
-            let b = portion.source;
-            let names = reads.entry(b).or_insert_with(|| files(scene, scene.source(b)));
-            for shared in names.iter() {
-                let earlier = readers.entry(shared.clone()).or_default();
-                for a in earlier.iter().filter(|a| seen.insert((**a, b))) {
-                    // A part and its whole say what they are.
-                    if scene.whole(*a) == scene.whole(b) {
-                        continue;
-                    }
-                    let (a, b) = (scene.source(*a), scene.source(b));
-                    // Two conditions may well divide a file.
-                    if a.filter.is_some() && b.filter.is_some() && a.filter != b.filter {
-                        continue;
-                    }
-                    let place = |s: &Source| s.fields.get("path").copied().unwrap_or(s.span);
-                    out.push(
-                        Diagnostic::lint(
-                            codes::SOURCE_OVERLAP,
-                            "source_overlap",
-                            Level::Deny,
-                            scene.field(stage, "mix"),
-                            format!("`{}` reads the same file as `{}` and as `{}`", stage.name, a.name, b.name),
-                            format!("`{}` and `{}` are both in this mix", a.name, b.name),
-                        )
-                        .label(place(a), format!("`{shared}`"))
-                        .label(place(b), format!("`{shared}` again"))
-                        .help("keep one of the two and give it both weights; for a part of a source write `source part = whole where …`"),
-                    );
-                }
-                if earlier.last() != Some(&b) {
-                    earlier.push(b);
-                }
+            let source = portion.source;
+            for file in reads.entry(source).or_insert_with(|| files(scene, scene.source(source))).iter() {
+                readers.entry(file.clone()).or_default().push(source);
+            }
+        }
+        // Sources that share one file mostly share all: their first says it.
+        let mut said: BTreeSet<Vec<usize>> = BTreeSet::new();
+        for (file, of_file) in &readers {
+            let twice = overlapping(scene, of_file);
+            if twice.len() > 1 && said.insert(twice.clone()) {
+                out.push(overlap(scene, stage, file, &twice));
             }
         }
     }
+}
+
+/// Those of the sources that read one file which read of it what another does.
+fn overlapping(scene: &Scene<'_>, of_file: &[usize]) -> Vec<usize> {
+    let alike = |a: usize, b: usize| {
+        let filters = (&scene.source(a).filter, &scene.source(b).filter);
+        // A part and its whole say what they are, and two conditions may well divide a file.
+        scene.whole(a) != scene.whole(b) && !matches!(filters, (Some(a), Some(b)) if a != b)
+    };
+    let read_twice = |b: &usize| of_file.iter().any(|a| alike(*a, *b));
+    of_file.iter().copied().filter(read_twice).collect()
+}
+
+/// What is said about the sources `twice` of a stage, all of which read `file`.
+fn overlap(scene: &Scene<'_>, stage: &Stage, file: &str, twice: &[usize]) -> Diagnostic {
+    let names: Vec<String> = twice.iter().map(|s| format!("`{}`", scene.source(*s).name)).collect();
+    let (message, label) = match names.as_slice() {
+        [a, b] => (
+            format!("`{}` reads the same file as {a} and as {b}", stage.name),
+            format!("{a} and {b} are both in this mix"),
+        ),
+        names => (
+            format!("`{}` reads the same file as {} different sources", stage.name, names.len()),
+            format!("{} and {} more are in this mix", names[0], names.len() - 1),
+        ),
+    };
+    let mut d = Diagnostic::lint(
+        codes::SOURCE_OVERLAP,
+        "source_overlap",
+        Level::Deny,
+        scene.field(stage, "mix"),
+        message,
+        label,
+    );
+    for (i, source) in twice.iter().map(|s| scene.source(*s)).take(SHOWN).enumerate() {
+        let place = source.fields.get("path").copied().unwrap_or(source.span);
+        d = d.label(place, format!("`{file}`{}", if i > 0 { " again" } else { "" }));
+    }
+    if let Some(more) = names.get(SHOWN..).filter(|more| !more.is_empty()) {
+        d = d.note(format!("so do {} and {} more", more[0], more.len() - 1).replace(" and 0 more", ""));
+    }
+    d.help(if twice.len() == 2 {
+        "keep one of the two and give it both weights; for a part of a source write `source part = whole where …`"
+    } else {
+        "keep one of them and give it the weights of all; for a part of a source write `source part = whole where …`"
+    })
 }
 
 /// What a source reads: its patterns as written, then the files they match here.

@@ -89,7 +89,11 @@ impl<'p> Checker<'p> {
 
     /// The scopes of the members of `block`, or the one scope of a block that does not fan out; `None` where what
     /// is written is no fan-out, which resolving the stage says.
-    pub(crate) fn member_scopes(&mut self, block: &'p ast::Block, scope: &Scope<'p>) -> Option<Vec<Scope<'p>>> {
+    pub(crate) fn member_scopes(
+        &mut self,
+        block: &'p ast::Block,
+        scope: &Scope<'p>,
+    ) -> Option<Vec<Scope<'p>>> {
         let mut lists = Vec::new();
         for each in &block.each {
             let Kind::List(values) = self.eval(&each.values, scope).kind else { return None };
@@ -236,7 +240,8 @@ impl<'p> Checker<'p> {
         let keys = |m: usize| self.out.stages[m].keys.as_slice();
         let fits = |m: usize| {
             let mut pairs = keys(m).iter().zip(&wanted);
-            keys(m).len() == wanted.len() && pairs.all(|(key, wanted)| wanted.as_ref().is_none_or(|w| w == key))
+            keys(m).len() == wanted.len()
+                && pairs.all(|(key, wanted)| wanted.as_ref().is_none_or(|w| w == key))
         };
         let found: Vec<usize> = members.iter().copied().filter(|m| fits(*m)).collect();
         match found.as_slice() {
@@ -297,7 +302,8 @@ fn count(n: usize, noun: &str) -> String {
 /// All choices of one index below each of `lengths`, the last moving fastest.
 fn choices(lengths: &[usize]) -> Vec<Vec<usize>> {
     lengths.iter().fold(vec![Vec::new()], |before, length| {
-        let longer = before.iter().flat_map(|choice| (0..*length).map(move |at| [choice.as_slice(), &[at]].concat()));
+        let longer =
+            before.iter().flat_map(|choice| (0..*length).map(move |at| [choice.as_slice(), &[at]].concat()));
         longer.collect()
     })
 }

@@ -6,6 +6,7 @@ use crate::curve::Shape;
 use crate::diag::{Diagnostic, codes};
 use crate::schema;
 use crate::sema::attributes::has_assumed;
+use crate::sema::batch::in_steps;
 use crate::sema::chain::{Chain, Frame};
 use crate::sema::checker::Checker;
 use crate::sema::clock::{BatchPiece, Clock, Length, Misfit};
@@ -84,7 +85,12 @@ impl<'p> Checker<'p> {
         let from = self.from(&from_value);
         let ground = from.as_ref().map(|from| self.ground(from, from_value.span));
         let mut inherited = Inherited::new();
-        let length = self.length(fields, scope, draft.name_span);
+        let rows = ground.as_ref().and_then(|g| g.context);
+        let length = match block.incomplete && fields.get("tokens").or(fields.get("steps")).is_none() {
+            // It may be in what could not be read.
+            true => None,
+            false => self.length(fields, scope, draft.name_span, rows),
+        };
 
         let context =
             self.chain_or(fields, "context", scope, ground.as_ref().and_then(|g| g.context), rows_of);
@@ -225,6 +231,16 @@ impl<'p> Checker<'p> {
         };
         let frame = draft.frame("context", tokens, self.total);
         let even = length.and_then(|length| even(length, batch?));
+        let context_span = context.map(|chain| chain.span);
+        let in_steps = |chain: &&Chain<'p>| even.is_none() && chain.segments.iter().any(|c| in_steps(c));
+        let in_tokens = match context.filter(in_steps) {
+            // A batch that is not known has its own message.
+            Some(chain) => {
+                batch.zip(length).and_then(|(batch, _)| self.context_in_tokens(chain, batch, frame))
+            }
+            None => context.cloned(),
+        };
+        let context = in_tokens.as_ref();
         let mut points = match (context, length, &even) {
             (Some(chain), _, Some(clock)) => {
                 self.context(chain, Frame { tokens: clock.tokens, clock: Some(clock), ..frame })
@@ -238,13 +254,12 @@ impl<'p> Checker<'p> {
             (Some(chain), None) => self.batch_values(chain),
             (None, _) => None,
         };
-        let clock = match (&pieces, &points, length) {
-            (Some(pieces), Some(points), Some(length)) => {
-                let batch_span = batch.map_or(draft.name_span, |chain| chain.span);
+        let clock = match (&pieces, &points, length.zip(batch)) {
+            (Some(pieces), Some(points), Some((length, batch))) => {
                 match self.last_grid.lay(length, points, pieces) {
                     Ok(clock) => Some(clock),
                     Err(Misfit::TooLarge) if matches!(length, Length::Steps(_)) => self.too_many_steps(draft),
-                    Err(misfit) => self.misfit(misfit, batch_span, context.map(|chain| chain.span)),
+                    Err(misfit) => self.misfit(misfit, batch, context_span),
                 }
             }
             _ => None,

@@ -1,9 +1,9 @@
 //! Fields of a stage that need no curve: its length, intervals and named checkpoints.
 
-use crate::diag::Diagnostic;
+use crate::diag::{Applicability, Diagnostic};
 use crate::schema;
 use crate::source::Span;
-use crate::syntax::ast::{self, Unit};
+use crate::syntax::ast::{self, Rational, Unit};
 
 use crate::diag::codes;
 use crate::sema::chain::{Frame, whole};
@@ -23,6 +23,7 @@ impl<'p> Checker<'p> {
         fields: &Fields<'p>,
         scope: &Scope<'p>,
         name_span: Span,
+        inherited: Option<u64>,
     ) -> Option<Length> {
         match (fields.get("tokens"), fields.get("steps")) {
             (Some(tokens), Some(steps)) => {
@@ -51,6 +52,16 @@ impl<'p> Checker<'p> {
                         .help("define `param total: tokens = …` and write `5% of total`"),
                     );
                     return None;
+                }
+                if let Kind::Quantity(seqs, Unit::Seqs) = value.kind {
+                    let rows = match self.field(fields, "context", scope) {
+                        Some(Val { kind: Kind::Number(_) | Kind::Quantity(_, Unit::Tokens), span }) => {
+                            Some(self.text(span))
+                        }
+                        Some(_) => None,
+                        None => inherited.map(show::length),
+                    };
+                    return self.length_in_seqs(seqs, &value, rows);
                 }
                 self.tokens(&value, "tokens").map(Length::Tokens)
             }
@@ -81,6 +92,31 @@ impl<'p> Checker<'p> {
                 None
             }
         }
+    }
+
+    /// Report a length that counts sequences, each of so many tokens as `rows` says.
+    fn length_in_seqs<T>(&mut self, seqs: Rational, value: &Val<'p>, rows: Option<String>) -> Option<T> {
+        let found = value.describe();
+        let d = Diagnostic::error(
+            codes::WRONG_VALUE,
+            value.span,
+            format!("`tokens` takes {}, not {found}", schema::Ty::Tokens.describe()),
+            format!("this is {found}"),
+        );
+        let seqs = u64::try_from(seqs.numer()).ok().filter(|_| seqs.is_integer()).map(show::digits);
+        self.push(match seqs.zip(rows) {
+            Some((seqs, rows)) => {
+                let product = format!("{seqs} * {rows}");
+                d.help(format!("multiply by the tokens of a sequence: `tokens = {product}`")).fix(
+                    format!("write `{product}`"),
+                    Applicability::MaybeIncorrect,
+                    value.span,
+                    product,
+                )
+            }
+            None => d.help("multiply by the tokens of a sequence, as in `tokens = 500_000 * 4Ki`"),
+        });
+        None
     }
 
     /// A period.
