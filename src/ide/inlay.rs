@@ -226,7 +226,11 @@ fn mix_around(block: &Block, at: Span) -> Option<&Block> {
         return Some(block);
     }
     block.entries.iter().find_map(|entry| match &entry.kind {
-        EntryKind::Block(inner) if inner.kind.text == "mix" && inner.span.range().contains(&(at.start as usize)) => Some(inner),
+        EntryKind::Block(inner)
+            if inner.kind.text == "mix" && inner.span.range().contains(&(at.start as usize)) =>
+        {
+            Some(inner)
+        }
         _ => None,
     })
 }

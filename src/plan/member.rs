@@ -48,9 +48,15 @@ mod tests {
         for wanted in [name, "anneal", "anneal[3e-4,30%]", "anneal[*, 30%]", "anneal[3e-4,*]", "anneal[*]"] {
             assert!(is_asked_for(name, wanted), "{wanted}");
         }
-        for wanted in
-            ["anneal[30%, 3e-4]", "anneal[3e-4]", "ann", "anneal[*, 10%]", "anneal[3e-4, 30]", "anneal[*, *, *]", "anneal["]
-        {
+        for wanted in [
+            "anneal[30%, 3e-4]",
+            "anneal[3e-4]",
+            "ann",
+            "anneal[*, 10%]",
+            "anneal[3e-4, 30]",
+            "anneal[*, *, *]",
+            "anneal[",
+        ] {
             assert!(!is_asked_for(name, wanted), "{wanted}");
         }
         assert!(is_asked_for("main", "main"));

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::diag::{Applicability, Diagnostic};
 use crate::diag::suggest::nearest;
+use crate::diag::{Applicability, Diagnostic};
 use crate::schema::{self, Block};
 use crate::source::Span;
 use crate::syntax::ast::{self, EntryKind, PathSegment};

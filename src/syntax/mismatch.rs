@@ -704,7 +704,9 @@ impl Place<'_> {
                 )
             }
             (Context::Head, None) => diagnostic.help("a block is `kind name { … }`"),
-            (Context::Entry, None) if next.text == "=" && self.index == 1 && previous.text.starts_with('"') => {
+            (Context::Entry, None)
+                if next.text == "=" && self.index == 1 && previous.text.starts_with('"') =>
+            {
                 let key = previous.text.trim_matches('"').to_owned();
                 let d = diagnostic.help("a key stands without quotes");
                 let word = |c: char| c.is_ascii_alphanumeric() || c == '_';

@@ -112,10 +112,8 @@ fn a_mix_in_a_stage_is_that_mix() {
              \x20 lr = 0 then linear(to: 1e-4, over: 1B) then hold\n  {mix}\n}}\n"
         )
     };
-    let named = stages(&format!(
-        "mix m {{ web = 90%, code = rest }}\n{}",
-        stage("mix = reweight(m, code: share)")
-    ));
+    let named =
+        stages(&format!("mix m {{ web = 90%, code = rest }}\n{}", stage("mix = reweight(m, code: share)")));
     let written = stages(&stage("mix {\n    code = share\n    web = rest\n  }"));
     for (named, written) in named.iter().zip(&written) {
         let shares = |s: &midc::plan::StagePlan| {

@@ -206,7 +206,9 @@ impl<'p> Checker<'p> {
     /// Keep what `rest` comes to, for those who show it.
     fn note_rest(&mut self, spec: &MixSpec<'p>) {
         let rest = spec.entries.iter().find(|entry| matches!(entry.weight, Weight::Rest));
-        let Some((at, share)) = rest.and_then(|entry| Some((entry.value_span, spec.share(entry)?))) else { return };
+        let Some((at, share)) = rest.and_then(|entry| Some((entry.value_span, spec.share(entry)?))) else {
+            return;
+        };
         let share = show::exact_percent(share);
         match self.rests.get_mut(&at) {
             // One block, resolved for each member of a fan-out.
