@@ -170,6 +170,29 @@ fn the_last_good_checkpoint_stays() {
     assert_eq!(checkpoints(&run), ["step-10"]);
 }
 
+/// An update may ruin the weights and be saved before any loss tells: the checkpoint before stays until a step behind
+/// the new one was finite, and is what a run returns to.
+#[test]
+fn a_checkpoint_stays_until_the_next_one_has_proved_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(curriculum(dir.path())).unwrap();
+    let often = text.replacen("save_every = 7 steps", "save_every = 1 steps", 1);
+    let often = often.replacen("keep       = 2", "keep       = 1", 1);
+    assert!(often.contains("save_every = 1 steps\n  keep       = 1\n"), "{often}");
+    let (checked, _) = common::check_text(&format!("lints {{ lr_scale = allow }}\n{often}"));
+    let plan = plan::build(&checked.unwrap());
+    let run = dir.path().join("run");
+    let rewind = ExecOptions {
+        on_not_finite: NotFinite::Rewind,
+        ..common::options(dir.path(), "run", "trunk")
+    };
+    let (ended, notes) = common::Watch::new(0).run(&plan, &rewind);
+    assert!(ended.is_err(), "{notes}");
+    assert_eq!(notes.matches("back to step 11 with").count(), 1, "{notes}");
+    assert_eq!(notes.matches("back to step 10 with").count(), 2, "{notes}");
+    assert_eq!(checkpoints(&run), ["step-10", "step-11"]);
+}
+
 #[test]
 fn stopping_stops() {
     let (said, steps) = run("stop");

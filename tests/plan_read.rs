@@ -15,8 +15,6 @@ model base { init = smollm2_135m, context = 2Ki }
 model idle { init = smollm2_360m, context = 2Ki }
 source web { path = \"web.jsonl\", tokens = 1B }
 source code { path = \"code.jsonl\", tokens = 1B }
-source val { path = \"val.jsonl\", validation = yes }
-mix still { web = 60%, code = rest }
 mix m { web = 60% then linear(to: 20%), code = rest }
 stage main[order in [1, 2]] {
   from = base, tokens = 40M, batch = 16 seqs then hold(over: 20M) then step(to: 32 seqs) then hold, mix = m, data_seed = order
@@ -24,15 +22,7 @@ stage main[order in [1, 2]] {
   checkpoint half { at = 50% of stage, keep = forever }
 }
 soup both = average(main)
-stage last { from = both, tokens = 10M, batch = 16 seqs, mix = web, data_seed = 3, context = 2Ki, lr = 1e-4 then linear(to: 0)
-  eval held { loss = heldout 1%, needle = [1Ki] }
-  eval read { loss = val }
-  gate {
-    needle(1Ki) >= 50%
-    loss(web) <= 98% of from
-    loss(still) <= 3
-  }
-}
+stage last { from = both, tokens = 10M, batch = 16 seqs, mix = web, data_seed = 3, context = 2Ki, lr = 1e-4 then linear(to: 0) }
 ";
 
 fn compile(name: &str, text: &str) -> Plan {
@@ -66,7 +56,6 @@ fn plans_of_the_compiler_read_as_they_are() {
 
 #[test]
 fn what_does_not_fit_together_is_refused_with_its_place() {
-    let whole = json_of(&compile("run.curriculum", CURRICULUM));
     let edits: &[(&str, Value, &[&str])] = &[
         ("/v", json!(7), &["version 7", "version 1"]),
         ("/curriculum", json!("x`\ncmd\n#"), &["curriculum", "not one line"]),
@@ -103,23 +92,15 @@ fn what_does_not_fit_together_is_refused_with_its_place() {
         ("/stages/0/mix/1/source", json!("web"), &["stages[0].mix", "web", "twice"]),
         ("/stages/0/mix/0/weight/terms/0/factors/0/segments", json!([]), &["stages[0].mix", "web"]),
         ("/stages/0/checkpoints/0/step", json!(1u64 << 40), &["stages[0].checkpoints", "half"]),
-        ("/stages/2/evals/0/name", json!("read"), &["stages[2].evals", "twice"]),
-        ("/stages/2/evals/0/name", json!("gate"), &["stages[2].evals", "gates measure"]),
-        ("/stages/2/evals/0/needle/0", json!(1u64 << 40), &["stages[2].evals", "longest"]),
-        ("/stages/2/evals/0/needle/0", json!(0), &["stages[2].evals"]),
-        ("/stages/2/evals/0/heldout", json!(1.0), &["stages[2].evals", "all"]),
-        ("/stages/2/evals/1/sources/0", json!("gone"), &["stages[2].evals", "gone"]),
-        ("/stages/2/gates/0/op", json!("=>"), &["=>", ">="]),
-        ("/stages/2/gates/0/measure", json!("needles"), &["needles", "needle"]),
-        ("/stages/2/gates/0/argument", json!("1Ki"), &["stages[2].gates", "no length"]),
-        ("/stages/2/gates/0/argument", json!("99999999999"), &["stages[2].gates", "longest"]),
-        ("/stages/2/gates/1/argument", json!("gone"), &["stages[2].gates", "gone"]),
-        ("/stages/2/gates/2/sources/1/source", json!("gone"), &["stages[2].gates", "gone"]),
-        ("/sources/0/max_epochs", json!(-1.0), &["sources[0].max_epochs"]),
         ("/stages/0/data_seed", json!(9), &["hash"]),
         ("/stages/0/optimizer/betas/0", json!(0.5), &["hash"]),
         ("/hash", json!("blake3:0"), &["hash"]),
     ];
+    refused(&json_of(&compile("run.curriculum", CURRICULUM)), edits);
+}
+
+/// That `whole` is refused with each value in its place, in these words.
+fn refused(whole: &Value, edits: &[(&str, Value, &[&str])]) {
     for (pointer, value, words) in edits {
         let mut edited = whole.clone();
         *edited.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value.clone();
@@ -128,6 +109,46 @@ fn what_does_not_fit_together_is_refused_with_its_place() {
             assert!(said.contains(word), "{pointer} = {value}: {said}");
         }
     }
+}
+
+/// What evals and gates measure is there: nothing of it is looked at before a stage is trained.
+#[test]
+fn measurements_that_cannot_be_taken_are_refused() {
+    let text = CURRICULUM.replace(
+        "stage last {",
+        "source val { path = \"val.jsonl\", validation = yes }
+mix still { web = 60%, code = rest }
+stage last {
+  eval held { loss = heldout 1%, needle = [1Ki] }
+  eval read { loss = val }
+  gate {
+    needle(1Ki) >= 50%
+    loss(web) <= 98% of from
+    loss(still) <= 3
+  }
+",
+    );
+    let whole = json_of(&compile("run.curriculum", &text));
+    assert!(read(&whole).is_ok());
+    refused(
+        &whole,
+        &[
+            ("/stages/2/evals/0/name", json!("read"), &["stages[2].evals", "twice"]),
+            ("/stages/2/evals/0/name", json!("gate"), &["stages[2].evals", "gates measure"]),
+            ("/stages/2/evals/0/needle/0", json!(1u64 << 40), &["stages[2].evals", "longest"]),
+            ("/stages/2/evals/0/needle/0", json!(0), &["stages[2].evals"]),
+            ("/stages/2/evals/0/heldout", json!(1.0), &["stages[2].evals", "all"]),
+            ("/stages/2/evals/1/sources/0", json!("gone"), &["stages[2].evals", "gone"]),
+            ("/stages/2/gates/0/op", json!("=>"), &["=>", ">="]),
+            ("/stages/2/gates/0/measure", json!("needles"), &["needles", "needle"]),
+            ("/stages/2/gates/0/argument", json!("1Ki"), &["stages[2].gates", "no length"]),
+            ("/stages/2/gates/0/argument", json!("01024"), &["stages[2].gates", "no length"]),
+            ("/stages/2/gates/0/argument", json!("99999999999"), &["stages[2].gates", "longest"]),
+            ("/stages/2/gates/1/argument", json!("gone"), &["stages[2].gates", "gone"]),
+            ("/stages/2/gates/2/sources/1/source", json!("gone"), &["stages[2].gates", "gone"]),
+            ("/sources/0/max_epochs", json!(-1.0), &["sources[0].max_epochs"]),
+        ],
+    );
 }
 
 /// What other files of midc have in their place of a version is read as well.

@@ -249,10 +249,11 @@ fn gates(plan: &Plan, stage: &StagePlan) -> Result<(), String> {
         match gate.measure {
             GateMeasure::Loss if gate.sources.is_empty() => has_source(plan, &gate.argument)?,
             GateMeasure::Loss => gate.sources.iter().try_for_each(|part| has_source(plan, &part.source))?,
-            GateMeasure::Needle => {
-                let length = gate.argument.parse();
-                haystack(length.map_err(|_| format!("{:?} is no length", gate.argument))?)?;
-            }
+            // In the spelling by which measurements are found again.
+            GateMeasure::Needle => match gate.argument.parse::<u64>() {
+                Ok(length) if length.to_string() == gate.argument => haystack(length)?,
+                _ => return Err(format!("{:?} is no length", gate.argument)),
+            },
             GateMeasure::Choice => {}
         }
     }

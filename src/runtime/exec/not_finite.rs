@@ -85,11 +85,15 @@ impl Run<'_> {
     }
 
     /// Weights, moments and step of the stage's last checkpoint that the plan asks for (or of its start), and the
-    /// data that follows what was read. A run that is interrupted before or afterwards goes back to the same
+    /// data that follows what was read. A checkpoint behind which every try failed at once is passed over. A run that is interrupted before or afterwards goes back to the same
     /// checkpoint, reads the same data, and comes here again: resuming stays bit for bit.
     fn rewind(&self, stage: &StagePlan, work: &mut Work) -> Result<(), ExecError> {
         self.settle(&mut work.writing)?;
-        let planned = self.last_planned(stage, work.trainer.step)?;
+        let (mut planned, failed) = (self.last_planned(stage, work.trainer.step)?, work.trainer.step - 1);
+        // Where other data did not help, and nothing behind the checkpoint was ever finite, its own weights are ruined.
+        if work.trainer.not_finite.rewinds > 0 && planned.as_ref().is_some_and(|entry| entry.step == failed) {
+            planned = self.last_planned(stage, failed - 1)?;
+        }
         let start = match &planned {
             Some(entry) => self.resumed(&stage.name, entry.step, &entry.path)?,
             None => self.beginning(stage)?,
