@@ -164,7 +164,7 @@ pub const TABLE: &[Capability] = &[
         transformers: Yes,
         olmo_core: OnlyIf("it needs flash-attention on a GPU, and the launch asks for that"),
         torchtitan: No("use `attention = causal`"),
-        megatron_bridge: Yes,
+        megatron_bridge: No("use `attention = causal`, or emit for `transformers`"),
     },
     Capability {
         feature: "best-fit packing",

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{File, stage};
 use crate::curve::{Segment, Shape};
-use crate::plan::{Attention, Origin, Plan, RopePlan, StagePlan, file_name};
+use crate::plan::{Origin, Plan, RopePlan, StagePlan, file_name};
 use crate::rope::RopeScaling;
 
 /// The files of the launch.
@@ -86,13 +86,10 @@ fn overrides(plan: &Plan, stage: &StagePlan) -> String {
         schedule.iter().partition(|(key, _)| matches!(*key, "lr" | "min_lr"));
     let _ = write!(
         out,
-        "model:\n  seq_length: {context}\n{rope}dataset:\n  seq_length: {context}\n  random_seed: {seed}\n  \
-         reset_position_ids: {documents}\n  reset_attention_mask: {documents}\n  eod_mask_loss: {documents}\n  \
-         blend:\n",
+        "model:\n  seq_length: {context}\n{rope}dataset:\n  seq_length: {context}\n  random_seed: {seed}\n  blend:\n",
         context = phase.context,
         rope = stage.rope.as_ref().map(rope).unwrap_or_default(),
         seed = stage.data_seed,
-        documents = stage.attention == Attention::Documents,
     );
     let names: Vec<String> = stage
         .mix
