@@ -409,6 +409,7 @@ fn paths_of_megatron_are_what_they_are() {
         let yaml = std::fs::read_to_string(dir.path().join("out/stages/main.yaml")).unwrap();
         assert!(yaml.contains(&format!("  pretrained_checkpoint: {wanted}\n")), "{yaml}");
         assert!(yaml.contains("  - [\"${DATA}/web_text_document\"]\n"), "{yaml}");
+        assert!(yaml.contains("  calculate_per_token_loss: true\n"), "{yaml}");
         // It reads data sets of its own.
         assert!(!dir.path().join("out/rows").exists());
     }

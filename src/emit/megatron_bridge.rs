@@ -86,7 +86,7 @@ fn overrides(plan: &Plan, stage: &StagePlan) -> String {
         schedule.iter().partition(|(key, _)| matches!(*key, "lr" | "min_lr"));
     let _ = write!(
         out,
-        "model:\n  seq_length: {context}\n{rope}dataset:\n  seq_length: {context}\n  random_seed: {seed}\n  blend:\n",
+        "model:\n  seq_length: {context}\n  calculate_per_token_loss: true\n{rope}dataset:\n  seq_length: {context}\n  random_seed: {seed}\n  blend:\n",
         context = phase.context,
         rope = stage.rope.as_ref().map(rope).unwrap_or_default(),
         seed = stage.data_seed,

@@ -53,7 +53,8 @@ def configuration(overrides):
         train=TrainingConfig(micro_batch_size=int(os.environ.get("MICRO_BATCH", "1"))),
         optimizer=OptimizerConfig(optimizer="adam", use_distributed_optimizer=True),
         scheduler=SchedulerConfig(),
-        ddp=DistributedDataParallelConfig(use_distributed_optimizer=True),
+        # The mean over the targets of a step, which averages in the collective would be none of.
+        ddp=DistributedDataParallelConfig(use_distributed_optimizer=True, average_in_collective=False),
         dataset=GPTDatasetConfig(
             seq_length=overrides["dataset"]["seq_length"],
             random_seed=overrides["dataset"]["random_seed"],
