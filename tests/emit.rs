@@ -344,6 +344,100 @@ fn functions_of_torchtitan_are_those_of_the_stages() {
     assert_eq!(named("run.sh", "stage ", " \"$@\""), functions);
 }
 
+/// The launch of one stage from a checkpoint, and one after it; `model` and `stage` are further fields.
+fn launch_of(engine: midc::emit::Engine, model: &str, stage: &str) -> midc::emit::Launch {
+    let text = format!(
+        "lints {{ missing_files = allow }}
+        model base {{ checkpoint = \"base\", context = 2Ki, lr = 1e-3, {model} }}
+        source web {{ path = [\"web/*.jsonl\", \"more.jsonl\"] }}
+        stage main {{ from = base, tokens = 20M, context = 2Ki, batch = 8 seqs, mix = web, data_seed = 1,
+               lr = inherit then linear(to: 0), state = weights_only {stage} }}
+        stage next {{ from = main, tokens = 20M, lr = 0 then linear(to: 1e-3, over: 2M) then linear(to: 0), data_seed = 2,
+               state = weights_only }}\n"
+    );
+    let mut files = midc::source::MemoryFiles::new();
+    let file = files.add("run.curriculum", text);
+    let (curriculum, diagnostics) = midc::sema::check(&mut files, file, &midc::sema::Options::default());
+    let Some(curriculum) = curriculum else { panic!("{diagnostics:#?}") };
+    midc::emit::emit(engine, &midc::plan::build(&curriculum), ".", &|_| None)
+}
+
+fn file<'a>(launch: &'a midc::emit::Launch, path: &str) -> &'a str {
+    let lacks: Vec<_> = launch.findings.iter().map(|f| (&f.message, &f.label)).collect();
+    &launch.files.iter().find(|f| f.path == path).unwrap_or_else(|| panic!("no {path}: {lacks:?}")).text
+}
+
+/// What a model rotates by is written also where no stage writes it: a flavor of torchtitan has a RoPE of its own.
+#[test]
+fn the_rope_of_the_checkpoint_is_written() {
+    use midc::emit::Engine::{MegatronBridge, Torchtitan};
+    let plain = "init = smollm2_135m, rope = rope(theta: 10_000)";
+    let stages = launch_of(Torchtitan, plain, "");
+    let stages = file(&stages, "midc_stages.py");
+    let wanted = "stretched(model_registry(FLAVOR), dict(theta=10000, scaling=\"none\"), 2048)";
+    assert_eq!(stages.matches(wanted).count(), 2, "{stages}");
+    // A stage goes on with the RoPE of the one before.
+    let stages = launch_of(Torchtitan, plain, ", rope = abf(theta: 300_000)");
+    let stages = file(&stages, "midc_stages.py");
+    assert_eq!(stages.matches("dict(theta=300000, scaling=\"none\"), 2048)").count(), 2, "{stages}");
+
+    let llama3 = "init = smollm2_135m, rope = llama3(factor: 8, original: 8Ki)";
+    let yaml = launch_of(MegatronBridge, llama3, "");
+    let yaml = file(&yaml, "stages/main.yaml");
+    assert!(yaml.contains("  rope_scaling: true\n  rope_scaling_factor: 8\n"), "{yaml}");
+    let yaml = launch_of(MegatronBridge, llama3, ", rope = yarn(factor: 2, original: 2Ki)");
+    for stage in ["stages/main.yaml", "stages/next.yaml"] {
+        let yaml = file(&yaml, stage);
+        for line in [
+            "position_embedding_type: yarn",
+            "seq_len_interpolation_factor: null",
+            "rope_scaling: false",
+            "rope_scaling_factor: 1",
+            "yarn_rotary_scaling_factor: 2",
+            "yarn_original_max_position_embeddings: 2048",
+            "yarn_beta_fast: 32",
+            "yarn_beta_slow: 1",
+            "yarn_mscale: null",
+            "yarn_mscale_all_dim: null",
+            "yarn_correction_range_round_to_int: true",
+        ] {
+            assert!(yaml.contains(&format!("  {line}\n")), "{line}\n{yaml}");
+        }
+    }
+    let yaml = launch_of(
+        MegatronBridge,
+        "init = smollm2_135m, rope = yarn(factor: 2, original: 2Ki)",
+        ", rope = abf(theta: 300_000)",
+    );
+    let yaml = file(&yaml, "stages/main.yaml");
+    assert!(yaml.contains("  position_embedding_type: rope\n  rotary_base: 300000\n"), "{yaml}");
+    assert_eq!(yaml.matches("  yarn_").count(), 7, "{yaml}");
+    assert_eq!(
+        yaml.lines().filter(|l| l.starts_with("  yarn_") && l.ends_with(": null")).count(),
+        7,
+        "{yaml}"
+    );
+
+    for (engine, model, words) in [
+        (
+            MegatronBridge,
+            "init = smollm2_135m, rope = llama3(factor: 4, original: 4Ki)",
+            "bands or an original length",
+        ),
+        (Torchtitan, "init = smollm2_135m, rope = pi(factor: 2)", "position interpolation"),
+        (Torchtitan, "", "RoPE of a checkpoint whose"),
+    ] {
+        let launch = launch_of(engine, model, "");
+        let lacks = |f: &&midc::emit::Finding| f.kind == midc::emit::Kind::Lacks;
+        let found: Vec<_> = launch.findings.iter().filter(lacks).collect();
+        assert!(found.len() == 1 && found[0].message.contains(words), "{model}: {found:?}");
+        assert_eq!(found[0].place, midc::emit::Place::Model("base".into(), "checkpoint"));
+        // A stage that writes its own has nothing to do with it.
+        let launch = launch_of(engine, model, ", rope = abf(theta: 300_000)");
+        assert!(launch.faithful(), "{model}: {:?}", launch.findings);
+    }
+}
+
 /// The learning rate that Megatron's scheduler gives after `rows` rows, from the settings of a launch.
 fn megatron_lr(settings: &BTreeMap<String, String>, rows: f64) -> f64 {
     let get = |key: &str| settings.get(key).map(|v| v.parse::<f64>().expect("a number"));

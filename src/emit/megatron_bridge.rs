@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{File, stage};
+use super::{File, hf, stage};
 use crate::curve::{Segment, Shape};
 use crate::plan::{Origin, Plan, RopePlan, StagePlan, file_name};
 use crate::rope::RopeScaling;
@@ -88,7 +88,7 @@ fn overrides(plan: &Plan, stage: &StagePlan) -> String {
         out,
         "model:\n  seq_length: {context}\n  calculate_per_token_loss: true\n{rope}dataset:\n  seq_length: {context}\n  random_seed: {seed}\n  blend:\n",
         context = phase.context,
-        rope = stage.rope.as_ref().map(rope).unwrap_or_default(),
+        rope = hf::effective_rope(plan, stage).map(rope).unwrap_or_default(),
         seed = stage.data_seed,
     );
     let names: Vec<String> = stage
@@ -144,18 +144,25 @@ fn text(value: &str) -> String {
     serde_json::Value::from(value).to_string()
 }
 
-/// Lines of the `model` section.
+/// Lines of the `model` section: every setting, since those that the checkpoint's configuration came to would stay.
 fn rope(rope: &RopePlan) -> String {
-    let theta = rope.theta;
+    let mut theta = rope.theta;
+    let mut kind = "rope";
+    let mut interpolation = "null".to_owned();
+    let mut llama3 = None;
+    let mut yarn = [
+        "rotary_scaling_factor",
+        "original_max_position_embeddings",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "correction_range_round_to_int",
+    ]
+    .map(|key| (key, "null".to_owned()));
     match &rope.scaling {
-        RopeScaling::Pi { factor } => {
-            format!(
-                "  position_embedding_type: rope\n  rotary_base: {theta}\n  seq_len_interpolation_factor: {factor}\n"
-            )
-        }
-        RopeScaling::Llama3 { factor, .. } => format!(
-            "  position_embedding_type: rope\n  rotary_base: {theta}\n  rope_scaling: true\n  rope_scaling_factor: {factor}\n"
-        ),
+        RopeScaling::Pi { factor } => interpolation = factor.to_string(),
+        RopeScaling::Llama3 { factor, .. } => llama3 = Some(factor),
         RopeScaling::Yarn {
             factor,
             original,
@@ -166,27 +173,41 @@ fn rope(rope: &RopePlan) -> String {
             truncate,
             ..
         } => {
-            let mut out = format!(
-                "  position_embedding_type: yarn\n  rotary_base: {theta}\n  yarn_rotary_scaling_factor: {factor}\n  \
-                 yarn_original_max_position_embeddings: {original}\n  yarn_beta_fast: {beta_fast}\n  \
-                 yarn_beta_slow: {beta_slow}\n  yarn_correction_range_round_to_int: {truncate}\n"
-            );
+            kind = "yarn";
             // One alone says nothing to transformers, and would to Megatron.
-            if let (Some(mscale), Some(all)) = (mscale, mscale_all_dim) {
-                let _ = write!(out, "  yarn_mscale: {mscale}\n  yarn_mscale_all_dim: {all}\n");
+            let both = mscale.zip(*mscale_all_dim);
+            let values = [
+                Some(factor.to_string()),
+                Some(original.to_string()),
+                Some(beta_fast.to_string()),
+                Some(beta_slow.to_string()),
+                both.map(|(mscale, _)| mscale.to_string()),
+                both.map(|(_, all)| all.to_string()),
+                Some(truncate.to_string()),
+            ];
+            for ((_, written), value) in yarn.iter_mut().zip(values) {
+                if let Some(value) = value {
+                    *written = value;
+                }
             }
-            out
         }
         // `ntk` is a larger base; twice the frequencies are the head's dimensions.
         RopeScaling::Ntk { factor } => {
             let dim = 2.0 * rope.inv_freq.len() as f64;
-            format!(
-                "  position_embedding_type: rope\n  rotary_base: {}\n",
-                theta * factor.powf(dim / (dim - 2.0))
-            )
+            theta *= factor.powf(dim / (dim - 2.0));
         }
-        _ => format!("  position_embedding_type: rope\n  rotary_base: {theta}\n"),
+        _ => {}
     }
+    let mut out = format!(
+        "  position_embedding_type: {kind}\n  rotary_base: {theta}\n  seq_len_interpolation_factor: {interpolation}\n  \
+         rope_scaling: {}\n  rope_scaling_factor: {}\n",
+        llama3.is_some(),
+        llama3.unwrap_or(&1.0)
+    );
+    for (key, value) in yarn {
+        let _ = writeln!(out, "  yarn_{key}: {value}");
+    }
+    out
 }
 
 fn run_sh(plan: &Plan, base: &str) -> File {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{File, stage};
+use super::{File, hf, stage};
 use crate::plan::{OptimizerPlan, Plan, Precision, RopePlan, StagePlan, State, file_name};
 use crate::rope::RopeScaling;
 
@@ -68,7 +68,8 @@ fn write_stage(plan: &Plan, stage: &StagePlan, function: &str, out: &mut String)
     let Some(phase) = stage.phases.first() else { return };
     let optimizer = &stage.optimizer;
     let (initial, from_hf) = initial(plan, stage);
-    let rope = stage.rope.as_ref().map_or("None".to_owned(), rope);
+    // Always: a flavor has a RoPE of its own, whatever the checkpoint's is.
+    let rope = hf::effective_rope(plan, stage).map_or("None".to_owned(), rope);
     let model_only = from_hf == "True" || stage.state == State::WeightsOnly;
     let _ = write!(
         out,
