@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{File, hf, stage};
 use crate::curve::{Segment, Shape};
-use crate::plan::{Origin, Plan, RopePlan, StagePlan, file_name};
+use crate::plan::{Origin, Plan, RopePlan, SourcePlan, StagePlan, file_name};
 use crate::rope::RopeScaling;
 
 /// The files of the launch.
@@ -17,7 +17,8 @@ pub(super) fn files(plan: &Plan, base: &str) -> Vec<File> {
         .map(|s| File::new(format!("stages/{}.yaml", file_name(&s.name)), overrides(plan, s)))
         .collect();
     files.push(File::new("train.py", include_str!("megatron_bridge_train.py")));
-    files.push(File::new("requirements.txt", "megatron-bridge==0.6.2\n"));
+    files.push(File::new("midc_versions.py", super::VERSIONS));
+    files.push(File::new("requirements.txt", "megatron-bridge[te]==0.6.2\nmegatron-core==0.19.2\n"));
     files.push(run_sh(plan, base));
     files
 }
@@ -84,6 +85,9 @@ fn overrides(plan: &Plan, stage: &StagePlan) -> String {
     let schedule = schedule(stage).unwrap_or_default();
     let (rates, scheduler): (Vec<_>, Vec<_>) =
         schedule.iter().partition(|(key, _)| matches!(*key, "lr" | "min_lr"));
+    if let Some(path) = root(plan, stage) {
+        let _ = writeln!(out, "hf: {}", text(&path));
+    }
     let _ = write!(
         out,
         "model:\n  seq_length: {context}\n  calculate_per_token_loss: true\n{rope}dataset:\n  seq_length: {context}\n  random_seed: {seed}\n  blend:\n",
@@ -124,9 +128,7 @@ fn overrides(plan: &Plan, stage: &StagePlan) -> String {
     }
     let folder = text(&format!("out/{}", file_name(&stage.name)));
     let start = match plan.origin(stage) {
-        Some(Origin::Model(model)) => model.checkpoint.as_ref().map(|path| {
-            if Path::new(path).is_absolute() { path.clone() } else { format!("${{BASE}}/{path}") }
-        }),
+        Some(Origin::Model(_)) => root(plan, stage),
         Some(Origin::Stage(before, step)) => Some(format!("out/{}/iter_{step:07}", file_name(&before.name))),
         _ => None,
     };
@@ -137,6 +139,12 @@ fn overrides(plan: &Plan, stage: &StagePlan) -> String {
         stage.save_every.unwrap_or(stage.steps)
     );
     out
+}
+
+/// The Hugging Face directory of the model that a stage descends from, whose shape and tokenizer it has.
+fn root(plan: &Plan, stage: &StagePlan) -> Option<String> {
+    let path = plan.lineage(stage)?.0.checkpoint.as_ref()?;
+    Some(if Path::new(path).is_absolute() { path.clone() } else { format!("${{BASE}}/{path}") })
 }
 
 /// A string of YAML's, which may hold blanks, colons and what begins a comment. Its escapes are those of JSON.
@@ -213,23 +221,94 @@ fn rope(rope: &RopePlan) -> String {
 fn run_sh(plan: &Plan, base: &str) -> File {
     let mut text = format!(
         "#!/usr/bin/env bash\n\
-         # Runs `{}` stage by stage with Megatron-Bridge. Never run: read before use.\n\
-         # HF is the model's Hugging Face directory or name, DATA the directory of SOURCE_text_document.bin and .idx\n\
-         # (Megatron's own tools/preprocess_data.py makes them), MICRO_BATCH the rows a GPU takes at once.\n\
-         set -euo pipefail\n\
+         # Runs `{}` stage by stage with Megatron-Bridge, on Python 3.12: a stage that is done is left alone. Never run:\n\
+         # read before use. MICRO_BATCH is the rows a GPU takes at once, DATA the directory of the data sets, and HF stands\n\
+         # in for the Hugging Face directory of every stage's model, which `hf` in its file names.\n\
+         #\n\
+         # The data sets, with the tool of github.com/NVIDIA/Megatron-LM; every document ends with the tokenizer's EOD:\n\
+         #\n",
+        plan.curriculum,
+    );
+    for (source, model) in sources(plan) {
+        for line in data_commands(source, model) {
+            let _ = writeln!(text, "#   {line}");
+        }
+    }
+    let _ = write!(
+        text,
+        "set -euo pipefail\n\
          export BASE=${{BASE:-{}}}\n\
-         : \"${{HF:?}}\" \"${{DATA:?}}\"\n\
-         export HF DATA\n\
+         : \"${{DATA:?}}\"\n\
+         export DATA\n\
          cd \"$(dirname \"$0\")\"\n\
          : \"${{NPROC:=1}}\" \"${{NNODES:=1}}\" \"${{NODE_RANK:=0}}\" \"${{MASTER_ADDR:=127.0.0.1}}\" \"${{MASTER_PORT:=29500}}\"\n\
          stage() {{\n    \
          torchrun --nnodes \"$NNODES\" --nproc-per-node \"$NPROC\" --node-rank \"$NODE_RANK\" \\\n        \
          --master-addr \"$MASTER_ADDR\" --master-port \"$MASTER_PORT\" train.py \"$1\"\n}}\n\n",
-        plan.curriculum,
         stage::quoted(base),
     );
     for stage in &plan.stages {
         let _ = writeln!(text, "stage stages/{}.yaml", file_name(&stage.name));
     }
     File::program("run.sh", text)
+}
+
+/// The sources that some stage draws from, each with the directory of the model whose tokens it is made of.
+fn sources(plan: &Plan) -> Vec<(&SourcePlan, String)> {
+    let reader =
+        |source: &SourcePlan| plan.stages.iter().find(|s| s.mix.iter().any(|m| m.source == source.name));
+    let read = plan.sources.iter().filter_map(|source| Some((source, root(plan, reader(source)?)?)));
+    read.collect()
+}
+
+/// What makes the data set of a source, a line each. Megatron's tool reads one file of JSON lines.
+fn data_commands(source: &SourcePlan, model: String) -> Vec<String> {
+    let name = file_name(&source.name);
+    let plain = |path: &str| path.ends_with(".jsonl") && !path.contains(['*', '?', '[', '{']);
+    let mut out = Vec::new();
+    let input = match &source.path[..] {
+        [path] if plain(path) => shell(&rooted(path)),
+        paths => {
+            let made = shell(&format!("${{DATA}}/{name}.jsonl"));
+            let lines = paths.iter().all(|path| path.ends_with(".jsonl"));
+            let deep = if paths.iter().any(|path| path.contains("**")) { "shopt -s globstar; " } else { "" };
+            let paths: Vec<String> = paths.iter().map(|path| shell(&rooted(path))).collect();
+            if lines {
+                out.push(format!("{deep}cat {} > {made}", paths.join(" ")));
+            } else {
+                out.push(format!("(make {made} of {}, a JSON object per document)", paths.join(" ")));
+            }
+            made
+        }
+    };
+    let named = |t: &&str| t.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let field = source.text.as_deref().filter(named).unwrap_or("text");
+    let prefix = shell(&format!("${{DATA}}/{name}"));
+    out.push(format!(
+        "python tools/preprocess_data.py --input {input} --json-keys {field} --append-eod --workers 8 \
+         --tokenizer-type HuggingFaceTokenizer --tokenizer-model {} --output-prefix {prefix}",
+        shell(&model)
+    ));
+    if field != "text" {
+        let ends = ["bin", "idx"]
+            .map(|end| format!("mv {prefix}_{field}_document.{end} {prefix}_text_document.{end}"));
+        out.push(ends.join(" && "));
+    }
+    out
+}
+
+/// A path from the curriculum's directory.
+fn rooted(path: &str) -> String {
+    if Path::new(path).is_absolute() { path.to_owned() } else { format!("${{BASE}}/{path}") }
+}
+
+/// A path for a shell, which may begin with a variable and be a pattern.
+fn shell(path: &str) -> String {
+    let (variable, rest) = match path.strip_prefix("${").and_then(|p| p.split_once("}/")) {
+        Some((name, rest)) => (format!("\"${name}\"/"), rest),
+        None => (String::new(), path),
+    };
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=@,*?[]{}".contains(c);
+    let escaped = rest.chars().flat_map(|c| (!plain(c)).then_some('\\').into_iter().chain([c]));
+    variable + &escaped.collect::<String>()
 }
