@@ -280,7 +280,7 @@ pub const TABLE: &[Capability] = &[
         olmo_core: OnlyIf(
             "its `model_type` is `olmo2` or `olmo3`; the launch refuses others, which OLMo-core cannot export",
         ),
-        torchtitan: OnlyIf("it is the FLAVOR you name of torchtitan's registry"),
+        torchtitan: OnlyIf("it is a `llama` of the FLAVOR you name of torchtitan's registry"),
         megatron_bridge: OnlyIf("Megatron-Bridge can read its `model_type`"),
     },
     Capability {
@@ -504,7 +504,9 @@ pub const TABLE: &[Capability] = &[
         transformers: Yes,
         olmo_core: Yes,
         torchtitan: Yes,
-        megatron_bridge: OnlyIf("you set it: the launch leaves the engine's own, which is bf16"),
+        megatron_bridge: No(
+            "leave `precision` out, since the launch trains in bf16, or emit for `transformers`",
+        ),
     },
     Capability {
         feature: "`eval` during a stage",
@@ -642,6 +644,22 @@ pub(super) fn findings(engine: Engine, plan: &Plan) -> Vec<Finding> {
         out.extend(plan.stages.iter().filter_map(|s| rope_mismatch(engine, s, s.rope.as_ref()?)));
     }
     out
+}
+
+/// What keeps `engine` from training checkpoints of these models, each with the `model_type` its configuration says. A
+/// plan has no shapes of checkpoints: who has read the configurations adds this.
+pub fn shapes<'a>(engine: Engine, models: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Finding> {
+    let refused = |kind: &str| engine == Engine::Torchtitan && kind != "llama";
+    let models = models.into_iter().filter(|(_, kind)| refused(kind));
+    models
+        .map(|(name, kind)| Finding {
+            kind: Kind::Lacks,
+            place: Place::Model(name.to_owned(), "checkpoint"),
+            message: format!("the launch for `{}` has no `{kind}`", engine.name()),
+            label: format!("a `{kind}`, and what the launch trains is a `llama`"),
+            help: "start from one of Llama 3's flavors, or emit for `transformers`".to_owned(),
+        })
+        .collect()
 }
 
 /// Largest relative difference of a frequency that counts as the same.
