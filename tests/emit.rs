@@ -152,8 +152,20 @@ fn verify_passes_what_is_right_and_finds_each_mistake() {
     let nudged = edit_lines(|l| l[6]["lr"] = json!(l[6]["lr"].as_f64().unwrap() * (1.0 + 1e-11)));
     std::fs::write(&log, nudged).unwrap();
     assert_eq!(verify().0, Some(1));
-    std::fs::write(&log, text).unwrap();
+    std::fs::write(&log, &text).unwrap();
     assert_eq!(verify().0, Some(0));
+
+    // A last line that is cut, of which the rest is judged, and the other stages.
+    let half = edit_lines(|l| l[6]["lr"] = json!(1.0));
+    std::fs::write(&log, &half[..half.len() - 20]).unwrap();
+    let (code, found) = verify();
+    std::fs::write(&log, &text).unwrap();
+    assert!(code == Some(1) && found.contains("main.rank0.jsonl` is cut"), "{found}");
+    assert!(
+        found.contains("step 6 used the learning rate") && found.contains("logged no step 11"),
+        "{found}"
+    );
+    assert_eq!(found.lines().filter(|l| l.starts_with("ok ")).count(), 2, "{found}");
 
     // An export that is not there, and a wrong learning rate where the rows are not.
     let aside = out.join("aside");
@@ -438,6 +450,45 @@ fn the_rope_of_the_checkpoint_is_written() {
     }
 }
 
+/// One command per source makes what the stages read, and nothing but `DATA` has to be named.
+#[test]
+fn the_launch_of_megatron_says_how_its_data_is_made() {
+    let launch = launch_of(midc::emit::Engine::MegatronBridge, "init = smollm2_135m", "");
+    let run = file(&launch, "run.sh");
+    let wanted = "#   cat \"$BASE\"/web/*.jsonl \"$BASE\"/more.jsonl > \"$DATA\"/web.jsonl\n\
+                  #   python tools/preprocess_data.py --input \"$DATA\"/web.jsonl --json-keys text --append-eod --workers 8 \
+                  --tokenizer-type HuggingFaceTokenizer --tokenizer-model \"$BASE\"/base --output-prefix \"$DATA\"/web\n";
+    assert!(run.contains(wanted) && run.contains("Python 3.12") && !run.contains("${HF"), "{run}");
+    let syntax = Command::new("bash").args(["-n", "-c", run]).status().expect("bash");
+    assert!(syntax.success());
+    assert_eq!(file(&launch, "requirements.txt"), "megatron-bridge[te]==0.6.2\nmegatron-core==0.19.2\n");
+    for stage in ["stages/main.yaml", "stages/next.yaml"] {
+        assert!(file(&launch, stage).contains("\nhf: \"${BASE}/base\"\n"));
+    }
+    let launch = launch_of(midc::emit::Engine::MegatronBridge, "init = smollm2_135m", ", precision = f32");
+    let found = launch.findings.iter().any(|f| f.message.contains("has no precision of its own"));
+    assert!(found, "{:?}", launch.findings);
+}
+
+/// The launch for torchtitan builds a Llama, whatever the checkpoint is of.
+#[test]
+fn torchtitan_is_refused_another_shape() {
+    let curriculum = MEGATRON
+        .replace("LR", "1e-3 then linear(to: 0)")
+        .replace("ROPE", "abf(theta: 200_000)")
+        .replace("MORE", "");
+    for (init, words) in [("qwen3_0_6b", Some("has no `qwen3`")), ("smollm2_135m", None)] {
+        let curriculum = curriculum.replace("smollm2_135m", init);
+        let dir = workplace(&curriculum);
+        let (done, text) = emit(dir.path(), "torchtitan", &["-A", "optimizer_reset_without_warmup"]);
+        assert_eq!(done, words.is_none(), "{text}");
+        if let Some(words) = words {
+            let place = format!("run.curriculum:{}:", line_of(&curriculum, "checkpoint ="));
+            assert!(text.contains(words) && text.contains(&place), "{text}");
+        }
+    }
+}
+
 /// The learning rate that Megatron's scheduler gives after `rows` rows, from the settings of a launch.
 fn megatron_lr(settings: &BTreeMap<String, String>, rows: f64) -> f64 {
     let get = |key: &str| settings.get(key).map(|v| v.parse::<f64>().expect("a number"));
@@ -503,6 +554,7 @@ fn paths_of_megatron_are_what_they_are() {
         let yaml = std::fs::read_to_string(dir.path().join("out/stages/main.yaml")).unwrap();
         assert!(yaml.contains(&format!("  pretrained_checkpoint: {wanted}\n")), "{yaml}");
         assert!(yaml.contains("  - [\"${DATA}/web_text_document\"]\n"), "{yaml}");
+        assert!(yaml.contains(&format!("\nhf: {wanted}\n")), "{yaml}");
         assert!(yaml.contains("  calculate_per_token_loss: true\n"), "{yaml}");
         // It reads data sets of its own.
         assert!(!dir.path().join("out/rows").exists());
@@ -667,6 +719,32 @@ fn what_the_written_engines_would_do_otherwise_is_refused() {
     assert!(done, "{text}");
     let stages = std::fs::read_to_string(dir.path().join("out/midc_stages.py")).unwrap();
     assert!(stages.contains("spared=[\"tok_embeddings\"],"), "{stages}");
+}
+
+/// A runner ends where a package is of another version than the launch was written for.
+#[test]
+fn runners_look_at_the_versions() {
+    const SCRIPT: &str = r#"
+import midc_versions
+found = {"megatron-bridge": "0.5.0", "megatron-core": "0.19.2+abc", "torch": "2.15.0a0+cu", "numpy": "2.4", "five": "5.0rc1"}
+def version(package):
+    if package not in found:
+        raise midc_versions.PackageNotFoundError(package)
+    return found[package]
+midc_versions.version = version
+lines = ["megatron-bridge[te]==0.6.2\n", "megatron-core==0.19.2\n", "torch>=2.6\n", "numpy\n", "five>=5.0\n", "gone==1\n", "numpy>=2.10\n"]
+told = list(midc_versions.differing(lines))
+assert told == ["written for megatron-bridge 0.6.2, found 0.5.0", "written for numpy 2.10 or later, found 2.4"], told
+"#;
+    let runners = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/emit");
+    let python = Command::new("python3")
+        .env("PYTHONPATH", runners)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .args(["-c", SCRIPT])
+        .output();
+    if let Ok(output) = python {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[cfg(target_os = "linux")]
