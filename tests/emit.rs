@@ -152,8 +152,20 @@ fn verify_passes_what_is_right_and_finds_each_mistake() {
     let nudged = edit_lines(|l| l[6]["lr"] = json!(l[6]["lr"].as_f64().unwrap() * (1.0 + 1e-11)));
     std::fs::write(&log, nudged).unwrap();
     assert_eq!(verify().0, Some(1));
-    std::fs::write(&log, text).unwrap();
+    std::fs::write(&log, &text).unwrap();
     assert_eq!(verify().0, Some(0));
+
+    // A last line that is cut, of which the rest is judged, and the other stages.
+    let half = edit_lines(|l| l[6]["lr"] = json!(1.0));
+    std::fs::write(&log, &half[..half.len() - 20]).unwrap();
+    let (code, found) = verify();
+    std::fs::write(&log, &text).unwrap();
+    assert!(code == Some(1) && found.contains("main.rank0.jsonl` is cut"), "{found}");
+    assert!(
+        found.contains("step 6 used the learning rate") && found.contains("logged no step 11"),
+        "{found}"
+    );
+    assert_eq!(found.lines().filter(|l| l.starts_with("ok ")).count(), 2, "{found}");
 
     // An export that is not there, and a wrong learning rate where the rows are not.
     let aside = out.join("aside");
@@ -344,6 +356,139 @@ fn functions_of_torchtitan_are_those_of_the_stages() {
     assert_eq!(named("run.sh", "stage ", " \"$@\""), functions);
 }
 
+/// The launch of one stage from a checkpoint, and one after it; `model` and `stage` are further fields.
+fn launch_of(engine: midc::emit::Engine, model: &str, stage: &str) -> midc::emit::Launch {
+    let text = format!(
+        "lints {{ missing_files = allow }}
+        model base {{ checkpoint = \"base\", context = 2Ki, lr = 1e-3, {model} }}
+        source web {{ path = [\"web/*.jsonl\", \"more.jsonl\"] }}
+        stage main {{ from = base, tokens = 20M, context = 2Ki, batch = 8 seqs, mix = web, data_seed = 1,
+               lr = inherit then linear(to: 0), state = weights_only {stage} }}
+        stage next {{ from = main, tokens = 20M, lr = 0 then linear(to: 1e-3, over: 2M) then linear(to: 0), data_seed = 2,
+               state = weights_only }}\n"
+    );
+    let mut files = midc::source::MemoryFiles::new();
+    let file = files.add("run.curriculum", text);
+    let (curriculum, diagnostics) = midc::sema::check(&mut files, file, &midc::sema::Options::default());
+    let Some(curriculum) = curriculum else { panic!("{diagnostics:#?}") };
+    midc::emit::emit(engine, &midc::plan::build(&curriculum), ".", &|_| None)
+}
+
+fn file<'a>(launch: &'a midc::emit::Launch, path: &str) -> &'a str {
+    let lacks: Vec<_> = launch.findings.iter().map(|f| (&f.message, &f.label)).collect();
+    &launch.files.iter().find(|f| f.path == path).unwrap_or_else(|| panic!("no {path}: {lacks:?}")).text
+}
+
+/// What a model rotates by is written also where no stage writes it: a flavor of torchtitan has a RoPE of its own.
+#[test]
+fn the_rope_of_the_checkpoint_is_written() {
+    use midc::emit::Engine::{MegatronBridge, Torchtitan};
+    let plain = "init = smollm2_135m, rope = rope(theta: 10_000)";
+    let stages = launch_of(Torchtitan, plain, "");
+    let stages = file(&stages, "midc_stages.py");
+    let wanted = "stretched(model_registry(FLAVOR), dict(theta=10000, scaling=\"none\"), 2048)";
+    assert_eq!(stages.matches(wanted).count(), 2, "{stages}");
+    // A stage goes on with the RoPE of the one before.
+    let stages = launch_of(Torchtitan, plain, ", rope = abf(theta: 300_000)");
+    let stages = file(&stages, "midc_stages.py");
+    assert_eq!(stages.matches("dict(theta=300000, scaling=\"none\"), 2048)").count(), 2, "{stages}");
+
+    let llama3 = "init = smollm2_135m, rope = llama3(factor: 8, original: 8Ki)";
+    let yaml = launch_of(MegatronBridge, llama3, "");
+    let yaml = file(&yaml, "stages/main.yaml");
+    assert!(yaml.contains("  rope_scaling: true\n  rope_scaling_factor: 8\n"), "{yaml}");
+    let yaml = launch_of(MegatronBridge, llama3, ", rope = yarn(factor: 2, original: 2Ki)");
+    for stage in ["stages/main.yaml", "stages/next.yaml"] {
+        let yaml = file(&yaml, stage);
+        for line in [
+            "position_embedding_type: yarn",
+            "seq_len_interpolation_factor: null",
+            "rope_scaling: false",
+            "rope_scaling_factor: 1",
+            "yarn_rotary_scaling_factor: 2",
+            "yarn_original_max_position_embeddings: 2048",
+            "yarn_beta_fast: 32",
+            "yarn_beta_slow: 1",
+            "yarn_mscale: null",
+            "yarn_mscale_all_dim: null",
+            "yarn_correction_range_round_to_int: true",
+        ] {
+            assert!(yaml.contains(&format!("  {line}\n")), "{line}\n{yaml}");
+        }
+    }
+    let yaml = launch_of(
+        MegatronBridge,
+        "init = smollm2_135m, rope = yarn(factor: 2, original: 2Ki)",
+        ", rope = abf(theta: 300_000)",
+    );
+    let yaml = file(&yaml, "stages/main.yaml");
+    assert!(yaml.contains("  position_embedding_type: rope\n  rotary_base: 300000\n"), "{yaml}");
+    assert_eq!(yaml.matches("  yarn_").count(), 7, "{yaml}");
+    assert_eq!(
+        yaml.lines().filter(|l| l.starts_with("  yarn_") && l.ends_with(": null")).count(),
+        7,
+        "{yaml}"
+    );
+
+    for (engine, model, words) in [
+        (
+            MegatronBridge,
+            "init = smollm2_135m, rope = llama3(factor: 4, original: 4Ki)",
+            "bands or an original length",
+        ),
+        (Torchtitan, "init = smollm2_135m, rope = pi(factor: 2)", "position interpolation"),
+        (Torchtitan, "", "RoPE of a checkpoint whose"),
+    ] {
+        let launch = launch_of(engine, model, "");
+        let lacks = |f: &&midc::emit::Finding| f.kind == midc::emit::Kind::Lacks;
+        let found: Vec<_> = launch.findings.iter().filter(lacks).collect();
+        assert!(found.len() == 1 && found[0].message.contains(words), "{model}: {found:?}");
+        assert_eq!(found[0].place, midc::emit::Place::Model("base".into(), "checkpoint"));
+        // A stage that writes its own has nothing to do with it.
+        let launch = launch_of(engine, model, ", rope = abf(theta: 300_000)");
+        assert!(launch.faithful(), "{model}: {:?}", launch.findings);
+    }
+}
+
+/// One command per source makes what the stages read, and nothing but `DATA` has to be named.
+#[test]
+fn the_launch_of_megatron_says_how_its_data_is_made() {
+    let launch = launch_of(midc::emit::Engine::MegatronBridge, "init = smollm2_135m", "");
+    let run = file(&launch, "run.sh");
+    let wanted = "#   cat \"$BASE\"/web/*.jsonl \"$BASE\"/more.jsonl > \"$DATA\"/web.jsonl\n\
+                  #   python tools/preprocess_data.py --input \"$DATA\"/web.jsonl --json-keys text --append-eod --workers 8 \
+                  --tokenizer-type HuggingFaceTokenizer --tokenizer-model \"$BASE\"/base --output-prefix \"$DATA\"/web\n";
+    assert!(run.contains(wanted) && run.contains("Python 3.12") && !run.contains("${HF"), "{run}");
+    let syntax = Command::new("bash").args(["-n", "-c", run]).status().expect("bash");
+    assert!(syntax.success());
+    assert_eq!(file(&launch, "requirements.txt"), "megatron-bridge[te]==0.6.2\nmegatron-core==0.19.2\n");
+    for stage in ["stages/main.yaml", "stages/next.yaml"] {
+        assert!(file(&launch, stage).contains("\nhf: \"${BASE}/base\"\n"));
+    }
+    let launch = launch_of(midc::emit::Engine::MegatronBridge, "init = smollm2_135m", ", precision = f32");
+    let found = launch.findings.iter().any(|f| f.message.contains("has no precision of its own"));
+    assert!(found, "{:?}", launch.findings);
+}
+
+/// The launch for torchtitan builds a Llama, whatever the checkpoint is of.
+#[test]
+fn torchtitan_is_refused_another_shape() {
+    let curriculum = MEGATRON
+        .replace("LR", "1e-3 then linear(to: 0)")
+        .replace("ROPE", "abf(theta: 200_000)")
+        .replace("MORE", "");
+    for (init, words) in [("qwen3_0_6b", Some("has no `qwen3`")), ("smollm2_135m", None)] {
+        let curriculum = curriculum.replace("smollm2_135m", init);
+        let dir = workplace(&curriculum);
+        let (done, text) = emit(dir.path(), "torchtitan", &["-A", "optimizer_reset_without_warmup"]);
+        assert_eq!(done, words.is_none(), "{text}");
+        if let Some(words) = words {
+            let place = format!("run.curriculum:{}:", line_of(&curriculum, "checkpoint ="));
+            assert!(text.contains(words) && text.contains(&place), "{text}");
+        }
+    }
+}
+
 /// The learning rate that Megatron's scheduler gives after `rows` rows, from the settings of a launch.
 fn megatron_lr(settings: &BTreeMap<String, String>, rows: f64) -> f64 {
     let get = |key: &str| settings.get(key).map(|v| v.parse::<f64>().expect("a number"));
@@ -409,6 +554,8 @@ fn paths_of_megatron_are_what_they_are() {
         let yaml = std::fs::read_to_string(dir.path().join("out/stages/main.yaml")).unwrap();
         assert!(yaml.contains(&format!("  pretrained_checkpoint: {wanted}\n")), "{yaml}");
         assert!(yaml.contains("  - [\"${DATA}/web_text_document\"]\n"), "{yaml}");
+        assert!(yaml.contains(&format!("\nhf: {wanted}\n")), "{yaml}");
+        assert!(yaml.contains("  calculate_per_token_loss: true\n"), "{yaml}");
         // It reads data sets of its own.
         assert!(!dir.path().join("out/rows").exists());
     }
@@ -542,26 +689,19 @@ fn what_the_written_engines_would_do_otherwise_is_refused() {
             "has no Muon",
         ),
         ("torchtitan", "1e-3 then linear(to: 0)", "abf(theta: 200_000)", "optimizer = muon()", "has no Muon"),
+        (
+            "megatron-bridge",
+            "1e-3 then linear(to: 0)",
+            "abf(theta: 200_000)",
+            "attention = documents",
+            "has no attention that stops at documents",
+        ),
     ] {
         let file = MEGATRON.replace("LR", lr).replace("ROPE", rope).replace("MORE", more);
         let dir = workplace(&file);
         let (done, text) = emit(dir.path(), engine, &["-A", "optimizer_reset_without_warmup"]);
         assert!(!done && text.contains(words), "{engine}, {words}: {text}");
         assert_eq!(text.matches("[E0901]").count(), 1, "{engine}: {text}");
-    }
-    // Nothing in a document says what the next one is: where attention stops, so does the loss.
-    for (attention, masked) in [("causal", "false"), ("documents", "true")] {
-        let file = MEGATRON
-            .replace("LR", "1e-3 then linear(to: 0)")
-            .replace("ROPE", "abf(theta: 200_000)")
-            .replace("MORE", &format!("attention = {attention}"));
-        let dir = workplace(&file);
-        let (done, text) = emit(dir.path(), "megatron-bridge", &["-A", "optimizer_reset_without_warmup"]);
-        assert!(done, "{text}");
-        let yaml = std::fs::read_to_string(dir.path().join("out/stages/main.yaml")).unwrap();
-        for key in ["reset_position_ids", "reset_attention_mask", "eod_mask_loss"] {
-            assert!(yaml.contains(&format!("  {key}: {masked}\n")), "{attention}, {key}\n{yaml}");
-        }
     }
     // On a periodic checkpoint a name costs nothing.
     let file = MEGATRON
@@ -579,6 +719,32 @@ fn what_the_written_engines_would_do_otherwise_is_refused() {
     assert!(done, "{text}");
     let stages = std::fs::read_to_string(dir.path().join("out/midc_stages.py")).unwrap();
     assert!(stages.contains("spared=[\"tok_embeddings\"],"), "{stages}");
+}
+
+/// A runner ends where a package is of another version than the launch was written for.
+#[test]
+fn runners_look_at_the_versions() {
+    const SCRIPT: &str = r#"
+import midc_versions
+found = {"megatron-bridge": "0.5.0", "megatron-core": "0.19.2+abc", "torch": "2.15.0a0+cu", "numpy": "2.4", "five": "5.0rc1"}
+def version(package):
+    if package not in found:
+        raise midc_versions.PackageNotFoundError(package)
+    return found[package]
+midc_versions.version = version
+lines = ["megatron-bridge[te]==0.6.2\n", "megatron-core==0.19.2\n", "torch>=2.6\n", "numpy\n", "five>=5.0\n", "gone==1\n", "numpy>=2.10\n"]
+told = list(midc_versions.differing(lines))
+assert told == ["written for megatron-bridge 0.6.2, found 0.5.0", "written for numpy 2.10 or later, found 2.4"], told
+"#;
+    let runners = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/emit");
+    let python = Command::new("python3")
+        .env("PYTHONPATH", runners)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .args(["-c", SCRIPT])
+        .output();
+    if let Ok(output) = python {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -103,9 +103,17 @@ pub(crate) fn lower(engine: Engine, found: &mut Found, levels: &LintLevels) -> O
     let Compiled { plan, base_dir } = &found.compiled;
     let base = if base_dir.as_os_str().is_empty() { Path::new(".") } else { base_dir };
     let base = base.canonicalize().unwrap_or_else(|_| base.to_owned());
-    let launch = emit::emit(engine, plan, &base.to_string_lossy(), &count);
+    let mut launch = emit::emit(engine, plan, &base.to_string_lossy(), &count);
+    launch.findings.extend(emit::capability::shapes(engine, shapes(found.checked.as_ref())));
     let denied = report(&launch, found.checked.as_mut(), levels);
     (!denied && launch.faithful()).then_some((launch, base))
+}
+
+/// The models that start from a checkpoint whose configuration is known, with its `model_type`.
+fn shapes(checked: Option<&Checked>) -> impl Iterator<Item = (&str, &str)> {
+    let models = checked.and_then(|c| c.curriculum.as_ref()).into_iter().flat_map(|c| &c.models);
+    let known = models.filter(|m| m.checkpoint.is_some() && !m.fresh);
+    known.filter_map(|m| Some((m.name.as_str(), m.architecture.as_ref()?.model_type.as_str())))
 }
 
 /// Rows per source of every step.

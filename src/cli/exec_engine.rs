@@ -78,7 +78,8 @@ pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> m
     let plan = &found.compiled.plan;
     let selected = request.selection.names(plan)?;
     let requirements = launch.files.iter().find(|f| f.path == "requirements.txt");
-    let python = launch::find(engine, args.python.as_deref(), requirements.map_or("", |f| f.text.as_str()))?;
+    let requirements = requirements.map_or("", |f| f.text.as_str());
+    let python = launch::find(engine, args.python.as_deref(), requirements).inspect_err(unwrapped)?;
     let run_dir = request.run_dir.clone().unwrap_or_else(|| default_run_dir(&plan.curriculum));
     let signal = heard()?;
     let dir = RunDir::open_for(engine.name(), &run_dir, plan, request.resume)?;
@@ -125,6 +126,15 @@ pub(super) fn run(engine: Engine, args: &EngineArgs, request: &Request<'_>) -> m
         }
     }
     code
+}
+
+/// Lets the lines of an error that names a command be as long as they are: wrapping would break the command at a hyphen.
+fn unwrapped(error: &LaunchError) {
+    if matches!(error, LaunchError::Packages { .. }) {
+        let options = || miette::MietteHandlerOpts::new().wrap_lines(false).build();
+        // Where another has been set, that one stays.
+        miette::set_hook(Box::new(move |_| Box::new(options()))).ok();
+    }
 }
 
 /// Holds the number of the last signal by which the user, or who runs the machine, asks for the end. A terminal that

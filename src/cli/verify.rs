@@ -101,7 +101,7 @@ pub(crate) fn launch(
 }
 
 fn verify(dir: &Path, logs: &Path, plan: &str, stage: &ExpectedStage) -> miette::Result<Report> {
-    let ranks = ranks(logs, stage)?;
+    let (ranks, cut) = ranks(logs, stage)?;
     let folder = dir.join("rows").join(&stage.name);
     let mut report = match rows::read(&folder) {
         Ok((set, rows)) => {
@@ -119,6 +119,7 @@ fn verify(dir: &Path, logs: &Path, plan: &str, stage: &ExpectedStage) -> miette:
         }
         Err(other) => return Err(other.into()),
     };
+    report.problems.splice(..0, cut);
     let path = dir.join("out").join(&stage.name).join(format!("step-{}", stage.steps)).join("hf/config.json");
     match std::fs::read(&path) {
         Ok(bytes) => match (serde_json::from_slice(&bytes), &stage.rope) {
@@ -133,22 +134,30 @@ fn verify(dir: &Path, logs: &Path, plan: &str, stage: &ExpectedStage) -> miette:
     Ok(report)
 }
 
-/// The lines of every process, in order of its rank.
-fn ranks(logs: &Path, stage: &ExpectedStage) -> Result<Vec<Vec<LogLine>>, VerifyError> {
-    let mut ranks = Vec::new();
+/// The lines of every process, in order of its rank, and a sentence for every log whose last line is cut: a process that
+/// is killed, or whose disk is full, may leave half of one.
+fn ranks(logs: &Path, stage: &ExpectedStage) -> Result<(Vec<Vec<LogLine>>, Vec<String>), VerifyError> {
+    let (mut ranks, mut cut) = (Vec::new(), Vec::new());
     loop {
         let path = logs.join(format!("{}.rank{}.jsonl", stage.name, ranks.len()));
         if !path.is_file() {
-            return Ok(ranks);
+            return Ok((ranks, cut));
         }
         let text = text(&path, "the engine writes it")?;
-        let lines = text.lines().enumerate().map(|(i, line)| {
+        let (whole, rest) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
+        let last = serde_json::from_str(rest);
+        if !rest.is_empty() && last.is_err() {
+            cut.push(format!("the last line of `{}` is cut", path.display()));
+        }
+        let lines = whole.lines().enumerate().map(|(i, line)| {
             serde_json::from_str(line).map_err(|source| VerifyError::Malformed {
                 path: path.clone(),
                 line: i + 1,
                 source,
             })
         });
-        ranks.push(lines.collect::<Result<_, _>>()?);
+        let mut lines = lines.collect::<Result<Vec<_>, _>>()?;
+        lines.extend(last);
+        ranks.push(lines);
     }
 }

@@ -2,7 +2,7 @@
 //! engines make of them. One row per feature; the manual's table is written from it.
 
 use super::{Engine, Finding, Kind, Place, hf, megatron_bridge, olmo_core};
-use crate::plan::{Attention, FromKind, Packing, Plan, RopePlan, SoupPlan, StagePlan, State};
+use crate::plan::{Attention, FromKind, ModelPlan, Packing, Plan, RopePlan, SoupPlan, StagePlan, State};
 use crate::rope::RopeScaling;
 
 /// What an engine makes of a feature.
@@ -164,7 +164,7 @@ pub const TABLE: &[Capability] = &[
         transformers: Yes,
         olmo_core: OnlyIf("it needs flash-attention on a GPU, and the launch asks for that"),
         torchtitan: No("use `attention = causal`"),
-        megatron_bridge: Yes,
+        megatron_bridge: No("use `attention = causal`, or emit for `transformers`"),
     },
     Capability {
         feature: "best-fit packing",
@@ -280,7 +280,7 @@ pub const TABLE: &[Capability] = &[
         olmo_core: OnlyIf(
             "its `model_type` is `olmo2` or `olmo3`; the launch refuses others, which OLMo-core cannot export",
         ),
-        torchtitan: OnlyIf("it is the FLAVOR you name of torchtitan's registry"),
+        torchtitan: OnlyIf("it is a `llama` of the FLAVOR you name of torchtitan's registry"),
         megatron_bridge: OnlyIf("Megatron-Bridge can read its `model_type`"),
     },
     Capability {
@@ -299,9 +299,8 @@ pub const TABLE: &[Capability] = &[
     Capability {
         feature: "fresh weights of another shape than OLMo",
         uses: |plan| {
-            let fresh = |m: &&crate::plan::ModelPlan| {
-                m.init.as_ref().is_some_and(|i| !OLMO.contains(&i.model_type.as_str()))
-            };
+            let fresh =
+                |m: &&ModelPlan| m.init.as_ref().is_some_and(|i| !OLMO.contains(&i.model_type.as_str()));
             let models = plan.models.iter().filter(fresh);
             models
                 .map(|m| {
@@ -318,13 +317,30 @@ pub const TABLE: &[Capability] = &[
         megatron_bridge: Yes,
     },
     Capability {
-        feature: "RoPE by this method",
+        feature: "RoPE of a checkpoint whose `config.json` is not there",
         uses: |plan| {
-            stages(plan, "rope", |s| {
-                let rope = s.rope.as_ref()?;
-                (!common(&rope.scaling)).then(|| format!("`{}`", rope.method))
-            })
+            let unknown = |s: &&StagePlan| hf::effective_rope(plan, s).is_none();
+            let mut models: Vec<&ModelPlan> = Vec::new();
+            for (model, _) in plan.stages.iter().filter(unknown).filter_map(|s| plan.lineage(s)) {
+                if !models.iter().any(|m| m.name == model.name) {
+                    models.push(model);
+                }
+            }
+            let place = |m: &&ModelPlan| Place::Model(m.name.clone(), "checkpoint");
+            models.iter().map(|m| at(place(m), "what it rotates by is not known here".to_owned())).collect()
         },
+        transformers: Yes,
+        olmo_core: Yes,
+        torchtitan: No(
+            "put the checkpoint's `config.json` in its place, or write `rope` in the model or the stage",
+        ),
+        megatron_bridge: OnlyIf(
+            "Megatron-Bridge reads it as it is: it passes over `longrope` and takes 8Ki for the original length of `llama3`",
+        ),
+    },
+    Capability {
+        feature: "RoPE by this method",
+        uses: |plan| ropes(plan, |_, rope| (!common(&rope.scaling)).then(|| format!("`{}`", rope.method))),
         transformers: Yes,
         olmo_core: ROPE,
         torchtitan: ROPE,
@@ -333,10 +349,8 @@ pub const TABLE: &[Capability] = &[
     Capability {
         feature: "`llama3` with bands or an original length of its own",
         uses: |plan| {
-            stages(plan, "rope", |s| {
-                let RopeScaling::Llama3 { low, high, original, .. } = s.rope.as_ref()?.scaling else {
-                    return None;
-                };
+            ropes(plan, |_, rope| {
+                let RopeScaling::Llama3 { low, high, original, .. } = rope.scaling else { return None };
                 (low != 1.0 || high != 4.0 || original != 8192)
                     .then(|| format!("low {low}, high {high}, original {original}"))
             })
@@ -349,10 +363,7 @@ pub const TABLE: &[Capability] = &[
     Capability {
         feature: "position interpolation",
         uses: |plan| {
-            stages(plan, "rope", |s| {
-                let rope = s.rope.as_ref()?;
-                matches!(rope.scaling, RopeScaling::Pi { .. }).then(|| "`pi`".to_owned())
-            })
+            ropes(plan, |_, rope| matches!(rope.scaling, RopeScaling::Pi { .. }).then(|| "`pi`".to_owned()))
         },
         transformers: Yes,
         olmo_core: Yes,
@@ -362,8 +373,7 @@ pub const TABLE: &[Capability] = &[
     Capability {
         feature: "YaRN",
         uses: |plan| {
-            stages(plan, "rope", |s| {
-                let rope = s.rope.as_ref()?;
+            ropes(plan, |_, rope| {
                 matches!(rope.scaling, RopeScaling::Yarn { .. })
                     .then(|| format!("the attention factor is {}", rope.attention_factor))
             })
@@ -377,12 +387,7 @@ pub const TABLE: &[Capability] = &[
     },
     Capability {
         feature: "attention factor of its own beside YaRN",
-        uses: |plan| {
-            stages(plan, "rope", |s| {
-                let rope = s.rope.as_ref()?;
-                own_attention_factor(rope).filter(|_| !factor_set_outright(rope))
-            })
-        },
+        uses: |plan| ropes(plan, |_, rope| own_attention_factor(rope).filter(|_| !factor_set_outright(rope))),
         transformers: Yes,
         olmo_core: No("leave `mscale` and `mscale_all_dim` out: the engine always takes 0.1·ln(factor) + 1"),
         torchtitan: No("leave `mscale` and `mscale_all_dim` out: the engine always takes 0.1·ln(factor) + 1"),
@@ -390,12 +395,7 @@ pub const TABLE: &[Capability] = &[
     },
     Capability {
         feature: "`attention_factor` set outright",
-        uses: |plan| {
-            stages(plan, "rope", |s| {
-                let rope = s.rope.as_ref()?;
-                own_attention_factor(rope).filter(|_| factor_set_outright(rope))
-            })
-        },
+        uses: |plan| ropes(plan, |_, rope| own_attention_factor(rope).filter(|_| factor_set_outright(rope))),
         transformers: Yes,
         olmo_core: No("leave it out: the engine always takes 0.1·ln(factor) + 1"),
         torchtitan: No("leave it out: the engine always takes 0.1·ln(factor) + 1"),
@@ -404,8 +404,7 @@ pub const TABLE: &[Capability] = &[
     Capability {
         feature: "base that `ntk` comes to without a known head",
         uses: |plan| {
-            stages(plan, "rope", |s| {
-                let rope = s.rope.as_ref()?;
+            ropes(plan, |s, rope| {
                 let ntk = matches!(rope.scaling, RopeScaling::Ntk { .. });
                 (ntk && hf::head_dim(plan, s).is_none())
                     .then(|| "the head dimension is not known here".to_owned())
@@ -505,7 +504,9 @@ pub const TABLE: &[Capability] = &[
         transformers: Yes,
         olmo_core: Yes,
         torchtitan: Yes,
-        megatron_bridge: OnlyIf("you set it: the launch leaves the engine's own, which is bf16"),
+        megatron_bridge: No(
+            "leave `precision` out, since the launch trains in bf16, or emit for `transformers`",
+        ),
     },
     Capability {
         feature: "`eval` during a stage",
@@ -586,6 +587,23 @@ fn stages(plan: &Plan, field: &'static str, label: impl Fn(&StagePlan) -> Option
     used.map(|(s, label)| at(Place::Stage(s.name.clone(), field), label)).collect()
 }
 
+/// Uses of every RoPE that is trained with: where a stage writes it, and at its model where no stage on the way does.
+fn ropes(plan: &Plan, label: impl Fn(&StagePlan, &RopePlan) -> Option<String>) -> Vec<Use> {
+    let mut uses = stages(plan, "rope", |s| label(s, s.rope.as_ref()?));
+    let mut seen: Vec<&str> = Vec::new();
+    for stage in &plan.stages {
+        let Some((model, on_the_way)) = plan.lineage(stage) else { continue };
+        if on_the_way.iter().any(|s| s.rope.is_some()) || seen.contains(&model.name.as_str()) {
+            continue;
+        }
+        seen.push(&model.name);
+        let field = if model.checkpoint.is_some() { "checkpoint" } else { "rope" };
+        let found = model.rope.as_ref().and_then(|rope| label(stage, rope));
+        uses.extend(found.map(|label| at(Place::Model(model.name.clone(), field), label)));
+    }
+    uses
+}
+
 /// The label of a quantity that differs between phases.
 fn changes(
     quantity: impl Fn(&crate::plan::Phase) -> u64,
@@ -626,6 +644,22 @@ pub(super) fn findings(engine: Engine, plan: &Plan) -> Vec<Finding> {
         out.extend(plan.stages.iter().filter_map(|s| rope_mismatch(engine, s, s.rope.as_ref()?)));
     }
     out
+}
+
+/// What keeps `engine` from training checkpoints of these models, each with the `model_type` its configuration says. A
+/// plan has no shapes of checkpoints: who has read the configurations adds this.
+pub fn shapes<'a>(engine: Engine, models: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Finding> {
+    let refused = |kind: &str| engine == Engine::Torchtitan && kind != "llama";
+    let models = models.into_iter().filter(|(_, kind)| refused(kind));
+    models
+        .map(|(name, kind)| Finding {
+            kind: Kind::Lacks,
+            place: Place::Model(name.to_owned(), "checkpoint"),
+            message: format!("the launch for `{}` has no `{kind}`", engine.name()),
+            label: format!("a `{kind}`, and what the launch trains is a `llama`"),
+            help: "start from one of Llama 3's flavors, or emit for `transformers`".to_owned(),
+        })
+        .collect()
 }
 
 /// Largest relative difference of a frequency that counts as the same.

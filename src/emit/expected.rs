@@ -178,8 +178,7 @@ fn expected_rope(plan: &Plan, stage: &StagePlan) -> Option<ExpectedRope> {
         let (inv_freq, attention_factor) = (rope.inv_freq.clone(), rope.attention_factor);
         return Some(ExpectedRope { inv_freq, attention_factor });
     }
-    let (model, before) = plan.lineage(stage)?;
-    let rope = before.into_iter().find_map(|s| s.rope.as_ref()).or(model.rope.as_ref())?;
+    let rope = super::hf::effective_rope(plan, stage)?;
     let head_dim = super::hf::head_dim(plan, stage)?;
     let RopeFrequencies { inv_freq, attention_factor } =
         rope::inv_freq(head_dim, rope.theta, &rope.scaling, longest(stage));

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::layers;
-use crate::plan::{Architecture, ModelPlan, Plan, StagePlan};
+use crate::plan::{Architecture, ModelPlan, Plan, RopePlan, StagePlan};
 use crate::rope;
 
 /// Width of a head, where the plan knows it: given with the architecture, or twice the number of
@@ -14,6 +14,16 @@ pub(super) fn head_dim(plan: &Plan, stage: &StagePlan) -> Option<usize> {
     let of_rope = stages.iter().filter_map(|s| s.rope.as_ref()).chain(model.rope.as_ref());
     let frequencies = of_rope.map(|r| r.inv_freq.len()).find(|n| *n > 0);
     model.init.as_ref().map(|init| init.head_dim).or(frequencies.map(|n| 2 * n))
+}
+
+/// The RoPE a stage trains with: its own, else that of the nearest stage before it that writes one, else its model's;
+/// `None` where the plan knows none.
+pub(super) fn effective_rope<'a>(plan: &'a Plan, stage: &'a StagePlan) -> Option<&'a RopePlan> {
+    if let Some(rope) = &stage.rope {
+        return Some(rope);
+    }
+    let (model, stages) = plan.lineage(stage)?;
+    stages.into_iter().find_map(|s| s.rope.as_ref()).or(model.rope.as_ref())
 }
 
 /// Longest rows a stage's model was meant for or trained at so far, tokens.

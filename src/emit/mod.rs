@@ -24,6 +24,9 @@ pub use expected::{Expected, ExpectedPhase, ExpectedRope, ExpectedStage, Runs};
 
 use crate::plan::{Plan, SoupPlan, StagePlan, file_name};
 
+/// What every runner begins with: it holds the installed packages to the launch's `requirements.txt`.
+const VERSIONS: &str = include_str!("midc_versions.py");
+
 /// A training engine midc writes launches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {

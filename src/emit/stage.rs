@@ -23,6 +23,7 @@ pub(super) fn launch(
     files.push(File::json("expected.json", &expected::expected(engine, plan, count)));
     files.push(File::new("requirements.txt", requirements));
     files.push(File::new("midc_stage.py", SHARED));
+    files.push(File::new("midc_versions.py", super::VERSIONS));
     files.push(File::new("train.py", runner));
     files.push(run_sh(plan, base, "train.py"));
     files.push(slurm(plan));

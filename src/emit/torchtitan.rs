@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{File, stage};
+use super::{File, hf, stage};
 use crate::plan::{OptimizerPlan, Plan, Precision, RopePlan, StagePlan, State, file_name};
 use crate::rope::RopeScaling;
 
@@ -17,6 +17,7 @@ pub(super) fn files(plan: &Plan, base: &str) -> Vec<File> {
     files.retain(|file| !file.path.starts_with("soups/"));
     files.push(File::new("midc_stages.py", module(plan)));
     files.push(File::new("midc_rows.py", SUPPORT));
+    files.push(File::new("midc_versions.py", super::VERSIONS));
     files.push(File::new("requirements.txt", "torchtitan==0.3.0\nnumpy\n"));
     files.push(run_sh(plan, base));
     files
@@ -27,7 +28,7 @@ fn module(plan: &Plan) -> String {
         "\"\"\"Stages for torchtitan 0.3.0.\n\n\
          FLAVOR names the model of the registry; the checkpoint's shape must be that.\n\"\"\"\n\n\
          import os\n\n\
-         from midc_rows import NoTokenizer, RowLoader, StageCheckpoints, TableSchedulers, adamw, stretched\n\
+         from midc_rows import NoTokenizer, RowLoader, StageCheckpoints, TableSchedulers, adamw, llama, stretched\n\
          from torchtitan.components.loss import ChunkedLossWrapper, CrossEntropyLoss\n\
          from torchtitan.config import TrainingConfig\n\
          from torchtitan.models.common.config_utils import decoder_vocab_size\n\
@@ -68,7 +69,8 @@ fn write_stage(plan: &Plan, stage: &StagePlan, function: &str, out: &mut String)
     let Some(phase) = stage.phases.first() else { return };
     let optimizer = &stage.optimizer;
     let (initial, from_hf) = initial(plan, stage);
-    let rope = stage.rope.as_ref().map_or("None".to_owned(), rope);
+    // Always: a flavor has a RoPE of its own, whatever the checkpoint's is.
+    let rope = hf::effective_rope(plan, stage).map_or("None".to_owned(), rope);
     let model_only = from_hf == "True" || stage.state == State::WeightsOnly;
     let _ = write!(
         out,
@@ -135,7 +137,7 @@ fn write_stage(plan: &Plan, stage: &StagePlan, function: &str, out: &mut String)
 /// The checkpoint that the stage comes from in the end, which lists its files, as a Python expression.
 fn assets(plan: &Plan, stage: &StagePlan) -> String {
     let path = plan.lineage(stage).and_then(|(model, _)| model.checkpoint.as_ref());
-    path.map_or("HERE".to_owned(), |path| format!("os.path.join(BASE, {})", text(path)))
+    path.map_or("HERE".to_owned(), |path| format!("llama(os.path.join(BASE, {}))", text(path)))
 }
 
 /// A string of Python's, whose escapes are those of JSON.

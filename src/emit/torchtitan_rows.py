@@ -6,6 +6,7 @@ import json
 import os
 from bisect import bisect_right
 
+import midc_versions  # noqa: F401  (ends the run where other packages are installed than it was written for)
 import numpy as np
 import torch
 from torchtitan.components.checkpoint import DATALOADER, LR_SCHEDULER, OPTIMIZER, TRAIN_STATE, CheckpointManager
@@ -112,6 +113,17 @@ def adamw(lr, weight_decay, spared, **constants):
 
     groups = [group("|".join(spared), 0.0)] if spared else []
     return OptimizersContainer.Config(param_groups=[*groups, group(".*", weight_decay)])
+
+
+def llama(folder):
+    """The folder of a checkpoint, unless it is of a model that this launch does not build."""
+    path = os.path.join(folder, "config.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            kind = json.load(file).get("model_type")
+        if kind != "llama":
+            raise SystemExit(f"the launch trains Llama 3's flavors, and {folder} is a `{kind}`")
+    return folder
 
 
 def stretched(spec, rope, context):

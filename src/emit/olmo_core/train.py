@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import midc_stage
+import midc_versions  # noqa: F401  (ends the run where other packages are installed than it was written for)
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint.state_dict as dist_cp_sd

@@ -19,6 +19,7 @@ import os
 import shutil
 
 import midc_stage
+import midc_versions  # noqa: F401  (ends the run where other packages are installed than it was written for)
 import numpy as np
 import torch
 import torch.distributed as dist
