@@ -182,10 +182,8 @@ fn a_checkpoint_stays_until_the_next_one_has_proved_itself() {
     let (checked, _) = common::check_text(&format!("lints {{ lr_scale = allow }}\n{often}"));
     let plan = plan::build(&checked.unwrap());
     let run = dir.path().join("run");
-    let rewind = ExecOptions {
-        on_not_finite: NotFinite::Rewind,
-        ..common::options(dir.path(), "run", "trunk")
-    };
+    let rewind =
+        ExecOptions { on_not_finite: NotFinite::Rewind, ..common::options(dir.path(), "run", "trunk") };
     let (ended, notes) = common::Watch::new(0).run(&plan, &rewind);
     assert!(ended.is_err(), "{notes}");
     assert_eq!(notes.matches("back to step 11 with").count(), 1, "{notes}");
