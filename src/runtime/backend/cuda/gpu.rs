@@ -179,7 +179,9 @@ impl Drop for Gpu {
                 let _ = result::graph::exec_destroy(graph.0);
             }
             loaded.functions.clear();
-            loaded.modules.drain().for_each(|(_, module)| drop(result::module::unload(module.0)));
+            loaded.modules.drain().for_each(|(_, module)| {
+                let _ = result::module::unload(module.0);
+            });
             let _ = result::stream::destroy(self.stream.0);
         }
     }
