@@ -181,9 +181,9 @@ impl Hinting<'_> {
     }
 
     fn rest(&mut self) {
-        for (span, share) in &self.analysis.rests {
-            self.push(*span, format!("= {share}"), HintKind::Rest);
-        }
+        // In any order: all hints are sorted by their place at the end.
+        let rests = &self.analysis.rests;
+        rests.iter().for_each(|(span, share)| self.push(*span, format!("= {share}"), HintKind::Rest));
     }
 
     /// Beside the key of an entry of a mix: passes over the source, in the stages that read it.
