@@ -134,19 +134,22 @@ fn a_hold_ends_at_a_place_of_the_stage() {
 
 /// Where the batch is so many tokens, no step waits for the context to be known.
 #[test]
-fn a_context_may_be_laid_in_steps_over_a_batch_in_tokens() {
-    for context in [
-        "64 then hold(over: 6 steps) then step(to: 128) then hold",
-        "64 then hold(over: 60% of stage) then step(to: 128) then hold",
-    ] {
-        let s = sound(&stage(&format!(
-            "steps = 10, batch = 256 tokens, context = {context}, mix = web, lr = 1e-3"
-        )));
-        assert_eq!(s.phases.iter().map(|p| (p.step, p.context)).collect::<Vec<_>>(), [(0, 64), (6, 128)]);
-        let rows = stage(&format!("steps = 10, batch = 4 seqs, context = {context}, mix = web, lr = 1e-3"));
-        let (_, found) = of(&[("run.curriculum", &rows)], &[]);
-        assert!(found[0].primary.text.contains("is known once this curve is laid"), "{found:?}");
+fn a_context_may_be_laid_in_steps() {
+    let phases = |text: &str| {
+        let s = sound(text);
+        s.phases.iter().map(|p| (p.step, p.context)).collect::<Vec<_>>()
+    };
+    let with = |batch: &str, context: &str| {
+        stage(&format!("steps = 10, batch = {batch}, context = {context}, mix = web, lr = 1e-3"))
+    };
+    let in_steps = "64 then hold(over: 6 steps) then step(to: 128) then hold";
+    let in_shares = "64 then hold(over: 60% of stage) then step(to: 128) then hold";
+    for text in [with("256 tokens", in_steps), with("256 tokens", in_shares), with("4 seqs", in_steps)] {
+        assert_eq!(phases(&text), [(0, 64), (6, 128)], "{text}");
     }
+    // The share of a stage whose tokens hang on the very curve.
+    let (_, found) = of(&[("run.curriculum", &with("4 seqs", in_shares))], &[]);
+    assert!(found[0].primary.text.contains("is known once this curve is laid"), "{found:?}");
     // It is held to its stage as any other curve.
     let long = stage(
         "steps = 10, batch = 256 tokens, context = 64 then hold(over: 60 steps) then step(to: 128) then hold, mix = web, lr = 1e-3",
@@ -259,11 +262,13 @@ fn blocks_by_indentation_are_told_once() {
 }
 
 #[test]
-fn a_second_variable_of_a_fan_out_is_named() {
-    for head in ["stage s[k in [1], l in [2]]", "stage s[k in [1]][l in [2]]"] {
+fn the_variables_of_a_fan_out_stand_in_one_pair_of_brackets() {
+    let said = |head: &str| {
         let (_, found) = of(&[("run.curriculum", &format!("{head} {{ from = m }}\n"))], &[]);
-        assert!(found.iter().any(|d| d.message == "a fan-out over a second variable"), "{found:?}");
-    }
+        found.iter().any(|d| d.message == "a second pair of brackets")
+    };
+    assert!(said("stage s[k in [1]][l in [2]]"));
+    assert!(!said("stage s[k in [1], l in [2]]"));
 }
 
 #[test]

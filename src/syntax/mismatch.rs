@@ -612,6 +612,11 @@ impl Place<'_> {
     }
 
     fn unexpected(&self, previous: Option<Token<'_>>, next: Token<'_>) -> Diagnostic {
+        // A field may be called `then`, so that the match stops behind it.
+        let (previous, next) = match self.tokens {
+            [then, ..] if then.text == "then" && self.index == 1 => (None, *then),
+            _ => (previous, next),
+        };
         let span = self.of(next);
         let found = next.quoted();
         let message = match previous {
