@@ -475,7 +475,7 @@ fn the_launch_of_megatron_says_how_its_data_is_made() {
 fn torchtitan_is_refused_another_shape() {
     let curriculum = MEGATRON
         .replace("LR", "1e-3 then linear(to: 0)")
-        .replace("ROPE", "abf(theta: 200_000)")
+        .replace("ROPE", "abf(theta: 2_000_000)")
         .replace("MORE", "");
     for (init, words) in [("qwen3_0_6b", Some("has no `qwen3`")), ("smollm2_135m", None)] {
         let curriculum = curriculum.replace("smollm2_135m", init);

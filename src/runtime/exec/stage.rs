@@ -21,7 +21,7 @@ use crate::runtime::exec::memory::room_for_a_copy;
 use crate::runtime::exec::noise;
 use crate::runtime::exec::spike::SpikeWatch;
 use crate::runtime::exec::start::{Start, TrainerState};
-use crate::runtime::exec::writer::{Snapshot, Writing};
+use crate::runtime::exec::writer::{Latest, Snapshot, Writing};
 use crate::runtime::exec::{Event, ExecError, ExecOptions, Progress, Run, lock, root};
 use crate::runtime::journal::{EvalRecord, Journal, StepRecord};
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
@@ -45,8 +45,8 @@ pub(super) struct Work {
     limit: Option<u64>,
     /// The checkpoint under way.
     pub(super) writing: Option<Writing>,
-    /// Whether a checkpoint was written since older ones were last removed.
-    pub(super) surplus: bool,
+    /// What is known of the checkpoint that was written last.
+    pub(super) latest: Latest,
 }
 
 impl Run<'_> {
@@ -67,7 +67,7 @@ impl Run<'_> {
         };
         let ended = self.train(stage, &mut work);
         // Whatever happened, a checkpoint under way is worth its completion.
-        let settled = self.settle(&mut work.writing);
+        let settled = self.settle(&mut work.writing).and_then(|()| self.thin(stage, &mut work, true));
         let ended = ended?;
         settled?;
         Ok(ended)
@@ -90,6 +90,10 @@ impl Run<'_> {
                 return Ok(Some(work.trainer.step));
             }
             let record = self.step(stage, work)?;
+            if !record.skipped {
+                work.latest.prove();
+            }
+            self.thin(stage, work, false)?;
             if record.skipped && record.loss_by_source.is_empty() {
                 self.nothing_predicted(stage, &record, &mut told);
             } else if record.skipped {
@@ -98,7 +102,6 @@ impl Run<'_> {
                 }
             } else {
                 work.trainer.not_finite.reset();
-                self.thin(stage, &mut work.writing, &mut work.surplus)?;
             }
             if let Some(spike) = spikes.see(&record) {
                 self.note(&spike);
@@ -117,9 +120,9 @@ impl Run<'_> {
                 self.save(stage, work)?;
             }
         }
+        // No step will start from the last one.
         if !work.trainer.not_finite.lasts() {
-            self.settle(&mut work.writing)?;
-            self.thin(stage, &mut work.writing, &mut work.surplus)?;
+            work.latest.prove();
         }
         Ok(None)
     }
@@ -230,7 +233,7 @@ impl Run<'_> {
             board,
             limit: options.memory,
             writing: None,
-            surplus: false,
+            latest: Latest::default(),
         })
     }
 
@@ -371,6 +374,7 @@ impl Run<'_> {
 
     fn save(&self, stage: &StagePlan, work: &mut Work) -> Result<(), ExecError> {
         self.dir.is_in_place()?;
+        self.thin(stage, work, true)?;
         // The journals must reach the disk before a checkpoint that says their steps are done.
         lock(&self.metrics).sync()?;
         lock(&self.evals).sync()?;
@@ -386,7 +390,7 @@ impl Run<'_> {
         };
         let trainer_json = serde_json::to_value(&trainer)
             .map_err(|source| ExecError::TrainerState { path: self.dir.checkpoints(&stage.name), source })?;
-        work.surplus = true;
+        work.latest = Latest::Saved;
         // Training goes on beside a copy where there is room for one.
         let room = room_for_a_copy(self.options.device, work.limit, &work.engine.memory());
         if checkpoint::copy_bytes(&work.engine) > room {

@@ -13,6 +13,7 @@ use crate::plan::StagePlan;
 use crate::runtime::checkpoint::{
     self, CheckpointContents, CheckpointError, OptimizerState, Purpose, WithMoments,
 };
+use crate::runtime::exec::stage::Work;
 use crate::runtime::exec::{Event, ExecError, Run, lock};
 use crate::runtime::model::tensor::StateDict;
 use crate::runtime::model::{Dtype, ModelConfig, TokenizerSource};
@@ -37,6 +38,28 @@ impl Snapshot {
             trainer: Some(&self.trainer),
         };
         checkpoint::write(&contents, path)
+    }
+}
+
+/// What is known of the checkpoint that was written last, beside which older ones may be surplus. An update can ruin the
+/// weights before any loss tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Latest {
+    /// There is none of this run, or the older ones are gone.
+    #[default]
+    Settled,
+    /// No step has started from its weights yet.
+    Saved,
+    /// A step that did was finite: its weights are worth the older ones.
+    Proved,
+}
+
+impl Latest {
+    /// A step was finite.
+    pub(super) fn prove(&mut self) {
+        if *self == Self::Saved {
+            *self = Self::Proved;
+        }
     }
 }
 
@@ -95,22 +118,16 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Remove the periodic checkpoints that are more than the stage keeps, if one was written since that was last done
-    /// and is complete. To be called after a step that was finite: it started from the weights of the latest
-    /// checkpoint, which are worth the older ones then.
-    pub(super) fn thin(
-        &self,
-        stage: &StagePlan,
-        under_way: &mut Option<Writing>,
-        surplus: &mut bool,
-    ) -> Result<(), ExecError> {
-        let Some(keep) = stage.keep.filter(|_| *surplus) else { return Ok(()) };
-        if under_way.as_ref().is_some_and(|writing| !writing.thread.is_finished()) {
+    /// Remove the periodic checkpoints that are more than the stage keeps, once the latest has proved itself and is
+    /// complete; where `wait` is not set, not before it is.
+    pub(super) fn thin(&self, stage: &StagePlan, work: &mut Work, wait: bool) -> Result<(), ExecError> {
+        let Some(keep) = stage.keep.filter(|_| work.latest == Latest::Proved) else { return Ok(()) };
+        if !wait && work.writing.as_ref().is_some_and(|writing| !writing.thread.is_finished()) {
             return Ok(());
         }
-        self.settle(under_way)?;
+        self.settle(&mut work.writing)?;
         checkpoint::prune(&self.dir.checkpoints(&stage.name), keep, |step| purpose(stage, step))?;
-        *surplus = false;
+        work.latest = Latest::Settled;
         Ok(())
     }
 
