@@ -220,6 +220,7 @@ impl Run<'_> {
         // Takes a moment to measure, and does not change between the stages of a run.
         let peak_flops = *lock(&self.peaks).entry(described).or_insert_with(|| engine.peak_flops());
         let board = self.board(stage, told)?;
+        let latest = if trainer.step > 0 { Latest::Saved } else { Latest::Settled };
         Ok(Work {
             engine,
             config,
@@ -233,7 +234,7 @@ impl Run<'_> {
             board,
             limit: options.memory,
             writing: None,
-            latest: Latest::default(),
+            latest,
         })
     }
 

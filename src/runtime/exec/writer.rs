@@ -41,12 +41,11 @@ impl Snapshot {
     }
 }
 
-/// What is known of the checkpoint that was written last, beside which older ones may be surplus. An update can ruin the
-/// weights before any loss tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is known of the checkpoint that was written last or is gone on from, beside which older ones may be surplus. An
+/// update can ruin the weights before any loss tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Latest {
-    /// There is none of this run, or the older ones are gone.
-    #[default]
+    /// There is none, or the older ones are gone.
     Settled,
     /// No step has started from its weights yet.
     Saved,
