@@ -38,7 +38,7 @@ pub(crate) fn plan() -> Plan {
         plans::stage("long", "mean", 200 * batch, plans::decay(200 * batch), &[("web", 0.6), ("books", 0.4)]);
     long.from_kind = FromKind::Soup;
     long.gates = vec![
-        plans::gate("needle(2Ki) >= 90%", "needle", "2Ki", ">=", 0.9, false),
+        plans::gate("needle(2Ki) >= 90%", "needle", "2048", ">=", 0.9, false),
         plans::gate("loss(web) <= 1", "loss", "web", "<=", 1.0, false),
         plans::gate("loss(nobody) <= 1", "loss", "nobody", "<=", 1.0, false),
     ];
