@@ -40,7 +40,7 @@ pub(crate) fn plan() -> Plan {
     long.gates = vec![
         plans::gate("needle(2Ki) >= 90%", "needle", "2048", ">=", 0.9, false),
         plans::gate("loss(web) <= 1", "loss", "web", "<=", 1.0, false),
-        plans::gate("loss(nobody) <= 1", "loss", "nobody", "<=", 1.0, false),
+        plans::gate("loss(code) <= 1", "loss", "code", "<=", 1.0, false),
     ];
     stages.push(long);
     for stage in &mut stages {
